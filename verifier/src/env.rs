@@ -1,0 +1,93 @@
+//! What the verifier asks of the kernel it verifies for: maps, BTF, layouts, capabilities.
+//!
+//! Helper prototypes, context tables and return ranges are facts of the kernel version and live in
+//! `verifier::tables`; this trait has what differs from one running kernel to the next.
+
+use bpf::uapi::{MapType, ProgType};
+
+/// A guest virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct GuestAddr(pub u64);
+
+/// Facts about one map, as `struct bpf_map` and its operations give them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapInfo {
+    /// Kernel object id; equal ids mean the same map.
+    pub id: u32,
+    /// Name.
+    pub name: String,
+    /// Type.
+    pub map_type: MapType,
+    /// Key size in bytes.
+    pub key_size: u32,
+    /// Value size in bytes.
+    pub value_size: u32,
+    /// Maximal number of entries.
+    pub max_entries: u32,
+    /// `map_flags`.
+    pub flags: u32,
+    /// `map_extra`.
+    pub map_extra: u64,
+    /// Address of `struct bpf_map` in guest memory: what `ld_imm64` becomes.
+    pub addr: GuestAddr,
+    /// Address of the only value (`map_direct_value_addr`), for arrays of one entry.
+    pub value_addr: Option<GuestAddr>,
+    /// Contents when frozen and `BPF_F_RDONLY_PROG`: loads fold into constants.
+    pub frozen_value: Option<Vec<u8>>,
+    /// Template of the inner maps, for maps of maps.
+    pub inner: Option<Box<MapInfo>>,
+    /// BTF id of the value type in the map's BTF; 0 when none.
+    pub value_type_id: u32,
+    /// Byte offset of a `struct bpf_spin_lock` in the value.
+    pub spin_lock_off: Option<u32>,
+    /// Byte offset of a `struct bpf_timer` in the value.
+    pub timer_off: Option<u32>,
+}
+
+/// How one context field is reached after rewriting: the kernel's `convert_ctx_access`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CtxConv {
+    /// The instructions that replace the access. They use dst/src of the access and, for what
+    /// the kernel needs it for, `Reg::AX`.
+    pub insns: Vec<bpf::Insn>,
+}
+
+/// Offsets of kernel structures that rewritten programs and tail calls embed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// `offsetof(struct bpf_array, map.max_entries)` (u32).
+    pub array_max_entries: i16,
+    /// `offsetof(struct bpf_array, index_mask)` (u32).
+    pub array_index_mask: i16,
+    /// `offsetof(struct bpf_array, value)` = `ptrs` = `pptrs`.
+    pub array_value: i16,
+    /// `offsetof(struct bpf_prog, bpf_func)` (u64): native entry point.
+    pub prog_bpf_func: i16,
+    /// `offsetof(struct htab_elem, key)`.
+    pub htab_elem_key: i16,
+}
+
+/// A field access to be rewritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CtxAccess {
+    /// The instruction (load or store) with its registers and UAPI offset.
+    pub insn: bpf::Insn,
+    /// Program type.
+    pub prog_type: ProgType,
+}
+
+/// The kernel a program is verified for.
+pub trait KernelEnv {
+    /// The map behind a file descriptor of the loader.
+    fn map_by_fd(&self, fd: i32) -> Option<MapInfo>;
+    /// Vmlinux BTF.
+    fn btf(&self) -> Option<&bpf::btf::Btf>;
+    /// Structure offsets.
+    fn layout(&self) -> Layout;
+    /// Rewrites one context access; `None` when the field is not modelled (then `Unsupported`).
+    fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv>;
+    /// Whether the model has a body for this helper (verification alone does not need one).
+    fn has_helper(&self, id: i32) -> bool;
+    /// Identity of this world, recorded in the proof: kernel version and BTF hash.
+    fn identity(&self) -> u64;
+}

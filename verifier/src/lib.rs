@@ -1,0 +1,16 @@
+//! Decides, as Linux 6.18 decides, whether a program may run, and prepares it for the JIT.
+//!
+//! ```text
+//!  Program ─► cfg (subprogs, reachability) ─► explore (worklist, pruning, precision)
+//!                 explore calls check (must be true) and transfer (becomes true) per insn
+//!          ─► rewrite (dead code, ctx access, div, inlining, zext) ─► Verified (proof token)
+//! ```
+//!
+//! **Invariants.** No I/O, no clock, no Unicorn. `Verified` is made in `verified.rs` alone.
+//! What is not modelled is `Reject::Unsupported`, never a guess.
+
+pub mod env;
+pub mod verified;
+
+pub use env::KernelEnv;
+pub use verified::Verified;
