@@ -10,6 +10,9 @@
 //! What is not modelled is `Reject::Unsupported`, never a guess.
 
 pub mod env;
+pub mod rewrite;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod verified;
 
 pub use env::KernelEnv;

@@ -1,0 +1,232 @@
+//! Proof tokens for tests of what comes after the verifier: facts that hold for any program.
+//!
+//! Behind the feature `testing`, which only dev-dependencies may enable. Nothing here proves
+//! anything: the caller vouches for the program.
+
+use std::collections::BTreeSet;
+
+use bpf::Program;
+use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Size, Src, Width};
+use bpf::uapi::ProgType;
+
+use crate::env::Layout;
+use crate::verified::{InsnFacts, Parts, Stats, SubprogFacts, Verified};
+
+/// Stack bytes of a frame whose frame pointer escapes: the kernel's `MAX_BPF_STACK`.
+const MAX_BPF_STACK: u32 = 512;
+
+/// Offsets that differ from each other, so that a mixed-up field shows.
+pub const TEST_LAYOUT: Layout = Layout {
+    array_max_entries: 36,
+    array_index_mask: 260,
+    array_value: 272,
+    prog_bpf_func: 48,
+    htab_elem_key: 48,
+};
+
+/// A program of one function with nothing but its name and type.
+#[must_use]
+pub fn bare_program(name: &str, prog_type: ProgType, insns: Vec<Insn>) -> Program {
+    Program {
+        name: name.to_string(),
+        section: prog_type.name().to_string(),
+        prog_type,
+        attach_type: None,
+        flags: 0,
+        attach_to: None,
+        license: "GPL".to_string(),
+        insns,
+        funcs: Vec::new(),
+        lines: Vec::new(),
+    }
+}
+
+/// Takes `insns` as the rewritten form of `program` with facts that are sound for any program.
+#[must_use]
+pub fn assume_verified(program: Program, insns: Vec<Insn>, layout: Layout) -> Verified {
+    Assume::new(program, insns).layout(layout).build()
+}
+
+/// Builder of a [`Verified`] with chosen facts.
+#[derive(Debug)]
+pub struct Assume {
+    parts: Parts,
+}
+
+impl Assume {
+    /// Starts from the trivially sound facts.
+    #[must_use]
+    pub fn new(program: Program, insns: Vec<Insn>) -> Assume {
+        let facts = (0u32..)
+            .zip(&insns)
+            .map(|(i, insn)| InsnFacts {
+                orig: InsnIdx(i),
+                first: true,
+                zext: defines_low_half(insn),
+                ..InsnFacts::default()
+            })
+            .collect();
+        let subprogs = subprogs(&program, &insns);
+        let stack_depth = subprogs.iter().map(|s| s.stack_depth).sum();
+        let stats = Stats { stack_depth, ..Stats::default() };
+        Assume {
+            parts: Parts {
+                program,
+                insns,
+                facts,
+                subprogs,
+                stats,
+                layout: TEST_LAYOUT,
+                env_identity: 0,
+            },
+        }
+    }
+
+    /// Structure offsets.
+    #[must_use]
+    pub fn layout(mut self, layout: Layout) -> Assume {
+        self.parts.layout = layout;
+        self
+    }
+
+    /// Environment identity.
+    #[must_use]
+    pub fn env_identity(mut self, identity: u64) -> Assume {
+        self.parts.env_identity = identity;
+        self
+    }
+
+    /// Changes the facts of one instruction.
+    #[must_use]
+    pub fn fact(mut self, at: InsnIdx, change: impl FnOnce(&mut InsnFacts)) -> Assume {
+        change(&mut self.parts.facts[at.idx()]);
+        self
+    }
+
+    /// Changes the facts of one subprogram.
+    #[must_use]
+    pub fn subprog(mut self, n: usize, change: impl FnOnce(&mut SubprogFacts)) -> Assume {
+        change(&mut self.parts.subprogs[n]);
+        self
+    }
+
+    /// The token.
+    #[must_use]
+    pub fn build(self) -> Verified {
+        Verified::new(self.parts)
+    }
+}
+
+/// Whether the instruction writes a 32-bit result that an architecture may have to extend
+/// (the kernel's `insn_has_def32`).
+fn defines_low_half(insn: &Insn) -> bool {
+    match *insn {
+        Insn::Alu { width, .. } | Insn::Neg { width, .. } | Insn::MovSx { width, .. } => {
+            width == Width::W32
+        }
+        Insn::End { bits, .. } => bits != 64,
+        Insn::Load { size, sext, .. } => !sext && size != Size::DW,
+        Insn::LoadAcquire { size, .. } => size != Size::DW,
+        Insn::Atomic { size, op, .. } => {
+            size == Size::W && !crate::rewrite::atomic_without_fetch(op)
+        }
+        _ => false,
+    }
+}
+
+fn subprogs(program: &Program, insns: &[Insn]) -> Vec<SubprogFacts> {
+    let target = |i: usize, off: i32| u32::try_from(i as i64 + 1 + i64::from(off)).ok();
+    let mut starts = BTreeSet::from([0u32]);
+    let mut callbacks = BTreeSet::new();
+    for (i, insn) in insns.iter().enumerate() {
+        match *insn {
+            Insn::Call(Call::Local(off)) => starts.extend(target(i, off)),
+            Insn::LdImm64 { imm: Imm64::Func(off), .. } => {
+                starts.extend(target(i, off));
+                callbacks.extend(target(i, off));
+            }
+            _ => {}
+        }
+    }
+    let len = u32::try_from(insns.len()).expect("programs are shorter than 2^32 slots");
+    let starts: Vec<u32> = starts.into_iter().filter(|s| *s < len).collect();
+    let any_tail = insns.iter().any(is_tail_call);
+    let ends = starts.iter().copied().skip(1).chain([len]);
+    let named = |n: usize, start| {
+        let f = program.funcs.iter().find(|f| f.start == start);
+        f.map_or_else(
+            || if n == 0 { program.name.clone() } else { format!("subprog_{n}") },
+            |f| f.name.clone(),
+        )
+    };
+    starts
+        .iter()
+        .zip(ends)
+        .enumerate()
+        .map(|(n, (&start, end))| {
+            let body = &insns[start as usize..end as usize];
+            SubprogFacts {
+                start: InsnIdx(start),
+                end: InsnIdx(end),
+                name: named(n, InsnIdx(start)),
+                stack_depth: stack_depth(body),
+                has_tail_call: body.iter().any(is_tail_call),
+                tail_call_reachable: any_tail,
+                is_callback: callbacks.contains(&start),
+                orig_start: InsnIdx(start),
+            }
+        })
+        .collect()
+}
+
+fn is_tail_call(insn: &Insn) -> bool {
+    matches!(insn, Insn::Call(Call::Helper(12)))
+}
+
+/// Deepest direct access through r10, or the whole stack when r10 is copied.
+fn stack_depth(body: &[Insn]) -> u32 {
+    let mut depth = 0;
+    for insn in body {
+        let (base, off) = match *insn {
+            Insn::Alu { src: Src::Reg(Reg::FP), .. }
+            | Insn::Store { src: Src::Reg(Reg::FP), .. } => {
+                return MAX_BPF_STACK;
+            }
+            Insn::Load { src, off, .. } | Insn::LoadAcquire { src, off, .. } => (src, off),
+            Insn::Store { dst, off, .. }
+            | Insn::StoreRelease { dst, off, .. }
+            | Insn::Atomic { dst, off, .. } => (dst, off),
+            _ => continue,
+        };
+        if base == Reg::FP {
+            depth = depth.max(u32::from(off.unsigned_abs()));
+        }
+    }
+    depth.next_multiple_of(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bpf::insn::AluOp;
+
+    #[test]
+    fn ranges_depths_and_flags() {
+        let mov = |dst, src| Insn::Alu { width: Width::W32, op: AluOp::Mov, dst, src };
+        let insns = vec![
+            Insn::Store { size: Size::W, dst: Reg::FP, off: -12, src: Src::Imm(1) },
+            Insn::Call(Call::Local(1)),
+            Insn::Exit,
+            mov(Reg::R0, Src::Imm(0)),
+            Insn::Call(Call::Helper(12)),
+            Insn::Exit,
+        ];
+        let p = bare_program("t", ProgType::Xdp, insns.clone());
+        let v = assume_verified(p, insns, TEST_LAYOUT);
+        let s = v.subprogs();
+        assert_eq!((s[0].start.0, s[0].end.0, s[1].start.0, s[1].end.0), (0, 3, 3, 6));
+        assert_eq!((s[0].stack_depth, s[1].stack_depth), (16, 0));
+        assert!(s[1].has_tail_call && s[0].tail_call_reachable && !s[0].has_tail_call);
+        assert!(v.insn(InsnIdx(3)).1.zext && !v.insn(InsnIdx(0)).1.zext);
+    }
+}
