@@ -10,7 +10,7 @@
 mod decode;
 mod encode;
 
-pub use decode::{DecodeError, decode, decode_all};
+pub use decode::{DecodeError, decode, decode_all, operand_error};
 pub use encode::{encode, encode_all};
 
 use crate::Endian;
