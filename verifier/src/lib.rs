@@ -9,8 +9,13 @@
 //! **Invariants.** No I/O, no clock, no Unicorn. `Verified` is made in `verified.rs` alone.
 //! What is not modelled is `Reject::Unsupported`, never a guess.
 
+pub mod cfg;
 pub mod env;
+pub mod explore;
+pub mod proto;
+pub mod reject;
 pub mod rewrite;
+pub mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod verified;

@@ -1,0 +1,156 @@
+//! What exploration is given and what it hands to the rewriter.
+
+use bpf::Program;
+use bpf::insn::Insn;
+
+use crate::cfg::Cfg;
+use crate::env::{KernelEnv, MapInfo};
+use crate::verified::Stats;
+
+/// Options of one verification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opts {
+    /// `log_level`: 1 the path to the error, 2 everything, bit 2 (4) statistics.
+    pub log_level: u32,
+    /// `CAP_BPF`: pruning with imprecise scalars, bounded loops, bpf-to-bpf calls.
+    pub bpf_capable: bool,
+    /// `CAP_PERFMON`: pointer leaks, uninitialised stack reads, Spectre rewrites off.
+    pub allow_ptr_leaks: bool,
+    /// `BPF_F_STRICT_ALIGNMENT`.
+    pub strict_alignment: bool,
+    /// `BPF_F_TEST_STATE_FREQ`.
+    pub test_state_freq: bool,
+    /// The limit on processed instructions; the kernel's is 1,000,000.
+    pub insns_max: u32,
+}
+
+impl Default for Opts {
+    fn default() -> Opts {
+        Opts {
+            log_level: 1,
+            bpf_capable: true,
+            allow_ptr_leaks: true,
+            strict_alignment: false,
+            test_state_freq: false,
+            insns_max: 1_000_000,
+        }
+    }
+}
+
+/// What is explored.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    /// The program as loaded.
+    pub program: &'a Program,
+    /// Its instructions; map references are still `Imm64::Map*`.
+    pub insns: &'a [Insn],
+    /// Control flow.
+    pub cfg: &'a Cfg,
+    /// The distinct maps of the program.
+    pub maps: &'a [MapInfo],
+    /// Per instruction: index into `maps` of the map a `ld_imm64` names.
+    pub insn_map: &'a [Option<u32>],
+    /// BTF of the program itself (function prototypes of global subprograms).
+    pub prog_btf: Option<&'a bpf::btf::Btf>,
+    /// The kernel.
+    pub env: &'a dyn KernelEnv,
+    /// Options.
+    pub opts: Opts,
+}
+
+impl std::fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Input").field("program", &self.program.name).finish_non_exhaustive()
+    }
+}
+
+/// Class of the pointer a load, store or atomic goes through, when all paths agree on what
+/// the rewriter must do (`save_aux_ptr_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PtrClass {
+    /// No memory access seen.
+    #[default]
+    None,
+    /// Needs no rewriting: stack, map value, packet, ring buffer memory...
+    Plain,
+    /// `PTR_TO_CTX`: `convert_ctx_access`.
+    Ctx,
+    /// `PTR_TO_SOCK_COMMON`.
+    SockCommon,
+    /// `PTR_TO_SOCKET`.
+    Socket,
+    /// `PTR_TO_TCP_SOCK`.
+    TcpSock,
+    /// `PTR_TO_XDP_SOCK`.
+    XdpSock,
+    /// `PTR_TO_BTF_ID` without the right to fault: `BPF_PROBE_MEM`.
+    Probe,
+    /// `PTR_TO_ARENA`: `BPF_PROBE_MEM32`.
+    Arena,
+}
+
+/// The map argument of a map helper over all paths (`map_ptr_state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MapState {
+    /// No call seen.
+    #[default]
+    None,
+    /// Always this map (index into `Input::maps`).
+    Unique(u32),
+    /// Several.
+    Poisoned,
+}
+
+/// The constant key of a tail call (`map_key_state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum KeyState {
+    /// Not seen.
+    #[default]
+    None,
+    /// Always this.
+    Const(u64),
+    /// Several or unknown.
+    Poisoned,
+}
+
+/// `struct bpf_insn_aux_data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct InsnAux {
+    /// Reached by at least one path: the rest is dead code.
+    pub seen: bool,
+    /// Pointer class of a memory access.
+    pub ptr: PtrClass,
+    /// Size in bytes of the field a narrow context load belongs to (`ctx_field_size`); 0: same.
+    pub ctx_field_size: u32,
+    /// Map argument of a map helper.
+    pub map: MapState,
+    /// Key of a tail call.
+    pub key: KeyState,
+    /// The upper half of the destination is used later: needs zero-extension.
+    pub zext_dst: bool,
+    /// The divisor may be zero (always true for register divisors the kernel did not fold).
+    pub div_may_be_zero: bool,
+    /// The call needs storage by a sleepable allocation.
+    pub storage_get_func_atomic: bool,
+    /// `bpf_loop` can be inlined: the callback subprogram and always flags 0.
+    pub loop_inline: Option<u32>,
+    /// Address a `ld_imm64` of a BTF variable becomes.
+    pub btf_addr: Option<u64>,
+    /// Stack slot of the `bpf_fastcall` pattern is only used by its spills and fills.
+    pub fastcall_pattern: bool,
+}
+
+/// What exploration found.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Explored {
+    /// Per instruction.
+    pub aux: Vec<InsnAux>,
+    /// Per subprogram: bytes of stack used.
+    pub stack_depth: Vec<u32>,
+    /// Per subprogram: is it (also) a callback entered from a helper.
+    pub is_callback: Vec<bool>,
+    /// Statistics.
+    pub stats: Stats,
+    /// The log, by the requested level.
+    pub log: String,
+}
