@@ -1,5 +1,16 @@
-//! BTF: types of programs and kernels.
+//! BTF: the types of programs and kernels, read, built and printed.
+//!
+//! ```text
+//!  bytes (either byte order) ──Btf::parse──► Btf ──print──► C header, raw dump
+//!  table ──BtfBuilder──────────────────────► Btf ──to_bytes(Endian)──► bytes
+//! ```
 
-/// A parsed BTF blob.
-#[derive(Clone, Debug, Default)]
-pub struct Btf {}
+mod check;
+mod parse;
+mod types;
+
+pub use parse::BtfError;
+pub use types::{
+    Body, Btf, Enumerator, IntEncoding, Kind, Linkage, Member, Param, RawMember, SecVar, Type,
+    TypeId,
+};
