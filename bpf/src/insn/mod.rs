@@ -8,10 +8,14 @@
 //! that carries the kernel's words. Sources: RFC 9669; `bpf-facts.md` section 1.
 
 mod decode;
+pub mod disasm;
 mod encode;
+mod helper_names;
 
 pub use decode::{DecodeError, decode, decode_all, operand_error};
+pub use disasm::{Names, NoNames, disasm};
 pub use encode::{encode, encode_all};
+pub use helper_names::{HELPER_NAMES, helper_id, helper_name};
 
 use crate::Endian;
 
