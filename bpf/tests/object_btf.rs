@@ -1,6 +1,7 @@
 //! BTF on a real kernel's blob, where the machine has one.
 
-use bpf::btf::{Btf, Kind};
+use bpf::Endian;
+use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
 
 #[test]
 fn vmlinux_parses() {
@@ -18,4 +19,54 @@ fn vmlinux_parses() {
     assert!(btf.enumerators(xdp).any(|(n, v)| n == "XDP_PASS" && v == 2));
     let func = btf.find("bpf_xdp_metadata_rx_hash", Kind::Func).unwrap();
     assert_eq!(btf.func_proto(func).unwrap().1.len(), 3);
+}
+
+/// Writing what was parsed gives types that parse to the same again, in both byte orders.
+#[test]
+fn vmlinux_round_trips() {
+    let Ok(bytes) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+        println!("skipped: no /sys/kernel/btf/vmlinux");
+        return;
+    };
+    let btf = Btf::parse(&bytes).unwrap();
+    for endian in [Endian::Little, Endian::Big] {
+        let (again, read) = Btf::parse_with_endian(&btf.to_bytes(endian)).unwrap();
+        assert_eq!(read, endian);
+        assert!(again.types == btf.types, "{endian:?}");
+    }
+}
+
+#[test]
+fn built_types_read_back() {
+    let mut b = BtfBuilder::new();
+    let int = b.int("int", 4, true);
+    let u64 = b.int("unsigned long", 8, false);
+    let id = b.next_id();
+    let node = b.structure("node", 16, &[("next", id + 1, 0, 0), ("bits", int, 64, 3)]);
+    let ptr = b.ptr(node);
+    let arr = b.array(ptr, int, 4);
+    let td = b.typedef("nodes", arr);
+    b.enumeration("color", 4, true, &[("RED", -1), ("BLUE", 7)]);
+    b.enumeration("wide", 8, false, &[("BIG", 1 << 40)]);
+    b.func("f", Linkage::Global, int, &[("a", u64), ("n", ptr)]);
+    let btf = b.finish().unwrap();
+    for endian in [Endian::Little, Endian::Big] {
+        let again = Btf::parse(&btf.to_bytes(endian)).unwrap();
+        assert!(again.types == btf.types);
+        assert_eq!(again.size_of(td), Some(32));
+        let m = again.member(node, "bits").unwrap();
+        assert_eq!((m.bit_off, m.bits), (64, 3));
+        let color = again.find("color", Kind::Enum).unwrap();
+        assert_eq!(again.enumerators(color).next(), Some(("RED", u64::MAX)));
+        let wide = again.find("wide", Kind::Enum64).unwrap();
+        assert_eq!(again.enumerators(wide).next(), Some(("BIG", 1 << 40)));
+    }
+}
+
+#[test]
+fn self_containment_is_refused() {
+    let mut b = BtfBuilder::new();
+    let id = b.next_id();
+    b.structure("loop", 8, &[("again", id, 0, 0)]);
+    assert!(b.finish().unwrap_err().to_string().contains("Loop detected"));
 }

@@ -5,10 +5,12 @@
 //!  table ──BtfBuilder──────────────────────► Btf ──to_bytes(Endian)──► bytes
 //! ```
 
+mod build;
 mod check;
 mod parse;
 mod types;
 
+pub use build::BtfBuilder;
 pub use parse::BtfError;
 pub use types::{
     Body, Btf, Enumerator, IntEncoding, Kind, Linkage, Member, Param, RawMember, SecVar, Type,
