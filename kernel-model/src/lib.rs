@@ -1,1 +1,222 @@
-//! kernel-model
+//! The modelled kernel as one value: memory, objects, maps, programs, helpers, time.
+//!
+//! ```text
+//!  bpf(2) commands ──syscall──► maps, progs, links (objects in guest memory)
+//!  engine ◄─Step── next / helper_call / prog_return / prog_fault ──► frames (cpu.rs) ─► events
+//! ```
+//!
+//! Reading order: layout, mem, alloc, cpu, dispatch, helpers, maps, syscall, env, net.
+//!
+//! **Invariants.** No Unicorn, no JIT, no host clock or randomness. [`Kernel`] is `Clone`, and
+//! everything in it is ordered. Guest memory changes through `GuestMemory::write` alone. What is
+//! not modelled is `Unsupported`, never a guess.
+
+pub mod alloc;
+pub mod cpu;
+mod dispatch;
+pub mod errno;
+pub mod event;
+pub mod helpers;
+pub mod layout;
+pub mod ledger;
+pub mod maps;
+pub mod mem;
+pub mod net;
+pub mod prog;
+pub mod syscall;
+
+use std::collections::BTreeMap;
+
+use bpf::Arch;
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+pub use cpu::{CpuId, Entry, Fault, Frame, Step};
+pub use errno::Errno;
+pub use event::{Event, EventKind};
+pub use prog::{Prog, ProgId};
+
+use alloc::{Alloc, Report, Site};
+use cpu::Cpu;
+use mem::GuestMemory;
+
+/// What a kernel is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Architecture: byte order and `pt_regs`.
+    pub arch: Arch,
+    /// Number of CPUs, at least 1.
+    pub cpus: u32,
+    /// Bytes of RAM.
+    pub memory_bytes: u64,
+    /// The scenario's seed.
+    pub seed: u64,
+    /// Virtual time at boot.
+    pub clock_ns: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config { arch: Arch::X86_64, cpus: 2, memory_bytes: 64 << 20, seed: 0, clock_ns: 1_000_000 }
+    }
+}
+
+/// One random stream per concern (design invariant 4).
+#[derive(Clone, Debug)]
+pub struct Streams {
+    /// `bpf_get_prandom_u32`.
+    pub helper: ChaCha8Rng,
+    /// Interleaving of CPUs.
+    pub schedule: ChaCha8Rng,
+    /// Injected faults.
+    pub faults: ChaCha8Rng,
+    /// Generated packets.
+    pub traffic: ChaCha8Rng,
+    /// Hash seeds and object cookies of the kernel itself.
+    pub kernel: ChaCha8Rng,
+}
+
+impl Streams {
+    fn new(seed: u64) -> Streams {
+        let stream = |n: u64| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(n);
+            rng
+        };
+        Streams {
+            helper: stream(1),
+            schedule: stream(2),
+            faults: stream(3),
+            traffic: stream(4),
+            kernel: stream(5),
+        }
+    }
+}
+
+/// The kernel.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// As configured.
+    pub config: Config,
+    /// Memory.
+    pub mem: GuestMemory,
+    /// Allocator on the direct map.
+    pub alloc: Alloc,
+    /// Programs by id.
+    pub progs: BTreeMap<ProgId, Prog>,
+    /// CPUs.
+    pub cpus: Vec<Cpu>,
+    /// Random streams.
+    pub rng: Streams,
+    /// The trace so far.
+    pub events: Vec<Event>,
+    /// What is held.
+    pub ledger: ledger::Ledger,
+    /// Network.
+    pub net: net::Net,
+    /// CPU on whose behalf the model works now, for allocation sites.
+    pub(crate) this_cpu: CpuId,
+}
+
+impl Kernel {
+    /// Boots.
+    #[must_use]
+    pub fn new(config: Config) -> Kernel {
+        assert!((1..=256).contains(&config.cpus), "1 to 256 CPUs");
+        let mem = GuestMemory::new(config.memory_bytes, config.arch.endian());
+        let cpu = Cpu { clock_ns: config.clock_ns, ..Cpu::default() };
+        let mut k = Kernel {
+            alloc: Alloc::new(mem.ram_bytes()),
+            mem,
+            progs: BTreeMap::new(),
+            cpus: vec![cpu; config.cpus as usize],
+            rng: Streams::new(config.seed),
+            events: Vec::new(),
+            ledger: ledger::Ledger::default(),
+            net: net::Net::default(),
+            this_cpu: CpuId(0),
+            config,
+        };
+        k.map_stacks();
+        k
+    }
+
+    fn map_stacks(&mut self) {
+        let pages = layout::STACK_SIZE / layout::PAGE_SIZE;
+        for cpu in 0..self.config.cpus {
+            let phys = self.alloc.pages(&mut self.mem, pages).expect("memory for stacks");
+            for i in 0..pages {
+                let off = i * layout::PAGE_SIZE;
+                self.mem.map(layout::stack_base(cpu) + off, phys + off, mem::Perms::RW);
+            }
+        }
+    }
+
+    /// Programs in order of id.
+    pub fn progs(&self) -> impl Iterator<Item = &Prog> {
+        self.progs.values()
+    }
+
+    /// A program.
+    #[must_use]
+    pub fn prog(&self, id: ProgId) -> Option<&Prog> {
+        self.progs.get(&id)
+    }
+
+    /// The engine has native code for a program: `bpf_prog.bpf_func` is set.
+    pub fn set_prog_code(&mut self, id: ProgId, entry: u64) {
+        let Some(prog) = self.progs.get_mut(&id) else { return };
+        prog.entry = entry;
+        let at = prog.addr + u64::try_from(layout::PROG_BPF_FUNC).expect("a positive offset");
+        self.mem.write_u64(at, entry).expect("bpf_prog is in the direct map");
+    }
+
+    /// Virtual time of a CPU.
+    #[must_use]
+    pub fn now(&self, cpu: CpuId) -> u64 {
+        self.cpus[cpu.idx()].clock_ns
+    }
+
+    /// Accounts for instructions retired on a CPU: one nanosecond each.
+    pub fn charge(&mut self, cpu: CpuId, insns: u64) {
+        let c = &mut self.cpus[cpu.idx()];
+        c.retired += insns;
+        c.clock_ns += insns;
+    }
+
+    /// Moves every CPU's clock forward to a time, never back.
+    pub fn advance_to(&mut self, clock_ns: u64) {
+        for c in &mut self.cpus {
+            c.clock_ns = c.clock_ns.max(clock_ns);
+        }
+    }
+
+    /// Adds to the trace.
+    pub fn emit(&mut self, cpu: CpuId, kind: EventKind) {
+        self.events.push(Event { clock_ns: self.now(cpu), cpu, kind });
+    }
+
+    pub(crate) fn site(&self, what: &'static str) -> Site {
+        Site { what, clock_ns: self.now(self.this_cpu), cpu: self.this_cpu.0 }
+    }
+
+    /// A zeroed kernel object.
+    pub fn kzalloc(&mut self, size: u64, what: &'static str) -> Result<u64, Errno> {
+        let site = self.site(what);
+        self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM)
+    }
+
+    /// Frees a kernel object; misuse becomes an event.
+    pub fn kfree(&mut self, addr: u64, what: &'static str) {
+        let site = self.site(what);
+        if let Err(report) = self.alloc.kfree(&mut self.mem, addr, site) {
+            self.report(*report);
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        let fault = Fault::new(cpu::FaultKind::Memcheck(Box::new(report)));
+        let prog = self.cpus[self.this_cpu.idx()].prog_frame().map(|p| p.prog);
+        self.emit(self.this_cpu, EventKind::Fault { prog, fault });
+    }
+}

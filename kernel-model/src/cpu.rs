@@ -1,0 +1,264 @@
+//! The execution interface: what an engine (native code under emulation, or the interpreter)
+//! and the kernel say to each other, and the explicit frame stack behind it.
+//!
+//! The engine keeps one register context per `Step::Enter` that has not returned. A kernel path
+//! that runs programs is a [`Frame`]; nothing is kept on a host stack while a program runs.
+
+use std::collections::VecDeque;
+
+use bpf::insn::InsnIdx;
+
+use crate::helpers::HelperFrame;
+use crate::mem::{Access, MemFault};
+use crate::net::NetFrame;
+use crate::prog::ProgId;
+use crate::syscall::test_run::TestRun;
+
+/// Number of a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct CpuId(pub u32);
+
+impl CpuId {
+    /// As an index.
+    #[must_use]
+    pub const fn idx(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// Start of a program or of one of its callbacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Program.
+    pub prog: ProgId,
+    /// Native entry point: the program's `bpf_func`, or the callback's address as the program
+    /// passed it. 0 for the main function of a program that has no native code yet.
+    pub func_addr: u64,
+    /// R1 to R5.
+    pub args: [u64; 5],
+    /// A callback: it runs in a new context above the one that called the helper.
+    pub callback: bool,
+}
+
+/// What the engine does next on a CPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Push a register context and run this to its `exit`; then call `prog_return`.
+    Enter(Entry),
+    /// The helper call of the top context is complete: set R0 and go on.
+    Resume {
+        /// Result of the helper.
+        r0: u64,
+    },
+    /// The program run of the top `contexts` register contexts was cancelled: drop them and
+    /// call `next`.
+    Abort {
+        /// Why.
+        fault: Fault,
+        /// Contexts to drop, from the top.
+        contexts: u32,
+    },
+    /// Nothing to do on this CPU.
+    Idle,
+}
+
+/// Why a program run cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct Fault {
+    /// What happened.
+    pub kind: FaultKind,
+    /// Where, as far as the engine knows it.
+    pub at: Option<(ProgId, InsnIdx)>,
+}
+
+impl Fault {
+    /// A fault whose place the engine adds.
+    #[must_use]
+    pub fn new(kind: FaultKind) -> Fault {
+        Fault { kind, at: None }
+    }
+
+    /// A kernel feature that the model does not have.
+    #[must_use]
+    pub fn unsupported(what: impl Into<String>) -> Fault {
+        Fault::new(FaultKind::Unsupported(what.into()))
+    }
+}
+
+impl From<MemFault> for Fault {
+    fn from(f: MemFault) -> Fault {
+        Fault::new(FaultKind::Memory { va: f.va, access: f.access })
+    }
+}
+
+/// Kinds of faults.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FaultKind {
+    /// An access without translation or permission that no exception table entry covers.
+    #[error("{access:?} fault at {va:#x}")]
+    Memory {
+        /// Address.
+        va: u64,
+        /// Access.
+        access: Access,
+    },
+    /// Undefined native instruction.
+    #[error("illegal instruction at {pc:#x}")]
+    Illegal {
+        /// Native address.
+        pc: u64,
+    },
+    /// The vCPU stack's guard page was hit.
+    #[error("stack overflow at {va:#x}")]
+    Stack {
+        /// Address.
+        va: u64,
+    },
+    /// The run was longer than the watchdog allows.
+    #[error("watchdog: {insns} instructions")]
+    Watchdog {
+        /// Instructions retired.
+        insns: u64,
+    },
+    /// A lock is taken twice or by a CPU that can never get it.
+    #[error("deadlock: {0}")]
+    Deadlock(String),
+    /// The allocator found a misuse.
+    #[error("{0}")]
+    Memcheck(Box<crate::alloc::Report>),
+    /// Cancelled from outside.
+    #[error("cancelled: {0}")]
+    Cancelled(String),
+    /// Not modelled.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+}
+
+/// A running (sub)program.
+#[derive(Clone, Debug)]
+pub struct ProgFrame {
+    /// The entry.
+    pub entry: Entry,
+    /// Program that runs now: tail calls replace it.
+    pub prog: ProgId,
+    /// `bpf_cookie` of the link that runs it.
+    pub cookie: u64,
+    /// Helper calls so far.
+    pub helper_calls: u32,
+    /// Tail calls so far.
+    pub tail_calls: u32,
+    /// Virtual time at entry.
+    pub started_ns: u64,
+}
+
+impl ProgFrame {
+    /// The start of a program with its context in R1.
+    #[must_use]
+    pub fn main(prog: ProgId, func_addr: u64, ctx: u64) -> ProgFrame {
+        let entry = Entry { prog, func_addr, args: [ctx, 0, 0, 0, 0], callback: false };
+        ProgFrame { entry, prog, cookie: 0, helper_calls: 0, tail_calls: 0, started_ns: 0 }
+    }
+
+    /// A callback that the program passed to a helper.
+    #[must_use]
+    pub fn callback(prog: ProgId, func_addr: u64, args: [u64; 5]) -> ProgFrame {
+        let entry = Entry { prog, func_addr, args, callback: true };
+        ProgFrame { entry, prog, cookie: 0, helper_calls: 0, tail_calls: 0, started_ns: 0 }
+    }
+}
+
+/// A kernel path that is in progress on a CPU.
+#[derive(Clone, Debug)]
+pub enum Frame {
+    /// A program or callback; the engine runs it.
+    Prog(ProgFrame),
+    /// A helper that calls back.
+    Helper(HelperFrame),
+    /// `BPF_PROG_TEST_RUN`.
+    TestRun(Box<TestRun>),
+    /// A path of the network stack.
+    Net(Box<NetFrame>),
+    /// One program with a context that already exists (tracing hooks); the value is its R0.
+    Hook {
+        /// Program.
+        prog: ProgId,
+        /// R1.
+        ctx: u64,
+        /// `bpf_cookie`.
+        cookie: u64,
+        /// Object freed afterwards, 0 for none.
+        free: u64,
+    },
+}
+
+/// Why a frame is stepped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// For the first time.
+    Start,
+    /// What it called is complete.
+    Return(u64),
+    /// The program it called was cancelled.
+    Aborted(Fault),
+}
+
+/// What a frame does next.
+#[derive(Clone, Debug)]
+pub enum Flow {
+    /// Run `child`, then step `frame` with its value.
+    Call {
+        /// This frame as it goes on.
+        frame: Frame,
+        /// What runs first.
+        child: Frame,
+    },
+    /// Complete, with a value for the frame below.
+    Done(u64),
+    /// The program that led here cannot go on.
+    Fault(Fault),
+}
+
+/// One CPU.
+#[derive(Clone, Debug, Default)]
+pub struct Cpu {
+    /// Kernel paths in progress, innermost last.
+    pub frames: Vec<Frame>,
+    /// Work that has not begun.
+    pub queue: VecDeque<Frame>,
+    /// Virtual time of this CPU.
+    pub clock_ns: u64,
+    /// BPF instructions retired.
+    pub retired: u64,
+    /// Running task.
+    pub current: u32,
+    /// A result that the frame on top still has to be told (after `Step::Abort`).
+    pub(crate) pending: Option<Input>,
+}
+
+impl Cpu {
+    /// The innermost running program.
+    #[must_use]
+    pub fn prog_frame(&self) -> Option<&ProgFrame> {
+        self.frames.iter().rev().find_map(|f| match f {
+            Frame::Prog(p) => Some(p),
+            Frame::Helper(_) | Frame::TestRun(_) | Frame::Net(_) | Frame::Hook { .. } => None,
+        })
+    }
+
+    /// The frame of the program (not of a callback) that runs now.
+    #[must_use]
+    pub fn main_frame(&self) -> Option<&ProgFrame> {
+        self.frames.iter().rev().find_map(|f| match f {
+            Frame::Prog(p) if !p.entry.callback => Some(p),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn prog_frame_mut(&mut self) -> Option<&mut ProgFrame> {
+        self.frames.iter_mut().rev().find_map(|f| match f {
+            Frame::Prog(p) => Some(p),
+            Frame::Helper(_) | Frame::TestRun(_) | Frame::Net(_) | Frame::Hook { .. } => None,
+        })
+    }
+}

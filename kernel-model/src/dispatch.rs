@@ -1,0 +1,197 @@
+//! The frame machine: runs kernel paths until a program must run or nothing is left.
+
+use crate::Kernel;
+use crate::cpu::{CpuId, Fault, Flow, Frame, Input, ProgFrame, Step};
+use crate::event::{EventKind, Value};
+use crate::helpers::{self, Ret};
+use crate::prog::ProgId;
+
+impl Kernel {
+    /// Queues kernel work on a CPU.
+    pub fn submit(&mut self, cpu: CpuId, work: Frame) {
+        self.cpus[cpu.idx()].queue.push_back(work);
+    }
+
+    /// Whether a CPU has neither work in progress nor queued.
+    #[must_use]
+    pub fn is_idle(&self, cpu: CpuId) -> bool {
+        let c = &self.cpus[cpu.idx()];
+        c.frames.is_empty() && c.queue.is_empty()
+    }
+
+    /// What the CPU does next, when no program is running on it.
+    pub fn next(&mut self, cpu: CpuId) -> Step {
+        self.this_cpu = cpu;
+        let c = &mut self.cpus[cpu.idx()];
+        if let Some(input) = c.pending.take()
+            && let Some(frame) = c.frames.pop()
+        {
+            return self.drive(cpu, frame, input);
+        }
+        assert!(c.frames.is_empty(), "a program is running: next() is not its return");
+        match c.queue.pop_front() {
+            Some(frame) => self.drive(cpu, frame, Input::Start),
+            None => Step::Idle,
+        }
+    }
+
+    /// A program called a helper.
+    pub fn helper_call(&mut self, cpu: CpuId, id: i32, args: [u64; 5]) -> Step {
+        self.this_cpu = cpu;
+        let Some(frame) = self.cpus[cpu.idx()].prog_frame_mut() else {
+            return self.abort(cpu, Fault::unsupported(format!("helper {id} outside a program")));
+        };
+        let (prog, nth) = (frame.prog, frame.helper_calls);
+        frame.helper_calls += 1;
+        let Some(row) = helpers::row(id) else {
+            return self.abort(cpu, Fault::unsupported(format!("helper #{id}")));
+        };
+        let seen = args.iter().take(row.nargs.into()).map(|a| Value::of(*a)).collect();
+        let at = self.events.len();
+        let call = EventKind::HelperCall { prog, name: row.name, args: seen, ret: None, nth };
+        self.emit(cpu, call);
+        match (row.body)(self, cpu, args) {
+            Ret::Val(r0) => {
+                if let EventKind::HelperCall { ret, .. } = &mut self.events[at].kind {
+                    *ret = Some(Value::of(r0));
+                }
+                Step::Resume { r0 }
+            }
+            Ret::Frame(frame) => self.drive(cpu, frame, Input::Start),
+            Ret::Fault(fault) => self.abort(cpu, fault),
+        }
+    }
+
+    /// The innermost program or callback reached its `exit`.
+    pub fn prog_return(&mut self, cpu: CpuId, r0: u64) -> Step {
+        self.this_cpu = cpu;
+        let top = self.cpus[cpu.idx()].frames.pop();
+        let Some(Frame::Prog(p)) = top else {
+            panic!("prog_return without a running program");
+        };
+        if !p.entry.callback {
+            self.emit(cpu, EventKind::Exit { prog: p.prog, ret: r0 });
+            self.check_leaks(cpu);
+            self.run_ended(cpu);
+        }
+        self.finish(cpu, r0)
+    }
+
+    /// The innermost program cannot go on.
+    pub fn prog_fault(&mut self, cpu: CpuId, fault: Fault) -> Step {
+        self.this_cpu = cpu;
+        self.abort(cpu, fault)
+    }
+
+    /// A tail call went through natively.
+    pub fn tail_called(&mut self, cpu: CpuId, to: ProgId) {
+        if let Some(p) = self.cpus[cpu.idx()].prog_frame_mut() {
+            let from = std::mem::replace(&mut p.prog, to);
+            p.tail_calls += 1;
+            self.emit(cpu, EventKind::TailCall { from, to });
+        }
+    }
+
+    /// Gives a value to the frame below the one that just ended.
+    fn finish(&mut self, cpu: CpuId, value: u64) -> Step {
+        match self.cpus[cpu.idx()].frames.pop() {
+            None => self.next(cpu),
+            Some(Frame::Prog(p)) => {
+                self.cpus[cpu.idx()].frames.push(Frame::Prog(p));
+                Step::Resume { r0: value }
+            }
+            Some(frame) => self.drive(cpu, frame, Input::Return(value)),
+        }
+    }
+
+    fn drive(&mut self, cpu: CpuId, mut frame: Frame, mut input: Input) -> Step {
+        loop {
+            match self.frame_step(cpu, frame, input) {
+                Flow::Call { frame: this, child } => {
+                    self.cpus[cpu.idx()].frames.push(this);
+                    if let Frame::Prog(p) = child {
+                        return self.enter(cpu, p);
+                    }
+                    (frame, input) = (child, Input::Start);
+                }
+                Flow::Done(value) => return self.finish(cpu, value),
+                Flow::Fault(fault) => return self.abort(cpu, fault),
+            }
+        }
+    }
+
+    fn frame_step(&mut self, cpu: CpuId, frame: Frame, input: Input) -> Flow {
+        match frame {
+            Frame::Prog(_) => unreachable!("programs are run by the engine"),
+            Frame::Helper(h) => self.helper_step(cpu, h, input),
+            Frame::TestRun(t) => self.test_run_step(cpu, *t, input),
+            Frame::Net(n) => self.net_step(cpu, *n, input),
+            Frame::Hook { prog, ctx, cookie, free } => match input {
+                Input::Start => {
+                    let mut child = ProgFrame::main(prog, self.entry_of(prog), ctx);
+                    child.cookie = cookie;
+                    let frame = Frame::Hook { prog, ctx, cookie, free };
+                    Flow::Call { frame, child: Frame::Prog(child) }
+                }
+                Input::Return(_) | Input::Aborted(_) => {
+                    if free != 0 {
+                        self.kfree(free, "hook context");
+                    }
+                    Flow::Done(if let Input::Return(v) = input { v } else { 0 })
+                }
+            },
+        }
+    }
+
+    /// Native entry point of a program, 0 when it has none.
+    #[must_use]
+    pub fn entry_of(&self, prog: ProgId) -> u64 {
+        self.progs.get(&prog).map_or(0, |p| p.entry)
+    }
+
+    fn enter(&mut self, cpu: CpuId, mut p: ProgFrame) -> Step {
+        p.started_ns = self.now(cpu);
+        if !p.entry.callback {
+            self.emit(cpu, EventKind::Enter { prog: p.prog });
+            if let Some(prog) = self.progs.get_mut(&p.prog) {
+                prog.run_cnt += 1;
+            }
+        }
+        let entry = p.entry;
+        self.cpus[cpu.idx()].frames.push(Frame::Prog(p));
+        Step::Enter(entry)
+    }
+
+    /// Cancels the program run on top: its callbacks, helper frames and the program itself.
+    fn abort(&mut self, cpu: CpuId, fault: Fault) -> Step {
+        let prog = self.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
+        self.emit(cpu, EventKind::Fault { prog, fault: fault.clone() });
+        let mut contexts = 0;
+        while let Some(frame) = self.cpus[cpu.idx()].frames.pop() {
+            if let Frame::Prog(p) = frame {
+                contexts += 1;
+                if !p.entry.callback {
+                    break;
+                }
+            }
+        }
+        self.check_leaks(cpu);
+        self.run_ended(cpu);
+        let c = &mut self.cpus[cpu.idx()];
+        c.pending = (!c.frames.is_empty()).then(|| Input::Aborted(fault.clone()));
+        Step::Abort { fault, contexts }
+    }
+
+    /// What the run that just ended still holds.
+    fn check_leaks(&mut self, cpu: CpuId) {
+        let depth = self.cpus[cpu.idx()].frames.len() + 1;
+        for (kind, addr, held) in self.ledger.take_above(cpu, depth) {
+            let at = held.clock_ns;
+            let what = format!("{kind:?} {addr:#x} acquired by {} at {at} ns", held.what);
+            self.emit(cpu, EventKind::Leak { what });
+        }
+    }
+
+    /// End of a program's RCU read section.
+    fn run_ended(&mut self, _cpu: CpuId) {}
+}

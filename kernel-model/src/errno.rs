@@ -1,0 +1,48 @@
+//! Error numbers of the kernel, by name.
+
+macro_rules! errnos {
+    ($($name:ident = $n:literal,)*) => {
+        /// A kernel error number.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[allow(missing_docs, reason = "the names are the kernel's")]
+        #[repr(i32)]
+        pub enum Errno { $($name = $n,)* }
+        impl Errno {
+            /// Name as in errno.h.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Errno::$name => stringify!($name),)* }
+            }
+            /// From its name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Errno> {
+                match name { $(stringify!($name) => Some(Errno::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+errnos! {
+    EPERM = 1, ENOENT = 2, EIO = 5, E2BIG = 7, EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13, EFAULT = 14,
+    EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, EINVAL = 22, ENFILE = 23, EMFILE = 24, ENOSPC = 28, ERANGE = 34,
+    EDEADLK = 35, ENAMETOOLONG = 36, ELOOP = 40, ENODATA = 61, EPROTO = 71, EOVERFLOW = 75,
+    EBADFD = 77, EMSGSIZE = 90, EPROTONOSUPPORT = 93, ESOCKTNOSUPPORT = 94, EOPNOTSUPP = 95,
+    EAFNOSUPPORT = 97, ENETUNREACH = 101, ENOBUFS = 105, ENOTCONN = 107, ETIMEDOUT = 110,
+    EHOSTUNREACH = 113, ESTALE = 116, ECANCELED = 125, ENOTSUPP = 524,
+}
+
+impl Errno {
+    /// As the kernel returns it from a function: a negative number in a register.
+    #[must_use]
+    pub const fn ret(self) -> u64 {
+        -(self as i64) as u64
+    }
+}
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::error::Error for Errno {}

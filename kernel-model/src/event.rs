@@ -1,0 +1,182 @@
+//! Everything observable, as typed events: the trace.
+//!
+//! Events are comparable between architectures: pointers into stacks and program text, whose
+//! values depend on native code, are replaced by what they point at, and registers that a
+//! helper does not read are not recorded.
+
+use crate::cpu::{CpuId, Fault};
+use crate::layout::{PROG_TEXT, PROG_TEXT_END, VMALLOC, VMALLOC_OBJECTS};
+use crate::maps::MapId;
+use crate::prog::ProgId;
+
+/// A register value that means the same on every architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A number or a pointer into kernel objects, which have equal addresses everywhere.
+    Num(u64),
+    /// A pointer into a vCPU's stack.
+    Stack,
+    /// A pointer into program text.
+    Text,
+}
+
+impl Value {
+    /// Classifies a register.
+    #[must_use]
+    pub fn of(raw: u64) -> Value {
+        match raw {
+            VMALLOC..VMALLOC_OBJECTS => Value::Stack,
+            PROG_TEXT..PROG_TEXT_END => Value::Text,
+            _ => Value::Num(raw),
+        }
+    }
+}
+
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Value::Num(v) if *v < 10_000 => write!(f, "{v}"),
+            Value::Num(v) if (*v as i64) < 0 && (*v as i64) > -4096 => write!(f, "{}", *v as i64),
+            Value::Num(v) => write!(f, "{v:#x}"),
+            Value::Stack => f.write_str("stack"),
+            Value::Text => f.write_str("text"),
+        }
+    }
+}
+
+/// One line of the trace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Virtual time of the CPU.
+    pub clock_ns: u64,
+    /// CPU.
+    pub cpu: CpuId,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A program starts.
+    Enter {
+        /// Program.
+        prog: ProgId,
+    },
+    /// A program ended; `ret` is R0.
+    Exit {
+        /// Program.
+        prog: ProgId,
+        /// Return value.
+        ret: u64,
+    },
+    /// A callback of a program starts (`bpf_loop`, `bpf_for_each_map_elem`, timers).
+    Callback {
+        /// Program.
+        prog: ProgId,
+        /// Helper that calls it.
+        helper: &'static str,
+        /// How often it was called before, in this helper call.
+        nth: u32,
+    },
+    /// A helper was called and returned.
+    HelperCall {
+        /// Calling program.
+        prog: ProgId,
+        /// Name without `bpf_`.
+        name: &'static str,
+        /// The arguments it has.
+        args: Vec<Value>,
+        /// Result; `None` while callbacks still run.
+        ret: Option<Value>,
+        /// Number of the call in this run of the program, from 0.
+        nth: u32,
+    },
+    /// One program replaced another by a tail call.
+    TailCall {
+        /// Caller.
+        from: ProgId,
+        /// New program.
+        to: ProgId,
+    },
+    /// An element was written, by a program or user space.
+    MapUpdate {
+        /// Map.
+        map: MapId,
+        /// Key, numbers in big-endian so that they print alike.
+        key: Vec<u8>,
+        /// Value, likewise.
+        value: Vec<u8>,
+    },
+    /// An element went away.
+    MapDelete {
+        /// Map.
+        map: MapId,
+        /// Key.
+        key: Vec<u8>,
+    },
+    /// What the kernel did with a verdict.
+    Verdict {
+        /// Program.
+        prog: ProgId,
+        /// E.g. `XDP_DROP`.
+        name: &'static str,
+        /// The raw value.
+        raw: u64,
+    },
+    /// A frame left a device.
+    Out {
+        /// `ifindex`.
+        nic: u32,
+        /// Bytes on the wire.
+        packet: Vec<u8>,
+    },
+    /// A frame went up the stack.
+    Up {
+        /// `ifindex`.
+        nic: u32,
+        /// Bytes.
+        packet: Vec<u8>,
+    },
+    /// A ring buffer or perf record was made visible to user space.
+    Record {
+        /// Map.
+        map: MapId,
+        /// Payload as the program wrote it (guest byte order).
+        data: Vec<u8>,
+    },
+    /// A record or packet was lost.
+    Drop {
+        /// Kernel reason, e.g. `ringbuf full`.
+        reason: &'static str,
+    },
+    /// `bpf_trace_printk`.
+    Print {
+        /// Formatted text.
+        text: String,
+    },
+    /// A program was stopped or the kernel found corruption.
+    Fault {
+        /// Program, if one was running.
+        prog: Option<ProgId>,
+        /// What.
+        fault: Fault,
+    },
+    /// A deferred free ran after its grace period.
+    RcuFree {
+        /// Number of objects.
+        objects: u32,
+    },
+    /// Something acquired was never released.
+    Leak {
+        /// What, with where it was acquired.
+        what: String,
+    },
+    /// An event of a subsystem without fields of its own here.
+    Note {
+        /// Subsystem.
+        topic: &'static str,
+        /// Text.
+        text: String,
+    },
+}

@@ -1,0 +1,74 @@
+//! Helper functions: one row is id, name, number of arguments, body.
+
+mod net;
+mod time;
+
+use std::sync::LazyLock;
+
+use crate::cpu::{CpuId, Fault, Flow, Frame, Input};
+use crate::{Errno, Kernel};
+
+/// What a helper does.
+#[derive(Clone, Debug)]
+#[allow(dead_code, reason = "later tables use the other forms")]
+pub(crate) enum Ret {
+    /// It is complete.
+    Val(u64),
+    /// It runs callbacks or other programs first.
+    Frame(Frame),
+    /// The program cannot go on.
+    Fault(Fault),
+}
+
+/// Body of a helper.
+pub(crate) type Body = fn(&mut Kernel, CpuId, [u64; 5]) -> Ret;
+
+/// One helper.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HelperRow {
+    /// `BPF_FUNC_*`.
+    pub(crate) id: i32,
+    /// Name without `bpf_`.
+    pub(crate) name: &'static str,
+    /// Number of arguments.
+    pub(crate) nargs: u8,
+    /// What it does.
+    pub(crate) body: Body,
+}
+
+const TABLES: &[&[HelperRow]] = &[time::ROWS, net::ROWS];
+
+static BY_ID: LazyLock<Vec<Option<&'static HelperRow>>> = LazyLock::new(|| {
+    let mut v = vec![None; 256];
+    for row in TABLES.iter().flat_map(|t| t.iter()) {
+        v[row.id as usize] = Some(row);
+    }
+    v
+});
+
+/// The row of a helper, when the model has it.
+pub(crate) fn row(id: i32) -> Option<&'static HelperRow> {
+    BY_ID.get(usize::try_from(id).ok()?).copied().flatten()
+}
+
+/// Ids and names of all helpers that have a body.
+pub fn modelled() -> impl Iterator<Item = (i32, &'static str)> {
+    BY_ID.iter().flatten().map(|r| (r.id, r.name))
+}
+
+/// Turns the outcome of a helper into what it returns in R0.
+impl From<Result<u64, Errno>> for Ret {
+    fn from(r: Result<u64, Errno>) -> Ret {
+        Ret::Val(r.unwrap_or_else(Errno::ret))
+    }
+}
+
+/// A helper that is waiting for a callback.
+#[derive(Clone, Debug)]
+pub enum HelperFrame {}
+
+impl Kernel {
+    pub(crate) fn helper_step(&mut self, _cpu: CpuId, frame: HelperFrame, _input: Input) -> Flow {
+        match frame {}
+    }
+}

@@ -1,0 +1,6 @@
+//! Helpers of packet programs.
+
+use super::HelperRow;
+
+/// The rows.
+pub(crate) const ROWS: &[HelperRow] = &[];

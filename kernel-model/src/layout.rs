@@ -1,0 +1,64 @@
+//! The guest address map, identical on all four architectures (design invariant 6).
+//!
+//! The numbers follow x86-64 Linux: `page_offset_base`, `VMALLOC_START`, the module area.
+
+/// Bytes of a page, on every architecture of the model.
+pub const PAGE_SIZE: u64 = 4096;
+/// `log2(PAGE_SIZE)`.
+pub const PAGE_SHIFT: u32 = 12;
+/// Direct map of all memory: `va = DIRECT_MAP + phys`. All kernel objects live here.
+pub const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
+/// vmalloc area: vCPU stacks with guard pages, ring buffers mapped twice.
+pub const VMALLOC: u64 = 0xffff_c900_0000_0000;
+/// Distance between two vCPU stacks, guard pages included.
+pub const STACK_STRIDE: u64 = 0x1_0000;
+/// Bytes of a vCPU stack; the page below and the page above it are not mapped.
+pub const STACK_SIZE: u64 = 0x8000;
+/// First address of the vmalloc allocator (above the stacks of 256 CPUs).
+pub const VMALLOC_OBJECTS: u64 = VMALLOC + 0x1000_0000;
+/// Trap stubs of helpers: `HELPER_STUBS + id * STUB_STRIDE`.
+pub const HELPER_STUBS: u64 = 0xffff_ffff_a000_0000;
+/// Trap stubs of kfuncs: `KFUNC_STUBS + n * STUB_STRIDE`.
+pub const KFUNC_STUBS: u64 = HELPER_STUBS + 0x10_0000;
+/// Where a program's outermost `exit` returns to.
+pub const RETURN_TRAP: u64 = HELPER_STUBS + 0x1f_0000;
+/// Distance between two stubs.
+pub const STUB_STRIDE: u64 = 16;
+/// First byte of JITed programs; every stub is within +-128 MiB.
+pub const PROG_TEXT: u64 = HELPER_STUBS + 0x20_0000;
+/// One past the last byte of JITed programs.
+pub const PROG_TEXT_END: u64 = HELPER_STUBS + 0x0400_0000;
+/// First byte of the user half that the model's tasks use.
+pub const USER_BASE: u64 = 0x0000_0000_0040_0000;
+/// Physical memory that the allocator does not hand out (page 0 and firmware, as on a PC).
+pub const RAM_RESERVED: u64 = 0x10_0000;
+
+/// `offsetof(struct bpf_prog, bpf_func)` (Linux 6.18, x86-64).
+pub const PROG_BPF_FUNC: i16 = 48;
+/// Distance between the per-CPU areas of two CPUs: a per-CPU address of CPU 0 plus
+/// `cpu * PERCPU_STRIDE` is that of `cpu`.
+pub const PERCPU_STRIDE: u64 = 0x20_0000;
+
+/// Address of a helper's stub.
+#[must_use]
+pub const fn helper_stub(id: u32) -> u64 {
+    HELPER_STUBS + id as u64 * STUB_STRIDE
+}
+
+/// Address of a kfunc's stub.
+#[must_use]
+pub const fn kfunc_stub(n: u32) -> u64 {
+    KFUNC_STUBS + n as u64 * STUB_STRIDE
+}
+
+/// Lowest mapped byte of a vCPU's stack.
+#[must_use]
+pub const fn stack_base(cpu: u32) -> u64 {
+    VMALLOC + cpu as u64 * STACK_STRIDE + PAGE_SIZE
+}
+
+/// One past the highest byte of a vCPU's stack: the initial stack pointer.
+#[must_use]
+pub const fn stack_top(cpu: u32) -> u64 {
+    stack_base(cpu) + STACK_SIZE
+}

@@ -1,0 +1,90 @@
+//! Every acquired thing, with where it was acquired (design invariant 9).
+
+use std::collections::BTreeMap;
+
+use crate::cpu::CpuId;
+use crate::prog::ProgId;
+
+/// Kinds of acquired things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A socket reference.
+    Sock,
+    /// `bpf_spin_lock`.
+    SpinLock,
+    /// A reserved, not yet submitted ring buffer record.
+    RingbufRecord,
+    /// `rcu_read_lock`.
+    RcuRead,
+    /// `preempt_disable`.
+    Preempt,
+    /// `local_irq_save`.
+    Irq,
+    /// A packet buffer.
+    Skb,
+    /// A receive ring descriptor or its page.
+    RingDescriptor,
+    /// Memory allocated for a program.
+    Object,
+}
+
+/// One held thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// CPU that acquired it.
+    pub cpu: CpuId,
+    /// Program that acquired it.
+    pub prog: Option<ProgId>,
+    /// Depth of the frame stack then; a run that ends may not leave deeper entries.
+    pub depth: usize,
+    /// Helper or kernel function.
+    pub what: &'static str,
+    /// Virtual time.
+    pub clock_ns: u64,
+}
+
+/// The ledger: (kind, address) -> holder, a stack for things that nest.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    held: BTreeMap<(Kind, u64), Vec<Held>>,
+}
+
+impl Ledger {
+    /// Notes an acquisition.
+    pub fn acquire(&mut self, kind: Kind, addr: u64, held: Held) {
+        self.held.entry((kind, addr)).or_default().push(held);
+    }
+
+    /// Notes a release; `None` when nothing like it is held.
+    pub fn release(&mut self, kind: Kind, addr: u64) -> Option<Held> {
+        let stack = self.held.get_mut(&(kind, addr))?;
+        let last = stack.pop();
+        if stack.is_empty() {
+            self.held.remove(&(kind, addr));
+        }
+        last
+    }
+
+    /// Whether something is held.
+    #[must_use]
+    pub fn holds(&self, kind: Kind, addr: u64) -> bool {
+        self.held.contains_key(&(kind, addr))
+    }
+
+    /// Everything held, in order of kind and address.
+    pub fn iter(&self) -> impl Iterator<Item = (Kind, u64, &Held)> {
+        self.held.iter().flat_map(|((k, a), v)| v.iter().map(|h| (*k, *a, h)))
+    }
+
+    /// Takes out what a CPU acquired at or above a frame depth: the leaks of a run that ended.
+    pub fn take_above(&mut self, cpu: CpuId, depth: usize) -> Vec<(Kind, u64, Held)> {
+        let mut out = Vec::new();
+        for ((kind, addr), stack) in &mut self.held {
+            for h in stack.extract_if(.., |h| h.cpu == cpu && h.depth >= depth) {
+                out.push((*kind, *addr, h));
+            }
+        }
+        self.held.retain(|_, v| !v.is_empty());
+        out
+    }
+}

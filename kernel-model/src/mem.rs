@@ -1,0 +1,441 @@
+//! Guest memory: RAM, page tables, byte order, and copy-on-write snapshots.
+//!
+//! RAM is one zeroed buffer with a page-aligned window, so that an emulator can map it directly.
+//! The direct map is linear and needs no table; every other mapping is a page table entry.
+//! The model writes through [`GuestMemory::write`] alone (design invariant 8); an emulator that
+//! writes natively reports each page once per snapshot with [`GuestMemory::mark_dirty`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bpf::Endian;
+
+use crate::layout::{DIRECT_MAP, PAGE_SHIFT, PAGE_SIZE};
+
+const PAGE: usize = PAGE_SIZE as usize;
+/// Pages per chunk of a snapshot: chunks are shared between snapshots as a whole.
+const CHUNK: usize = 256;
+
+/// What a page may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Perms {
+    /// Readable.
+    pub r: bool,
+    /// Writable.
+    pub w: bool,
+    /// Executable. Never together with `w`.
+    pub x: bool,
+}
+
+impl Perms {
+    /// Data.
+    pub const RW: Perms = Perms { r: true, w: true, x: false };
+    /// Constant data.
+    pub const RO: Perms = Perms { r: true, w: false, x: false };
+    /// Code.
+    pub const RX: Perms = Perms { r: true, w: false, x: true };
+}
+
+/// A page table entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pte {
+    /// Physical address of the page.
+    pub phys: u64,
+    /// Permissions.
+    pub perms: Perms,
+}
+
+/// Kind of access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Load.
+    Read,
+    /// Store.
+    Write,
+    /// Instruction fetch.
+    Fetch,
+}
+
+/// An access to an address that is not mapped, or not for this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{access:?} fault at {va:#x}")]
+pub struct MemFault {
+    /// The first byte that failed.
+    pub va: u64,
+    /// The access.
+    pub access: Access,
+}
+
+type Page = Arc<[u8; PAGE]>;
+type Chunk = Arc<Vec<Option<Page>>>;
+
+/// Memory at one instant. Cheap to clone; pages are shared with other snapshots.
+#[derive(Clone, Debug)]
+pub struct MemSnapshot {
+    chunks: Vec<Chunk>,
+    table: Arc<BTreeMap<u64, Pte>>,
+}
+
+/// RAM and the page table.
+#[derive(Debug)]
+pub struct GuestMemory {
+    endian: Endian,
+    buf: Vec<u8>,
+    base: usize,
+    len: usize,
+    table: Arc<BTreeMap<u64, Pte>>,
+    /// Contents at the last snapshot; `None` is a page of zeroes.
+    saved: Vec<Chunk>,
+    dirty: Vec<bool>,
+    dirty_list: Vec<u32>,
+    epoch: u64,
+}
+
+impl Clone for GuestMemory {
+    fn clone(&self) -> GuestMemory {
+        let mut m = GuestMemory::new(self.len as u64, self.endian);
+        m.ram_mut().copy_from_slice(self.ram());
+        m.table = Arc::clone(&self.table);
+        m.saved.clone_from(&self.saved);
+        m.dirty.clone_from(&self.dirty);
+        m.dirty_list.clone_from(&self.dirty_list);
+        m.epoch = self.epoch;
+        m
+    }
+}
+
+impl GuestMemory {
+    /// Zeroed memory, rounded up to whole chunks of 1 MiB.
+    #[must_use]
+    pub fn new(bytes: u64, endian: Endian) -> GuestMemory {
+        let chunk_bytes = (CHUNK * PAGE) as u64;
+        let len = bytes.div_ceil(chunk_bytes).max(4) * chunk_bytes;
+        let len = usize::try_from(len).expect("guest memory fits the host's address space");
+        let buf = vec![0u8; len + PAGE];
+        let base = buf.as_ptr().align_offset(PAGE);
+        let chunk: Chunk = Arc::new(vec![None; CHUNK]);
+        GuestMemory {
+            endian,
+            buf,
+            base,
+            len,
+            table: Arc::default(),
+            saved: vec![chunk; len / (CHUNK * PAGE)],
+            dirty: vec![false; len / PAGE],
+            dirty_list: Vec::new(),
+            epoch: 0,
+        }
+    }
+
+    /// Byte order of the guest.
+    #[must_use]
+    pub fn endian(&self) -> Endian {
+        self.endian
+    }
+
+    /// Bytes of RAM.
+    #[must_use]
+    pub fn ram_bytes(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// Offset of physical address 0 in the host buffer.
+    #[must_use]
+    pub fn ram_base_offset(&self) -> usize {
+        self.base
+    }
+
+    /// RAM, starting on a host page. Its host address is stable for the life of this value.
+    #[must_use]
+    pub fn ram(&self) -> &[u8] {
+        &self.buf[self.base..self.base + self.len]
+    }
+
+    /// RAM for an emulator to map or a loader to fill. Report what changes with `mark_dirty`.
+    pub fn ram_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[self.base..self.base + self.len]
+    }
+
+    /// Changes whenever a translation or the set of clean pages changed: cached translations
+    /// made in an older epoch must be dropped.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Maps one page.
+    pub fn map(&mut self, va: u64, phys: u64, perms: Perms) {
+        assert!(va.is_multiple_of(PAGE_SIZE) && phys.is_multiple_of(PAGE_SIZE), "whole pages");
+        assert!(phys < self.len as u64, "backed by RAM");
+        assert!(!(perms.w && perms.x), "no page is writable and executable");
+        Arc::make_mut(&mut self.table).insert(va >> PAGE_SHIFT, Pte { phys, perms });
+        self.epoch += 1;
+    }
+
+    /// Unmaps one page; a page that is not mapped is fine.
+    pub fn unmap(&mut self, va: u64) {
+        if Arc::make_mut(&mut self.table).remove(&(va >> PAGE_SHIFT)).is_some() {
+            self.epoch += 1;
+        }
+    }
+
+    /// The page behind an address. An entry of the table wins over the direct map.
+    #[must_use]
+    pub fn translate(&self, va: u64) -> Option<Pte> {
+        if let Some(pte) = self.table.get(&(va >> PAGE_SHIFT)) {
+            return Some(*pte);
+        }
+        let phys = va.wrapping_sub(DIRECT_MAP);
+        (phys < self.len as u64).then_some(Pte { phys: phys & !(PAGE_SIZE - 1), perms: Perms::RW })
+    }
+
+    /// Notes that a page of RAM is about to be (or was) written since the last snapshot.
+    pub fn mark_dirty(&mut self, phys: u64) {
+        let page = (phys >> PAGE_SHIFT) as usize;
+        if page < self.dirty.len() && !self.dirty[page] {
+            self.dirty[page] = true;
+            self.dirty_list.push(page as u32);
+        }
+    }
+
+    /// Whether a page was written since the last snapshot.
+    #[must_use]
+    pub fn is_dirty(&self, phys: u64) -> bool {
+        self.dirty.get((phys >> PAGE_SHIFT) as usize).copied().unwrap_or(false)
+    }
+
+    /// Physical ranges behind `[va, va + len)`, checked for an access.
+    fn walk(
+        &self,
+        va: u64,
+        len: usize,
+        access: Access,
+        mut each: impl FnMut(usize, std::ops::Range<usize>),
+    ) -> Result<(), MemFault> {
+        let mut done = 0;
+        while done < len {
+            let at = va.wrapping_add(done as u64);
+            let fault = MemFault { va: at, access };
+            let pte = self.translate(at).ok_or(fault)?;
+            let allowed = match access {
+                Access::Read => pte.perms.r,
+                Access::Write => pte.perms.w,
+                Access::Fetch => pte.perms.x,
+            };
+            if !allowed {
+                return Err(fault);
+            }
+            let in_page = (at & (PAGE_SIZE - 1)) as usize;
+            let n = (PAGE - in_page).min(len - done);
+            each(pte.phys as usize + in_page, done..done + n);
+            done += n;
+        }
+        Ok(())
+    }
+
+    /// Reads bytes.
+    pub fn read(&self, va: u64, out: &mut [u8]) -> Result<(), MemFault> {
+        let ram = self.ram();
+        self.walk(va, out.len(), Access::Read, |p, r| {
+            let n = r.len();
+            out[r].copy_from_slice(&ram[p..p + n]);
+        })
+    }
+
+    /// Reads bytes into a new vector.
+    pub fn read_vec(&self, va: u64, len: usize) -> Result<Vec<u8>, MemFault> {
+        self.walk(va, len, Access::Read, |_, _| ())?;
+        let mut out = vec![0; len];
+        self.read(va, &mut out)?;
+        Ok(out)
+    }
+
+    /// Writes bytes: the one function through which the model changes guest memory.
+    /// Nothing is written when any byte would fault.
+    pub fn write(&mut self, va: u64, data: &[u8]) -> Result<(), MemFault> {
+        self.write_checked(va, data, Access::Write)
+    }
+
+    /// Writes kernel text or read-only data, as `text_poke` does: permissions are not asked.
+    pub fn poke(&mut self, va: u64, data: &[u8]) -> Result<(), MemFault> {
+        self.write_checked(va, data, Access::Read)
+    }
+
+    fn write_checked(&mut self, va: u64, data: &[u8], access: Access) -> Result<(), MemFault> {
+        let mut spans = Vec::with_capacity(2);
+        self.walk(va, data.len(), access, |p, r| spans.push((p, r)))?;
+        for (p, r) in spans {
+            let n = r.len();
+            self.ram_mut()[p..p + n].copy_from_slice(&data[r]);
+            self.mark_dirty(p as u64);
+        }
+        Ok(())
+    }
+
+    /// Fills with one byte.
+    pub fn fill(&mut self, va: u64, len: usize, byte: u8) -> Result<(), MemFault> {
+        self.write(va, &vec![byte; len])
+    }
+
+    /// An unsigned number of 1, 2, 4 or 8 bytes in guest byte order.
+    pub fn read_uint(&self, va: u64, size: u32) -> Result<u64, MemFault> {
+        let mut b = [0u8; 8];
+        let n = size as usize;
+        self.read(va, &mut b[..n])?;
+        Ok(match self.endian {
+            Endian::Little => u64::from_le_bytes(b),
+            Endian::Big => u64::from_be_bytes(b) >> (64 - 8 * size),
+        })
+    }
+
+    /// Writes the low `size` bytes of a number in guest byte order.
+    pub fn write_uint(&mut self, va: u64, size: u32, value: u64) -> Result<(), MemFault> {
+        let n = size as usize;
+        match self.endian {
+            Endian::Little => self.write(va, &value.to_le_bytes()[..n]),
+            Endian::Big => self.write(va, &value.to_be_bytes()[8 - n..]),
+        }
+    }
+
+    /// One byte.
+    pub fn read_u8(&self, va: u64) -> Result<u8, MemFault> {
+        self.read_uint(va, 1).map(|v| v as u8)
+    }
+
+    /// Two bytes in guest byte order.
+    pub fn read_u16(&self, va: u64) -> Result<u16, MemFault> {
+        self.read_uint(va, 2).map(|v| v as u16)
+    }
+
+    /// Four bytes in guest byte order.
+    pub fn read_u32(&self, va: u64) -> Result<u32, MemFault> {
+        self.read_uint(va, 4).map(|v| v as u32)
+    }
+
+    /// Eight bytes in guest byte order.
+    pub fn read_u64(&self, va: u64) -> Result<u64, MemFault> {
+        self.read_uint(va, 8)
+    }
+
+    /// One byte.
+    pub fn write_u8(&mut self, va: u64, v: u8) -> Result<(), MemFault> {
+        self.write_uint(va, 1, v.into())
+    }
+
+    /// Two bytes in guest byte order.
+    pub fn write_u16(&mut self, va: u64, v: u16) -> Result<(), MemFault> {
+        self.write_uint(va, 2, v.into())
+    }
+
+    /// Four bytes in guest byte order.
+    pub fn write_u32(&mut self, va: u64, v: u32) -> Result<(), MemFault> {
+        self.write_uint(va, 4, v.into())
+    }
+
+    /// Eight bytes in guest byte order.
+    pub fn write_u64(&mut self, va: u64, v: u64) -> Result<(), MemFault> {
+        self.write_uint(va, 8, v)
+    }
+
+    /// Keeps the present contents: only pages written since the last snapshot are copied.
+    pub fn snapshot(&mut self) -> MemSnapshot {
+        for page in std::mem::take(&mut self.dirty_list) {
+            let p = page as usize;
+            let bytes = &self.buf[self.base + p * PAGE..self.base + (p + 1) * PAGE];
+            let copy: Page = Arc::new(bytes.try_into().expect("a page"));
+            Arc::make_mut(&mut self.saved[p / CHUNK])[p % CHUNK] = Some(copy);
+            self.dirty[p] = false;
+        }
+        self.epoch += 1;
+        MemSnapshot { chunks: self.saved.clone(), table: Arc::clone(&self.table) }
+    }
+
+    /// Goes back to a snapshot; pages that are the same are not touched.
+    pub fn restore(&mut self, to: &MemSnapshot) {
+        let dirty = std::mem::take(&mut self.dirty_list);
+        for page in &dirty {
+            self.dirty[*page as usize] = false;
+            self.put_page(*page as usize, to);
+        }
+        for c in 0..self.saved.len() {
+            if Arc::ptr_eq(&self.saved[c], &to.chunks[c]) {
+                continue;
+            }
+            for i in 0..CHUNK {
+                let (old, new) = (&self.saved[c][i], &to.chunks[c][i]);
+                let same = match (old, new) {
+                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                    (None, None) => true,
+                    (Some(_), None) | (None, Some(_)) => false,
+                };
+                if !same {
+                    self.put_page(c * CHUNK + i, to);
+                }
+            }
+        }
+        self.saved.clone_from(&to.chunks);
+        self.table = Arc::clone(&to.table);
+        self.epoch += 1;
+    }
+
+    fn put_page(&mut self, page: usize, from: &MemSnapshot) {
+        let at = self.base + page * PAGE;
+        let out = &mut self.buf[at..at + PAGE];
+        match &from.chunks[page / CHUNK][page % CHUNK] {
+            Some(p) => out.copy_from_slice(&p[..]),
+            None => out.fill(0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_order_and_page_crossing() {
+        for (endian, first) in [(Endian::Little, 0x88), (Endian::Big, 0x11)] {
+            let mut m = GuestMemory::new(1 << 20, endian);
+            let va = DIRECT_MAP + 0x1ffc;
+            m.write_u64(va, 0x1122_3344_5566_7788).unwrap();
+            assert_eq!(m.read_u64(va), Ok(0x1122_3344_5566_7788));
+            assert_eq!(m.read_u8(va), Ok(first));
+            assert!(m.is_dirty(0x1000) && m.is_dirty(0x2000) && !m.is_dirty(0x3000));
+        }
+    }
+
+    #[test]
+    fn a_faulting_write_changes_nothing() {
+        let mut m = GuestMemory::new(1 << 20, Endian::Little);
+        m.map(0x40_0000, 0x5000, Perms::RW);
+        let va = 0x40_0ffc;
+        let want = MemFault { va: 0x40_1000, access: Access::Write };
+        assert_eq!(m.write_u64(va, !0), Err(want));
+        assert_eq!(m.read_u32(va), Ok(0));
+        m.map(0x40_1000, 0x7000, Perms::RO);
+        assert_eq!(m.write_u64(va, !0), Err(want));
+        assert_eq!(m.read_u64(va), Ok(0));
+    }
+
+    #[test]
+    fn snapshots_share_pages_and_restore_in_any_order() {
+        let mut m = GuestMemory::new(4 << 20, Endian::Big);
+        let at = |i: u64| DIRECT_MAP + i * 0x1000;
+        let mut snaps = vec![m.snapshot()];
+        for i in 1..20 {
+            m.write_u64(at(i * 7 % 13), i).unwrap();
+            m.write_u64(at(500 + i), i * 3).unwrap();
+            snaps.push(m.snapshot());
+        }
+        let want: Vec<u64> = (0..13).map(|i| m.read_u64(at(i)).unwrap()).collect();
+        m.write_u64(at(1), 999).unwrap();
+        m.restore(&snaps[0]);
+        assert!((0..600).all(|i| m.read_u64(at(i)) == Ok(0)));
+        m.restore(&snaps[19]);
+        let got: Vec<u64> = (0..13).map(|i| m.read_u64(at(i)).unwrap()).collect();
+        assert_eq!(got, want);
+        m.restore(&snaps[3]);
+        assert_eq!(m.read_u64(at(503)), Ok(9));
+        assert_eq!(m.read_u64(at(504)), Ok(0));
+    }
+}

@@ -1,0 +1,3 @@
+//! The bpf(2) face.
+
+pub mod test_run;

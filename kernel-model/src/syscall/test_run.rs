@@ -1,0 +1,14 @@
+//! `BPF_PROG_TEST_RUN` as a frame.
+
+use crate::Kernel;
+use crate::cpu::{CpuId, Flow, Input};
+
+/// A test run in progress.
+#[derive(Clone, Debug)]
+pub struct TestRun {}
+
+impl Kernel {
+    pub(crate) fn test_run_step(&mut self, _cpu: CpuId, _run: TestRun, _input: Input) -> Flow {
+        Flow::Done(0)
+    }
+}
