@@ -1,0 +1,132 @@
+//! The three functions Unicorn calls back, and the state they share with [`super::Vcpu`].
+//!
+//! Plain `extern "C"` functions: the crate's closures are generic and cost ten times as much in
+//! the dev profile. They must not panic (it would abort) and do next to nothing.
+
+#![allow(unsafe_code, reason = "callbacks from C")]
+
+use super::{Access, PAGE_BYTES, PageTable, Rights};
+use std::ffi::c_void;
+use unicorn_engine_sys::{MemType, Prot, TlbEntry, uc_emu_stop, uc_engine};
+
+/// Why the engine stopped, as the hooks saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Nothing yet.
+    None,
+    /// An interrupt with its number.
+    Intr(u32),
+    /// The page table said no.
+    Denied { page: u64, access: Access },
+    /// Out of fuel.
+    Fuel,
+}
+
+/// Shared with the hooks by address; lives in a box as long as the engine.
+pub(super) struct HookState {
+    /// The page table lent to `run`; `None` in between.
+    pub(super) table: Option<*const dyn PageTable>,
+    /// `cum[i]` = BPF instructions whose native code starts below `text + i`; lent to `run`.
+    pub(super) cum: *const u32,
+    /// Entries behind `cum`.
+    pub(super) cum_len: u64,
+    /// Address of `cum[0]`.
+    pub(super) text: u64,
+    /// BPF instructions retired so far.
+    pub(super) retired: u64,
+    /// Native blocks entered.
+    pub(super) blocks: u64,
+    /// `retired` (or `blocks`, for code without accounting) at which to stop.
+    pub(super) fuel_retired: u64,
+    /// Limit on `blocks`.
+    pub(super) fuel_blocks: u64,
+    /// The block that was entered last.
+    pub(super) block: (u64, u64),
+    /// What happened.
+    pub(super) event: Event,
+}
+
+impl HookState {
+    /// Instructions whose code starts in `[from, to)`.
+    pub(super) fn count(&self, from: u64, to: u64) -> u64 {
+        let (a, b) = (from.wrapping_sub(self.text), to.wrapping_sub(self.text));
+        if a > b || b >= self.cum_len {
+            return 0;
+        }
+        // SAFETY: `cum` points at `cum_len` entries lent to `run` for its whole duration, and is
+        // dangling only when `cum_len` is 0; a <= b < cum_len.
+        let (a, b) = unsafe { (*self.cum.add(a as usize), *self.cum.add(b as usize)) };
+        u64::from(b.wrapping_sub(a))
+    }
+}
+
+/// Gets the state back from the pointer every hook is given.
+///
+/// # Safety
+/// `data` is what `Vcpu::new` registered: a live `HookState` that nothing else borrows while the
+/// engine runs.
+unsafe fn state<'a>(data: *mut c_void) -> &'a mut HookState {
+    // SAFETY: the caller's contract.
+    unsafe { &mut *data.cast::<HookState>() }
+}
+
+/// Interrupt: remember the number and leave; the run loop outside does the work.
+pub(super) unsafe extern "C" fn intr(uc: *mut uc_engine, intno: u32, data: *mut c_void) {
+    // SAFETY: registered by `Vcpu::new` with its state; see `state`.
+    let st = unsafe { state(data) };
+    st.event = Event::Intr(intno);
+    // SAFETY: `uc` is the engine that is calling.
+    unsafe { uc_emu_stop(uc) };
+}
+
+/// Start of a translated block: account for it and stop when the fuel is used up.
+pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, data: *mut c_void) {
+    // SAFETY: registered by `Vcpu::new` with its state; see `state`.
+    let st = unsafe { state(data) };
+    if st.retired >= st.fuel_retired || st.blocks >= st.fuel_blocks {
+        st.event = Event::Fuel;
+        // SAFETY: `uc` is the engine that is calling.
+        unsafe { uc_emu_stop(uc) };
+        return; // the check at the block's start comes after this hook: it does not run
+    }
+    let end = at.wrapping_add(u64::from(size));
+    st.retired += st.count(at, end);
+    st.blocks += 1;
+    st.block = (at, end);
+}
+
+/// TLB miss: the page table decides.
+pub(super) unsafe extern "C" fn tlb(
+    _uc: *mut uc_engine,
+    va: u64,
+    kind: MemType,
+    out: *mut TlbEntry,
+    data: *mut c_void,
+) -> bool {
+    // SAFETY: registered by `Vcpu::new` with its state; see `state`.
+    let st = unsafe { state(data) };
+    let access = match kind {
+        MemType::WRITE => Access::Write,
+        MemType::FETCH => Access::Fetch,
+        _ => Access::Read,
+    };
+    let page = va & !(PAGE_BYTES - 1);
+    // SAFETY: `table` is set by `run` from a reference that lives until `run` returns.
+    let found = st.table.and_then(|t| unsafe { &*t }.lookup(page));
+    match found {
+        Some((paddr, rights)) if rights.allow(access) => {
+            let perms = match rights {
+                Rights::Read => Prot::READ,
+                Rights::ReadWrite => Prot(Prot::READ.0 | Prot::WRITE.0),
+                Rights::ReadExec => Prot(Prot::READ.0 | Prot::EXEC.0),
+            };
+            // SAFETY: Unicorn passes a valid entry to fill.
+            unsafe { out.write(TlbEntry { paddr, perms }) };
+            true
+        }
+        _ => {
+            st.event = Event::Denied { page, access };
+            false
+        }
+    }
+}

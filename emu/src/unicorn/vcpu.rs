@@ -1,0 +1,277 @@
+//! One virtual CPU: registers, run, stop reasons.
+
+use super::ffi::Engine;
+use super::hooks::{Event, HookState};
+use super::private;
+use super::regs::RegFile;
+use super::spec::{NativeReg, Spec, spec};
+use super::{Access, Memory, selftest};
+use bpf::Arch;
+use unicorn_engine_sys::uc_error;
+
+/// The CPU layer could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CpuError {
+    /// A call failed.
+    #[error("Unicorn: {what}: {why}")]
+    Unicorn {
+        /// What was being done.
+        what: &'static str,
+        /// Unicorn's words.
+        why: uc_error,
+    },
+}
+
+/// Why [`Vcpu::run`] came back. The program counter is exact in every case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The trap of a stub; `pc` is the stub's first byte.
+    Trap {
+        /// Address of the trap instruction.
+        pc: u64,
+    },
+    /// An access the page table does not allow. Nothing of the instruction was done.
+    Denied {
+        /// The instruction (for fetches: the target).
+        pc: u64,
+        /// What it wanted.
+        access: Access,
+        /// The page; the address itself when the engine tells it.
+        addr: u64,
+    },
+    /// An instruction that is not one, or that raised another exception.
+    Invalid {
+        /// The instruction.
+        pc: u64,
+    },
+    /// The fuel is used up; `pc` is the next block.
+    Fuel,
+}
+
+/// Retired BPF instructions as a function of native code: see [`crate::engine::TextMap`].
+#[derive(Clone, Copy, Debug)]
+pub struct Accounting<'a> {
+    /// Address of the first byte of text.
+    pub text: u64,
+    /// `cum[i]` = number of BPF instructions whose native code starts in `[text, text + i)`.
+    pub cum: &'a [u32],
+}
+
+impl Accounting<'_> {
+    /// For code that is not BPF.
+    pub const NONE: Accounting<'static> = Accounting { text: 0, cum: &[] };
+}
+
+/// How far one `run` may go.
+#[derive(Clone, Copy, Debug)]
+pub struct Fuel {
+    /// BPF instructions.
+    pub insns: u64,
+    /// Native blocks, so that code without accounting ends too.
+    pub blocks: u64,
+}
+
+/// A virtual CPU.
+#[derive(Debug)]
+pub struct Vcpu {
+    // Before `state`: the engine is closed while its hooks' state is still there.
+    engine: Engine,
+    state: Box<HookState>,
+    spec: &'static Spec,
+    fast_memory: bool,
+}
+
+impl std::fmt::Debug for HookState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HookState")
+            .field("retired", &self.retired)
+            .field("event", &self.event)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Vcpu {
+    /// A CPU with zeroed registers. The memory path runs without Unicorn's per-access exit check
+    /// when the self-test of precise faults passes in that mode ([`Vcpu::fast_memory`]).
+    pub fn new(arch: Arch) -> Result<Vcpu, CpuError> {
+        Vcpu::with_mode(arch, selftest::fast_memory_works(arch))
+    }
+
+    /// As [`Vcpu::new`], with the choice made.
+    pub(super) fn with_mode(arch: Arch, fast: bool) -> Result<Vcpu, CpuError> {
+        let spec = spec(arch);
+        let err = |what| move |why| CpuError::Unicorn { what, why };
+        let engine = Engine::open(spec).map_err(err("open"))?;
+        let mut state = Box::new(HookState {
+            table: None,
+            cum: std::ptr::NonNull::dangling().as_ptr(),
+            cum_len: 0,
+            text: 0,
+            retired: 0,
+            blocks: 0,
+            fuel_retired: 0,
+            fuel_blocks: 0,
+            block: (0, 0),
+            event: Event::None,
+        });
+        engine.hook(&raw mut *state).map_err(err("install hooks"))?;
+        let fast_memory = fast && private::fast_mode(&engine);
+        if let Some(v) = spec.flags_init {
+            engine.write(spec.flags, v);
+        }
+        Ok(Vcpu { engine, state, spec, fast_memory })
+    }
+
+    /// The facts about this CPU's architecture.
+    #[must_use]
+    pub fn spec(&self) -> &'static Spec {
+        self.spec
+    }
+
+    /// False when this build or host runs with Unicorn's per-access exit check.
+    #[must_use]
+    pub fn fast_memory(&self) -> bool {
+        self.fast_memory
+    }
+
+    /// BPF instructions retired since creation.
+    #[must_use]
+    pub fn retired(&self) -> u64 {
+        self.state.retired
+    }
+
+    /// Native blocks entered since creation.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.state.blocks
+    }
+
+    /// Runs from `pc` over `mem` until something stops it.
+    pub fn run(
+        &mut self,
+        mem: &mut dyn Memory,
+        acct: Accounting<'_>,
+        fuel: Fuel,
+        pc: u64,
+    ) -> Result<Stop, CpuError> {
+        let err = |what| move |why| CpuError::Unicorn { what, why };
+        let (ram, table) = mem.parts();
+        if self.engine.map(ram).map_err(err("map memory"))? {
+            self.engine.flush_tlb();
+            self.engine.flush_code();
+        }
+        self.lend(table, acct, fuel);
+        let result = self.engine.start(ram, pc);
+        self.state.table = None;
+        self.state.cum_len = 0;
+        self.classify(result, acct)
+    }
+
+    /// Puts what is lent for one run where the hooks find it.
+    fn lend(&mut self, table: &dyn super::PageTable, acct: Accounting<'_>, fuel: Fuel) {
+        let st = &mut *self.state;
+        st.table = Some(private::erase(table));
+        st.cum = acct.cum.as_ptr();
+        st.cum_len = acct.cum.len() as u64;
+        st.text = acct.text;
+        st.fuel_retired = st.retired.saturating_add(fuel.insns);
+        st.fuel_blocks = st.blocks.saturating_add(fuel.blocks);
+        st.event = Event::None;
+    }
+
+    fn classify(
+        &mut self,
+        result: Result<(), uc_error>,
+        acct: Accounting<'_>,
+    ) -> Result<Stop, CpuError> {
+        let pc = self.pc();
+        let stop = match (result, self.state.event) {
+            (Ok(()), Event::Intr(n)) if n == self.spec.intno => {
+                Stop::Trap { pc: pc.wrapping_sub(self.spec.trap_pc) }
+            }
+            (Ok(()), Event::Fuel) => return Ok(Stop::Fuel),
+            (Err(uc_error::EXCEPTION), Event::Denied { page, access }) => {
+                let exact = private::invalid_address(&self.engine)
+                    .filter(|a| a & !(super::PAGE_BYTES - 1) == page);
+                Stop::Denied { pc, access, addr: exact.unwrap_or(page) }
+            }
+            // until = 0 makes a jump to 0 a silent stop.
+            (Ok(()), _) if pc == 0 => Stop::Denied { pc: 0, access: Access::Fetch, addr: 0 },
+            (Ok(()) | Err(uc_error::EXCEPTION | uc_error::INSN_INVALID), _) => Stop::Invalid { pc },
+            (Err(why), _) => return Err(CpuError::Unicorn { what: "run", why }),
+        };
+        self.uncount(pc, acct);
+        Ok(stop)
+    }
+
+    /// The block hook counted the whole block; take back what lies behind `pc`.
+    fn uncount(&mut self, pc: u64, acct: Accounting<'_>) {
+        let st = &mut *self.state;
+        let (start, end) = st.block;
+        if (start..end).contains(&pc) {
+            let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
+            if let (Some(a), Some(b)) = (at(pc + 1), at(end)) {
+                st.retired -= u64::from(b.saturating_sub(a));
+            }
+        }
+        st.block = (0, 0);
+    }
+
+    /// Program counter.
+    #[must_use]
+    pub fn pc(&self) -> u64 {
+        self.engine.read(self.spec.pc)
+    }
+
+    /// Reads a general register.
+    #[must_use]
+    pub fn reg(&self, r: NativeReg) -> u64 {
+        self.engine.read(self.spec.gprs[r.0 as usize])
+    }
+
+    /// Writes a general register.
+    pub fn set_reg(&mut self, r: NativeReg, v: u64) {
+        self.engine.write(self.spec.gprs[r.0 as usize], v);
+    }
+
+    /// The whole register file.
+    #[must_use]
+    pub fn regs(&self) -> RegFile {
+        let mut f = RegFile {
+            pc: self.pc(),
+            flags: self.engine.read(self.spec.flags),
+            ..RegFile::default()
+        };
+        self.engine.read_all(self.spec.gprs, &mut f.gprs);
+        f
+    }
+
+    /// Replaces the whole register file.
+    pub fn set_regs(&mut self, f: &RegFile) {
+        self.engine.write_all(self.spec.gprs, &f.gprs);
+        self.engine.write(self.spec.flags, f.flags);
+        self.engine.write(self.spec.pc, f.pc);
+    }
+
+    /// Sets the counter of retired instructions, when a snapshot is restored.
+    pub fn set_retired(&mut self, n: u64) {
+        self.state.retired = n;
+    }
+
+    /// Must be called after the host changed code in `[from, to)`, on every CPU.
+    pub fn code_changed(&mut self, from: u64, to: u64) {
+        self.engine.remove_cache(from, to);
+    }
+
+    /// Must be called after the page table changed, on every CPU.
+    pub fn pages_changed(&mut self) {
+        self.engine.flush_tlb();
+    }
+
+    /// Must be called after all of memory was replaced.
+    pub fn memory_replaced(&mut self) {
+        self.engine.flush_tlb();
+        self.engine.flush_code();
+    }
+}
