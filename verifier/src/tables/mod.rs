@@ -1,10 +1,25 @@
 //! Facts of Linux 6.18 as tables: helper prototypes and availability, context fields, packet
 //! access, return ranges. Exploration asks through the functions of this module only.
+//!
+//! Prototypes are those 6.12 declares; everything else was measured on 6.18.
+
+mod avail;
+mod avail_table;
+mod ctx;
+mod ctx_table;
+mod helpers;
+mod ret;
+mod rows;
 
 use bpf::Program;
+use bpf::uapi::ProgType;
 
 use crate::explore::PtrClass;
 use crate::proto::{CtxVerdict, FuncProto, RetRange};
+use avail::{Avail, Kind};
+
+/// One more than the last helper the kernel knows: `__BPF_FUNC_MAX_ID`.
+pub const HELPER_MAX: i32 = 212;
 
 /// Whether a program type may call a helper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,51 +34,154 @@ pub enum Availability {
     Unknown,
 }
 
-/// The prototype of a helper; `None` for "invalid func unknown#".
+/// The prototype of a helper for most program types; `None` for "invalid func unknown#".
 #[must_use]
-pub fn helper(_id: i32) -> Option<&'static FuncProto> {
-    None
+pub fn helper(id: i32) -> Option<&'static FuncProto> {
+    helper_for(id, ProgType::Unspec)
+}
+
+/// The prototype of a helper as one program type sees it (`get_func_proto`): `bpf_get_socket_cookie`
+/// takes the context or a socket, `bpf_setsockopt` too, ...
+#[must_use]
+pub fn helper_for(id: i32, prog_type: ProgType) -> Option<&'static FuncProto> {
+    let first = helpers::HELPERS.partition_point(|r| r.proto.id < id);
+    helpers::HELPERS[first..]
+        .iter()
+        .take_while(|r| r.proto.id == id)
+        .find(|r| r.only.is_empty() || r.only.contains(&prog_type))
+        .map(|r| &r.proto)
 }
 
 /// Whether this program may call the helper (licence not considered).
 #[must_use]
-pub fn helper_available(_program: &Program, _id: i32) -> Availability {
-    Availability::Unknown
+pub fn helper_available(program: &Program, id: i32) -> Availability {
+    match avail::helper_avail(&Kind::of(program), id) {
+        None => Availability::Unknown,
+        Some(Avail::Yes) => Availability::Yes,
+        Some(Avail::MightSleep) => Availability::Sleepable,
+        Some(Avail::No | Avail::NotInProbe | Avail::FuncIp) => Availability::No,
+    }
 }
 
 /// `is_valid_access` of the program type, for accesses at a constant offset.
 #[must_use]
-pub fn ctx_access(_program: &Program, _off: i32, _size: u32, _write: bool) -> CtxVerdict {
-    CtxVerdict::Unknown
+pub fn ctx_access(program: &Program, off: i32, size: u32, write: bool) -> CtxVerdict {
+    match ctx::ctx_group(&Kind::of(program)) {
+        None => CtxVerdict::Unknown,
+        Some(g) => g.access(off, size, write).map_or(CtxVerdict::Invalid, CtxVerdict::Ok),
+    }
 }
 
 /// `bpf_ctx_narrow_access`: size of the field a narrow load at `off` belongs to; 0 when the
 /// access covers the whole field.
 #[must_use]
-pub fn ctx_field_size(_program: &Program, _off: i32, _size: u32) -> u32 {
-    0
+pub fn ctx_field_size(program: &Program, off: i32, size: u32) -> u32 {
+    ctx::ctx_group(&Kind::of(program)).map_or(0, |g| g.field_size(off, size))
 }
 
 /// `bpf_sock_is_valid_access` and its relatives: reads through socket pointers.
 #[must_use]
-pub fn sock_access(_class: PtrClass, _off: i32, _size: u32) -> bool {
-    false
+pub fn sock_access(class: PtrClass, off: i32, size: u32) -> bool {
+    let rows = match class {
+        PtrClass::SockCommon => ctx_table::SOCK_COMMON,
+        PtrClass::Socket => ctx_table::SOCK,
+        PtrClass::TcpSock => ctx_table::TCP_SOCK,
+        PtrClass::XdpSock => ctx_table::XDP_SOCK,
+        _ => return false,
+    };
+    let at = rows.binary_search_by_key(&off, |r| i32::from(r.0));
+    at.is_ok_and(|i| u32::from(rows[i].1) & size != 0)
 }
 
 /// `may_access_direct_pkt_data`.
 #[must_use]
-pub fn packet_access(_program: &Program, _write: bool) -> bool {
-    false
+pub fn packet_access(program: &Program, write: bool) -> bool {
+    use ProgType as P;
+    match program.prog_type {
+        P::SchedCls | P::SchedAct | P::Xdp | P::LwtXmit | P::SkSkb | P::SkMsg => true,
+        P::CgroupSockopt => true,
+        P::CgroupSkb | P::LwtIn | P::LwtOut | P::LwtSeg6local => !write,
+        P::SockOps | P::SkReuseport | P::FlowDissector => !write,
+        _ => false,
+    }
 }
 
 /// `may_access_skb`: LD_ABS and LD_IND.
 #[must_use]
-pub fn ld_abs_allowed(_program: &Program) -> bool {
-    false
+pub fn ld_abs_allowed(program: &Program) -> bool {
+    use ProgType as P;
+    matches!(program.prog_type, P::SocketFilter | P::SchedCls | P::SchedAct)
 }
 
 /// What R0 may be at program exit.
 #[must_use]
-pub fn return_range(_program: &Program) -> RetRange {
-    RetRange::Any
+pub fn return_range(program: &Program) -> RetRange {
+    ret::return_range(&Kind::of(program))
+}
+
+/// The program returns nothing (members of struct_ops): R0 need not be set at exit.
+#[must_use]
+pub fn returns_void(program: &Program) -> bool {
+    program.prog_type == ProgType::StructOps
+        && Kind::of(program).target.is_some_and(ret::is_void_member)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::{ArgBase, CtxReg};
+    use crate::testing::bare_program;
+    use bpf::uapi::AttachType;
+
+    fn prog(t: ProgType) -> Program {
+        bare_program("t", t, Vec::new())
+    }
+
+    #[test]
+    fn every_helper_has_a_general_row() {
+        for id in 1..HELPER_MAX {
+            assert!(helper(id).is_some(), "helper {id}");
+        }
+        assert!(helper(0).is_none() && helper(HELPER_MAX).is_none());
+        assert!(helpers::HELPERS.is_sorted_by_key(|r| r.proto.id));
+    }
+
+    #[test]
+    fn rows_depend_on_the_program_type() {
+        let arg1 = |id, t| helper_for(id, t).map(|p| p.args[0].base);
+        assert_eq!(arg1(17, ProgType::SchedCls), Some(ArgBase::PtrToCtx));
+        assert_eq!(arg1(17, ProgType::CgroupSkb), Some(ArgBase::DontCare));
+        assert_eq!(arg1(46, ProgType::Tracing), Some(ArgBase::PtrToBtfIdSockCommon));
+    }
+
+    #[test]
+    fn availability() {
+        let of = |t, id| helper_available(&prog(t), id);
+        assert_eq!(of(ProgType::Xdp, 44), Availability::Yes);
+        assert_eq!(of(ProgType::SocketFilter, 44), Availability::No);
+        assert_eq!(of(ProgType::Kprobe, 148), Availability::Sleepable);
+        let mut fentry = prog(ProgType::Tracing);
+        fentry.attach_type = Some(AttachType::TraceFentry);
+        assert_eq!(helper_available(&fentry, 183), Availability::Yes);
+    }
+
+    #[test]
+    fn context_fields() {
+        let xdp = prog(ProgType::Xdp);
+        assert_eq!(ctx_access(&xdp, 0, 4, false), CtxVerdict::Ok(CtxReg::Packet));
+        assert_eq!(ctx_access(&xdp, 4, 4, false), CtxVerdict::Ok(CtxReg::PacketEnd));
+        assert_eq!(ctx_access(&xdp, 0, 8, false), CtxVerdict::Invalid);
+        assert_eq!(ctx_access(&xdp, 0, 4, true), CtxVerdict::Invalid);
+        assert_eq!(ctx_access(&xdp, 20, 4, false), CtxVerdict::Invalid);
+        let skb = prog(ProgType::SchedCls);
+        assert_eq!(ctx_access(&skb, 8, 4, true), CtxVerdict::Ok(CtxReg::Scalar));
+        let widths = |off, size| ctx_field_size(&skb, off, size);
+        assert_eq!((widths(0, 1), widths(0, 4), widths(152, 8), widths(48, 1)), (4, 0, 0, 0));
+    }
+
+    #[test]
+    fn socket_fields() {
+        assert!(sock_access(PtrClass::TcpSock, 80, 8) && !sock_access(PtrClass::TcpSock, 80, 4));
+        assert!(sock_access(PtrClass::SockCommon, 4, 4) && !sock_access(PtrClass::Plain, 4, 4));
+    }
 }
