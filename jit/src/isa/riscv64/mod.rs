@@ -1,0 +1,3 @@
+//! riscv64: the RISC-V back end, RV64IMAC.
+
+mod asm;
