@@ -8,8 +8,66 @@
 //! **Invariants.** No arch contains a loop over BPF instructions; the driver never asks which arch
 //! it is. Encoders are pure. Code is position independent but for [`Reloc`]s.
 
+mod buffer;
+mod compile;
+mod frame;
+mod isa;
+
+pub use isa::{Facts, NativeReg};
+
 use bpf::Arch;
 use bpf::insn::{InsnIdx, Reg};
+use isa::Isa;
+use verifier::Verified;
+
+/// Compiles a verified program. Total: what no back end can lower, no proof contains.
+#[must_use]
+pub fn compile(v: &Verified, arch: Arch) -> Compiled {
+    match arch {
+        Arch::X86_64 => compile::run::<isa::x86_64::X86_64>(v),
+        Arch::Arm64 => unimplemented!("arm64 back end"),
+        Arch::Riscv64 => unimplemented!("riscv64 back end"),
+        Arch::S390x => unimplemented!("s390x back end"),
+    }
+}
+
+/// Facts about an architecture: registers, tail-call entry.
+#[must_use]
+pub const fn facts(arch: Arch) -> &'static Facts {
+    match arch {
+        Arch::X86_64 => &isa::x86_64::X86_64::FACTS,
+        Arch::Arm64 => unimplemented!(),
+        Arch::Riscv64 => unimplemented!(),
+        Arch::S390x => unimplemented!(),
+    }
+}
+
+/// How far behind `bpf_func` a tail call enters.
+#[must_use]
+pub const fn tail_call_offset(arch: Arch) -> u32 {
+    facts(arch).tail_call_offset
+}
+
+/// The code for a load address: calls patched by `target`, the guest address of each kind.
+///
+/// # Panics
+/// When a target is out of reach (+-128 MiB): the caller chose the addresses.
+#[must_use]
+pub fn link(c: &Compiled, base: u64, target: impl Fn(RelocKind) -> u64) -> Vec<u8> {
+    let patch = match c.arch {
+        Arch::X86_64 => isa::x86_64::X86_64::patch_call,
+        Arch::Arm64 => unimplemented!(),
+        Arch::Riscv64 => unimplemented!(),
+        Arch::S390x => unimplemented!(),
+    };
+    let mut code = c.code.clone();
+    for r in &c.relocs {
+        let site = base + u64::from(r.at.0);
+        let disp = target(r.kind).wrapping_sub(site).cast_signed();
+        assert!(patch(&mut code[r.at.0 as usize..], disp), "{:?} is out of reach", r.kind);
+    }
+    code
+}
 
 /// Byte offset into the code of one program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -81,6 +139,17 @@ pub struct FuncMap {
     pub end: NativeOff,
     /// Native stack bytes from the CFA down to SP in the body.
     pub frame_bytes: u32,
+    /// Where the caller's registers and the return address are in the body.
+    pub saved: Vec<SavedReg>,
+}
+
+/// A register of the caller, saved in the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedReg {
+    /// Which; `None` is the return address.
+    pub reg: Option<NativeReg>,
+    /// Address relative to the CFA.
+    pub cfa_off: i32,
 }
 
 /// Native offset per BPF instruction.

@@ -1,0 +1,286 @@
+//! The driver: walks the BPF instructions once per size pass and never asks which architecture.
+//!
+//! It owns what all back ends share: labels and branch growth (`buffer.rs`), zero-extension,
+//! the exception table, the debug map, which functions carry the tail-call counter, and where
+//! an epilogue is shared.
+
+use crate::buffer::{Buffer, Finished, Label};
+use crate::frame::{Frame, HELPER_TAIL_CALL};
+use crate::isa::{Isa, Mem};
+use crate::{Compiled, DebugMap, ExEntry, FuncMap, InsnRange, NativeOff, RelocKind};
+use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Src, Width};
+use verifier::Verified;
+use verifier::verified::{InsnFacts, MemClass, SubprogFacts};
+
+/// Compiles for one architecture.
+pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
+    let targets = jump_targets(v);
+    let frames: Vec<Frame> =
+        v.subprogs().iter().enumerate().map(|(i, f)| Frame::of(v, f, i == 0)).collect();
+    let mut forms = Vec::new();
+    loop {
+        let mut pass = Pass::<I> {
+            v,
+            targets: &targets,
+            frames: &frames,
+            b: Buffer::new(v.len() + v.subprogs().len(), forms),
+            extable: Vec::new(),
+            debug: DebugMap::default(),
+            shared_epilogue: None,
+            isa: std::marker::PhantomData,
+        };
+        for i in 0..v.subprogs().len() {
+            pass.function(i);
+        }
+        let Pass { b, extable, debug, .. } = pass;
+        match b.resolve() {
+            Ok(done) => return finish::<I>(done, extable, debug),
+            Err(grown) => forms = grown,
+        }
+    }
+}
+
+fn finish<I: Isa>(done: Finished, extable: Vec<ExEntry>, debug: DebugMap) -> Compiled {
+    Compiled {
+        arch: I::FACTS.arch,
+        code: done.code,
+        relocs: done.relocs,
+        extable,
+        debug,
+        native_insns: done.insns,
+    }
+}
+
+/// Slots that a branch may reach natively. `goto +0` is not a branch: it emits nothing.
+fn jump_targets(v: &Verified) -> Vec<bool> {
+    let mut targets = vec![false; v.len()];
+    for (at, insn, _) in v.insns() {
+        if let Some(off) = insn.jump_off()
+            && off != 0
+        {
+            targets[resolve(at, off).idx()] = true;
+        }
+    }
+    targets
+}
+
+fn resolve(at: InsnIdx, off: i32) -> InsnIdx {
+    let to = i64::from(at.0) + 1 + i64::from(off);
+    InsnIdx(u32::try_from(to).expect("the verifier checked every jump target"))
+}
+
+struct Pass<'a, I> {
+    v: &'a Verified,
+    targets: &'a [bool],
+    frames: &'a [Frame],
+    b: Buffer,
+    extable: Vec<ExEntry>,
+    debug: DebugMap,
+    /// The epilogue of the current function that later exits jump to.
+    shared_epilogue: Option<(Label, NativeOff)>,
+    isa: std::marker::PhantomData<I>,
+}
+
+impl<I: Isa> Pass<'_, I> {
+    /// Label of a BPF instruction.
+    fn insn_label(&self, at: InsnIdx) -> Label {
+        Label(at.0)
+    }
+
+    /// Label of a function's entry (before its prologue).
+    fn func_label(&self, index: usize) -> Label {
+        Label(u32::try_from(self.v.len() + index).expect("slots and functions fit u32"))
+    }
+
+    /// Function that starts at a slot.
+    fn func_at(&self, at: InsnIdx) -> usize {
+        let n = self.v.subprogs().iter().position(|f| f.start == at);
+        n.expect("the verifier found every function that is called")
+    }
+
+    fn function(&mut self, index: usize) {
+        let f: &SubprogFacts = &self.v.subprogs()[index];
+        let frame = self.frames[index];
+        self.shared_epilogue = None;
+        self.b.bind(self.func_label(index));
+        let start = self.b.here();
+        I::prologue(&mut self.b, &frame);
+        let body = self.b.here();
+        for i in f.start.0..f.end.0 {
+            self.insn(InsnIdx(i), f, &frame);
+        }
+        let skip = if index == 0 { I::FACTS.tail_call_offset } else { 0 };
+        self.debug.funcs.push(FuncMap {
+            name: f.name.clone(),
+            start,
+            body,
+            tail_call_entry: NativeOff(start.0 + skip),
+            epilogue: self.shared_epilogue.map(|(_, at)| at),
+            end: self.b.here(),
+            frame_bytes: I::frame_bytes(&frame),
+            saved: I::saved_regs(&frame),
+        });
+    }
+
+    fn insn(&mut self, at: InsnIdx, f: &SubprogFacts, frame: &Frame) {
+        let (insn, facts) = self.v.insn(at);
+        self.b.bind(self.insn_label(at));
+        let start = self.b.here();
+        self.lower(at, insn, facts, f, frame);
+        if facts.zext && !I::zero_extends(insn) {
+            I::emit_zext(&mut self.b, dst_of(insn));
+        }
+        let first = facts.first && *insn != Insn::LdImm64Hi;
+        // Counting by block: an empty instruction must not be counted when only its successor
+        // is jumped to.
+        let next = at.idx() + 1;
+        let alone = next == f.end.idx() || self.targets[next];
+        if first && alone && self.b.here() == start {
+            I::emit_nop(&mut self.b);
+        }
+        let fault = self.b.take_fault();
+        let end = self.b.here();
+        if facts.mem == MemClass::Probe {
+            let fault = fault.expect("memory leaves mark the instruction that may fault");
+            self.extable.push(ex_entry(insn, fault, end));
+        }
+        self.debug.insns.push(InsnRange { insn: at, orig: facts.orig, first, start, end });
+    }
+
+    /// One leaf per instruction.
+    // tidy: flat match
+    fn lower(&mut self, at: InsnIdx, insn: &Insn, _: &InsnFacts, f: &SubprogFacts, fr: &Frame) {
+        let to = insn.jump_off().map(|off| (off, self.insn_label(resolve(at, off))));
+        let b = &mut self.b;
+        match *insn {
+            Insn::Alu { width, op, dst, src } => I::emit_alu(b, width, op, dst, src),
+            Insn::Neg { width, dst } => I::emit_neg(b, width, dst),
+            Insn::MovSx { width, dst, src, bits } => I::emit_movsx(b, width, dst, src, bits),
+            Insn::End { op, dst, bits } => I::emit_end(b, op, dst, bits),
+            Insn::MovPercpu { dst, src } => I::emit_percpu(b, dst, src),
+            Insn::LdImm64 { dst, imm: Imm64::Const(value) } => I::emit_imm64(b, dst, value),
+            Insn::LdImm64 { dst, imm: Imm64::Func(off) } => {
+                let func = self.func_label(self.func_at(resolve(at, off)));
+                I::emit_func_addr(&mut self.b, dst, func);
+            }
+            Insn::LdImm64Hi => {}
+            Insn::Load { size, sext, dst, src, off } => {
+                I::emit_load(b, Mem { size, base: src, off }, sext, dst);
+            }
+            Insn::Store { size, dst, off, src } => {
+                I::emit_store(b, Mem { size, base: dst, off }, src);
+            }
+            Insn::Atomic { size, op, dst, off, src } => {
+                I::emit_atomic(b, Mem { size, base: dst, off }, op, src);
+            }
+            Insn::LoadAcquire { size, dst, src, off } => {
+                I::emit_load_acquire(b, Mem { size, base: src, off }, dst);
+            }
+            Insn::StoreRelease { size, dst, off, src } => {
+                I::emit_store_release(b, Mem { size, base: dst, off }, src);
+            }
+            Insn::Jmp { width, op, dst, src, .. } => {
+                let (_, to) = to.expect("a conditional jump has an offset");
+                I::emit_jump_if(b, width, op, dst, src, to);
+            }
+            Insn::Ja { .. } => self.jump(to),
+            Insn::Call(call) => self.call(at, call, fr),
+            Insn::Exit => self.exit(at, f, fr),
+            Insn::LdImm64 { .. }
+            | Insn::AddrSpaceCast { .. }
+            | Insn::LdAbs { .. }
+            | Insn::LdInd { .. }
+            | Insn::MayGoto { .. }
+            | Insn::Gotox { .. }
+            | Insn::Callx { .. } => {
+                unreachable!("the verifier rewrites or refuses {insn:?} at {at:?}")
+            }
+        }
+    }
+
+    fn jump(&mut self, to: Option<(i32, Label)>) {
+        let (off, to) = to.expect("a goto has an offset");
+        if off != 0 {
+            I::emit_jump(&mut self.b, to);
+        }
+    }
+
+    fn call(&mut self, at: InsnIdx, call: Call, frame: &Frame) {
+        match call {
+            Call::Helper(HELPER_TAIL_CALL) => {
+                I::emit_tail_call(&mut self.b, frame, self.v.layout());
+            }
+            Call::Helper(id) => I::emit_call(&mut self.b, RelocKind::Helper(id)),
+            Call::Kfunc { btf_id, .. } => I::emit_call(&mut self.b, RelocKind::Kfunc(btf_id)),
+            Call::Local(off) => {
+                let callee = self.func_at(resolve(at, off));
+                let c = self.frames[callee];
+                let label = self.func_label(callee);
+                I::emit_call_local(&mut self.b, frame, label, c.counts && !c.role.starts_counter());
+            }
+        }
+    }
+
+    /// The first exit of a function has the epilogue; later ones jump to it unless it is as short
+    /// as a jump.
+    fn exit(&mut self, at: InsnIdx, f: &SubprogFacts, frame: &Frame) {
+        debug_assert!(at < f.end);
+        if let Some((label, _)) = self.shared_epilogue {
+            I::emit_jump(&mut self.b, label);
+            return;
+        }
+        let start = self.b.here();
+        let label = self.b.label();
+        self.b.bind(label);
+        I::epilogue(&mut self.b, frame);
+        if self.b.here().0 - start.0 > I::FACTS.jump_bytes {
+            self.shared_epilogue = Some((label, start));
+        }
+    }
+}
+
+/// Register whose upper half is cleared after an instruction with the zext fact.
+fn dst_of(insn: &Insn) -> Reg {
+    match *insn {
+        Insn::Alu { dst, .. }
+        | Insn::Neg { dst, .. }
+        | Insn::MovSx { dst, .. }
+        | Insn::End { dst, .. }
+        | Insn::Load { dst, .. }
+        | Insn::LoadAcquire { dst, .. } => dst,
+        Insn::Atomic { op: bpf::insn::AtomicOp::Cmpxchg, .. } => Reg::R0,
+        Insn::Atomic { src, .. } => src,
+        _ => unreachable!("no 32-bit result in {insn:?}"),
+    }
+}
+
+fn ex_entry(insn: &Insn, fault: NativeOff, resume: NativeOff) -> ExEntry {
+    let (clear, base, off) = match *insn {
+        Insn::Load { dst, src, off, .. } => (Some(dst), src, off),
+        Insn::LoadAcquire { dst, src, off, .. } => (Some(dst), src, off),
+        Insn::Store { dst, off, .. } | Insn::StoreRelease { dst, off, .. } => (None, dst, off),
+        Insn::Atomic { dst, off, .. } => (None, dst, off),
+        _ => unreachable!("{insn:?} does not access memory"),
+    };
+    ExEntry { fault, resume, clear, base, off }
+}
+
+/// Whether a 32-bit result is produced at all; the rest is defined to zero-extend by its leaf.
+#[allow(dead_code, reason = "for architectures that do not zero-extend")]
+pub(crate) fn is_w32_alu(insn: &Insn) -> bool {
+    matches!(
+        insn,
+        Insn::Alu { width: Width::W32, .. }
+            | Insn::Neg { width: Width::W32, .. }
+            | Insn::MovSx { width: Width::W32, .. }
+    )
+}
+
+/// An immediate operand as the 64-bit value it stands for.
+#[allow(dead_code, reason = "for architectures without immediate forms")]
+pub(crate) fn src_imm(src: Src) -> Option<i64> {
+    match src {
+        Src::Imm(i) => Some(i64::from(i)),
+        Src::Reg(_) => None,
+    }
+}

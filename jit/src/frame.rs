@@ -1,0 +1,134 @@
+//! What a (sub)program's native frame must provide; how it is laid out is the architecture's.
+
+use bpf::insn::{AtomicOp, Call, Insn, Reg};
+use verifier::Verified;
+use verifier::verified::SubprogFacts;
+
+/// `bpf_tail_call` is lowered here and never reaches the model (`BPF_FUNC_tail_call`).
+pub(crate) const HELPER_TAIL_CALL: i32 = 12;
+
+/// `MAX_TAIL_CALL_CNT` (include/linux/bpf.h).
+pub(crate) const TAIL_CALL_MAX: u32 = 33;
+
+/// Who enters the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The kernel, or a tail call at [`crate::tail_call_offset`].
+    Main,
+    /// Other functions of the program.
+    Sub,
+    /// A helper. Like `Main` it starts a tail-call counter of its own, since the helper between
+    /// does not carry one; nothing tail-calls into it.
+    Callback,
+}
+
+impl Role {
+    /// The counter is set up at entry rather than handed over by the caller.
+    pub(crate) fn starts_counter(self) -> bool {
+        matches!(self, Role::Main | Role::Callback)
+    }
+}
+
+/// The frame of one function, as the driver asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Frame {
+    /// Who enters it.
+    pub(crate) role: Role,
+    /// BPF stack, rounded up to 8.
+    pub(crate) stack_bytes: u32,
+    /// Which of R6..R9 the function writes.
+    pub(crate) saves: [bool; 4],
+    /// R10 is read.
+    pub(crate) uses_fp: bool,
+    /// Something is called: the return address register is clobbered, and unwinders may see it.
+    pub(crate) calls: bool,
+    /// Contains a tail call.
+    pub(crate) has_tail_call: bool,
+    /// A tail call may happen here or in a callee: the counter is kept.
+    pub(crate) counts: bool,
+}
+
+impl Frame {
+    /// Looks at the instructions of one function.
+    pub(crate) fn of(v: &Verified, f: &SubprogFacts, is_main: bool) -> Frame {
+        let mut frame = Frame {
+            role: match (is_main, f.is_callback) {
+                (true, _) => Role::Main,
+                (false, true) => Role::Callback,
+                (false, false) => Role::Sub,
+            },
+            stack_bytes: f.stack_depth.next_multiple_of(8),
+            saves: [false; 4],
+            uses_fp: f.stack_depth > 0,
+            calls: false,
+            has_tail_call: f.has_tail_call,
+            counts: f.tail_call_reachable || f.has_tail_call,
+        };
+        for (_, insn, _) in v.insns().skip(f.start.idx()).take(f.end.idx() - f.start.idx()) {
+            if let Some(w) = written(insn)
+                && (6..=9).contains(&w.0)
+            {
+                frame.saves[w.idx() - 6] = true;
+            }
+            frame.uses_fp |= reads_fp(insn);
+            frame.calls |= matches!(insn, Insn::Call(c) if *c != Call::Helper(HELPER_TAIL_CALL));
+            frame.has_tail_call |= matches!(insn, Insn::Call(Call::Helper(HELPER_TAIL_CALL)));
+        }
+        frame.counts |= frame.has_tail_call;
+        frame
+    }
+
+    /// The registers among R6..R9 that are saved.
+    pub(crate) fn saved(&self) -> impl DoubleEndedIterator<Item = Reg> + '_ {
+        (0u8..4).filter(|&i| self.saves[usize::from(i)]).map(|i| Reg(i + 6))
+    }
+}
+
+/// Register an instruction writes. Calls write R0..R5, none of which is saved.
+fn written(insn: &Insn) -> Option<Reg> {
+    match *insn {
+        Insn::Alu { dst, .. }
+        | Insn::Neg { dst, .. }
+        | Insn::MovSx { dst, .. }
+        | Insn::End { dst, .. }
+        | Insn::AddrSpaceCast { dst, .. }
+        | Insn::MovPercpu { dst, .. }
+        | Insn::LdImm64 { dst, .. }
+        | Insn::Load { dst, .. }
+        | Insn::LoadAcquire { dst, .. } => Some(dst),
+        Insn::Atomic { op, src, .. } => match op {
+            AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
+            AtomicOp::FetchAdd | AtomicOp::FetchOr | AtomicOp::FetchAnd => Some(src),
+            AtomicOp::FetchXor | AtomicOp::Xchg => Some(src),
+            AtomicOp::Cmpxchg => Some(Reg::R0),
+        },
+        Insn::LdImm64Hi
+        | Insn::LdAbs { .. }
+        | Insn::LdInd { .. }
+        | Insn::Store { .. }
+        | Insn::StoreRelease { .. }
+        | Insn::Jmp { .. }
+        | Insn::Ja { .. }
+        | Insn::MayGoto { .. }
+        | Insn::Gotox { .. }
+        | Insn::Call(_)
+        | Insn::Callx { .. }
+        | Insn::Exit => None,
+    }
+}
+
+/// R10 is read-only, so it counts wherever it appears.
+fn reads_fp(insn: &Insn) -> bool {
+    use bpf::insn::Src;
+    let fp = |s: Src| s == Src::Reg(Reg::FP);
+    match *insn {
+        Insn::Alu { dst, src, .. } | Insn::Jmp { dst, src, .. } => dst == Reg::FP || fp(src),
+        Insn::MovSx { src, .. } | Insn::AddrSpaceCast { src, .. } => src == Reg::FP,
+        Insn::MovPercpu { src, .. } | Insn::Load { src, .. } => src == Reg::FP,
+        Insn::LoadAcquire { src, .. } => src == Reg::FP,
+        Insn::Store { dst, src, .. } => dst == Reg::FP || fp(src),
+        Insn::Atomic { dst, src, .. } => dst == Reg::FP || src == Reg::FP,
+        Insn::StoreRelease { dst, src, .. } => dst == Reg::FP || src == Reg::FP,
+        _ => false,
+    }
+}
