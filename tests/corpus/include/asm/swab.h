@@ -1,0 +1,1 @@
+/* Nothing: byte swaps use the compiler's builtins. */

@@ -1,0 +1,2 @@
+/* The generic layout: a BPF program does not depend on the machine that built it. */
+#include <asm-generic/termbits.h>
