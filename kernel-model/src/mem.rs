@@ -91,6 +91,38 @@ pub struct GuestMemory {
     epoch: u64,
 }
 
+/// Page table and dirty marks, lent to an emulator beside the RAM ([`GuestMemory::lend`]).
+#[derive(Debug)]
+pub struct Walker<'a> {
+    table: &'a BTreeMap<u64, Pte>,
+    len: usize,
+    dirty: &'a mut [bool],
+    dirty_list: &'a mut Vec<u32>,
+}
+
+impl Walker<'_> {
+    /// The page behind an address for an access that will happen natively. A write marks the
+    /// page; a page that is still clean is lent without `w`, so that its first write is seen.
+    pub fn walk(&mut self, va: u64, access: Access) -> Option<Pte> {
+        let mut pte = lookup(self.table, self.len, va)?;
+        let page = (pte.phys >> PAGE_SHIFT) as usize;
+        if access == Access::Write && pte.perms.w && !self.dirty[page] {
+            self.dirty[page] = true;
+            self.dirty_list.push(page as u32);
+        }
+        pte.perms.w &= self.dirty[page];
+        Some(pte)
+    }
+}
+
+fn lookup(table: &BTreeMap<u64, Pte>, len: usize, va: u64) -> Option<Pte> {
+    if let Some(pte) = table.get(&(va >> PAGE_SHIFT)) {
+        return Some(*pte);
+    }
+    let phys = va.wrapping_sub(DIRECT_MAP);
+    (phys < len as u64).then_some(Pte { phys: phys & !(PAGE_SIZE - 1), perms: Perms::RW })
+}
+
 impl Clone for GuestMemory {
     fn clone(&self) -> GuestMemory {
         let mut m = GuestMemory::new(self.len as u64, self.endian);
@@ -182,11 +214,18 @@ impl GuestMemory {
     /// The page behind an address. An entry of the table wins over the direct map.
     #[must_use]
     pub fn translate(&self, va: u64) -> Option<Pte> {
-        if let Some(pte) = self.table.get(&(va >> PAGE_SHIFT)) {
-            return Some(*pte);
-        }
-        let phys = va.wrapping_sub(DIRECT_MAP);
-        (phys < self.len as u64).then_some(Pte { phys: phys & !(PAGE_SIZE - 1), perms: Perms::RW })
+        lookup(&self.table, self.len, va)
+    }
+
+    /// RAM and, apart from it, what an emulator asks on a miss of its own TLB.
+    pub fn lend(&mut self) -> (&mut [u8], Walker<'_>) {
+        let walker = Walker {
+            table: &self.table,
+            len: self.len,
+            dirty: &mut self.dirty,
+            dirty_list: &mut self.dirty_list,
+        };
+        (&mut self.buf[self.base..self.base + self.len], walker)
     }
 
     /// Notes that a page of RAM is about to be (or was) written since the last snapshot.

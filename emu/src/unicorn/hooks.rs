@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "callbacks from C")]
 
+use super::vcpu::TAIL_ENTRY;
 use super::{Access, PAGE_BYTES, PageTable, Rights};
 use std::ffi::c_void;
 use unicorn_engine_sys::{MemType, Prot, TlbEntry, uc_emu_stop, uc_engine};
@@ -25,7 +26,7 @@ pub(super) enum Event {
 /// Shared with the hooks by address; lives in a box as long as the engine.
 pub(super) struct HookState {
     /// The page table lent to `run`; `None` in between.
-    pub(super) table: Option<*const dyn PageTable>,
+    pub(super) table: Option<*mut dyn PageTable>,
     /// `cum[i]` = BPF instructions whose native code starts below `text + i`; lent to `run`.
     pub(super) cum: *const u32,
     /// Entries behind `cum`.
@@ -42,6 +43,8 @@ pub(super) struct HookState {
     pub(super) fuel_blocks: u64,
     /// The block that was entered last.
     pub(super) block: (u64, u64),
+    /// Tail calls that went through natively: retired count then, and where they entered.
+    pub(super) tail_calls: Vec<(u64, u64)>,
     /// What happened.
     pub(super) event: Event,
 }
@@ -56,7 +59,15 @@ impl HookState {
         // SAFETY: `cum` points at `cum_len` entries lent to `run` for its whole duration, and is
         // dangling only when `cum_len` is 0; a <= b < cum_len.
         let (a, b) = unsafe { (*self.cum.add(a as usize), *self.cum.add(b as usize)) };
-        u64::from(b.wrapping_sub(a))
+        u64::from((b & !TAIL_ENTRY).wrapping_sub(a & !TAIL_ENTRY))
+    }
+
+    /// Whether a tail call enters at `at`. Falling through from the prologue looks alike; then
+    /// the block before ends at `at`.
+    fn is_tail_entry(&self, at: u64) -> bool {
+        let i = at.wrapping_sub(self.text);
+        // SAFETY: as in `count`; i < cum_len.
+        i < self.cum_len && unsafe { *self.cum.add(i as usize) } & TAIL_ENTRY != 0
     }
 }
 
@@ -90,6 +101,9 @@ pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, da
         return; // the check at the block's start comes after this hook: it does not run
     }
     let end = at.wrapping_add(u64::from(size));
+    if st.is_tail_entry(at) && st.block.1 != at {
+        st.tail_calls.push((st.retired, at));
+    }
     st.retired += st.count(at, end);
     st.blocks += 1;
     st.block = (at, end);
@@ -111,8 +125,8 @@ pub(super) unsafe extern "C" fn tlb(
         _ => Access::Read,
     };
     let page = va & !(PAGE_BYTES - 1);
-    // SAFETY: `table` is set by `run` from a reference that lives until `run` returns.
-    let found = st.table.and_then(|t| unsafe { &*t }.lookup(page));
+    // SAFETY: `table` is set by `run` from an exclusive reference that lives until it returns.
+    let found = st.table.and_then(|t| unsafe { &mut *t }.lookup(page, access));
     match found {
         Some((paddr, rights)) if rights.allow(access) => {
             let perms = match rights {

@@ -26,7 +26,7 @@ mod vcpu;
 
 pub use regs::RegFile;
 pub use spec::{NativeReg, Spec, spec};
-pub use vcpu::{Accounting, CpuError, Fuel, Stop, Vcpu};
+pub use vcpu::{Accounting, CpuError, Fuel, Stop, TAIL_ENTRY, Vcpu};
 
 /// Size of a page, on every architecture here.
 pub const PAGE_BYTES: u64 = 4096;
@@ -68,12 +68,8 @@ impl Rights {
 
 /// Guest page table: page address to physical address (an offset into the RAM) and rights.
 pub trait PageTable {
-    /// Looks one page up; `None` is unmapped.
-    fn lookup(&self, page: u64) -> Option<(u64, Rights)>;
-}
-
-/// Guest memory as the CPU layer needs it: the flat RAM and, apart from it, the page table.
-pub trait Memory {
-    /// Lends both at once. RAM is a multiple of [`PAGE_BYTES`] long and starts on a host page.
-    fn parts(&mut self) -> (&mut [u8], &dyn PageTable);
+    /// The page for an access that is about to happen; `None` is unmapped. Rights may be fewer
+    /// than the page has (never than `access` needs, if it is allowed): then the next kind of
+    /// access asks again.
+    fn lookup(&mut self, page: u64, access: Access) -> Option<(u64, Rights)>;
 }

@@ -55,8 +55,8 @@ pub(super) fn invalid_address(engine: &Engine) -> Option<u64> {
 
 /// Forgets the lifetime of a page table lent to `Vcpu::run`, which clears the pointer before the
 /// borrow ends.
-pub(super) fn erase<'a>(table: &'a (dyn PageTable + 'a)) -> *const dyn PageTable {
-    let table: *const (dyn PageTable + 'a) = table;
+pub(super) fn erase<'a>(table: &'a mut (dyn PageTable + 'a)) -> *mut dyn PageTable {
+    let table: *mut (dyn PageTable + 'a) = table;
     // SAFETY: only the lifetime bound of the trait object changes; the layout is the same.
-    unsafe { std::mem::transmute::<*const (dyn PageTable + 'a), *const dyn PageTable>(table) }
+    unsafe { std::mem::transmute::<*mut (dyn PageTable + 'a), *mut dyn PageTable>(table) }
 }

@@ -1,7 +1,7 @@
 //! Decides once per process and architecture whether faults stay precise without Unicorn's
 //! per-access exit check, by running one faulting load and one faulting store.
 
-use super::{Access, Accounting, Fuel, Memory, PAGE_BYTES, PageTable, Rights, Stop, Vcpu, spec};
+use super::{Access, Accounting, CpuError, Fuel, PAGE_BYTES, PageTable, Rights, Stop, Vcpu, spec};
 use bpf::Arch;
 use std::sync::OnceLock;
 
@@ -37,7 +37,7 @@ const fn probe(arch: Arch) -> Probe {
     }
 }
 
-/// Page-aligned RAM with a list of pages; the smallest [`Memory`].
+/// Page-aligned RAM with a list of pages.
 pub(super) struct Pages {
     buf: Vec<u8>,
     at: usize,
@@ -48,7 +48,7 @@ pub(super) struct Pages {
 struct List(Vec<(u64, u64, Rights)>);
 
 impl PageTable for List {
-    fn lookup(&self, page: u64) -> Option<(u64, Rights)> {
+    fn lookup(&mut self, page: u64, _: Access) -> Option<(u64, Rights)> {
         self.0.iter().find(|e| e.0 == page).map(|e| (e.1, e.2))
     }
 }
@@ -67,15 +67,20 @@ impl Pages {
         self.table.0.push((va, n * PAGE_BYTES, rights));
     }
 
+    /// Runs a CPU over it.
+    pub(super) fn run(
+        &mut self,
+        cpu: &mut Vcpu,
+        acct: Accounting<'_>,
+        fuel: Fuel,
+        pc: u64,
+    ) -> Result<Stop, CpuError> {
+        cpu.run(&mut self.buf[self.at..self.at + self.len], &mut self.table, acct, fuel, pc)
+    }
+
     /// The RAM.
     pub(super) fn ram(&mut self) -> &mut [u8] {
         &mut self.buf[self.at..self.at + self.len]
-    }
-}
-
-impl Memory for Pages {
-    fn parts(&mut self) -> (&mut [u8], &dyn PageTable) {
-        (&mut self.buf[self.at..self.at + self.len], &self.table)
     }
 }
 
@@ -100,7 +105,7 @@ fn faults_precisely(arch: Arch, code: &[u8], addr: u64, want: Access) -> Option<
         cpu.set_reg(r, v);
     }
     let fuel = Fuel { insns: u64::MAX, blocks: 100 };
-    let stop = cpu.run(&mut mem, Accounting::NONE, fuel, TEXT).ok()?;
+    let stop = mem.run(&mut cpu, Accounting::NONE, fuel, TEXT).ok()?;
     let precise = matches!(stop, Stop::Denied { pc: TEXT, access, .. } if access == want);
     let untouched = cpu.reg(s.args[1]) == 7 && cpu.reg(s.args[2]) == 9;
     Some(cpu.fast_memory() && precise && untouched)

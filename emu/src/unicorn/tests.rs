@@ -70,11 +70,11 @@ fn loads_and_stores_reach_the_same_ram_from_two_cpus() {
             (Vcpu::with_mode(arch, fast).unwrap(), Vcpu::with_mode(arch, fast).unwrap());
         set_args(&mut a, &[DATA + 8, 0, 0x0102_0304_0506_0708]);
         let end = |pc| matches!(pc, Ok(Stop::Trap { .. }));
-        assert!(end(a.run(&mut mem, Accounting::NONE, FUEL, TEXT)), "{arch}");
+        assert!(end(mem.run(&mut a, Accounting::NONE, FUEL, TEXT)), "{arch}");
         let load = test_code(arch, false);
         mem.ram()[..load.len()].copy_from_slice(load);
         set_args(&mut b, &[DATA + 8, 0, 0]);
-        assert!(end(b.run(&mut mem, Accounting::NONE, FUEL, TEXT)), "{arch}");
+        assert!(end(mem.run(&mut b, Accounting::NONE, FUEL, TEXT)), "{arch}");
         let arg2 = spec(arch).args[2];
         assert_eq!(b.reg(arg2), 0x0102_0304_0506_0708, "{arch}");
         let first = mem.ram()[2 * 4096 + 8];
@@ -99,7 +99,7 @@ fn faults_are_precise_and_recoverable() {
             let mut mem = machine(test_code(arch, store));
             cpu.memory_replaced();
             set_args(&mut cpu, &[addr, 7, 9]);
-            let stop = cpu.run(&mut mem, Accounting::NONE, FUEL, TEXT).unwrap();
+            let stop = mem.run(&mut cpu, Accounting::NONE, FUEL, TEXT).unwrap();
             assert_eq!(stop, Stop::Denied { pc: TEXT, access, addr }, "{arch} {fast}");
             assert_eq!(cpu.reg(cpu.spec().args[1]), 7, "{arch}: later instruction ran");
             assert_eq!(cpu.reg(cpu.spec().args[2]), 9, "{arch}: destination changed");
@@ -111,7 +111,7 @@ fn faults_are_precise_and_recoverable() {
             } else {
                 4
             };
-            let stop = cpu.run(&mut mem, Accounting::NONE, FUEL, TEXT + next).unwrap();
+            let stop = mem.run(&mut cpu, Accounting::NONE, FUEL, TEXT + next).unwrap();
             assert!(matches!(stop, Stop::Trap { .. }), "{arch} {stop:?}");
             assert_eq!(cpu.reg(cpu.spec().args[1]), 8, "{arch}");
         }
@@ -124,11 +124,11 @@ fn wild_jumps_and_data_are_not_executed() {
         let mut mem = machine(&[]);
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         for target in [DATA, 0xdead_0000, 0xffff_9000_0000_0000] {
-            let stop = cpu.run(&mut mem, Accounting::NONE, FUEL, target).unwrap();
+            let stop = mem.run(&mut cpu, Accounting::NONE, FUEL, target).unwrap();
             let want = Stop::Denied { pc: target, access: Access::Fetch, addr: target };
             assert_eq!(stop, want, "{arch} {fast}");
         }
-        let stop = cpu.run(&mut mem, Accounting::NONE, FUEL, 0).unwrap();
+        let stop = mem.run(&mut cpu, Accounting::NONE, FUEL, 0).unwrap();
         assert_eq!(stop, Stop::Denied { pc: 0, access: Access::Fetch, addr: 0 }, "{arch} {fast}");
     });
 }
@@ -147,10 +147,10 @@ fn stub_traps_and_returns() {
             Some(r) => cpu.set_reg(r, back),
             None => mem.ram()[0x2800..0x2808].copy_from_slice(&back.to_le_bytes()),
         }
-        let stop = cpu.run(&mut mem, Accounting::NONE, FUEL, STUB + 32).unwrap();
+        let stop = mem.run(&mut cpu, Accounting::NONE, FUEL, STUB + 32).unwrap();
         assert_eq!(stop, Stop::Trap { pc: STUB + 32 }, "{arch}");
         cpu.set_reg(s.ret, 42);
-        let stop = cpu.run(&mut mem, Accounting::NONE, FUEL, STUB + 32 + s.stub_ret).unwrap();
+        let stop = mem.run(&mut cpu, Accounting::NONE, FUEL, STUB + 32 + s.stub_ret).unwrap();
         assert_eq!(stop, Stop::Trap { pc: back }, "{arch}");
         assert_eq!(cpu.reg(s.ret), 42);
     });
@@ -178,7 +178,7 @@ fn retired_counts_are_exact_and_preemption_changes_nothing() {
             let fuel = Fuel { insns: quantum, blocks: u64::MAX };
             let (mut pc, mut stops) = (TEXT, 0);
             loop {
-                match cpu.run(&mut mem, acct, fuel, pc).unwrap() {
+                match mem.run(&mut cpu, acct, fuel, pc).unwrap() {
                     Stop::Fuel => (pc, stops) = (cpu.pc(), stops + 1),
                     Stop::Trap { .. } => break,
                     other => panic!("{arch} {other:?}"),
@@ -206,9 +206,9 @@ fn a_fault_in_the_middle_of_a_block_is_not_charged_for_its_rest() {
         let acct = Accounting { text: TEXT, cum: &cum };
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         set_args(&mut cpu, &[8, 0, 0]);
-        cpu.run(&mut mem, acct, FUEL, TEXT).unwrap();
+        mem.run(&mut cpu, acct, FUEL, TEXT).unwrap();
         assert_eq!(cpu.retired(), 1, "{arch} {fast}: the faulting one only");
-        cpu.run(&mut mem, acct, FUEL, TEXT + step).unwrap();
+        mem.run(&mut cpu, acct, FUEL, TEXT + step).unwrap();
         assert_eq!(cpu.retired(), 2, "{arch} {fast}");
     });
 }
@@ -219,7 +219,7 @@ fn an_endless_loop_ends_by_fuel() {
         let mut mem = machine(endless(arch));
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         let fuel = Fuel { insns: u64::MAX, blocks: 10_000 };
-        assert_eq!(cpu.run(&mut mem, Accounting::NONE, fuel, TEXT).unwrap(), Stop::Fuel, "{arch}");
+        assert_eq!(mem.run(&mut cpu, Accounting::NONE, fuel, TEXT).unwrap(), Stop::Fuel, "{arch}");
         assert_eq!(cpu.pc(), TEXT);
     });
 }
@@ -230,12 +230,12 @@ fn changed_code_is_seen_after_code_changed() {
         let mut mem = machine(test_code(arch, true));
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         set_args(&mut cpu, &[DATA, 0, 5]);
-        cpu.run(&mut mem, Accounting::NONE, FUEL, TEXT).unwrap();
+        mem.run(&mut cpu, Accounting::NONE, FUEL, TEXT).unwrap();
         let load = test_code(arch, false);
         mem.ram()[..load.len()].copy_from_slice(load);
         cpu.code_changed(TEXT, TEXT + load.len() as u64);
         set_args(&mut cpu, &[DATA, 0, 0]);
-        cpu.run(&mut mem, Accounting::NONE, FUEL, TEXT).unwrap();
+        mem.run(&mut cpu, Accounting::NONE, FUEL, TEXT).unwrap();
         assert_eq!(cpu.reg(cpu.spec().args[2]), 5, "{arch} {fast}");
     });
 }

@@ -5,7 +5,7 @@ use super::hooks::{Event, HookState};
 use super::private;
 use super::regs::RegFile;
 use super::spec::{NativeReg, Spec, spec};
-use super::{Access, Memory, selftest};
+use super::{Access, PageTable, selftest};
 use bpf::Arch;
 use unicorn_engine_sys::uc_error;
 
@@ -54,7 +54,8 @@ pub enum Stop {
 pub struct Accounting<'a> {
     /// Address of the first byte of text.
     pub text: u64,
-    /// `cum[i]` = number of BPF instructions whose native code starts in `[text, text + i)`.
+    /// `cum[i]` = number of BPF instructions whose native code starts in `[text, text + i)`,
+    /// with [`TAIL_ENTRY`] where tail calls enter.
     pub cum: &'a [u32],
 }
 
@@ -62,6 +63,9 @@ impl Accounting<'_> {
     /// For code that is not BPF.
     pub const NONE: Accounting<'static> = Accounting { text: 0, cum: &[] };
 }
+
+/// Flag in [`Accounting::cum`]: a tail call enters here.
+pub const TAIL_ENTRY: u32 = 1 << 31;
 
 /// How far one `run` may go.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +117,7 @@ impl Vcpu {
             fuel_retired: 0,
             fuel_blocks: 0,
             block: (0, 0),
+            tail_calls: Vec::new(),
             event: Event::None,
         });
         engine.hook(&raw mut *state).map_err(err("install hooks"))?;
@@ -141,22 +146,29 @@ impl Vcpu {
         self.state.retired
     }
 
+    /// Tail calls since the last time this was asked: the count of retired instructions when
+    /// each was made, and the address it entered at.
+    pub fn take_tail_calls(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.state.tail_calls)
+    }
+
     /// Native blocks entered since creation.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.state.blocks
     }
 
-    /// Runs from `pc` over `mem` until something stops it.
+    /// Runs from `pc` until something stops it. RAM is a multiple of a page and starts on one;
+    /// after a page table change, [`Vcpu::pages_changed`] comes first.
     pub fn run(
         &mut self,
-        mem: &mut dyn Memory,
+        ram: &mut [u8],
+        table: &mut dyn PageTable,
         acct: Accounting<'_>,
         fuel: Fuel,
         pc: u64,
     ) -> Result<Stop, CpuError> {
         let err = |what| move |why| CpuError::Unicorn { what, why };
-        let (ram, table) = mem.parts();
         if self.engine.map(ram).map_err(err("map memory"))? {
             self.engine.flush_tlb();
             self.engine.flush_code();
@@ -169,7 +181,7 @@ impl Vcpu {
     }
 
     /// Puts what is lent for one run where the hooks find it.
-    fn lend(&mut self, table: &dyn super::PageTable, acct: Accounting<'_>, fuel: Fuel) {
+    fn lend(&mut self, table: &mut dyn PageTable, acct: Accounting<'_>, fuel: Fuel) {
         let st = &mut *self.state;
         st.table = Some(private::erase(table));
         st.cum = acct.cum.as_ptr();
@@ -212,6 +224,7 @@ impl Vcpu {
         if (start..end).contains(&pc) {
             let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
             if let (Some(a), Some(b)) = (at(pc + 1), at(end)) {
+                let (a, b) = (a & !TAIL_ENTRY, b & !TAIL_ENTRY);
                 st.retired -= u64::from(b.saturating_sub(a));
             }
         }
