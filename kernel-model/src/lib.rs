@@ -24,6 +24,7 @@ pub mod mem;
 pub mod net;
 pub mod prog;
 pub mod syscall;
+pub mod types;
 
 use std::collections::BTreeMap;
 
@@ -169,6 +170,12 @@ impl Kernel {
         prog.entry = entry;
         let at = prog.addr + u64::try_from(layout::PROG_BPF_FUNC).expect("a positive offset");
         self.mem.write_u64(at, entry).expect("bpf_prog is in the direct map");
+    }
+
+    /// BTF of the modelled kernel; `vmlinux.h` is its C rendering.
+    #[must_use]
+    pub fn vmlinux_btf(&self) -> &'static std::sync::Arc<bpf::btf::Btf> {
+        types::Types::of(self.config.arch).btf()
     }
 
     /// Virtual time of a CPU.
