@@ -284,3 +284,6 @@ pub(crate) fn src_imm(src: Src) -> Option<i64> {
         Src::Reg(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@
 //! - `Reg::AX` and the architecture's scratch registers may be clobbered only as the kernel does:
 //!   AX is a live register of rewritten programs.
 
+#[cfg(test)]
+pub(crate) mod mc;
 pub(crate) mod x86_64;
 
 use crate::buffer::{Buffer, Label};
