@@ -1,0 +1,87 @@
+//! Static liveness of registers: `compute_live_registers`. Bit n is register n.
+
+use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src};
+use bpf::uapi::ProgType;
+
+use super::Cfg;
+use super::order::successors;
+use crate::proto::ArgBase;
+
+const R0: u16 = 1;
+/// r1-r5.
+const ARGS: u16 = 0b11_1110;
+/// r0-r5.
+const CALLER_SAVED: u16 = ARGS | R0;
+const R6: u16 = 1 << 6;
+
+const fn bit(r: Reg) -> u16 {
+    1 << r.0
+}
+
+fn src_bit(src: Src) -> u16 {
+    match src {
+        Src::Reg(r) => bit(r),
+        Src::Imm(_) => 0,
+    }
+}
+
+/// Registers live before each instruction.
+pub(super) fn live_before(insns: &[Insn], cfg: &Cfg, prog_type: ProgType) -> Vec<u16> {
+    let effects: Vec<(u16, u16)> = insns.iter().map(|i| effect(i, prog_type)).collect();
+    let mut live = vec![0u16; insns.len()];
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for at in cfg.postorder.iter().map(|i| i.idx()) {
+            let out = successors(insns, at).fold(0, |acc, s| acc | live[s]);
+            let (uses, defs) = effects[at];
+            let new = (out & !defs) | uses;
+            changed |= new != live[at];
+            live[at] = new;
+        }
+    }
+    live
+}
+
+/// Registers used and defined by an instruction.
+// tidy: flat match
+pub(super) fn effect(insn: &Insn, prog_type: ProgType) -> (u16, u16) {
+    match *insn {
+        Insn::Alu { op: AluOp::Mov, dst, src, .. } => (src_bit(src), bit(dst)),
+        Insn::Alu { dst, src, .. } => (bit(dst) | src_bit(src), bit(dst)),
+        Insn::Neg { dst, .. } | Insn::End { dst, .. } => (bit(dst), bit(dst)),
+        Insn::MovSx { dst, src, .. }
+        | Insn::AddrSpaceCast { dst, src, .. }
+        | Insn::MovPercpu { dst, src }
+        | Insn::Load { dst, src, .. }
+        | Insn::LoadAcquire { dst, src, .. } => (bit(src), bit(dst)),
+        Insn::LdImm64 { dst, .. } => (0, bit(dst)),
+        Insn::LdAbs { .. } => (R6, CALLER_SAVED),
+        Insn::LdInd { src, .. } => (R6 | bit(src), CALLER_SAVED),
+        Insn::Store { dst, src, .. } => (bit(dst) | src_bit(src), 0),
+        Insn::StoreRelease { dst, src, .. } => (bit(dst) | bit(src), 0),
+        Insn::Atomic { op, dst, src, .. } => atomic(op, bit(dst) | bit(src), bit(src)),
+        Insn::Jmp { dst, src, .. } => (bit(dst) | src_bit(src), 0),
+        Insn::Gotox { dst } => (bit(dst), 0),
+        Insn::Callx { dst } => (bit(dst) | ARGS, CALLER_SAVED),
+        Insn::Call(call) => (call_args(call, prog_type), CALLER_SAVED),
+        Insn::Exit => (R0, 0),
+        Insn::LdImm64Hi | Insn::Ja { .. } | Insn::MayGoto { .. } => (0, 0),
+    }
+}
+
+fn atomic(op: AtomicOp, operands: u16, src: u16) -> (u16, u16) {
+    match op {
+        AtomicOp::Cmpxchg => (operands | R0, R0),
+        AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => (operands, 0),
+        _ => (operands, src),
+    }
+}
+
+/// Argument registers a call reads; a call whose prototype is not known may read them all.
+fn call_args(call: Call, prog_type: ProgType) -> u16 {
+    let Call::Helper(id) = call else { return ARGS };
+    let Some(proto) = crate::tables::helper_for(id, prog_type) else { return ARGS };
+    let used = proto.args.iter().take_while(|a| a.base != ArgBase::DontCare).count();
+    ((1 << (used + 1)) - 1) & ARGS
+}

@@ -1,0 +1,159 @@
+//! Depth-first walk over the static graph: `check_cfg`. Finds unreachable code and, without
+//! `CAP_BPF`, loops; marks where states are kept and history is recorded.
+
+use bpf::insn::{Call, Imm64, Insn};
+
+use super::subprogs::{idx, out_of_range};
+use super::{Cfg, target};
+use crate::reject::Rejection;
+
+/// Edges of an instruction, in the order they are walked.
+enum Edge {
+    /// To the next instruction, or of an unconditional jump.
+    Fallthrough(i64),
+    /// Taken branch or callee.
+    Branch(i64),
+}
+
+/// Walk state of one instruction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    New,
+    /// On the stack; the next edge to walk.
+    Discovered(u8),
+    Explored,
+}
+
+/// Walks from the first instruction.
+///
+/// # Errors
+/// "unreachable insn", "back-edge", "jump into the middle of ldimm64".
+pub(super) fn walk(insns: &[Insn], cfg: &mut Cfg, bpf_capable: bool) -> Result<(), Box<Rejection>> {
+    let mut state = vec![State::New; insns.len()];
+    state[0] = State::Discovered(0);
+    let mut stack = vec![0usize];
+    while let Some(&at) = stack.last() {
+        let State::Discovered(n) = state[at] else { unreachable_state() };
+        if n == 0 {
+            mark(insns, at, cfg);
+        }
+        let Some(edge) = edges(insns, at).into_iter().flatten().nth(usize::from(n)) else {
+            state[at] = State::Explored;
+            stack.pop();
+            continue;
+        };
+        state[at] = State::Discovered(n + 1);
+        let (Edge::Fallthrough(to) | Edge::Branch(to)) = edge;
+        let Some(w) = usize::try_from(to).ok().filter(|w| *w < insns.len()) else {
+            return Err(out_of_range(at, to));
+        };
+        if matches!(edge, Edge::Branch(_)) {
+            cfg.prune_point[w] = true;
+            cfg.jmp_point[w] = true;
+        }
+        match state[w] {
+            State::New => {
+                state[w] = State::Discovered(0);
+                stack.push(w);
+            }
+            State::Discovered(_) if !bpf_capable => {
+                let text = format!("back-edge from insn {at} to {w}");
+                return Err(Box::new(Rejection::invalid(text).at(idx(at))));
+            }
+            State::Discovered(_) | State::Explored => {}
+        }
+    }
+    finish(insns, &state, cfg)
+}
+
+fn unreachable_state() -> ! {
+    unreachable!("what is on the stack is discovered and not explored")
+}
+
+fn finish(insns: &[Insn], state: &[State], cfg: &mut Cfg) -> Result<(), Box<Rejection>> {
+    for (at, insn) in insns.iter().enumerate() {
+        if *insn == Insn::LdImm64Hi {
+            continue;
+        }
+        if state[at] != State::Explored {
+            let text = format!("unreachable insn {at}");
+            return Err(Box::new(Rejection::invalid(text).at(idx(at))));
+        }
+        cfg.reachable[at] = true;
+        if matches!(insn, Insn::LdImm64 { .. }) && state.get(at + 1) != Some(&State::New) {
+            let text = format!("jump into the middle of ldimm64 insn {at}");
+            return Err(Box::new(Rejection::invalid(text).at(idx(at))));
+        }
+    }
+    Ok(())
+}
+
+fn edges(insns: &[Insn], at: usize) -> [Option<Edge>; 2] {
+    let next = |n: i32| Some(Edge::Fallthrough(target(at, n)));
+    match insns[at] {
+        Insn::Exit | Insn::Gotox { .. } => [None, None],
+        Insn::Ja { off, .. } => [next(off), None],
+        Insn::Jmp { off, .. } | Insn::MayGoto { off } => {
+            [next(0), Some(Edge::Branch(target(at, i32::from(off))))]
+        }
+        Insn::Call(Call::Local(off)) => [next(0), Some(Edge::Branch(target(at, off)))],
+        Insn::LdImm64 { imm: Imm64::Func(off), .. } => {
+            [next(1), Some(Edge::Branch(target(at, off)))]
+        }
+        Insn::LdImm64 { .. } => [next(1), None],
+        _ => [next(0), None],
+    }
+}
+
+/// Marks of `visit_insn`, apart from those on branch targets.
+fn mark(insns: &[Insn], at: usize, cfg: &mut Cfg) {
+    let mut both = |w: i64| {
+        if let Some(w) = usize::try_from(w).ok().filter(|w| *w < insns.len()) {
+            cfg.prune_point[w] = true;
+            cfg.jmp_point[w] = true;
+        }
+    };
+    match insns[at] {
+        Insn::Ja { off, .. } => both(target(at, off)),
+        Insn::Jmp { .. } => cfg.prune_point[at] = true,
+        Insn::MayGoto { .. } => {
+            cfg.prune_point[at] = true;
+            cfg.force_checkpoint[at] = true;
+        }
+        // Where a callee returns to is not the instruction before in history.
+        Insn::LdImm64 { imm: Imm64::Func(_), .. } => {
+            both(target(at, 1));
+            cfg.prune_point[at] = true;
+        }
+        Insn::Call(call) => {
+            both(target(at, 0));
+            mark_call(call, at, cfg);
+        }
+        _ => {}
+    }
+}
+
+fn mark_call(call: Call, at: usize, cfg: &mut Cfg) {
+    match call {
+        Call::Local(_) => cfg.prune_point[at] = true,
+        Call::Helper(id) if is_async_callback_calling(id) => cfg.prune_point[at] = true,
+        Call::Helper(id) if is_sync_callback_calling(id) => {
+            cfg.calls_callback[at] = true;
+            cfg.force_checkpoint[at] = true;
+            cfg.prune_point[at] = true;
+            cfg.jmp_point[at] = true;
+        }
+        Call::Helper(_) | Call::Kfunc { .. } => {}
+    }
+}
+
+/// `is_async_callback_calling_function`: `bpf_timer_set_callback`.
+fn is_async_callback_calling(id: i32) -> bool {
+    id == 170
+}
+
+/// `is_sync_callback_calling_function`: `bpf_for_each_map_elem`, `bpf_find_vma`, `bpf_loop`,
+/// `bpf_user_ringbuf_drain`.
+fn is_sync_callback_calling(id: i32) -> bool {
+    matches!(id, 164 | 180 | 181 | 209)
+}
