@@ -1,0 +1,427 @@
+//! The semantic pass: names, order, patterns where values belong. Collects all findings.
+
+use crate::leaf::suggest;
+use crate::schema::expect::On;
+use crate::schema::machine::{Attach, Cpus};
+use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Schedule, Step};
+use crate::span::{Finding, Span};
+
+/// What the objects contain; implemented by whoever has loaded them.
+pub trait Objects {
+    /// Names of the programs of an object, or `None` when it is not at hand.
+    fn programs(&self, object: &str) -> Option<Vec<String>>;
+    /// Names of its maps.
+    fn maps(&self, object: &str) -> Option<Vec<String>>;
+    /// Names of its global variables.
+    fn globals(&self, object: &str) -> Option<Vec<String>>;
+    /// Checks a key or value against the BTF of a map.
+    fn check_data(&self, _map: &str, _data: &crate::leaf::Data, _key: bool) -> Vec<Finding> {
+        Vec::new()
+    }
+}
+
+/// Objects that are not at hand: names inside them are not checked.
+#[derive(Clone, Copy, Debug)]
+pub struct NoObjects;
+
+impl Objects for NoObjects {
+    fn programs(&self, _: &str) -> Option<Vec<String>> {
+        None
+    }
+    fn maps(&self, _: &str) -> Option<Vec<String>> {
+        None
+    }
+    fn globals(&self, _: &str) -> Option<Vec<String>> {
+        None
+    }
+}
+
+/// Checks what reading alone cannot.
+#[must_use]
+pub fn validate(s: &Scenario, objects: &dyn Objects) -> Vec<Finding> {
+    let mut check = Check { s, objects, found: Vec::new() };
+    check.machine();
+    check.objects_given();
+    s.attach.iter().for_each(|a| check.attach(a));
+    check.packets();
+    check.timeline();
+    check.schedule();
+    s.expect.iter().for_each(|e| check.expect(e));
+    s.consumers.iter().filter_map(|(_, c)| c.map()).for_each(|m| check.map(m));
+    check.found
+}
+
+struct Check<'a> {
+    s: &'a Scenario,
+    objects: &'a dyn Objects,
+    found: Vec<Finding>,
+}
+
+impl Check<'_> {
+    fn unknown(&mut self, what: &str, name: &Name, known: &[String]) {
+        let finding = Finding::error(name.span, format!("unknown {what} `{}`", name.v));
+        self.found.push(match suggest(&name.v, known.iter().map(String::as_str)) {
+            Some(s) => finding.hint(format!("did you mean `{s}`?")),
+            None if known.is_empty() => finding.hint(format!("no {what} is defined")),
+            None => finding.hint(format!("known: {}", known.join(", "))),
+        });
+    }
+
+    fn one_of<'n>(&mut self, what: &str, name: &Name, known: impl Iterator<Item = &'n str>) {
+        let known: Vec<String> = known.map(str::to_string).collect();
+        if !known.contains(&name.v) {
+            self.unknown(what, name, &known);
+        }
+    }
+
+    fn nic(&mut self, name: &Name) {
+        let s = self.s;
+        self.one_of("nic", name, s.machine.nics.names());
+    }
+
+    fn packet(&mut self, name: &Name) {
+        let s = self.s;
+        self.one_of("packet", name, s.packets.names());
+    }
+
+    fn cpu(&mut self, cpu: u32, span: Span) {
+        let cpus = self.s.machine.cpus.v;
+        let axis = self.s.matrix.as_ref().is_some_and(|m| m.cpus.is_some());
+        if cpu >= cpus && !axis {
+            let message = format!("CPU {cpu} does not exist: the machine has {cpus}");
+            let finding = Finding::error(span, message);
+            self.found.push(finding.also(self.s.machine.cpus.span, "number of CPUs"));
+        }
+    }
+
+    /// A name inside an object, as `name` or `object/name`.
+    fn in_objects(
+        &mut self,
+        what: &str,
+        name: &Name,
+        list: impl Fn(&dyn Objects, &str) -> Option<Vec<String>>,
+    ) {
+        let (within, short) = match name.v.split_once('/') {
+            Some((object, short)) if self.s.objects.get(object).is_some() => (Some(object), short),
+            _ => (None, name.v.as_str()),
+        };
+        let mut known = Vec::new();
+        let mut hits = 0;
+        for object in self.s.objects.names() {
+            if within.is_some_and(|w| w != object) {
+                continue;
+            }
+            let Some(names) = list(self.objects, object) else { return };
+            hits += names.iter().filter(|n| *n == short).count();
+            known.extend(names);
+        }
+        if hits == 0 {
+            self.unknown(what, name, &known);
+        } else if hits > 1 {
+            let message = format!("`{}` is in {hits} objects", name.v);
+            self.found.push(Finding::error(name.span, message).hint("write \"object/name\""));
+        }
+    }
+
+    fn prog(&mut self, name: &Name) {
+        self.in_objects("program", name, |o, n| o.programs(n));
+    }
+
+    fn map(&mut self, name: &Name) {
+        self.in_objects("map", name, |o, n| o.maps(n));
+    }
+
+    fn machine(&mut self) {
+        let m = &self.s.machine;
+        let positive = [(&m.cpus, 256, "cpus"), (&m.llcs, 256, "llcs")];
+        for (n, max, what) in positive {
+            if n.v == 0 || n.v > max {
+                self.found.push(Finding::error(n.span, format!("{what} is 1..={max}")));
+            }
+        }
+        for (_, nic) in m.nics.iter() {
+            if let Some(peer) = &nic.peer {
+                self.nic(peer);
+            }
+            if nic.queues.v == 0 || nic.queues.v > 64 {
+                self.found.push(Finding::error(nic.queues.span, "queues is 1..=64"));
+            }
+            if !nic.ring.v.is_power_of_two() || nic.ring.v < 2 || nic.ring.v > 65536 {
+                let message = "ring is a power of two, 2..=65536";
+                self.found.push(Finding::error(nic.ring.span, message));
+            }
+            if !(68..=65535).contains(&nic.mtu.v) {
+                self.found.push(Finding::error(nic.mtu.span, "mtu is 68..=65535"));
+            }
+        }
+    }
+
+    fn objects_given(&mut self) {
+        for (name, object) in self.s.objects.iter() {
+            match (&object.file, &object.asm) {
+                (None, None) => {
+                    let message = format!("object \"{}\" has neither file nor asm", name.v);
+                    self.found.push(Finding::error(name.span, message));
+                }
+                (Some(f), Some(a)) => {
+                    let message = "an object has a file or asm, not both";
+                    self.found.push(Finding::error(a.span, message).also(f.span, "file"));
+                }
+                _ => {}
+            }
+            for (map, entries) in object.maps.iter() {
+                self.map_of(&name.v, map);
+                for (key, value) in entries {
+                    let key = self.objects.check_data(&map.v, key, true);
+                    self.found.extend(key);
+                    let value = self.objects.check_data(&map.v, value, false);
+                    self.found.extend(value);
+                }
+            }
+            object.resize.iter().for_each(|(map, _)| self.map_of(&name.v, map));
+            for (global, _) in object.globals.iter() {
+                if let Some(known) = self.objects.globals(&name.v)
+                    && !known.contains(&global.v)
+                {
+                    self.unknown("global", global, &known);
+                }
+            }
+        }
+    }
+
+    fn map_of(&mut self, object: &str, map: &Name) {
+        if let Some(known) = self.objects.maps(object)
+            && !known.contains(&map.v)
+        {
+            self.unknown("map", map, &known);
+        }
+    }
+
+    fn attach(&mut self, attach: &Attach) {
+        if let Some(prog) = attach.prog() {
+            self.prog(prog);
+        }
+        if let Some(nic) = attach.nic() {
+            self.nic(nic);
+        }
+    }
+
+    fn packets(&mut self) {
+        let s = self.s;
+        for (_, layers) in s.packets.iter() {
+            self.sent(layers);
+        }
+        for (_, flow) in s.flows.iter() {
+            self.sent(&flow.like);
+        }
+    }
+
+    fn sent(&mut self, layers: &[Layer]) {
+        for (n, layer) in layers.iter().enumerate() {
+            for span in layer.patterns() {
+                let message = "a pattern cannot be sent";
+                self.found.push(Finding::error(span, message).hint("give one value"));
+            }
+            match layer {
+                Layer::Rest => {
+                    let span = self.s.span;
+                    self.found.push(Finding::error(span, "Rest is for expected packets only"));
+                }
+                Layer::Like(name) => self.packet(name),
+                Layer::Cut(size) if n + 1 != layers.len() => {
+                    self.found.push(Finding::error(size.span, "Cut is the last layer"));
+                }
+                _ => {}
+            }
+            self.required(layers, layer);
+        }
+    }
+
+    /// Fields that a sent packet cannot do without, unless `Like` brings them.
+    fn required(&mut self, layers: &[Layer], layer: &Layer) {
+        if layers.iter().any(|l| matches!(l, Layer::Like(_))) {
+            return;
+        }
+        let missing = match layer {
+            Layer::Ip4 { src: None, .. } => Some("src of Ip4"),
+            Layer::Ip4 { dst: None, .. } => Some("dst of Ip4"),
+            Layer::Ip6 { src: None, .. } => Some("src of Ip6"),
+            Layer::Ip6 { dst: None, .. } => Some("dst of Ip6"),
+            Layer::Udp { dport: None, .. } => Some("dport of Udp"),
+            Layer::Tcp { dport: None, .. } => Some("dport of Tcp"),
+            Layer::Icmp { kind: None, .. } => Some("type of Icmp"),
+            Layer::Vlan { id: None, .. } => Some("id of Vlan"),
+            _ => None,
+        };
+        if let Some(what) = missing {
+            let owner = self.s.packets.iter().find(|(_, l)| std::ptr::eq(l.as_slice(), layers));
+            let span = owner.map_or(self.s.span, |(name, _)| name.span);
+            let message = format!("{what} is needed to send this packet");
+            self.found.push(Finding::error(span, message));
+        }
+    }
+
+    fn timeline(&mut self) {
+        let s = self.s;
+        let until = &s.machine.until;
+        let mut last: Option<(u64, Span)> = None;
+        for step in &s.timeline {
+            let at = match step {
+                Step::At(t, _) => {
+                    if let Some((before, span)) = last
+                        && t.v.ns < before
+                    {
+                        let message = "this step comes before the one above it";
+                        let finding = Finding::error(t.span, message);
+                        self.found.push(finding.also(span, "the step above"));
+                    }
+                    Some((t.v.ns, t.span))
+                }
+                Step::After(t, _) => Some((last.map_or(0, |l| l.0).saturating_add(t.v.ns), t.span)),
+                Step::Every { from, period, .. } => {
+                    let span = if from.span.end > 0 { from.span } else { period.span };
+                    Some((from.v.ns, span))
+                }
+                Step::When(event, _) => {
+                    self.event(event);
+                    None
+                }
+            };
+            if let Some((ns, span)) = at {
+                if ns > until.v.ns {
+                    let finding = Finding::error(span, "this step comes after the end of the run");
+                    self.found.push(if until.span.end > 0 {
+                        finding.also(until.span, "the run ends here")
+                    } else {
+                        finding.hint("the run ends after \"1s\" unless machine.until says more")
+                    });
+                }
+                if !matches!(step, Step::Every { .. }) {
+                    last = Some((ns, span));
+                }
+            }
+            self.action(step.action());
+        }
+    }
+
+    // tidy: flat match
+    fn action(&mut self, action: &Action) {
+        match action {
+            Action::Send { packet, on, .. } => {
+                self.packet(packet);
+                self.nic(on);
+            }
+            Action::Play { flows, on } => {
+                let s = self.s;
+                self.one_of("flows", flows, s.flows.names());
+                self.nic(on);
+            }
+            Action::Replay { on, .. } => self.nic(on),
+            Action::TestRun { prog, packet, .. } => {
+                self.prog(prog);
+                if let Some(p) = packet {
+                    self.packet(p);
+                }
+            }
+            Action::Put { map, key, value } => {
+                self.map(map);
+                let found = self.objects.check_data(&map.v, key, true);
+                self.found.extend(found);
+                let found = self.objects.check_data(&map.v, value, false);
+                self.found.extend(found);
+            }
+            Action::Delete { map, .. } => self.map(map),
+            Action::Set { global, .. } => self.in_objects("global", global, |o, n| o.globals(n)),
+            Action::Link { nic, .. } => self.nic(nic),
+            Action::Irq { cpu, .. } | Action::Nmi { cpu } => self.cpu(cpu.v, cpu.span),
+            Action::Start(task) | Action::Kill(task) => {
+                let s = self.s;
+                self.one_of("task", task, s.tasks.names());
+            }
+            Action::Attach(attach) => self.attach(attach),
+            Action::Detach(prog) | Action::Cancel { prog } => self.prog(prog),
+            Action::Check(expect) => self.expect(expect),
+            Action::Fire { .. } | Action::Snapshot(_) => {}
+        }
+    }
+
+    fn schedule(&mut self) {
+        let s = self.s;
+        if let Schedule::Steps(steps) = &s.schedule {
+            for step in steps {
+                self.cpu(step.cpu.v, step.cpu.span);
+                self.event(&step.until);
+            }
+        }
+        for (_, task) in s.tasks.iter() {
+            if let Cpus::List(cpus) = &task.cpus {
+                cpus.iter().for_each(|c| self.cpu(c.v, c.span));
+            }
+        }
+    }
+
+    // tidy: flat match
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Enter { prog: Some(p), .. }
+            | Event::Exit { prog: Some(p), .. }
+            | Event::Call { prog: Some(p), .. }
+            | Event::Cancelled { prog: Some(p), .. } => self.prog(p),
+            Event::Out { on: Some(nic), .. } => self.nic(nic),
+            Event::Record { map: Some(map), .. } => self.map(map),
+            _ => {}
+        }
+    }
+
+    // tidy: flat match
+    fn expect(&mut self, expect: &Expect) {
+        match expect {
+            Expect::Verdicts { prog, .. }
+            | Expect::Stream { prog, .. }
+            | Expect::Accepted { prog, .. }
+            | Expect::Budget { prog, .. } => self.prog(prog),
+            Expect::Rejected { prog, .. } => self.prog(prog),
+            Expect::Packets { on, .. } => match on {
+                On::Out(nic) | On::Up(nic) => self.nic(nic),
+            },
+            Expect::Map { map, cpu, has, .. } => {
+                self.map(map);
+                if let Some(c) = cpu {
+                    self.cpu(c.v, c.span);
+                }
+                for data in has {
+                    self.pair(map, data);
+                }
+            }
+            Expect::Records { map, .. } => self.map(map),
+            Expect::Global { name, .. } => self.in_objects("global", name, |o, n| o.globals(n)),
+            Expect::Sequence(events) | Expect::AnyOrder(events) => {
+                events.iter().for_each(|e| self.event(e));
+            }
+            Expect::Count { of, .. } => self.event(of),
+            Expect::Never(event) => self.event(event),
+            Expect::Eventually { event, after, .. } => {
+                self.event(event);
+                after.iter().for_each(|e| self.event(e));
+            }
+            Expect::Share { task, .. } | Expect::Latency { task, .. } => {
+                let s = self.s;
+                self.one_of("task", task, s.tasks.names());
+            }
+            Expect::Leaks(_) | Expect::Differs { .. } => {}
+        }
+    }
+
+    /// `(key, value)` of an expected map element.
+    fn pair(&mut self, map: &Name, data: &crate::leaf::Data) {
+        if let crate::tree::Kind::Tuple(items) = &data.node.kind
+            && let [key, value] = items.as_slice()
+        {
+            let data = |n: &crate::tree::Node| crate::leaf::Data { node: n.clone() };
+            let found = self.objects.check_data(&map.v, &data(key), true);
+            self.found.extend(found);
+            let found = self.objects.check_data(&map.v, &data(value), false);
+            self.found.extend(found);
+        }
+    }
+}
