@@ -16,7 +16,7 @@ pub fn position(text: &str, at: u32) -> (usize, usize) {
     (line, col)
 }
 
-fn text_of<'a>(files: &'a [SourceFile], span: Span) -> (&'a str, &'a str) {
+fn text_of(files: &[SourceFile], span: Span) -> (&str, &str) {
     files.get(span.file as usize).map_or(("?", ""), |f| (f.name.as_str(), f.text.as_str()))
 }
 
