@@ -15,6 +15,7 @@
 //! - `Reg::AX` and the architecture's scratch registers may be clobbered only as the kernel does:
 //!   AX is a live register of rewritten programs.
 
+pub(crate) mod aarch64;
 #[cfg(test)]
 pub(crate) mod mc;
 pub(crate) mod x86_64;

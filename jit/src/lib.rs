@@ -25,7 +25,7 @@ use verifier::Verified;
 pub fn compile(v: &Verified, arch: Arch) -> Compiled {
     match arch {
         Arch::X86_64 => compile::run::<isa::x86_64::X86_64>(v),
-        Arch::Arm64 => unimplemented!("arm64 back end"),
+        Arch::Arm64 => compile::run::<isa::aarch64::Aarch64>(v),
         Arch::Riscv64 => unimplemented!("riscv64 back end"),
         Arch::S390x => unimplemented!("s390x back end"),
     }
@@ -36,7 +36,7 @@ pub fn compile(v: &Verified, arch: Arch) -> Compiled {
 pub const fn facts(arch: Arch) -> &'static Facts {
     match arch {
         Arch::X86_64 => &isa::x86_64::X86_64::FACTS,
-        Arch::Arm64 => unimplemented!(),
+        Arch::Arm64 => &isa::aarch64::Aarch64::FACTS,
         Arch::Riscv64 => unimplemented!(),
         Arch::S390x => unimplemented!(),
     }
@@ -56,7 +56,7 @@ pub const fn tail_call_offset(arch: Arch) -> u32 {
 pub fn link(c: &Compiled, base: u64, target: impl Fn(RelocKind) -> u64) -> Vec<u8> {
     let patch = match c.arch {
         Arch::X86_64 => isa::x86_64::X86_64::patch_call,
-        Arch::Arm64 => unimplemented!(),
+        Arch::Arm64 => isa::aarch64::Aarch64::patch_call,
         Arch::Riscv64 => unimplemented!(),
         Arch::S390x => unimplemented!(),
     };

@@ -79,8 +79,6 @@ pub(crate) enum Mem {
 pub(crate) enum Op3 {
     /// `add`
     Add = 0x0b00_0000,
-    /// `adds`
-    Adds = 0x2b00_0000,
     /// `sub`
     Sub = 0x4b00_0000,
     /// `subs`
@@ -358,6 +356,16 @@ pub(crate) const fn pair(p: Pair, rt: Gpr, rt2: Gpr, rn: Gpr, off: i64) -> u32 {
     p as u32 | field(off / 8, 7) << 15 | r(10, rt2) | r(5, rn) | r(0, rt)
 }
 
+/// `str rt, [rn, #off]!`
+pub(crate) const fn str_pre(rt: Gpr, rn: Gpr, off: i64) -> u32 {
+    0xf800_0c00 | field(off, 9) << 12 | r(5, rn) | r(0, rt)
+}
+
+/// `ldr rt, [rn], #off`
+pub(crate) const fn ldr_post(rt: Gpr, rn: Gpr, off: i64) -> u32 {
+    0xf840_0400 | field(off, 9) << 12 | r(5, rn) | r(0, rt)
+}
+
 /// `ld<op>[al] rs, rt, [rn]`; `st<op>` is the relaxed form with `rt` = `xzr`
 pub(crate) const fn lse(op: Lse, s: Size, acq_rel: bool, rs: Gpr, rt: Gpr, rn: Gpr) -> u32 {
     let order = if acq_rel { 3 << 22 } else { 0 };
@@ -429,11 +437,6 @@ pub(crate) const fn br(rn: Gpr) -> u32 {
     0xd61f_0000 | r(5, rn)
 }
 
-/// `blr rn`
-pub(crate) const fn blr(rn: Gpr) -> u32 {
-    0xd63f_0000 | r(5, rn)
-}
-
 /// `ret`
 pub(crate) const fn ret() -> u32 {
     0xd65f_03c0
@@ -496,6 +499,56 @@ pub(crate) const fn bitmask(w: Width, value: u64) -> Option<Bitmask> {
         rotation += 1;
     }
     None
+}
+
+/// Replaces the field `mask` of the word at the start of `code`.
+fn patch(code: &mut [u8], mask: u32, field: u32) {
+    let word = u32::from_le_bytes([code[0], code[1], code[2], code[3]]);
+    code[..4].copy_from_slice(&(word & !mask | field).to_le_bytes());
+}
+
+fn patch_branch(code: &mut [u8], disp: i64, bits: u32, at: u32) -> bool {
+    if !fits(disp, bits + 2) {
+        return false;
+    }
+    let field = words(disp, bits) << at;
+    patch(code, (u32::MAX >> (32 - bits)) << at, field);
+    true
+}
+
+/// `b`, `bl`: +-128 MiB.
+pub(crate) fn patch_branch26(code: &mut [u8], disp: i64) -> bool {
+    patch_branch(code, disp, 26, 0)
+}
+
+/// `b.cond`, `cbz`, `cbnz`: +-1 MiB.
+pub(crate) fn patch_branch19(code: &mut [u8], disp: i64) -> bool {
+    patch_branch(code, disp, 19, 5)
+}
+
+/// `tbz`, `tbnz`: +-32 KiB.
+pub(crate) fn patch_branch14(code: &mut [u8], disp: i64) -> bool {
+    patch_branch(code, disp, 14, 5)
+}
+
+/// `adr`: +-1 MiB.
+pub(crate) fn patch_adr(code: &mut [u8], disp: i64) -> bool {
+    if !fits(disp, 21) {
+        return false;
+    }
+    patch(code, 0x60ff_ffe0, adr(Gpr(0), disp) & 0x60ff_ffe0);
+    true
+}
+
+/// `movz`, `movk lsl #16` that start `SKIP` bytes on: a signed 32-bit distance.
+pub(crate) fn patch_wide32<const SKIP: usize>(code: &mut [u8], disp: i64) -> bool {
+    if !fits(disp, 32) {
+        return false;
+    }
+    let value = disp as u32;
+    patch(&mut code[SKIP..], 0xffff << 5, (value & 0xffff) << 5);
+    patch(&mut code[SKIP + 4..], 0xffff << 5, (value >> 16) << 5);
+    true
 }
 
 #[cfg(test)]
