@@ -31,8 +31,18 @@ pub struct NoNames;
 impl Names for NoNames {}
 
 /// Text of `insn` without its opcode, e.g. `r1 = 5`. Empty for the second half of a load.
+///
+/// A 16-byte load of a constant gets an `ll`, without which nothing would tell it from a move.
 #[must_use]
 pub fn disasm(insn: &Insn, names: &dyn Names) -> String {
+    let mut out = kernel_text(insn, names);
+    if matches!(insn, Insn::LdImm64 { imm: Imm64::Const(_), .. }) {
+        out.push_str(" ll");
+    }
+    out
+}
+
+fn kernel_text(insn: &Insn, names: &dyn Names) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write_insn(&mut out, insn, names);
@@ -42,7 +52,7 @@ pub fn disasm(insn: &Insn, names: &dyn Names) -> String {
 /// Text of `insn` as a log line has it, e.g. `(b7) r1 = 5`.
 #[must_use]
 pub fn disasm_op(insn: &Insn, names: &dyn Names) -> String {
-    format!("({:02x}) {}", encode(insn).code, disasm(insn, names))
+    format!("({:02x}) {}", encode(insn).code, kernel_text(insn, names))
 }
 
 /// A program, one `INDEX: (op) text` line per instruction; halves of loads have no line.

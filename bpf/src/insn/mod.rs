@@ -7,9 +7,11 @@
 //! Decoding keeps only legal instructions; what the kernel would refuse is a [`DecodeError`]
 //! that carries the kernel's words. Sources: RFC 9669; `bpf-facts.md` section 1.
 
+pub mod asm;
 mod decode;
 pub mod disasm;
 mod encode;
+pub mod generate;
 mod helper_names;
 
 pub use decode::{DecodeError, decode, decode_all, operand_error};
