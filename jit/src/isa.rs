@@ -18,6 +18,7 @@
 pub(crate) mod aarch64;
 #[cfg(test)]
 pub(crate) mod mc;
+pub(crate) mod riscv64;
 pub(crate) mod x86_64;
 
 use crate::buffer::{Buffer, Label};

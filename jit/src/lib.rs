@@ -26,7 +26,7 @@ pub fn compile(v: &Verified, arch: Arch) -> Compiled {
     match arch {
         Arch::X86_64 => compile::run::<isa::x86_64::X86_64>(v),
         Arch::Arm64 => compile::run::<isa::aarch64::Aarch64>(v),
-        Arch::Riscv64 => unimplemented!("riscv64 back end"),
+        Arch::Riscv64 => compile::run::<isa::riscv64::Riscv64>(v),
         Arch::S390x => unimplemented!("s390x back end"),
     }
 }
@@ -37,7 +37,7 @@ pub const fn facts(arch: Arch) -> &'static Facts {
     match arch {
         Arch::X86_64 => &isa::x86_64::X86_64::FACTS,
         Arch::Arm64 => &isa::aarch64::Aarch64::FACTS,
-        Arch::Riscv64 => unimplemented!(),
+        Arch::Riscv64 => &isa::riscv64::Riscv64::FACTS,
         Arch::S390x => unimplemented!(),
     }
 }
@@ -57,7 +57,7 @@ pub fn link(c: &Compiled, base: u64, target: impl Fn(RelocKind) -> u64) -> Vec<u
     let patch = match c.arch {
         Arch::X86_64 => isa::x86_64::X86_64::patch_call,
         Arch::Arm64 => isa::aarch64::Aarch64::patch_call,
-        Arch::Riscv64 => unimplemented!(),
+        Arch::Riscv64 => isa::riscv64::Riscv64::patch_call,
         Arch::S390x => unimplemented!(),
     };
     let mut code = c.code.clone();

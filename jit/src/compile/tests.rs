@@ -12,7 +12,7 @@ use verifier::testing::{Assume, bare_program};
 use verifier::verified::{MemClass, Verified};
 
 /// Back ends that exist.
-const ARCHES: [Arch; 2] = [Arch::X86_64, Arch::Arm64];
+const ARCHES: [Arch; 3] = [Arch::X86_64, Arch::Arm64, Arch::Riscv64];
 
 fn verified(insns: Vec<Insn>) -> Verified {
     Assume::new(bare_program("t", ProgType::Xdp, insns.clone()), insns).build()

@@ -7,6 +7,8 @@
 //! Fields of full-size forms are asserted, not masked: a displacement that does not fit is a
 //! fault of the caller, who chooses the form with [`fits`].
 
+pub(crate) mod short;
+
 use bpf::insn::{Size, Width};
 
 /// A general register, `x0`..`x31`.
@@ -21,40 +23,20 @@ pub(crate) const RA: Gpr = Gpr(1);
 pub(crate) const SP: Gpr = Gpr(2);
 /// Thread pointer: the per-CPU base here.
 pub(crate) const TP: Gpr = Gpr(4);
-/// `t0`
-pub(crate) const T0: Gpr = Gpr(5);
 /// `t1`
 pub(crate) const T1: Gpr = Gpr(6);
 /// `t2`
 pub(crate) const T2: Gpr = Gpr(7);
 /// `s0`, the frame pointer of the C ABI.
 pub(crate) const S0: Gpr = Gpr(8);
-/// `s1`
-pub(crate) const S1: Gpr = Gpr(9);
 /// `a0`
 pub(crate) const A0: Gpr = Gpr(10);
-/// `a1`
-pub(crate) const A1: Gpr = Gpr(11);
-/// `a2`
-pub(crate) const A2: Gpr = Gpr(12);
-/// `a3`
-pub(crate) const A3: Gpr = Gpr(13);
-/// `a4`
-pub(crate) const A4: Gpr = Gpr(14);
 /// `a5`
 pub(crate) const A5: Gpr = Gpr(15);
 /// `a6`
 pub(crate) const A6: Gpr = Gpr(16);
-/// `s2`
-pub(crate) const S2: Gpr = Gpr(18);
-/// `s3`
-pub(crate) const S3: Gpr = Gpr(19);
-/// `s4`
-pub(crate) const S4: Gpr = Gpr(20);
 /// `s5`
 pub(crate) const S5: Gpr = Gpr(21);
-/// `s6`
-pub(crate) const S6: Gpr = Gpr(22);
 /// `t3`
 pub(crate) const T3: Gpr = Gpr(28);
 
@@ -68,8 +50,6 @@ pub(crate) enum Op {
     Sub = 0x4000_0033,
     /// `sll`
     Sll = 0x0000_1033,
-    /// `sltu`
-    Sltu = 0x0000_3033,
     /// `xor`
     Xor = 0x0000_4033,
     /// `srl`
@@ -550,12 +530,64 @@ pub(crate) const fn c_jalr(rs1: Gpr) -> Option<u16> {
     if rs1.0 == 0 { None } else { Some((0x9002 | r(7, rs1)) as u16) }
 }
 
-/// Suffix-independent width choice: the `w` form for 32 bits.
+/// One of two forms by width.
 pub(crate) const fn by_width<T: Copy>(w: Width, w32: T, w64: T) -> T {
     match w {
         Width::W32 => w32,
         Width::W64 => w64,
     }
+}
+
+/// `c.nop`
+pub(crate) const C_NOP: u16 = 0x0001;
+
+/// Replaces the bits of the word at the start of `code` that are not in `keep` by those of `new`.
+fn patch(code: &mut [u8], keep: u32, new: u32) {
+    let word = u32::from_le_bytes([code[0], code[1], code[2], code[3]]);
+    code[..4].copy_from_slice(&(word & keep | new & !keep).to_le_bytes());
+}
+
+/// Branches: +-4 KiB.
+pub(crate) fn patch_branch(code: &mut [u8], disp: i64) -> bool {
+    if !fits(disp, 13) {
+        return false;
+    }
+    patch(code, 0x01ff_f07f, branch(Cond::Eq, ZERO, ZERO, disp));
+    true
+}
+
+/// `jal`: +-1 MiB.
+pub(crate) fn patch_jal(code: &mut [u8], disp: i64) -> bool {
+    if !fits(disp, 21) {
+        return false;
+    }
+    patch(code, 0xfff, jal(ZERO, disp));
+    true
+}
+
+/// `auipc` and the I-type instruction after it: +-2 GiB.
+pub(crate) fn patch_pair(code: &mut [u8], disp: i64) -> bool {
+    let Some((hi, lo)) = hi_lo(disp) else { return false };
+    patch(code, 0xfff, auipc(ZERO, hi));
+    patch(&mut code[4..], 0xf_ffff, op_i(OpI::Addi, ZERO, ZERO, lo));
+    true
+}
+
+fn patch_half(code: &mut [u8], keep: u16, new: Option<u16>) -> bool {
+    let Some(new) = new else { return false };
+    let half = u16::from_le_bytes([code[0], code[1]]);
+    code[..2].copy_from_slice(&(half & keep | new & !keep).to_le_bytes());
+    true
+}
+
+/// `c.j`: +-2 KiB.
+pub(crate) fn patch_c_j(code: &mut [u8], disp: i64) -> bool {
+    patch_half(code, 0xe003, c_j(disp))
+}
+
+/// `c.beqz`, `c.bnez`: +-256 bytes.
+pub(crate) fn patch_c_branch(code: &mut [u8], disp: i64) -> bool {
+    patch_half(code, 0xe383, c_branch(Cond::Eq, S0, disp))
 }
 
 #[cfg(test)]
