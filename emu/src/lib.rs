@@ -1,10 +1,14 @@
 //! Unicorn vCPUs and the modelled kernel, put together as a machine.
 //!
 //! ```text
-//!  unicorn ─► engine (text, stubs, accounting, exits) ─► machine (vCPUs + Kernel) ◄─ loader
+//!  unicorn ─► engine (text, stubs, exits) ─► machine (vCPUs + Kernel) ◄─ loader (objects)
 //! ```
 //!
-//! **Invariants.** `unsafe` lives in [`unicorn`] alone. The machine is a value: at every safepoint
+//! **Invariants.** `unsafe` lives in [`unicorn`] alone. The machine is a value: between two steps
 //! it can be snapshot and restored.
 
+pub mod engine;
+pub mod machine;
 pub mod unicorn;
+
+pub use machine::{Config, Machine, MachineError, Snapshot};

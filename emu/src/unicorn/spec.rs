@@ -42,6 +42,8 @@ pub struct Spec {
     pub args: [NativeReg; 5],
     /// Native return value of a helper and of a program.
     pub ret: NativeReg,
+    /// All 64 bits of R0 after a callback's `exit` (riscv64 sign-extends the low half into a0).
+    pub ret64: NativeReg,
     /// BPF R0..R10 and AX inside a program.
     pub bpf: [NativeReg; 12],
     /// `trap; ret`.
@@ -92,6 +94,7 @@ static X86_64: Spec = Spec {
     link: None,
     args: [n(7), n(6), n(2), n(1), n(8)],
     ret: n(0),
+    ret64: n(0),
     bpf: [n(0), n(7), n(6), n(2), n(1), n(8), n(3), n(13), n(14), n(15), n(5), n(10)],
     stub: &[0xcc, 0xc3], // int3; ret
     trap_pc: 1,
@@ -119,6 +122,7 @@ static ARM64: Spec = Spec {
     link: Some(n(30)),
     args: [n(0), n(1), n(2), n(3), n(4)],
     ret: n(0),
+    ret64: n(0),
     bpf: [n(8), n(0), n(1), n(2), n(3), n(4), n(19), n(20), n(21), n(22), n(25), n(9)],
     stub: &[0x01, 0x00, 0x00, 0xd4, 0xc0, 0x03, 0x5f, 0xd6], // svc #0; ret
     trap_pc: 4,
@@ -146,6 +150,7 @@ static RISCV64: Spec = Spec {
     link: Some(n(1)),
     args: [n(10), n(11), n(12), n(13), n(14)],
     ret: n(10),
+    ret64: n(15),
     bpf: [n(15), n(10), n(11), n(12), n(13), n(14), n(9), n(18), n(19), n(20), n(21), n(5)],
     stub: &[0x73, 0x00, 0x00, 0x00, 0x67, 0x80, 0x00, 0x00], // ecall; ret
     trap_pc: 4,
@@ -171,6 +176,7 @@ static S390X: Spec = Spec {
     link: Some(n(14)),
     args: [n(2), n(3), n(4), n(5), n(6)],
     ret: n(2),
+    ret64: n(2),
     bpf: [n(14), n(2), n(3), n(4), n(5), n(6), n(7), n(8), n(9), n(10), n(13), n(12)],
     stub: &[0x0a, 0x00, 0x07, 0xfe], // svc 0; br %r14
     trap_pc: 0,                      // an svc does not advance the PC in Unicorn

@@ -1,0 +1,322 @@
+//! Native code in guest memory, and running it until it needs the kernel.
+//!
+//! ```text
+//!  Compiled ─► Text::place (patch calls, map RX, account) ─► entry address
+//!  exec(vcpu, memory, text) ─► Exit { Helper, Kfunc, Return, Fault, Fuel }
+//! ```
+//!
+//! **Invariants.** A program's addresses depend on its BPF instructions alone, not on how long
+//! its native code is, so they are equal on all architectures (design invariant 6). Between two
+//! programs lies an unmapped page.
+
+use std::sync::Arc;
+
+use bpf::Arch;
+use bpf::insn::InsnIdx;
+use jit::{Compiled, DebugMap, ExEntry, InsnRange, NativeOff, RelocKind};
+use kernel_model::cpu::FaultKind;
+use kernel_model::layout::{
+    HELPER_STUBS, KFUNC_STUBS, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END, RETURN_TRAP, STUB_STRIDE,
+    VMALLOC, VMALLOC_OBJECTS, helper_stub, kfunc_stub,
+};
+use kernel_model::mem::{self, GuestMemory, Perms, Walker};
+use kernel_model::{Fault, Kernel, ProgId};
+
+use crate::unicorn::{
+    Access, Accounting, CpuError, Fuel, PageTable, Rights, Stop, TAIL_ENTRY, Vcpu, spec,
+};
+
+/// Address space set aside per BPF instruction. No back end needs more on average; code that
+/// does gets what it needs, at the price of other addresses for what is loaded afterwards.
+const TEXT_BYTES_PER_INSN: u64 = 64;
+
+/// A program could not be placed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// No RAM left for text.
+    #[error("no memory left for {0} pages of program text")]
+    Memory(u64),
+    /// The text area is full.
+    #[error("the program text area is full")]
+    Area,
+}
+
+/// A placed program.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its id.
+    pub prog: ProgId,
+    /// Address of its first byte.
+    pub base: u64,
+    /// Code and maps as compiled, before calls were patched.
+    pub compiled: Compiled,
+}
+
+impl Loaded {
+    /// The range of native code that contains an address.
+    #[must_use]
+    pub fn range_at(&self, pc: u64) -> Option<&InsnRange> {
+        let off = u32::try_from(pc.checked_sub(self.base)?).ok()?;
+        let insns = &self.compiled.debug.insns;
+        let n = insns.partition_point(|r| r.start.0 <= off);
+        insns[..n].iter().rev().take_while(|r| r.end.0 >= off).find(|r| off < r.end.0)
+    }
+
+    /// The original instruction that contains an address.
+    #[must_use]
+    pub fn insn_at(&self, pc: u64) -> Option<InsnIdx> {
+        self.range_at(pc).map(|r| r.orig)
+    }
+
+    fn ex_entry(&self, pc: u64) -> Option<&ExEntry> {
+        let off = NativeOff(u32::try_from(pc.checked_sub(self.base)?).ok()?);
+        let table = &self.compiled.extable;
+        table.binary_search_by_key(&off, |e| e.fault).ok().map(|i| &table[i])
+    }
+}
+
+/// All kernel text of one machine: stubs and programs.
+#[derive(Clone, Debug)]
+pub struct Text {
+    arch: Arch,
+    next: u64,
+    cum: Vec<u32>,
+    progs: Vec<Arc<Loaded>>,
+    kfuncs: Vec<i32>,
+}
+
+impl Text {
+    /// Maps the stubs.
+    pub fn new(k: &mut Kernel) -> Result<Text, PlaceError> {
+        let arch = k.config.arch;
+        for page in [HELPER_STUBS, KFUNC_STUBS, RETURN_TRAP] {
+            map_text(k, page, 1)?;
+            let stub = spec(arch).stub;
+            for at in (page..page + PAGE_SIZE).step_by(STUB_STRIDE as usize) {
+                k.mem.poke(at, stub).expect("just mapped");
+            }
+        }
+        let (progs, kfuncs) = (Vec::new(), Vec::new());
+        Ok(Text { arch, next: PROG_TEXT, cum: vec![0], progs, kfuncs })
+    }
+
+    /// Puts a program into guest memory; returns its entry point.
+    pub fn place(
+        &mut self,
+        k: &mut Kernel,
+        prog: ProgId,
+        bpf_insns: usize,
+        compiled: Compiled,
+    ) -> Result<u64, PlaceError> {
+        let budget = bpf_insns as u64 * TEXT_BYTES_PER_INSN;
+        let pages = budget.max(compiled.code.len() as u64 + 1).div_ceil(PAGE_SIZE);
+        let base = self.next;
+        if base + (pages + 1) * PAGE_SIZE > PROG_TEXT_END {
+            return Err(PlaceError::Area);
+        }
+        for r in &compiled.relocs {
+            if let RelocKind::Kfunc(id) = r.kind
+                && !self.kfuncs.contains(&id)
+            {
+                self.kfuncs.push(id);
+            }
+        }
+        let mut code = jit::link(&compiled, base, |kind| match kind {
+            RelocKind::Helper(id) => helper_stub(id.unsigned_abs()),
+            RelocKind::Kfunc(id) => kfunc_stub(self.kfunc_slot(id)),
+        });
+        map_text(k, base, pages)?;
+        // int3 between programs, as the kernel fills them; zeroes are no instruction elsewhere.
+        let filler = if self.arch == Arch::X86_64 { 0xcc } else { 0 };
+        code.resize(usize::try_from(pages * PAGE_SIZE).expect("text is small"), filler);
+        k.mem.poke(base, &code).expect("just mapped");
+        self.next = base + (pages + 1) * PAGE_SIZE;
+        self.account(base, compiled.code.len(), &compiled.debug);
+        let entry = base + u64::from(compiled.debug.funcs.first().map_or(0, |f| f.start.0));
+        self.progs.push(Arc::new(Loaded { prog, base, compiled }));
+        Ok(entry)
+    }
+
+    fn kfunc_slot(&self, btf_id: i32) -> u32 {
+        let at = self.kfuncs.iter().position(|k| *k == btf_id).expect("given a slot by place");
+        u32::try_from(at).expect("few kfuncs")
+    }
+
+    fn account(&mut self, base: u64, len: usize, debug: &DebugMap) {
+        let from = usize::try_from(base - PROG_TEXT).expect("text is small");
+        let mut total = self.cum.last().copied().unwrap_or(0) & !TAIL_ENTRY;
+        self.cum.resize(from + 1, total);
+        let mut starts = vec![0u32; len];
+        for r in debug.insns.iter().filter(|r| r.first) {
+            if let Some(n) = starts.get_mut(r.start.0 as usize) {
+                *n += 1;
+            }
+        }
+        self.cum.extend(starts.into_iter().map(|n| {
+            total += n;
+            total
+        }));
+        if let Some(f) = debug.funcs.first()
+            && f.tail_call_entry > f.start
+            && let Some(c) = self.cum.get_mut(from + f.tail_call_entry.0 as usize)
+        {
+            *c |= TAIL_ENTRY;
+        }
+    }
+
+    /// The placed program that an address belongs to.
+    #[must_use]
+    pub fn prog_at(&self, pc: u64) -> Option<&Arc<Loaded>> {
+        let n = self.progs.partition_point(|p| p.base <= pc);
+        let p = &self.progs[n.checked_sub(1)?];
+        (pc - p.base <= p.compiled.code.len() as u64).then_some(p)
+    }
+
+    /// Placed programs in order of address.
+    #[must_use]
+    pub fn progs(&self) -> &[Arc<Loaded>] {
+        &self.progs
+    }
+
+    /// One past the last address used.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.next
+    }
+
+    fn accounting(&self) -> Accounting<'_> {
+        Accounting { text: PROG_TEXT, cum: &self.cum }
+    }
+
+    /// Program and instruction of an address.
+    #[must_use]
+    pub fn place_of(&self, pc: u64) -> Option<(ProgId, InsnIdx)> {
+        let p = self.prog_at(pc)?;
+        Some((p.prog, p.insn_at(pc)?))
+    }
+}
+
+fn map_text(k: &mut Kernel, va: u64, pages: u64) -> Result<(), PlaceError> {
+    let phys = k.alloc.pages(&mut k.mem, pages).ok_or(PlaceError::Memory(pages))?;
+    for i in 0..pages {
+        k.mem.map(va + i * PAGE_SIZE, phys + i * PAGE_SIZE, Perms::RX);
+    }
+    Ok(())
+}
+
+/// What native code wants from the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// A helper; continue at the stub's `ret`.
+    Helper {
+        /// Id.
+        id: i32,
+        /// R1 to R5.
+        args: [u64; 5],
+    },
+    /// A kfunc; continue likewise.
+    Kfunc {
+        /// BTF id.
+        btf_id: i32,
+        /// R1 to R5.
+        args: [u64; 5],
+    },
+    /// The outermost `exit` of this entry.
+    Return,
+    /// It cannot go on.
+    Fault(Fault),
+    /// The fuel is used up.
+    Fuel,
+}
+
+struct Mmu<'a>(Walker<'a>);
+
+impl PageTable for Mmu<'_> {
+    fn lookup(&mut self, page: u64, access: Access) -> Option<(u64, Rights)> {
+        let pte = self.0.walk(page, model_access(access))?;
+        let rights = match pte.perms {
+            Perms { x: true, .. } => Rights::ReadExec,
+            Perms { w: true, .. } => Rights::ReadWrite,
+            Perms { r: true, .. } => Rights::Read,
+            Perms { .. } => return None,
+        };
+        Some((pte.phys, rights))
+    }
+}
+
+const fn model_access(a: Access) -> mem::Access {
+    match a {
+        Access::Read => mem::Access::Read,
+        Access::Write => mem::Access::Write,
+        Access::Fetch => mem::Access::Fetch,
+    }
+}
+
+/// Runs from `pc` to the next exit. Faults that an exception table covers are fixed up here:
+/// clear the destination, go on after the access.
+pub fn exec(
+    cpu: &mut Vcpu,
+    memory: &mut GuestMemory,
+    text: &Text,
+    fuel: Fuel,
+    mut pc: u64,
+) -> Result<Exit, CpuError> {
+    let insns_end = cpu.retired().saturating_add(fuel.insns);
+    let blocks_end = cpu.blocks().saturating_add(fuel.blocks);
+    loop {
+        let (ram, walker) = memory.lend();
+        let left = Fuel {
+            insns: insns_end.saturating_sub(cpu.retired()),
+            blocks: blocks_end.saturating_sub(cpu.blocks()),
+        };
+        let stop = cpu.run(ram, &mut Mmu(walker), text.accounting(), left, pc)?;
+        match stop {
+            Stop::Fuel => return Ok(Exit::Fuel),
+            Stop::Trap { pc } => return Ok(trap(cpu, text, pc)),
+            Stop::Invalid { pc } => {
+                return Ok(fault(text, pc, FaultKind::Illegal { pc }));
+            }
+            Stop::Denied { pc: at, access, addr } => {
+                let entry = text.prog_at(at).and_then(|p| Some((p.base, *p.ex_entry(at)?)));
+                let Some((base, e)) = entry.filter(|_| access != Access::Fetch) else {
+                    return Ok(fault(text, at, denied(access, addr)));
+                };
+                if let Some(r) = e.clear {
+                    let native = cpu.spec().bpf[r.idx()];
+                    cpu.set_reg(native, 0);
+                }
+                pc = base + u64::from(e.resume.0);
+            }
+        }
+    }
+}
+
+fn trap(cpu: &Vcpu, text: &Text, pc: u64) -> Exit {
+    let args = || cpu.spec().args.map(|r| cpu.reg(r));
+    let slot = |from: u64| (pc - from) / STUB_STRIDE;
+    let on_stub = pc.is_multiple_of(STUB_STRIDE);
+    match pc {
+        RETURN_TRAP => Exit::Return,
+        HELPER_STUBS..KFUNC_STUBS if on_stub => {
+            let id = i32::try_from(slot(HELPER_STUBS)).expect("stubs are few");
+            Exit::Helper { id, args: args() }
+        }
+        KFUNC_STUBS..RETURN_TRAP if on_stub => match text.kfuncs.get(slot(KFUNC_STUBS) as usize) {
+            Some(btf_id) => Exit::Kfunc { btf_id: *btf_id, args: args() },
+            None => fault(text, pc, FaultKind::Illegal { pc }),
+        },
+        _ => fault(text, pc, FaultKind::Illegal { pc }),
+    }
+}
+
+fn denied(access: Access, addr: u64) -> FaultKind {
+    match addr {
+        VMALLOC..VMALLOC_OBJECTS if access != Access::Fetch => FaultKind::Stack { va: addr },
+        _ => FaultKind::Memory { va: addr, access: model_access(access) },
+    }
+}
+
+fn fault(text: &Text, pc: u64, kind: FaultKind) -> Exit {
+    Exit::Fault(Fault { kind, at: text.place_of(pc) })
+}

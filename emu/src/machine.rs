@@ -1,0 +1,399 @@
+//! The machine: the modelled kernel, its native text and one vCPU per CPU, driven in steps.
+//!
+//! ```text
+//!  Kernel::next ─► Step::Enter ─► exec ─► Exit::Helper ─► Kernel::helper_call ─► Step ─► ...
+//! ```
+//!
+//! A step that is known but not done is data ([`Lane`]), and so is every register context: nothing
+//! is kept on the host's stack between two steps. That is what makes [`Machine::snapshot`] a
+//! copy. CPUs are switched at exits only (helper calls, returns), which have the same ordinal on
+//! every architecture, so an interleaving is the same on all four.
+
+use bpf::Arch;
+use kernel_model::cpu::FaultKind;
+use kernel_model::layout::{RETURN_TRAP, helper_stub, stack_top};
+use kernel_model::mem::{GuestMemory, MemSnapshot};
+use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
+
+use crate::engine::{Exit, PlaceError, Text, exec};
+use crate::unicorn::{CpuError, Fuel, RegFile, Vcpu};
+
+/// What a machine is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The kernel's part. `arch` in it is replaced by the machine's.
+    pub kernel: kernel_model::Config,
+    /// Instructions one program run may retire before it ends as a watchdog fault.
+    pub run_insns_max: u64,
+    /// How far, in virtual nanoseconds, one CPU may get ahead of another that has work.
+    pub quantum_ns: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        let kernel = kernel_model::Config::default();
+        Config { kernel, run_insns_max: 1 << 32, quantum_ns: 1000 }
+    }
+}
+
+/// The machine could not do what was asked. Faults of programs are not errors but events.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MachineError {
+    /// The CPU layer.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// Program text.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// No such program.
+    #[error("no program with id {0}")]
+    NoProgram(u32),
+}
+
+/// The register context of one entry that has not returned.
+#[derive(Clone, Debug)]
+struct Context {
+    /// A callback gets all of R0 back.
+    callback: bool,
+    /// Where it goes on after the exit it is in.
+    resume: u64,
+    /// Its registers while another context runs above it.
+    regs: RegFile,
+}
+
+/// One CPU as a value.
+#[derive(Clone, Debug, Default)]
+struct Lane {
+    /// Entries that have not returned, innermost last.
+    contexts: Vec<Context>,
+    /// The next step, when the kernel has said it already.
+    next: Option<Step>,
+    /// The vCPU's registers are not those of the innermost context.
+    switched: bool,
+    /// Instructions retired by the vCPU that the kernel has been told of.
+    charged: u64,
+    /// Value of `charged` when the outermost run began.
+    run_start: u64,
+}
+
+/// A vCPU and the epoch of the page table its TLB was filled from.
+#[derive(Debug)]
+struct Slot {
+    vcpu: Vcpu,
+    epoch: u64,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// The kernel. Between two runs it may be changed freely, its memory included.
+    pub kernel: Kernel,
+    config: Config,
+    text: Text,
+    lanes: Vec<Lane>,
+    /// Made when a CPU first runs a program.
+    slots: Vec<Option<Slot>>,
+}
+
+/// A machine at one instant. Memory pages are shared with other snapshots.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    kernel: Kernel,
+    memory: MemSnapshot,
+    text: Text,
+    lanes: Vec<Lane>,
+    regs: Vec<Option<RegFile>>,
+}
+
+impl Machine {
+    /// Boots a kernel on an architecture.
+    pub fn new(arch: Arch, mut config: Config) -> Result<Machine, MachineError> {
+        config.kernel.arch = arch;
+        let mut kernel = Kernel::new(config.kernel.clone());
+        let text = Text::new(&mut kernel)?;
+        let cpus = config.kernel.cpus as usize;
+        let slots = (0..cpus).map(|_| None).collect();
+        Ok(Machine { kernel, config, text, lanes: vec![Lane::default(); cpus], slots })
+    }
+
+    /// The architecture.
+    #[must_use]
+    pub fn arch(&self) -> Arch {
+        self.config.kernel.arch
+    }
+
+    /// As configured.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Kernel text: programs by address, debug maps.
+    #[must_use]
+    pub fn text(&self) -> &Text {
+        &self.text
+    }
+
+    /// The trace so far.
+    #[must_use]
+    pub fn events(&self) -> &[Event] {
+        &self.kernel.events
+    }
+
+    /// Native instructions are not counted one by one; this is the number of blocks entered.
+    #[must_use]
+    pub fn native_blocks(&self) -> u64 {
+        self.slots.iter().flatten().map(|s| s.vcpu.blocks()).sum()
+    }
+
+    /// Compiles a loaded program and gives the kernel its entry point.
+    pub fn compile(&mut self, prog: ProgId) -> Result<u64, MachineError> {
+        let p = self.kernel.prog(prog).ok_or(MachineError::NoProgram(prog.0))?;
+        let compiled = jit::compile(&p.verified, self.arch());
+        let insns = p.verified.program().insns.len();
+        let from = self.text.end();
+        let entry = self.text.place(&mut self.kernel, prog, insns, compiled)?;
+        for slot in self.slots.iter_mut().flatten() {
+            slot.vcpu.code_changed(from, self.text.end());
+        }
+        self.kernel.set_prog_code(prog, entry);
+        Ok(entry)
+    }
+
+    /// Runs until no CPU has work.
+    pub fn run_until_idle(&mut self) -> Result<(), MachineError> {
+        self.run_until(u64::MAX)
+    }
+
+    /// Runs until every CPU that has work has reached a virtual time, or none has work.
+    pub fn run_until(&mut self, clock_ns: u64) -> Result<(), MachineError> {
+        while let Some((cpu, others)) = self.pick(clock_ns) {
+            let limit = others.saturating_add(self.config.quantum_ns).min(clock_ns);
+            while self.has_work(cpu) && self.kernel.now(cpu) < limit {
+                self.step(cpu)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_work(&self, cpu: CpuId) -> bool {
+        let lane = &self.lanes[cpu.idx()];
+        lane.next.is_some() || !lane.contexts.is_empty() || !self.kernel.is_idle(cpu)
+    }
+
+    /// The CPU that is furthest behind, and the time of the next one.
+    fn pick(&self, before: u64) -> Option<(CpuId, u64)> {
+        let mut busy: Vec<(u64, CpuId)> = (0..self.config.kernel.cpus)
+            .map(CpuId)
+            .filter(|c| self.has_work(*c))
+            .map(|c| (self.kernel.now(c), c))
+            .filter(|(t, _)| *t < before)
+            .collect();
+        busy.sort_unstable();
+        let (_, first) = *busy.first()?;
+        Some((first, busy.get(1).map_or(u64::MAX, |b| b.0)))
+    }
+
+    /// One step of one CPU: up to the next helper call, return or fault. False when it is idle.
+    pub fn step(&mut self, cpu: CpuId) -> Result<bool, MachineError> {
+        let next = self.lanes[cpu.idx()].next.take();
+        let step = next.unwrap_or_else(|| self.kernel.next(cpu));
+        let pc = match step {
+            Step::Idle => return Ok(false),
+            Step::Abort { contexts, .. } => {
+                let lane = &mut self.lanes[cpu.idx()];
+                let keep = lane.contexts.len().saturating_sub(contexts as usize);
+                lane.contexts.truncate(keep);
+                lane.switched = true;
+                return Ok(true);
+            }
+            Step::Enter(entry) => self.enter(cpu, entry)?,
+            Step::Resume { r0 } => self.resume(cpu, r0)?,
+        };
+        let next = self.native(cpu, pc)?;
+        self.lanes[cpu.idx()].next = Some(next).filter(|s| *s != Step::Idle);
+        Ok(true)
+    }
+
+    fn vcpu(&mut self, cpu: CpuId) -> Result<&mut Vcpu, CpuError> {
+        let slot = &mut self.slots[cpu.idx()];
+        if slot.is_none() {
+            let (vcpu, epoch) = (Vcpu::new(self.config.kernel.arch)?, self.kernel.mem.epoch());
+            *slot = Some(Slot { vcpu, epoch });
+            self.lanes[cpu.idx()].charged = 0;
+        }
+        Ok(&mut slot.as_mut().expect("just made").vcpu)
+    }
+
+    /// Pushes a context and sets the registers of a native call.
+    fn enter(&mut self, cpu: CpuId, entry: Entry) -> Result<u64, MachineError> {
+        let regs = self.vcpu(cpu)?.regs();
+        let spec = self.vcpu(cpu)?.spec();
+        let lane = &mut self.lanes[cpu.idx()];
+        let top = match lane.contexts.last_mut() {
+            None => {
+                lane.run_start = lane.charged;
+                stack_top(cpu.0)
+            }
+            Some(below) => {
+                if !lane.switched {
+                    below.regs = regs;
+                }
+                below.regs.get(spec.sp)
+            }
+        };
+        let mut new = RegFile { flags: regs.flags, ..RegFile::default() };
+        for (r, v) in spec.args.into_iter().zip(entry.args) {
+            new.set(r, v);
+        }
+        let mut sp = (top & !15) - 16 - spec.frame_reserve;
+        match spec.link {
+            Some(link) => new.set(link, RETURN_TRAP),
+            None => {
+                sp -= 8;
+                // An overflowing stack is found by the program's own accesses.
+                let _ = self.kernel.mem.write_u64(sp, RETURN_TRAP);
+            }
+        }
+        new.set(spec.sp, sp);
+        new.pc = entry.func_addr;
+        lane.switched = false;
+        let (callback, resume) = (entry.callback, entry.func_addr);
+        lane.contexts.push(Context { callback, resume, regs: RegFile::default() });
+        self.vcpu(cpu)?.set_regs(&new);
+        Ok(entry.func_addr)
+    }
+
+    /// Gives a helper's result to the innermost context.
+    fn resume(&mut self, cpu: CpuId, r0: u64) -> Result<u64, MachineError> {
+        let lane = &mut self.lanes[cpu.idx()];
+        let switched = std::mem::take(&mut lane.switched);
+        let top = lane.contexts.last().expect("Resume is for a running program");
+        let (regs, pc) = (top.regs, top.resume);
+        let vcpu = self.vcpu(cpu)?;
+        if switched {
+            vcpu.set_regs(&regs);
+        }
+        let ret = vcpu.spec().ret;
+        vcpu.set_reg(ret, r0);
+        Ok(pc)
+    }
+
+    /// Runs native code to its next exit and tells the kernel.
+    fn native(&mut self, cpu: CpuId, pc: u64) -> Result<Step, MachineError> {
+        let epoch = self.kernel.mem.epoch();
+        let lane = &mut self.lanes[cpu.idx()];
+        let used = lane.charged - lane.run_start;
+        let insns = self.config.run_insns_max.saturating_sub(used);
+        // Blocks of native code that is no program's (a wild jump) retire nothing.
+        let fuel = Fuel { insns, blocks: insns.saturating_mul(4).saturating_add(1 << 20) };
+        let slot = self.slots[cpu.idx()].as_mut().expect("made by enter");
+        if slot.epoch != epoch {
+            slot.vcpu.pages_changed();
+            slot.epoch = epoch;
+        }
+        let exit = exec(&mut slot.vcpu, &mut self.kernel.mem, &self.text, fuel, pc)?;
+        self.charge(cpu);
+        let stub_ret = crate::unicorn::spec(self.arch()).stub_ret;
+        Ok(match exit {
+            Exit::Helper { id, args } => {
+                let at = helper_stub(id.unsigned_abs());
+                self.set_resume(cpu, at + stub_ret);
+                self.kernel.helper_call(cpu, id, args)
+            }
+            Exit::Kfunc { btf_id, .. } => {
+                let fault = Fault::unsupported(format!("kfunc with BTF id {btf_id}"));
+                self.kernel.prog_fault(cpu, fault)
+            }
+            Exit::Return => {
+                let r0 = self.returned(cpu);
+                self.kernel.prog_return(cpu, r0)
+            }
+            Exit::Fault(f) => self.kernel.prog_fault(cpu, f),
+            Exit::Fuel => {
+                let lane = &self.lanes[cpu.idx()];
+                let insns = lane.charged - lane.run_start;
+                let at =
+                    self.slots[cpu.idx()].as_ref().and_then(|s| self.text.place_of(s.vcpu.pc()));
+                self.kernel.prog_fault(cpu, Fault { kind: FaultKind::Watchdog { insns }, at })
+            }
+        })
+    }
+
+    fn set_resume(&mut self, cpu: CpuId, pc: u64) {
+        if let Some(top) = self.lanes[cpu.idx()].contexts.last_mut() {
+            top.resume = pc;
+        }
+    }
+
+    /// Pops the context that returned; its R0. `bpf_func` returns an unsigned int.
+    fn returned(&mut self, cpu: CpuId) -> u64 {
+        let vcpu = &self.slots[cpu.idx()].as_ref().expect("it ran").vcpu;
+        let lane = &mut self.lanes[cpu.idx()];
+        let top = lane.contexts.pop().expect("a context returned");
+        lane.switched = true;
+        let spec = vcpu.spec();
+        if top.callback { vcpu.reg(spec.ret64) } else { vcpu.reg(spec.ret) & 0xffff_ffff }
+    }
+
+    /// Tells the kernel what was retired, and of tail calls at their time.
+    fn charge(&mut self, cpu: CpuId) {
+        let slot = self.slots[cpu.idx()].as_mut().expect("it ran");
+        let lane = &mut self.lanes[cpu.idx()];
+        for (retired, entered) in slot.vcpu.take_tail_calls() {
+            let Some(to) = self.text.prog_at(entered).map(|p| p.prog) else { continue };
+            self.kernel.charge(cpu, retired - lane.charged);
+            lane.charged = retired;
+            self.kernel.tail_called(cpu, to);
+        }
+        let now = slot.vcpu.retired();
+        self.kernel.charge(cpu, now - lane.charged);
+        lane.charged = now;
+    }
+
+    /// Keeps the present state. Cheap: pages are copied only when written since the last one.
+    pub fn snapshot(&mut self) -> Snapshot {
+        let memory = self.kernel.mem.snapshot();
+        let kernel = self.without_memory(Kernel::clone);
+        let regs = self.slots.iter().map(|s| s.as_ref().map(|s| s.vcpu.regs())).collect();
+        Snapshot { kernel, memory, text: self.text.clone(), lanes: self.lanes.clone(), regs }
+    }
+
+    /// Goes back to a snapshot of this machine.
+    pub fn restore(&mut self, to: &Snapshot) {
+        let endian = self.kernel.mem.endian();
+        let mut memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::new(0, endian));
+        memory.restore(&to.memory);
+        self.kernel = to.kernel.clone();
+        self.kernel.mem = memory;
+        let text_differs = self.text.end() != to.text.end();
+        self.text = to.text.clone();
+        self.lanes.clone_from(&to.lanes);
+        for (i, slot) in self.slots.iter_mut().enumerate() {
+            let Some(slot) = slot else { continue };
+            slot.epoch = self.kernel.mem.epoch();
+            slot.vcpu.pages_changed();
+            if text_differs {
+                slot.vcpu.memory_replaced();
+            }
+            slot.vcpu.take_tail_calls();
+            slot.vcpu.set_retired(self.lanes[i].charged);
+            if let Some(regs) = &to.regs[i] {
+                slot.vcpu.set_regs(regs);
+            }
+        }
+    }
+
+    /// Lends the kernel with its memory taken out, so that a clone of it is small.
+    fn without_memory<T>(&mut self, f: impl FnOnce(&Kernel) -> T) -> T {
+        let endian = self.kernel.mem.endian();
+        let memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::new(0, endian));
+        let out = f(&self.kernel);
+        self.kernel.mem = memory;
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests;

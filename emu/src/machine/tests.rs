@@ -1,0 +1,289 @@
+//! The machine with programs that no verifier saw: what native code may do wrong is a fault.
+
+use super::*;
+use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
+use bpf::uapi::ProgType;
+use kernel_model::cpu::Frame;
+use kernel_model::{EventKind, Prog};
+use std::sync::Arc;
+use verifier::testing::{Assume, TEST_LAYOUT, bare_program};
+use verifier::verified::MemClass;
+
+const ARCHS: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Riscv64];
+/// `bpf_ktime_get_ns`.
+const KTIME: i32 = 5;
+
+fn alu(op: AluOp, dst: u8, src: Src) -> Insn {
+    Insn::Alu { width: Width::W64, op, dst: Reg(dst), src }
+}
+
+fn mov(dst: u8, imm: i32) -> Insn {
+    alu(AluOp::Mov, dst, Src::Imm(imm))
+}
+
+fn jmp(op: JmpOp, dst: u8, imm: i32, off: i16) -> Insn {
+    Insn::Jmp { width: Width::W64, op, dst: Reg(dst), src: Src::Imm(imm), off }
+}
+
+fn load(dst: u8, src: u8, off: i16) -> Insn {
+    Insn::Load { size: Size::DW, sext: false, dst: Reg(dst), src: Reg(src), off }
+}
+
+fn store(dst: u8, off: i16, src: u8) -> Insn {
+    Insn::Store { size: Size::DW, dst: Reg(dst), off, src: Src::Reg(Reg(src)) }
+}
+
+fn small(insns_max: u64) -> Config {
+    let kernel = kernel_model::Config { memory_bytes: 8 << 20, ..Default::default() };
+    Config { kernel, run_insns_max: insns_max, ..Config::default() }
+}
+
+fn machine(arch: Arch) -> Machine {
+    Machine::new(arch, small(1_000_000)).unwrap()
+}
+
+/// Loads a program that nothing proved; loads marked `probe` may fault.
+fn load_prog(m: &mut Machine, insns: Vec<Insn>, probe: &[u32]) -> ProgId {
+    let id = ProgId(m.kernel.progs.len() as u32 + 1);
+    let p = bare_program("t", ProgType::Xdp, insns.clone());
+    let mut a = Assume::new(p, insns).layout(TEST_LAYOUT);
+    for at in probe {
+        a = a.fact(bpf::insn::InsnIdx(*at), |f| f.mem = MemClass::Probe);
+    }
+    let addr = m.kernel.kzalloc(256, "bpf_prog").unwrap();
+    let prog = Prog {
+        id,
+        verified: Arc::new(a.build()),
+        addr,
+        entry: 0,
+        maps: Vec::new(),
+        refs: 1,
+        run_cnt: 0,
+        misses: 0,
+        load_time_ns: 0,
+        btf_id: 0,
+    };
+    m.kernel.progs.insert(id, prog);
+    m.compile(id).unwrap();
+    id
+}
+
+fn submit(m: &mut Machine, cpu: u32, prog: ProgId, ctx: u64) {
+    m.kernel.submit(CpuId(cpu), Frame::Hook { prog, ctx, cookie: 0, free: 0 });
+}
+
+/// Runs one program on CPU 0; its events.
+fn run(m: &mut Machine, prog: ProgId, ctx: u64) -> Vec<Event> {
+    let from = m.events().len();
+    submit(m, 0, prog, ctx);
+    m.run_until_idle().unwrap();
+    m.events()[from..].to_vec()
+}
+
+fn exit_value(events: &[Event]) -> Option<u64> {
+    events.iter().find_map(|e| match e.kind {
+        EventKind::Exit { ret, .. } => Some(ret),
+        _ => None,
+    })
+}
+
+fn fault_of(events: &[Event]) -> Option<&Fault> {
+    events.iter().find_map(|e| match &e.kind {
+        EventKind::Fault { fault, .. } => Some(fault),
+        _ => None,
+    })
+}
+
+/// Counts to `n` in r6 and calls a helper in every round.
+fn helper_loop(n: i32) -> Vec<Insn> {
+    vec![
+        mov(6, 0),
+        Insn::Call(Call::Helper(KTIME)),
+        alu(AluOp::Add, 6, Src::Imm(1)),
+        jmp(JmpOp::Ne, 6, n, -3),
+        alu(AluOp::Mov, 0, Src::Reg(Reg(6))),
+        Insn::Exit,
+    ]
+}
+
+#[test]
+fn helper_calls_return_and_clocks_agree_on_all_architectures() {
+    let mut traces = Vec::new();
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let p = load_prog(&mut m, helper_loop(50), &[]);
+        let events = run(&mut m, p, 0);
+        assert_eq!(exit_value(&events), Some(50), "{arch}");
+        assert_eq!(m.kernel.cpus[0].retired, 1 + 50 * 3 + 2, "{arch}");
+        traces.push(events);
+    }
+    assert!(traces.windows(2).all(|t| t[0] == t[1]));
+}
+
+#[test]
+fn memory_reaches_the_kernel_and_back() {
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let at = m.kernel.kzalloc(64, "test").unwrap();
+        m.kernel.mem.write_u64(at, 41).unwrap();
+        let insns = vec![
+            load(2, 1, 0),
+            alu(AluOp::Add, 2, Src::Imm(1)),
+            store(1, 8, 2),
+            mov(0, 0),
+            Insn::Exit,
+        ];
+        let p = load_prog(&mut m, insns, &[]);
+        run(&mut m, p, at);
+        assert_eq!(m.kernel.mem.read_u64(at + 8), Ok(42), "{arch}");
+    }
+}
+
+#[test]
+fn probed_loads_give_zero_and_others_are_faults() {
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let insns =
+            vec![mov(2, 7), load(2, 1, 16), alu(AluOp::Mov, 0, Src::Reg(Reg(2))), Insn::Exit];
+        let p = load_prog(&mut m, insns.clone(), &[1]);
+        for bad in [0, 0xffff_9000_0000_0000] {
+            assert_eq!(exit_value(&run(&mut m, p, bad)), Some(0), "{arch}");
+        }
+        let q = load_prog(&mut m, insns, &[]);
+        let events = run(&mut m, q, 0xffff_9000_0000_0000);
+        let va = 0xffff_9000_0000_0010;
+        let kind = FaultKind::Memory { va, access: kernel_model::mem::Access::Read };
+        let want = Fault { kind, at: Some((q, bpf::insn::InsnIdx(1))) };
+        assert_eq!(fault_of(&events), Some(&want), "{arch}");
+        assert_eq!(exit_value(&run(&mut m, p, 0)), Some(0), "{arch}: goes on after a fault");
+    }
+}
+
+#[test]
+fn endless_loops_stack_overflows_and_writes_to_text_are_faults() {
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let endless = load_prog(&mut m, vec![Insn::Ja { off: -1, long: false }, Insn::Exit], &[]);
+        let events = run(&mut m, endless, 0);
+        let kind = &fault_of(&events).unwrap().kind;
+        assert!(matches!(kind, FaultKind::Watchdog { insns } if *insns >= 1_000_000), "{kind}");
+
+        let deep = vec![store(10, -8, 1), Insn::Call(Call::Local(-2)), Insn::Exit];
+        let deep = load_prog(&mut m, deep, &[]);
+        let events = run(&mut m, deep, 0);
+        let kind = &fault_of(&events).unwrap().kind;
+        assert!(matches!(kind, FaultKind::Stack { .. }), "{arch}: {kind}");
+
+        let text = m.text().progs()[0].base;
+        let poke = load_prog(&mut m, vec![mov(2, 0), store(1, 0, 2), Insn::Exit], &[]);
+        let events = run(&mut m, poke, text);
+        let kind = FaultKind::Memory { va: text, access: kernel_model::mem::Access::Write };
+        assert_eq!(fault_of(&events).unwrap().kind, kind, "{arch}");
+    }
+}
+
+#[test]
+fn a_wild_tail_call_is_a_fault() {
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        // A prog array of one slot whose program claims an entry in data.
+        let array = m.kernel.kzalloc(512, "bpf_array").unwrap();
+        let prog = m.kernel.kzalloc(256, "bpf_prog").unwrap();
+        let at = |off: i16| u64::from(off.unsigned_abs());
+        m.kernel.mem.write_u32(array + at(TEST_LAYOUT.array_max_entries), 1).unwrap();
+        m.kernel.mem.write_u64(array + at(TEST_LAYOUT.array_value), prog).unwrap();
+        m.kernel.mem.write_u64(prog + at(TEST_LAYOUT.prog_bpf_func), array).unwrap();
+        let insns = vec![
+            Insn::LdImm64 { dst: Reg(2), imm: Imm64::Const(array) },
+            Insn::LdImm64Hi,
+            mov(3, 0),
+            Insn::Call(Call::Helper(12)),
+            mov(0, 0),
+            Insn::Exit,
+        ];
+        let p = load_prog(&mut m, insns.clone(), &[]);
+        let events = run(&mut m, p, 0);
+        let kind = &fault_of(&events).unwrap().kind;
+        let fetch = kernel_model::mem::Access::Fetch;
+        assert!(matches!(kind, FaultKind::Memory { access, .. } if *access == fetch), "{kind}");
+
+        // With a real entry it is a tail call, noticed and counted.
+        let q = load_prog(&mut m, vec![mov(0, 9), Insn::Exit], &[]);
+        let entry = m.kernel.entry_of(q);
+        m.kernel.mem.write_u64(prog + at(TEST_LAYOUT.prog_bpf_func), entry).unwrap();
+        let before = m.kernel.cpus[0].retired;
+        let events = run(&mut m, p, 0);
+        assert_eq!(exit_value(&events), Some(9), "{arch}");
+        let tails: Vec<_> =
+            events.iter().filter(|e| e.kind == EventKind::TailCall { from: p, to: q }).collect();
+        assert_eq!(tails.len(), 1, "{arch}");
+        let ran = m.kernel.cpus[0].retired - before;
+        assert_eq!(ran, 3 + 2, "{arch}: ld_imm64, mov, call; mov, exit");
+    }
+}
+
+#[test]
+fn snapshots_restore_to_the_same_future() {
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let at = m.kernel.kzalloc(64, "test").unwrap();
+        let insns = vec![
+            mov(6, 0),
+            alu(AluOp::Mov, 7, Src::Reg(Reg(1))),
+            Insn::Call(Call::Helper(KTIME)),
+            load(2, 7, 0),
+            alu(AluOp::Add, 2, Src::Imm(3)),
+            store(7, 0, 2),
+            alu(AluOp::Add, 6, Src::Imm(1)),
+            jmp(JmpOp::Ne, 6, 40, -6),
+            alu(AluOp::Mov, 0, Src::Reg(Reg(2))),
+            Insn::Exit,
+        ];
+        let p = load_prog(&mut m, insns, &[]);
+        submit(&mut m, 0, p, at);
+        let mut snaps = Vec::new();
+        while m.step(CpuId(0)).unwrap() {
+            snaps.push(m.snapshot());
+        }
+        let end = (m.events().to_vec(), m.kernel.mem.read_u64(at), m.kernel.cpus[0].retired);
+        assert_eq!(end.1, Ok(120), "{arch}");
+        for s in [snaps.len() / 2, 0, snaps.len() - 2, 5] {
+            m.restore(&snaps[s]);
+            m.run_until_idle().unwrap();
+            let again = (m.events().to_vec(), m.kernel.mem.read_u64(at), m.kernel.cpus[0].retired);
+            assert!(end == again, "{arch}: from snapshot {s}");
+        }
+    }
+}
+
+#[test]
+fn two_cpus_share_memory_and_alternate_by_virtual_time() {
+    let mut ends = Vec::new();
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let at = m.kernel.kzalloc(64, "test").unwrap();
+        // 2000 times: call a helper, then add to the shared cell without atomics.
+        let insns = vec![
+            mov(6, 0),
+            alu(AluOp::Mov, 7, Src::Reg(Reg(1))),
+            Insn::Call(Call::Helper(KTIME)),
+            load(2, 7, 0),
+            alu(AluOp::Add, 2, Src::Imm(1)),
+            store(7, 0, 2),
+            alu(AluOp::Add, 6, Src::Imm(1)),
+            jmp(JmpOp::Ne, 6, 2000, -6),
+            mov(0, 0),
+            Insn::Exit,
+        ];
+        let p = load_prog(&mut m, insns, &[]);
+        submit(&mut m, 0, p, at);
+        submit(&mut m, 1, p, at);
+        m.run_until_idle().unwrap();
+        assert_eq!(m.kernel.mem.read_u64(at), Ok(4000), "{arch}");
+        let order: Vec<u32> = m.events().iter().map(|e| e.cpu.0).collect();
+        let switches = order.windows(2).filter(|w| w[0] != w[1]).count();
+        assert!(switches > 10, "{arch}: {switches} switches");
+        ends.push(m.events().to_vec());
+    }
+    assert!(ends.windows(2).all(|t| t[0] == t[1]), "the interleaving is the same everywhere");
+}
