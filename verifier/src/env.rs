@@ -86,6 +86,10 @@ pub trait KernelEnv {
     fn layout(&self) -> Layout;
     /// Rewrites one context access; `None` when the field is not modelled (then `Unsupported`).
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv>;
+    /// Rewrites a load through a socket pointer (`bpf_sock_convert_ctx_access` and its kin).
+    fn conv_sock(&self, _class: crate::explore::PtrClass, _access: CtxAccess) -> Option<CtxConv> {
+        None
+    }
     /// Whether the model has a body for this helper (verification alone does not need one).
     fn has_helper(&self, id: i32) -> bool;
     /// Identity of this world, recorded in the proof: kernel version and BTF hash.

@@ -19,6 +19,8 @@ pub mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod verified;
+pub mod verify;
 
 pub use env::KernelEnv;
 pub use verified::Verified;
+pub use verify::{Options, VerifyReport, verify, verify_report};

@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 
 use bpf::Program;
-use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Size, Src, Width};
+use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Src};
 use bpf::uapi::ProgType;
 
 use crate::env::Layout;
+use crate::rewrite::{defines_low_half, is_tail_call};
 use crate::verified::{InsnFacts, Parts, Stats, SubprogFacts, Verified};
 
 /// Stack bytes of a frame whose frame pointer escapes: the kernel's `MAX_BPF_STACK`.
@@ -61,7 +62,8 @@ impl Assume {
             .zip(&insns)
             .map(|(i, insn)| InsnFacts {
                 orig: InsnIdx(i),
-                first: true,
+                // The second half of a 16-byte load is no instruction of its own.
+                first: *insn != Insn::LdImm64Hi,
                 zext: defines_low_half(insn),
                 ..InsnFacts::default()
             })
@@ -117,23 +119,6 @@ impl Assume {
     }
 }
 
-/// Whether the instruction writes a 32-bit result that an architecture may have to extend
-/// (the kernel's `insn_has_def32`).
-fn defines_low_half(insn: &Insn) -> bool {
-    match *insn {
-        Insn::Alu { width, .. } | Insn::Neg { width, .. } | Insn::MovSx { width, .. } => {
-            width == Width::W32
-        }
-        Insn::End { bits, .. } => bits != 64,
-        Insn::Load { size, sext, .. } => !sext && size != Size::DW,
-        Insn::LoadAcquire { size, .. } => size != Size::DW,
-        Insn::Atomic { size, op, .. } => {
-            size == Size::W && !crate::rewrite::atomic_without_fetch(op)
-        }
-        _ => false,
-    }
-}
-
 fn subprogs(program: &Program, insns: &[Insn]) -> Vec<SubprogFacts> {
     let target = |i: usize, off: i32| u32::try_from(i as i64 + 1 + i64::from(off)).ok();
     let mut starts = BTreeSet::from([0u32]);
@@ -179,10 +164,6 @@ fn subprogs(program: &Program, insns: &[Insn]) -> Vec<SubprogFacts> {
         .collect()
 }
 
-fn is_tail_call(insn: &Insn) -> bool {
-    matches!(insn, Insn::Call(Call::Helper(12)))
-}
-
 /// Deepest direct access through r10, or the whole stack when r10 is copied.
 fn stack_depth(body: &[Insn]) -> u32 {
     let mut depth = 0;
@@ -208,7 +189,7 @@ fn stack_depth(body: &[Insn]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bpf::insn::AluOp;
+    use bpf::insn::{AluOp, Size, Width};
 
     #[test]
     fn ranges_depths_and_flags() {

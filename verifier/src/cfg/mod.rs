@@ -64,6 +64,8 @@ pub(crate) fn target(at: usize, off: i32) -> i64 {
     i64::from((at + 1).wrapping_add(off))
 }
 
+pub(crate) use subprogs::idx as slot;
+
 /// Builds and checks the static graph of a program.
 ///
 /// # Errors

@@ -100,6 +100,6 @@ pub(super) fn out_of_range(at: usize, to: i64) -> Box<Rejection> {
 }
 
 /// A slice index as an instruction index.
-pub(super) fn idx(at: usize) -> InsnIdx {
+pub(crate) fn idx(at: usize) -> InsnIdx {
     InsnIdx(u32::try_from(at).expect("programs are shorter than 2^32 slots"))
 }

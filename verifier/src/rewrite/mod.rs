@@ -1,9 +1,103 @@
 //! Turns a checked program into what the JIT compiles, with the kernel's own sequences.
+//!
+//! ```text
+//!  dead code (opt_hard_wire_dead_code_branches, opt_remove_dead_code, opt_remove_nops)
+//!     ─► expansion of one instruction at a time (convert_ctx_accesses, do_misc_fixups)
+//!     ─► layout (jumps, calls, ranges, facts)
+//! ```
+//! The kernel patches in place and fixes offsets after each patch; here every instruction says
+//! what it becomes and where it jumps, and offsets are computed once. The result is the same.
+//!
+//! **Differences by choice.** `may_goto` is always the counter form (`BPF_MAX_LOOPS` iterations,
+//! as for JITs without `bpf_jit_supports_timed_may_goto`), so that its end does not depend on a
+//! clock. Lookups in hash maps, per-CPU arrays, `bpf_loop` and small helpers stay calls.
+//! `LD_ABS`/`LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number.
 
-use bpf::insn::AtomicOp;
+mod ctx;
+mod dead;
+mod expand;
+mod layout;
+
+use bpf::insn::{AtomicOp, Call, Insn, Size, Width};
+use bpf::{Endian, Program};
+
+use crate::cfg::Cfg;
+use crate::env::{KernelEnv, MapInfo};
+use crate::explore::{Explored, InsnAux};
+use crate::reject::Rejection;
+use crate::verified::{InsnFacts, SubprogFacts};
+
+/// `bpf_skb_load_helper_8`: r1 skb, r2 offset; r0 the byte or a negative error.
+pub const LD_ABS_8: i32 = 0x1001;
+/// `bpf_skb_load_helper_16`: in host order.
+pub const LD_ABS_16: i32 = 0x1002;
+/// `bpf_skb_load_helper_32`: in host order.
+pub const LD_ABS_32: i32 = 0x1003;
+
+/// What is rewritten.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    pub(crate) program: &'a Program,
+    pub(crate) cfg: &'a Cfg,
+    pub(crate) maps: &'a [MapInfo],
+    pub(crate) insn_map: &'a [Option<u32>],
+    pub(crate) explored: &'a Explored,
+    pub(crate) env: &'a dyn KernelEnv,
+    pub(crate) endian: Endian,
+    pub(crate) bpf_capable: bool,
+    pub(crate) bypass_spec_v1: bool,
+}
+
+impl Input<'_> {
+    fn aux(&self, at: usize) -> InsnAux {
+        self.explored.aux.get(at).copied().unwrap_or_default()
+    }
+}
+
+/// The rewritten program.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rewritten {
+    pub(crate) insns: Vec<Insn>,
+    pub(crate) facts: Vec<InsnFacts>,
+    pub(crate) subprogs: Vec<SubprogFacts>,
+}
+
+/// Rewrites a program that exploration accepted.
+///
+/// # Errors
+/// `Unsupported` fields, jumps that no longer fit, stack frames that grew too large.
+pub(crate) fn rewrite(input: &Input<'_>) -> Result<Rewritten, Box<Rejection>> {
+    let live = dead::live_code(input);
+    layout::layout(input, &live)
+}
 
 /// Whether the operation leaves all registers alone.
 #[must_use]
 pub fn atomic_without_fetch(op: AtomicOp) -> bool {
     matches!(op, AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor)
 }
+
+/// Whether the instruction writes a 32-bit result that an architecture may have to extend
+/// (`insn_has_def32`).
+#[must_use]
+pub fn defines_low_half(insn: &Insn) -> bool {
+    match *insn {
+        Insn::Alu { width, .. } | Insn::Neg { width, .. } | Insn::MovSx { width, .. } => {
+            width == Width::W32
+        }
+        Insn::End { bits, .. } => bits != 64,
+        Insn::Load { size, sext, .. } => !sext && size != Size::DW,
+        Insn::LoadAcquire { size, .. } => size != Size::DW,
+        Insn::Atomic { size, op, .. } => size == Size::W && !atomic_without_fetch(op),
+        _ => false,
+    }
+}
+
+/// `bpf_tail_call`.
+#[must_use]
+pub fn is_tail_call(insn: &Insn) -> bool {
+    matches!(insn, Insn::Call(Call::Helper(12)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -79,6 +79,26 @@ pub fn ctx_field_size(program: &Program, off: i32, size: u32) -> u32 {
     ctx::ctx_group(&Kind::of(program)).map_or(0, |g| g.field_size(off, size))
 }
 
+/// The context is the kernel's own memory: no `convert_ctx_access` (tracepoint records, argument
+/// lists, `pt_regs`, `bpf_iter__*`, `bpf_nf_ctx`).
+#[must_use]
+pub fn ctx_needs_no_conversion(program: &Program) -> bool {
+    use ProgType as P;
+    matches!(
+        program.prog_type,
+        P::Kprobe
+            | P::Tracepoint
+            | P::RawTracepoint
+            | P::RawTracepointWritable
+            | P::Tracing
+            | P::Lsm
+            | P::StructOps
+            | P::Syscall
+            | P::CgroupDevice
+            | P::Netfilter
+    )
+}
+
 /// `bpf_sock_is_valid_access` and its relatives: reads through socket pointers.
 #[must_use]
 pub fn sock_access(class: PtrClass, off: i32, size: u32) -> bool {

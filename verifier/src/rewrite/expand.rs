@@ -1,0 +1,249 @@
+//! What one instruction becomes: `do_misc_fixups` and `resolve_pseudo_ldimm64`.
+
+use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
+use bpf::uapi::MapType;
+
+use super::{Input, LD_ABS_8, LD_ABS_16, LD_ABS_32, ctx};
+use crate::cfg::target;
+use crate::explore::{MapState, PtrClass};
+use crate::reject::Rejection;
+
+/// `BPF_MAX_LOOPS`: iterations a `may_goto` allows per entry of the subprogram.
+const BPF_MAX_LOOPS: i32 = 8 * 1024 * 1024;
+/// `BPF_F_INNER_MAP`: the array's size is that of the map found at run time.
+const BPF_F_INNER_MAP: u32 = 1 << 12;
+
+/// Where an instruction leads, by original index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// The offset stands as it is.
+    Stays,
+    /// Jump.
+    Jump(i64),
+    /// Start of a subprogram, its prologue included.
+    Entry(i64),
+}
+
+/// Instructions that replace one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seq(pub(super) Vec<(Insn, To)>);
+
+impl Seq {
+    pub(super) fn one(insn: Insn) -> Seq {
+        Seq(vec![(insn, To::Stays)])
+    }
+
+    pub(super) fn of(insns: impl IntoIterator<Item = Insn>) -> Seq {
+        Seq(insns.into_iter().map(|i| (i, To::Stays)).collect())
+    }
+}
+
+pub(super) fn alu(width: Width, op: AluOp, dst: Reg, src: Src) -> Insn {
+    Insn::Alu { width, op, dst, src }
+}
+
+fn jmp(width: Width, op: JmpOp, dst: Reg, imm: i32, off: i16) -> Insn {
+    Insn::Jmp { width, op, dst, src: Src::Imm(imm), off }
+}
+
+fn ja(off: i32) -> Insn {
+    Insn::Ja { off, long: false }
+}
+
+/// Expands the instruction at an original index. `hidden` is the frame offset of the `may_goto`
+/// counter of its subprogram.
+///
+/// # Errors
+/// `Unsupported` context fields and instructions.
+pub(super) fn expand(
+    input: &Input<'_>,
+    at: usize,
+    insn: Insn,
+    hidden: i16,
+) -> Result<Seq, Box<Rejection>> {
+    match insn {
+        Insn::Alu { width, op, dst, src } if is_division(op) => Ok(division(width, op, dst, src)),
+        Insn::Load { .. } | Insn::Store { .. } => memory(input, at, insn),
+        Insn::LdImm64 { dst, imm } => ld_imm64(input, at, dst, imm),
+        Insn::LdAbs { size, imm } => Ok(ld_abs(size, alu_mov(Src::Imm(imm)), None)),
+        Insn::LdInd { size, src, imm } => {
+            let add = (imm != 0).then(|| alu(Width::W64, AluOp::Add, Reg::R2, Src::Imm(imm)));
+            Ok(ld_abs(size, alu_mov(Src::Reg(src)), add))
+        }
+        Insn::Ja { off, .. } => Ok(Seq(vec![(insn, To::Jump(target(at, off)))])),
+        Insn::Jmp { off, .. } => Ok(Seq(vec![(insn, To::Jump(target(at, i32::from(off))))])),
+        Insn::MayGoto { off } => Ok(may_goto(target(at, i32::from(off)), hidden)),
+        Insn::Call(Call::Local(off)) => Ok(Seq(vec![(insn, To::Entry(target(at, off)))])),
+        Insn::Call(Call::Helper(1)) => Ok(map_lookup(input, at).unwrap_or_else(|| Seq::one(insn))),
+        Insn::Gotox { .. } => {
+            Err(Box::new(Rejection::unsupported("gotox", "verifier.c:check_indirect_jump")))
+        }
+        Insn::Callx { .. } => {
+            Err(Box::new(Rejection::unsupported("callx", "proposal: indirect calls")))
+        }
+        _ => Ok(Seq::one(insn)),
+    }
+}
+
+fn is_division(op: AluOp) -> bool {
+    matches!(op, AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod)
+}
+
+/// Division by a register that may be zero, signed division that may be by -1. Sequences as 6.18
+/// emits them.
+fn division(width: Width, op: AluOp, dst: Reg, src: Src) -> Seq {
+    let insn = alu(width, op, dst, src);
+    let clear = |w| alu(w, AluOp::Mov, dst, Src::Imm(0));
+    let zext = alu(Width::W32, AluOp::Mov, dst, Src::Reg(dst));
+    let Src::Reg(by) = src else {
+        return match (op, src) {
+            (AluOp::SDiv, Src::Imm(-1)) => Seq::one(Insn::Neg { width, dst }),
+            (AluOp::SMod, Src::Imm(-1)) => Seq::one(clear(Width::W32)),
+            _ => Seq::one(insn),
+        };
+    };
+    let plus_one = [
+        alu(Width::W64, AluOp::Mov, Reg::AX, Src::Reg(by)),
+        alu(width, AluOp::Add, Reg::AX, Src::Imm(1)),
+    ];
+    let w32 = width == Width::W32;
+    match op {
+        AluOp::Div => Seq::of([
+            jmp(width, JmpOp::Ne, by, 0, 2),
+            alu(Width::W32, AluOp::Xor, dst, Src::Reg(dst)),
+            ja(1),
+            insn,
+        ]),
+        AluOp::Mod if w32 => Seq::of([jmp(width, JmpOp::Eq, by, 0, 2), insn, ja(1), zext]),
+        AluOp::Mod => Seq::of([jmp(width, JmpOp::Eq, by, 0, 1), insn]),
+        // ax is 0 for a divisor of -1 and 1 for 0: dst is negated or cleared (-0 is 0).
+        AluOp::SDiv => Seq::of(plus_one.into_iter().chain([
+            jmp(width, JmpOp::Gt, Reg::AX, 1, 4),
+            jmp(width, JmpOp::Eq, Reg::AX, 0, 1),
+            clear(width),
+            Insn::Neg { width, dst },
+            ja(1),
+            insn,
+        ])),
+        _ => {
+            let skip = if w32 { 4 } else { 3 };
+            let head = plus_one.into_iter().chain([
+                jmp(width, JmpOp::Gt, Reg::AX, 1, 3),
+                jmp(width, JmpOp::Eq, Reg::AX, 1, skip),
+                clear(Width::W32),
+                ja(1),
+                insn,
+            ]);
+            Seq::of(head.chain(w32.then_some([ja(1), zext]).into_iter().flatten()))
+        }
+    }
+}
+
+fn memory(input: &Input<'_>, at: usize, insn: Insn) -> Result<Seq, Box<Rejection>> {
+    let aux = input.aux(at);
+    match aux.ptr {
+        PtrClass::None | PtrClass::Plain | PtrClass::Probe | PtrClass::Arena => Ok(Seq::one(insn)),
+        class => ctx::convert(input, at, insn, class, aux.ctx_field_size),
+    }
+}
+
+fn ld_imm64(input: &Input<'_>, at: usize, dst: Reg, imm: Imm64) -> Result<Seq, Box<Rejection>> {
+    let map = || {
+        let n = input.insn_map.get(at).copied().flatten();
+        n.and_then(|n| input.maps.get(n as usize)).ok_or_else(|| {
+            let text = format!("verifier bug: map of insn {at} was not resolved");
+            Box::new(Rejection::refuse(crate::reject::EFAULT, text))
+        })
+    };
+    let value = match imm {
+        Imm64::Const(v) => v,
+        Imm64::MapFd(_) | Imm64::MapIdx(_) => map()?.addr.0,
+        Imm64::MapValue { off, .. } | Imm64::MapIdxValue { off, .. } => {
+            map()?.value_addr.unwrap_or_default().0.wrapping_add(u64::from(off))
+        }
+        Imm64::BtfId { .. } => input.aux(at).btf_addr.ok_or_else(|| {
+            Box::new(Rejection::unsupported("kernel symbol address", "check_pseudo_btf_id"))
+        })?,
+        Imm64::Func(off) => {
+            return Ok(Seq(vec![(Insn::LdImm64 { dst, imm }, To::Entry(target(at, off)))]));
+        }
+    };
+    Ok(Seq::one(Insn::LdImm64 { dst, imm: Imm64::Const(value) }))
+}
+
+fn alu_mov(src: Src) -> Insn {
+    alu(Width::W64, AluOp::Mov, Reg::R2, src)
+}
+
+/// `bpf_gen_ld_abs`: leaves the (sub)program with 0 when the packet is too short.
+fn ld_abs(size: Size, offset: Insn, add: Option<Insn>) -> Seq {
+    let helper = match size {
+        Size::B => LD_ABS_8,
+        Size::H => LD_ABS_16,
+        Size::W | Size::DW => LD_ABS_32,
+    };
+    let tail = [
+        alu(Width::W64, AluOp::Mov, Reg::R1, Src::Reg(Reg(6))),
+        Insn::Call(Call::Helper(helper)),
+        jmp(Width::W64, JmpOp::Sge, Reg::R0, 0, 2),
+        alu(Width::W32, AluOp::Xor, Reg::R0, Src::Reg(Reg::R0)),
+        Insn::Exit,
+    ];
+    Seq::of([offset].into_iter().chain(add).chain(tail))
+}
+
+/// The counter form of `may_goto`.
+fn may_goto(to: i64, hidden: i16) -> Seq {
+    Seq(vec![
+        (
+            Insn::Load { size: Size::DW, sext: false, dst: Reg::AX, src: Reg::FP, off: hidden },
+            To::Stays,
+        ),
+        (jmp(Width::W64, JmpOp::Eq, Reg::AX, 0, 0), To::Jump(to)),
+        (alu(Width::W64, AluOp::Sub, Reg::AX, Src::Imm(1)), To::Stays),
+        (
+            Insn::Store { size: Size::DW, dst: Reg::FP, off: hidden, src: Src::Reg(Reg::AX) },
+            To::Stays,
+        ),
+    ])
+}
+
+/// What a subprogram with `may_goto` does first.
+pub(super) fn may_goto_prologue(hidden: i16) -> Insn {
+    let (size, dst) = (Size::DW, Reg::FP);
+    Insn::Store { size, dst, off: hidden, src: Src::Imm(BPF_MAX_LOOPS) }
+}
+
+/// `array_map_gen_lookup`; `None` when the call stays.
+fn map_lookup(input: &Input<'_>, at: usize) -> Option<Seq> {
+    let MapState::Unique(n) = input.aux(at).map else { return None };
+    let map = input.maps.get(n as usize)?;
+    let inlined = map.map_type == MapType::Array && map.flags & BPF_F_INNER_MAP == 0;
+    if !inlined {
+        return None;
+    }
+    let elem_size = map.value_size.checked_next_multiple_of(8)?;
+    let mask = map.max_entries.checked_next_power_of_two()?.wrapping_sub(1);
+    let spec = !input.bypass_spec_v1;
+    let scale = if elem_size.is_power_of_two() {
+        (AluOp::Lsh, elem_size.trailing_zeros())
+    } else {
+        (AluOp::Mul, elem_size)
+    };
+    let imm = |v: u32| Src::Imm(v.cast_signed());
+    let off = i32::from(input.env.layout().array_value);
+    let (r0, r1, r2) = (Reg::R0, Reg::R1, Reg::R2);
+    let head = [
+        alu(Width::W64, AluOp::Add, r1, Src::Imm(off)),
+        Insn::Load { size: Size::W, sext: false, dst: r0, src: r2, off: 0 },
+        jmp(Width::W64, JmpOp::Ge, r0, map.max_entries.cast_signed(), if spec { 4 } else { 3 }),
+    ];
+    let masked = spec.then(|| alu(Width::W32, AluOp::And, r0, imm(mask)));
+    let tail = [
+        alu(Width::W64, scale.0, r0, imm(scale.1)),
+        alu(Width::W64, AluOp::Add, r0, Src::Reg(r1)),
+        ja(1),
+        alu(Width::W64, AluOp::Mov, r0, Src::Imm(0)),
+    ];
+    Some(Seq::of(head.into_iter().chain(masked).chain(tail)))
+}

@@ -1,0 +1,201 @@
+//! Puts the expanded instructions in order: offsets, facts, subprograms.
+
+use bpf::insn::{Call, Imm64, Insn, InsnIdx};
+
+use super::dead::Live;
+use super::expand::{Seq, To, expand, may_goto_prologue};
+use super::{Input, Rewritten, defines_low_half, is_tail_call};
+use crate::cfg::slot;
+use crate::explore::PtrClass;
+use crate::reject::{E2BIG, EFAULT, Rejection};
+use crate::verified::{InsnFacts, MemClass, SubprogFacts};
+
+/// `MAX_BPF_STACK`.
+const MAX_BPF_STACK: u32 = 512;
+
+/// Positions of original indices in the rewritten program.
+#[derive(Debug)]
+struct Positions {
+    /// Where jumps lead.
+    jump: Vec<u32>,
+    /// Where calls lead: the same, before a prologue.
+    entry: Vec<u32>,
+}
+
+/// Expands and places everything.
+///
+/// # Errors
+/// See [`super::rewrite`].
+pub(super) fn layout(input: &Input<'_>, live: &Live) -> Result<Rewritten, Box<Rejection>> {
+    let mut out = Rewritten::default();
+    let mut to: Vec<To> = Vec::new();
+    let n = input.program.insns.len();
+    let mut pos = Positions { jump: vec![0; n + 1], entry: vec![0; n + 1] };
+    let mut depth: Vec<u32> = Vec::new();
+    let mut next = live.insns.iter().peekable();
+    for (number, sub) in input.cfg.subprogs.iter().enumerate() {
+        let (frame, hidden) = frame(input, live, number)?;
+        depth.push(frame);
+        for at in sub.start.idx()..sub.end.idx() {
+            pos.entry[at] = len(&out);
+            if at == sub.start.idx()
+                && let Some(off) = hidden
+            {
+                push(&mut out, &mut to, may_goto_prologue(off), To::Stays, at, false);
+            }
+            pos.jump[at] = len(&out);
+            if let Some((_, insn)) = next.next_if(|(o, _)| *o == at) {
+                let seq = expand(input, at, *insn, hidden.unwrap_or(0))?;
+                place(input, &mut out, &mut to, seq, at, *insn);
+            }
+        }
+    }
+    pos.entry[n] = len(&out);
+    pos.jump[n] = len(&out);
+    for (at, (insn, to)) in out.insns.iter_mut().zip(&to).enumerate() {
+        resolve(insn, *to, at, &pos)?;
+    }
+    subprogs(input, &mut out, &pos, &depth);
+    Ok(out)
+}
+
+fn len(out: &Rewritten) -> u32 {
+    u32::try_from(out.insns.len()).unwrap_or(u32::MAX)
+}
+
+fn push(out: &mut Rewritten, tos: &mut Vec<To>, insn: Insn, to: To, orig: usize, first: bool) {
+    let zext = defines_low_half(&insn);
+    out.insns.push(insn);
+    tos.push(to);
+    out.facts.push(InsnFacts { orig: slot(orig), first, mem: MemClass::Plain, zext });
+}
+
+/// Places a sequence. An instruction that stays keeps the facts exploration found for it; those
+/// of an expansion are extended whenever they could need it.
+fn place(
+    input: &Input<'_>,
+    out: &mut Rewritten,
+    tos: &mut Vec<To>,
+    seq: Seq,
+    at: usize,
+    was: Insn,
+) {
+    let aux = input.aux(at);
+    let second_half = was == Insn::LdImm64Hi;
+    let orig = if second_half { at - 1 } else { at };
+    let single = seq.0.len() == 1;
+    for (n, (insn, to)) in seq.0.into_iter().enumerate() {
+        push(out, tos, insn, to, orig, n == 0 && !second_half);
+        if let Some(facts) = out.facts.last_mut().filter(|_| single) {
+            facts.zext &= aux.zext_dst;
+            facts.mem = match aux.ptr {
+                PtrClass::Probe => MemClass::Probe,
+                PtrClass::Arena => MemClass::Arena,
+                _ => MemClass::Plain,
+            };
+        }
+    }
+}
+
+/// Stack bytes of a subprogram, and the offset of its hidden `may_goto` counter.
+fn frame(
+    input: &Input<'_>,
+    live: &Live,
+    number: usize,
+) -> Result<(u32, Option<i16>), Box<Rejection>> {
+    let sub = &input.cfg.subprogs[number];
+    let range = sub.start.idx()..sub.end.idx();
+    let used = input.explored.stack_depth.get(number).copied().unwrap_or(0);
+    let used = used.next_multiple_of(8);
+    let has_may_goto =
+        live.insns.iter().any(|(o, i)| range.contains(o) && matches!(i, Insn::MayGoto { .. }));
+    if !has_may_goto {
+        return Ok((used, None));
+    }
+    let frame = used + 8;
+    if frame > MAX_BPF_STACK {
+        let text = format!("stack size {frame}(extra 8) is too large");
+        return Err(Box::new(Rejection::refuse(EFAULT, text)));
+    }
+    Ok((frame, i16::try_from(frame).ok().map(|f| -f)))
+}
+
+fn resolve(insn: &mut Insn, to: To, at: usize, pos: &Positions) -> Result<(), Box<Rejection>> {
+    let place = match to {
+        To::Stays => return Ok(()),
+        To::Jump(o) => usize::try_from(o).ok().and_then(|o| pos.jump.get(o)),
+        To::Entry(o) => usize::try_from(o).ok().and_then(|o| pos.entry.get(o)),
+    };
+    let new = place.map_or(0, |p| i64::from(*p)) - i64::try_from(at).unwrap_or(0) - 1;
+    let wide = i32::try_from(new).map_err(|_| too_far(at))?;
+    match insn {
+        Insn::Ja { off, long } => {
+            // The kernel refuses (-ERANGE) where a 16-bit `goto` no longer reaches.
+            if !*long && i16::try_from(new).is_err() {
+                return Err(too_far(at));
+            }
+            *off = wide;
+        }
+        Insn::Jmp { off, .. } => *off = i16::try_from(new).map_err(|_| too_far(at))?,
+        Insn::Call(Call::Local(off)) | Insn::LdImm64 { imm: Imm64::Func(off), .. } => *off = wide,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn too_far(at: usize) -> Box<Rejection> {
+    let text = format!("insn {at} cannot be patched due to 16-bit range");
+    Box::new(Rejection::limit(E2BIG, text))
+}
+
+/// Facts of the subprograms that have code left.
+fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u32]) {
+    for (number, sub) in input.cfg.subprogs.iter().enumerate() {
+        let (start, end) = (pos.entry[sub.start.idx()], pos.entry[sub.end.idx()]);
+        if start == end {
+            continue;
+        }
+        let body = &out.insns[start as usize..end as usize];
+        let name = match (sub.name.is_empty(), number) {
+            (false, _) => sub.name.clone(),
+            (true, 0) => input.program.name.clone(),
+            (true, _) => format!("subprog_{number}"),
+        };
+        let facts = SubprogFacts {
+            start: InsnIdx(start),
+            end: InsnIdx(end),
+            name,
+            stack_depth: depth[number],
+            has_tail_call: body.iter().any(is_tail_call),
+            tail_call_reachable: false,
+            is_callback: input.explored.is_callback.get(number).copied().unwrap_or(false),
+            orig_start: sub.start,
+        };
+        out.subprogs.push(facts);
+    }
+    mark_tail_call_reachable(out);
+}
+
+/// A tail call in a callee replaces the caller too: both keep the counter.
+fn mark_tail_call_reachable(out: &mut Rewritten) {
+    for s in &mut out.subprogs {
+        s.tail_call_reachable = s.has_tail_call;
+    }
+    let at = |subs: &[SubprogFacts], i: u32| subs.partition_point(|s| s.start.0 <= i) - 1;
+    let calls: Vec<(usize, usize)> = (0u32..)
+        .zip(&out.insns)
+        .filter_map(|(i, insn)| match insn {
+            Insn::Call(Call::Local(off)) => {
+                let callee = i.wrapping_add(1).wrapping_add_signed(*off);
+                Some((at(&out.subprogs, i), at(&out.subprogs, callee)))
+            }
+            _ => None,
+        })
+        .collect();
+    for _ in 0..out.subprogs.len() {
+        for &(caller, callee) in &calls {
+            let reachable = out.subprogs[callee].tail_call_reachable;
+            out.subprogs[caller].tail_call_reachable |= reachable;
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Rewritten sequences against those 6.18 emits.

@@ -1,0 +1,320 @@
+//! The whole of `BPF_PROG_LOAD`: attributes, maps, control flow, exploration, rewriting.
+
+use bpf::btf::Btf;
+use bpf::insn::{Imm64, Insn};
+use bpf::uapi::{AttachType, ProgType};
+use bpf::{Endian, Program};
+
+use crate::cfg;
+use crate::env::{KernelEnv, MapInfo};
+use crate::explore::{self, Opts};
+use crate::reject::{E2BIG, EACCES, EINVAL, ENOTSUPP, Rejection};
+use crate::rewrite;
+use crate::verified::{Parts, Stats, Verified};
+
+/// `EBADF`.
+const EBADF: i32 = 9;
+/// `EPROTO`.
+const EPROTO: i32 = 71;
+/// `MAX_USED_MAPS`.
+const MAX_USED_MAPS: usize = 64;
+/// `BPF_MAX_VAR_OFF`.
+const BPF_MAX_VAR_OFF: u32 = 1 << 29;
+/// Longest program with and without `CAP_BPF`.
+const INSNS_MAX: [usize; 2] = [1_000_000, 4096];
+/// `BPF_F_STRICT_ALIGNMENT`.
+const BPF_F_STRICT_ALIGNMENT: u32 = 1;
+/// `BPF_F_TEST_STATE_FREQ`.
+const BPF_F_TEST_STATE_FREQ: u32 = 1 << 3;
+/// `BPF_F_SLEEPABLE`.
+const BPF_F_SLEEPABLE: u32 = 1 << 4;
+/// All flags 6.18 knows, up to `BPF_F_TEST_REG_INVARIANTS`.
+const PROG_FLAGS: u32 = 0xff;
+
+/// What the loader passes besides the program.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// Log level, capabilities, alignment, limits.
+    pub opts: Opts,
+    /// `fd_array`: map descriptors by the index that `Imm64::MapIdx` names.
+    pub fd_array: &'a [i32],
+    /// `prog_btf_fd`: the program's own BTF.
+    pub prog_btf: Option<&'a Btf>,
+    /// Byte order of the machine the program will run on.
+    pub endian: Endian,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { opts: Opts::default(), fd_array: &[], prog_btf: None, endian: Endian::Little }
+    }
+}
+
+/// What is known after a load, accepted or not.
+#[derive(Debug)]
+pub struct VerifyReport {
+    /// The verdict.
+    pub result: Result<Verified, Box<Rejection>>,
+    /// Log by the requested level.
+    pub log: String,
+    /// Statistics.
+    pub stats: Stats,
+}
+
+/// Verifies a program for a kernel.
+///
+/// # Errors
+/// The kernel's refusal in its words, or what is not modelled.
+pub fn verify(
+    p: Program,
+    env: &dyn KernelEnv,
+    o: &Options<'_>,
+) -> Result<Verified, Box<Rejection>> {
+    verify_report(p, env, o).result
+}
+
+/// [`verify`] with log and statistics for both outcomes.
+#[must_use]
+pub fn verify_report(p: Program, env: &dyn KernelEnv, o: &Options<'_>) -> VerifyReport {
+    match run(p, env, o) {
+        Ok((verified, log)) => VerifyReport { stats: *verified.stats(), result: Ok(verified), log },
+        Err(mut r) => {
+            if r.log.is_empty() && o.opts.log_level != 0 {
+                r.log = format!("{}\n", r.message);
+            }
+            VerifyReport { log: r.log.clone(), stats: r.stats, result: Err(r) }
+        }
+    }
+}
+
+fn run(
+    p: Program,
+    env: &dyn KernelEnv,
+    o: &Options<'_>,
+) -> Result<(Verified, String), Box<Rejection>> {
+    check_attributes(&p, &o.opts)?;
+    cfg::find_subprogs(&p, &p.insns, o.opts.bpf_capable)?;
+    check_func_info(&p)?;
+    let maps = resolve_maps(&p.insns, env, o.fd_array)?;
+    let cfg = cfg::build(&p, &p.insns, o.opts.bpf_capable)?;
+    let mut opts = o.opts;
+    opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;
+    opts.test_state_freq |= p.flags & BPF_F_TEST_STATE_FREQ != 0;
+    let explored = explore::explore(&explore::Input {
+        program: &p,
+        insns: &p.insns,
+        cfg: &cfg,
+        maps: &maps.maps,
+        insn_map: &maps.of_insn,
+        prog_btf: o.prog_btf,
+        env,
+        opts,
+    })?;
+    let rewritten = rewrite::rewrite(&rewrite::Input {
+        program: &p,
+        cfg: &cfg,
+        maps: &maps.maps,
+        insn_map: &maps.of_insn,
+        explored: &explored,
+        env,
+        endian: o.endian,
+        bpf_capable: opts.bpf_capable,
+        bypass_spec_v1: opts.allow_ptr_leaks,
+    });
+    let rewritten = rewritten.map_err(|mut r| {
+        r.stats = explored.stats;
+        r.log.clone_from(&explored.log);
+        r
+    })?;
+    let verified = Verified::new(Parts {
+        program: p,
+        insns: rewritten.insns,
+        facts: rewritten.facts,
+        subprogs: rewritten.subprogs,
+        stats: explored.stats,
+        layout: env.layout(),
+        env_identity: env.identity(),
+    });
+    Ok((verified, explored.log))
+}
+
+/// `license_is_gpl_compatible`.
+#[must_use]
+pub fn is_gpl_compatible(license: &str) -> bool {
+    const GPL: &[&str] = &[
+        "GPL",
+        "GPL v2",
+        "GPL and additional rights",
+        "Dual BSD/GPL",
+        "Dual MIT/GPL",
+        "Dual MPL/GPL",
+    ];
+    GPL.contains(&license)
+}
+
+/// What `bpf_prog_load` and `check_attach_btf_id` refuse before looking at an instruction.
+fn check_attributes(p: &Program, opts: &Opts) -> Result<(), Box<Rejection>> {
+    let refuse = |errno, text: &str| Err(Box::new(Rejection::refuse(errno, text)));
+    if p.flags & !PROG_FLAGS != 0 {
+        return refuse(EINVAL, "");
+    }
+    let max = INSNS_MAX[usize::from(!opts.bpf_capable)];
+    if p.insns.is_empty() || p.insns.len() > max {
+        return Err(Box::new(Rejection::limit(E2BIG, "")));
+    }
+    if !attach_type_fits(p) {
+        return refuse(EINVAL, "");
+    }
+    if p.prog_type == ProgType::StructOps && !is_gpl_compatible(&p.license) {
+        return refuse(EINVAL, "struct ops programs must have a GPL compatible license");
+    }
+    let sleepable = p.flags & BPF_F_SLEEPABLE != 0;
+    if p.prog_type == ProgType::Syscall {
+        return match sleepable {
+            true => Ok(()),
+            false => refuse(EINVAL, "Syscall programs can only be sleepable"),
+        };
+    }
+    if sleepable && !can_be_sleepable(p) {
+        let text = "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be \
+                    sleepable";
+        return refuse(EINVAL, text);
+    }
+    let traced = matches!(p.prog_type, ProgType::Tracing | ProgType::Lsm | ProgType::Ext);
+    if traced && p.attach_to.is_none() {
+        return refuse(EINVAL, "Tracing programs must provide btf_id");
+    }
+    Ok(())
+}
+
+/// `can_be_sleepable`.
+fn can_be_sleepable(p: &Program) -> bool {
+    use AttachType as A;
+    match p.prog_type {
+        ProgType::Tracing => matches!(
+            p.attach_type,
+            Some(A::TraceFentry | A::TraceFexit | A::ModifyReturn | A::TraceIter)
+        ),
+        ProgType::Lsm | ProgType::Kprobe | ProgType::StructOps => true,
+        _ => false,
+    }
+}
+
+/// `bpf_prog_load_check_attach`, after `bpf_prog_load_fixup_attach_type`: types of program whose
+/// `expected_attach_type` matters.
+fn attach_type_fits(p: &Program) -> bool {
+    use AttachType as A;
+    let raw = p.attach_type.map_or(0, |a| a as u32);
+    match p.prog_type {
+        ProgType::CgroupSkb => raw <= A::CgroupInetEgress as u32,
+        ProgType::CgroupSock => matches!(raw, 0 | 2 | 12 | 13 | 34),
+        ProgType::CgroupSockAddr => matches!(raw, 8..=11 | 14 | 15 | 19 | 20 | 29..=32 | 49..=53),
+        ProgType::CgroupSockopt => matches!(raw, 21 | 22),
+        ProgType::SkLookup => raw == A::SkLookup as u32,
+        ProgType::SkReuseport => matches!(raw, 0 | 39 | 40),
+        ProgType::Netfilter => raw == A::Netfilter as u32,
+        ProgType::Syscall => raw == 0,
+        ProgType::Unspec | ProgType::LircMode2 => false,
+        _ => true,
+    }
+}
+
+/// `check_btf_func`: with function info, every subprogram has one record, in order.
+fn check_func_info(p: &Program) -> Result<(), Box<Rejection>> {
+    if p.funcs.is_empty() {
+        return Ok(());
+    }
+    if p.funcs[0].start.0 != 0 {
+        let text =
+            format!("nonzero insn_off {} for the first func info record", p.funcs[0].start.0);
+        return Err(Box::new(Rejection::invalid(text)));
+    }
+    let unordered = p.funcs.windows(2).find(|w| w[1].start <= w[0].start);
+    if let Some(w) = unordered {
+        let text = format!(
+            "same or smaller insn offset ({}) than previous func info record ({})",
+            w[1].start.0, w[0].start.0
+        );
+        return Err(Box::new(Rejection::invalid(text)));
+    }
+    Ok(())
+}
+
+/// Distinct maps, and which one each `ld_imm64` names.
+#[derive(Debug)]
+struct UsedMaps {
+    maps: Vec<MapInfo>,
+    of_insn: Vec<Option<u32>>,
+}
+
+/// `resolve_pseudo_ldimm64`.
+fn resolve_maps(
+    insns: &[Insn],
+    env: &dyn KernelEnv,
+    fd_array: &[i32],
+) -> Result<UsedMaps, Box<Rejection>> {
+    let mut used = UsedMaps { maps: Vec::new(), of_insn: vec![None; insns.len()] };
+    for (at, insn) in insns.iter().enumerate() {
+        let Insn::LdImm64 { imm, .. } = *insn else { continue };
+        let (fd, off) = match imm {
+            Imm64::MapFd(fd) => (fd, None),
+            Imm64::MapValue { fd, off } => (fd, Some(off)),
+            Imm64::MapIdx(idx) => (fd_of(fd_array, idx)?, None),
+            Imm64::MapIdxValue { idx, off } => (fd_of(fd_array, idx)?, Some(off)),
+            Imm64::Const(_) | Imm64::BtfId { .. } | Imm64::Func(_) => continue,
+        };
+        let Some(map) = env.map_by_fd(fd) else {
+            let text = format!("fd {fd} is not pointing to valid bpf_map");
+            return Err(Box::new(Rejection::refuse(EBADF, text).at(cfg::slot(at))));
+        };
+        if let Some(off) = off {
+            check_direct_value(&map, off).map_err(|r| Box::new((*r).at(cfg::slot(at))))?;
+        }
+        let known = used.maps.iter().position(|m| m.id == map.id);
+        if known.is_none() && used.maps.len() == MAX_USED_MAPS {
+            let text = format!(
+                "The total number of maps per program has reached the limit of {MAX_USED_MAPS}"
+            );
+            return Err(Box::new(Rejection::limit(E2BIG, text)));
+        }
+        let n = known.unwrap_or_else(|| {
+            used.maps.push(map);
+            used.maps.len() - 1
+        });
+        used.of_insn[at] = u32::try_from(n).ok();
+    }
+    Ok(used)
+}
+
+fn fd_of(fd_array: &[i32], idx: i32) -> Result<i32, Box<Rejection>> {
+    if fd_array.is_empty() {
+        let text = "fd_idx without fd_array is invalid";
+        return Err(Box::new(Rejection::refuse(EPROTO, text)));
+    }
+    let fd = usize::try_from(idx).ok().and_then(|i| fd_array.get(i));
+    fd.copied().ok_or_else(|| Box::new(Rejection::refuse(EACCES, "")))
+}
+
+/// `map_direct_value_addr` of the map type.
+fn check_direct_value(map: &MapInfo, off: u32) -> Result<(), Box<Rejection>> {
+    if off >= BPF_MAX_VAR_OFF {
+        let text = format!("direct value offset of {off} is not allowed");
+        return Err(Box::new(Rejection::invalid(text)));
+    }
+    let direct = matches!(map.map_type, bpf::uapi::MapType::Array | bpf::uapi::MapType::Arena);
+    if !direct {
+        let text = "no direct value access support for this map type";
+        return Err(Box::new(Rejection::invalid(text)));
+    }
+    let text = |v| format!("invalid access to map value pointer, value_size={v} off={off}");
+    if map.value_addr.is_none() {
+        return Err(Box::new(Rejection::refuse(ENOTSUPP, text(map.value_size))));
+    }
+    if map.map_type == bpf::uapi::MapType::Array && off >= map.value_size {
+        return Err(Box::new(Rejection::invalid(text(map.value_size))));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
