@@ -1,1 +1,215 @@
-//! Rewritten sequences against those 6.18 emits.
+//! Rewritten sequences against those Linux 6.18 emits: rows are `code dst src off imm` as
+//! `BPF_OBJ_GET_INFO_BY_FD` gave them.
+
+use super::*;
+use crate::env::{CtxAccess, CtxConv, GuestAddr, Layout};
+use crate::explore::{MapState, PtrClass};
+use crate::testing::{TEST_LAYOUT, bare_program};
+use bpf::insn::{AluOp, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
+use bpf::uapi::{MapType, ProgType};
+
+struct Env;
+
+impl KernelEnv for Env {
+    fn map_by_fd(&self, _fd: i32) -> Option<MapInfo> {
+        None
+    }
+    fn btf(&self) -> Option<&bpf::btf::Btf> {
+        None
+    }
+    fn layout(&self) -> Layout {
+        TEST_LAYOUT
+    }
+    fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
+        let Insn::Load { size, dst, src, off, .. } = access.insn else { return None };
+        let off = 100 + off;
+        Some(CtxConv { insns: vec![Insn::Load { size, sext: false, dst, src, off }] })
+    }
+    fn has_helper(&self, _id: i32) -> bool {
+        true
+    }
+    fn identity(&self) -> u64 {
+        1
+    }
+}
+
+fn mov(dst: Reg, imm: i32) -> Insn {
+    Insn::Alu { width: Width::W64, op: AluOp::Mov, dst, src: Src::Imm(imm) }
+}
+
+/// Rewrites `insns` plus `exit`, all of it seen but for `dead`.
+fn run_with(insns: &[Insn], endian: Endian, dead: &[usize], aux: InsnAux) -> Rewritten {
+    let mut insns = insns.to_vec();
+    insns.push(Insn::Exit);
+    let program = bare_program("t", ProgType::SchedCls, insns);
+    let cfg = crate::cfg::build(&program, &program.insns, true).unwrap();
+    let n = program.insns.len();
+    let aux = (0..n).map(|i| InsnAux { seen: !dead.contains(&i), ..aux }).collect();
+    let explored =
+        Explored { aux, stack_depth: vec![8; cfg.subprogs.len()], ..Explored::default() };
+    rewrite(&Input {
+        program: &program,
+        cfg: &cfg,
+        maps: &[array()],
+        insn_map: &vec![Some(0); n],
+        explored: &explored,
+        env: &Env,
+        endian,
+        bpf_capable: true,
+        bypass_spec_v1: true,
+    })
+    .unwrap()
+}
+
+fn run(insns: &[Insn]) -> Rewritten {
+    run_with(insns, Endian::Little, &[], InsnAux::default())
+}
+
+fn array() -> MapInfo {
+    MapInfo {
+        id: 1,
+        name: "a".to_string(),
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: 12,
+        max_entries: 10,
+        flags: 0,
+        map_extra: 0,
+        addr: GuestAddr(0xffff_8880_0000_1000),
+        value_addr: Some(GuestAddr(0xffff_8880_0000_2000)),
+        frozen_value: None,
+        inner: None,
+        value_type_id: 0,
+        spin_lock_off: None,
+        timer_off: None,
+    }
+}
+
+/// All but the final `exit`, as text.
+fn text(r: &Rewritten) -> String {
+    let slots: Vec<Slot> = bpf::insn::encode_all(&r.insns);
+    let body = &slots[..slots.len() - 1];
+    let row = |s: &Slot| format!("{:02x} {} {} {} {}", s.code, s.dst, s.src, s.off, s.imm);
+    body.iter().map(row).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn divisions() {
+    use AluOp::{Div, Mod, SDiv, SMod};
+    use Width::{W32, W64};
+    let rows: &[(Width, AluOp, &str)] = &[
+        (W64, Div, "55 8 0 2 0; ac 7 7 0 0; 05 0 0 1 0; 3f 7 8 0 0"),
+        (W32, Div, "56 8 0 2 0; ac 7 7 0 0; 05 0 0 1 0; 3c 7 8 0 0"),
+        (W64, Mod, "15 8 0 1 0; 9f 7 8 0 0"),
+        (W32, Mod, "16 8 0 2 0; 9c 7 8 0 0; 05 0 0 1 0; bc 7 7 0 0"),
+        (
+            W64,
+            SDiv,
+            "bf 11 8 0 0; 07 11 0 0 1; 25 11 0 4 1; 15 11 0 1 0; b7 7 0 0 0; 87 7 0 0 0; \
+             05 0 0 1 0; 3f 7 8 1 0",
+        ),
+        (
+            W32,
+            SDiv,
+            "bf 11 8 0 0; 04 11 0 0 1; 26 11 0 4 1; 16 11 0 1 0; b4 7 0 0 0; 84 7 0 0 0; \
+             05 0 0 1 0; 3c 7 8 1 0",
+        ),
+        (
+            W64,
+            SMod,
+            "bf 11 8 0 0; 07 11 0 0 1; 25 11 0 3 1; 15 11 0 3 1; b4 7 0 0 0; 05 0 0 1 0; \
+             9f 7 8 1 0",
+        ),
+        (
+            W32,
+            SMod,
+            "bf 11 8 0 0; 04 11 0 0 1; 26 11 0 3 1; 16 11 0 4 1; b4 7 0 0 0; 05 0 0 1 0; \
+             9c 7 8 1 0; 05 0 0 1 0; bc 7 7 0 0",
+        ),
+    ];
+    for &(width, op, want) in rows {
+        let insn = Insn::Alu { width, op, dst: Reg(7), src: Src::Reg(Reg(8)) };
+        assert_eq!(text(&run(&[insn])), want, "{width:?} {op:?}");
+    }
+    let by = |op, imm| Insn::Alu { width: W64, op, dst: Reg(7), src: Src::Imm(imm) };
+    assert_eq!(text(&run(&[by(SDiv, -1)])), "87 7 0 0 0");
+    assert_eq!(text(&run(&[by(SMod, -1)])), "b4 7 0 0 0");
+    assert_eq!(text(&run(&[by(Div, 2)])), "37 7 0 0 2");
+}
+
+#[test]
+fn may_goto_counts_down() {
+    let r = run(&[mov(Reg(6), 0), Insn::MayGoto { off: 1 }, Insn::Ja { off: -2, long: false }]);
+    let want = "7a 10 0 -16 8388608; b7 6 0 0 0; 79 11 10 -16 0; 15 11 0 3 0; 17 11 0 0 1; \
+                7b 10 11 -16 0; 05 0 0 -5 0";
+    assert_eq!(text(&r), want);
+    assert_eq!(r.subprogs[0].stack_depth, 16);
+    let firsts: Vec<bool> = r.facts.iter().map(|f| f.first).collect();
+    assert_eq!(firsts, [false, true, true, false, false, false, true, true]);
+}
+
+#[test]
+fn array_lookup_is_inlined() {
+    let aux = InsnAux { map: MapState::Unique(0), ..InsnAux::default() };
+    let insns = [
+        Insn::LdImm64 { dst: Reg::R1, imm: Imm64::MapFd(3) },
+        Insn::LdImm64Hi,
+        Insn::Call(Call::Helper(1)),
+    ];
+    let r = run_with(&insns, Endian::Little, &[], aux);
+    assert_eq!(
+        r.insns[0],
+        Insn::LdImm64 { dst: Reg::R1, imm: Imm64::Const(0xffff_8880_0000_1000) }
+    );
+    let want =
+        "07 1 0 0 272; 61 0 2 0 0; 35 0 0 3 10; 67 0 0 0 4; 0f 0 1 0 0; 05 0 0 1 0; b7 0 0 0 0";
+    assert!(text(&r).ends_with(want), "{}", text(&r));
+}
+
+#[test]
+fn packet_loads_call() {
+    let ind = Insn::LdInd { size: Size::H, src: Reg::R0, imm: 3 };
+    let want =
+        "bf 2 0 0 0; 07 2 0 0 3; bf 1 6 0 0; 85 0 0 0 4098; 75 0 0 2 0; ac 0 0 0 0; 95 0 0 0 0";
+    assert_eq!(text(&run(&[ind])), want);
+}
+
+#[test]
+fn dead_code_goes() {
+    let jeq =
+        |off| Insn::Jmp { width: Width::W64, op: JmpOp::Eq, dst: Reg(6), src: Src::Imm(0), off };
+    // The fallthrough is dead: the branch becomes a jump, which is a nop once the rest is gone.
+    let insns = [mov(Reg(6), 0), jeq(1), mov(Reg(7), 7), Insn::Ja { off: 0, long: false }];
+    let r = run_with(&insns, Endian::Little, &[2], InsnAux::default());
+    assert_eq!(text(&r), "b7 6 0 0 0");
+    assert_eq!(r.facts[1].orig, InsnIdx(4));
+    // The branch is dead.
+    let insns = [mov(Reg(6), 1), jeq(1), Insn::Ja { off: 1, long: false }, mov(Reg(7), 7)];
+    let r = run_with(&insns, Endian::Little, &[3], InsnAux::default());
+    assert_eq!(text(&r), "b7 6 0 0 1");
+}
+
+#[test]
+fn narrow_context_loads_depend_on_the_byte_order() {
+    let aux = InsnAux { ptr: PtrClass::Ctx, ctx_field_size: 4, ..InsnAux::default() };
+    let load = [Insn::Load { size: Size::B, sext: false, dst: Reg(2), src: Reg(1), off: 1 }];
+    let le = run_with(&load, Endian::Little, &[], aux);
+    assert_eq!(text(&le), "61 2 1 100 0; 74 2 0 0 8; 54 2 0 0 255");
+    let be = run_with(&load, Endian::Big, &[], aux);
+    assert_eq!(text(&be), "61 2 1 100 0; 74 2 0 0 16; 54 2 0 0 255");
+}
+
+#[test]
+fn calls_reach_the_prologue_and_jumps_the_instruction() {
+    let insns = [
+        Insn::Call(Call::Local(1)),
+        Insn::Exit,
+        Insn::MayGoto { off: 1 },
+        Insn::Ja { off: -2, long: false },
+    ];
+    let r = run(&insns);
+    assert_eq!(r.insns[0], Insn::Call(Call::Local(1)));
+    assert!(matches!(r.insns[2], Insn::Store { .. }));
+    assert_eq!(r.insns[7], Insn::Ja { off: -5, long: false });
+    assert_eq!((r.subprogs[1].start, r.subprogs[1].orig_start), (InsnIdx(2), InsnIdx(2)));
+}
