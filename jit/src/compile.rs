@@ -266,7 +266,6 @@ fn ex_entry(insn: &Insn, fault: NativeOff, resume: NativeOff) -> ExEntry {
 }
 
 /// Whether a 32-bit result is produced at all; the rest is defined to zero-extend by its leaf.
-#[allow(dead_code, reason = "for architectures that do not zero-extend")]
 pub(crate) fn is_w32_alu(insn: &Insn) -> bool {
     matches!(
         insn,

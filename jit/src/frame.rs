@@ -36,6 +36,8 @@ pub(crate) struct Frame {
     pub(crate) role: Role,
     /// BPF stack, rounded up to 8.
     pub(crate) stack_bytes: u32,
+    /// Bit n: the function writes register n (11 is AX); calls count as writing R0 alone.
+    pub(crate) written: u16,
     /// Which of R6..R9 the function writes.
     pub(crate) saves: [bool; 4],
     /// R10 is read.
@@ -58,6 +60,7 @@ impl Frame {
                 (false, false) => Role::Sub,
             },
             stack_bytes: f.stack_depth.next_multiple_of(8),
+            written: 0,
             saves: [false; 4],
             uses_fp: f.stack_depth > 0,
             calls: false,
@@ -65,15 +68,12 @@ impl Frame {
             counts: f.tail_call_reachable || f.has_tail_call,
         };
         for (_, insn, _) in v.insns().skip(f.start.idx()).take(f.end.idx() - f.start.idx()) {
-            if let Some(w) = written(insn)
-                && (6..=9).contains(&w.0)
-            {
-                frame.saves[w.idx() - 6] = true;
-            }
+            frame.written |= written(insn).map_or(0, |r| 1 << r.0);
             frame.uses_fp |= reads_fp(insn);
             frame.calls |= matches!(insn, Insn::Call(c) if *c != Call::Helper(HELPER_TAIL_CALL));
             frame.has_tail_call |= matches!(insn, Insn::Call(Call::Helper(HELPER_TAIL_CALL)));
         }
+        frame.saves = [6, 7, 8, 9].map(|n| frame.written & 1 << n != 0);
         frame.counts |= frame.has_tail_call;
         frame
     }
@@ -84,7 +84,7 @@ impl Frame {
     }
 }
 
-/// Register an instruction writes. Calls write R0..R5, none of which is saved.
+/// Register an instruction writes; of a call it is R0, and the argument registers are its own.
 fn written(insn: &Insn) -> Option<Reg> {
     match *insn {
         Insn::Alu { dst, .. }
@@ -111,9 +111,8 @@ fn written(insn: &Insn) -> Option<Reg> {
         | Insn::Ja { .. }
         | Insn::MayGoto { .. }
         | Insn::Gotox { .. }
-        | Insn::Call(_)
-        | Insn::Callx { .. }
         | Insn::Exit => None,
+        Insn::Call(_) | Insn::Callx { .. } => Some(Reg::R0),
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod aarch64;
 #[cfg(test)]
 pub(crate) mod mc;
 pub(crate) mod riscv64;
+pub(crate) mod s390x;
 pub(crate) mod x86_64;
 
 use crate::buffer::{Buffer, Label};

@@ -27,7 +27,7 @@ pub fn compile(v: &Verified, arch: Arch) -> Compiled {
         Arch::X86_64 => compile::run::<isa::x86_64::X86_64>(v),
         Arch::Arm64 => compile::run::<isa::aarch64::Aarch64>(v),
         Arch::Riscv64 => compile::run::<isa::riscv64::Riscv64>(v),
-        Arch::S390x => unimplemented!("s390x back end"),
+        Arch::S390x => compile::run::<isa::s390x::S390x>(v),
     }
 }
 
@@ -38,7 +38,7 @@ pub const fn facts(arch: Arch) -> &'static Facts {
         Arch::X86_64 => &isa::x86_64::X86_64::FACTS,
         Arch::Arm64 => &isa::aarch64::Aarch64::FACTS,
         Arch::Riscv64 => &isa::riscv64::Riscv64::FACTS,
-        Arch::S390x => unimplemented!(),
+        Arch::S390x => &isa::s390x::S390x::FACTS,
     }
 }
 
@@ -58,7 +58,7 @@ pub fn link(c: &Compiled, base: u64, target: impl Fn(RelocKind) -> u64) -> Vec<u
         Arch::X86_64 => isa::x86_64::X86_64::patch_call,
         Arch::Arm64 => isa::aarch64::Aarch64::patch_call,
         Arch::Riscv64 => isa::riscv64::Riscv64::patch_call,
-        Arch::S390x => unimplemented!(),
+        Arch::S390x => isa::s390x::S390x::patch_call,
     };
     let mut code = c.code.clone();
     for r in &c.relocs {

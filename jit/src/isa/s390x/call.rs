@@ -1,0 +1,62 @@
+//! Calls and tail calls on s390x.
+
+use super::asm::{self, At, Cij, Ril, Rre, Rx, Rxy, Sil, Ss};
+use super::frame;
+use super::lower::branch;
+use super::regs::{R1, R2, R14, native};
+use crate::RelocKind;
+use crate::buffer::{Buffer, Label};
+use crate::frame::{Frame, TAIL_CALL_MAX};
+use bpf::insn::Reg;
+use verifier::env::Layout;
+
+/// Helper or kfunc: the result comes in %r2.
+pub(crate) fn emit_call(b: &mut Buffer, kind: RelocKind) {
+    b.reloc(kind);
+    b.put(&asm::ril(Ril::Brasl, R14, 0));
+    b.put(&asm::rre(Rre::Lgr, R14, R2));
+}
+
+/// A function of this program; the counter's value goes along and comes back.
+pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bool) {
+    if counts {
+        b.put(&asm::ss(Ss::Mvc, 4, frame::COUNTER_FOR_CALLEE, frame::counter(f)));
+    }
+    let site = b.site();
+    b.refer(site, func, asm::patch_rel32);
+    b.put(&asm::ril(Ril::Brasl, R14, 0));
+    if counts {
+        b.put(&asm::ss(Ss::Mvc, 4, frame::counter(f), frame::COUNTER_FOR_CALLEE));
+    }
+    b.put(&asm::rre(Rre::Lgr, R14, R2));
+}
+
+/// `BPF_TAIL_CALL` of arch/s390/net/bpf_jit_comp.c, but only populated slots count.
+pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout) {
+    let (array, index) = (native(Reg::R2), native(Reg::R3));
+    let out = b.label();
+    let in_array = |disp: i16| At { base: array, disp: i32::from(disp) };
+    b.put(&asm::rxy(Rxy::Cly, index, 0, in_array(layout.array_max_entries)));
+    branch(b, 10, out);
+    let limit = i16::try_from(TAIL_CALL_MAX).expect("33 fits");
+    b.put(&asm::sil(Sil::Clfhsi, frame::counter(f), limit));
+    branch(b, 10, out);
+    // The low 32 bits of the index, times 8.
+    b.put(&asm::risbgz(R1, index, 29, 60, 3));
+    b.put(&asm::rxy(Rxy::Lg, R1, R1, in_array(layout.array_value)));
+    let site = b.site();
+    b.refer(site, out, asm::patch_rel16);
+    b.put(&asm::cij(Cij::Cgij, R1, 0, 8));
+    b.put(&asm::asi(frame::counter(f), 1));
+    let bpf_func = At { base: R1, disp: i32::from(layout.prog_bpf_func) };
+    b.put(&asm::rxy(Rxy::Lg, R1, 0, bpf_func));
+    frame::restore_saved(b, f);
+    let entry = At { base: R1, disp: frame::TAIL_CALL_OFFSET.cast_signed() };
+    b.put(&asm::rx(Rx::Bc, 15, 0, entry));
+    b.bind(out);
+}
+
+/// `brasl`.
+pub(crate) fn patch_call(code: &mut [u8], disp: i64) -> bool {
+    asm::patch_rel32(code, disp)
+}
