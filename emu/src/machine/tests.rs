@@ -287,3 +287,29 @@ fn two_cpus_share_memory_and_alternate_by_virtual_time() {
     }
     assert!(ends.windows(2).all(|t| t[0] == t[1]), "the interleaving is the same everywhere");
 }
+
+#[test]
+fn generated_programs_agree_in_result_and_instruction_count() {
+    let opts = bpf::insn::generate::Options::default();
+    for seed in 0..40 {
+        let mut first = None;
+        for &arch in ARCHS.iter().filter(|a| a.endian() == bpf::Endian::Little) {
+            let mut m = machine(arch);
+            let p = load_prog(&mut m, bpf::insn::generate::program(seed, opts), &[]);
+            let at = m.kernel.kzalloc(64, "ctx").unwrap();
+            let events = run(&mut m, p, at);
+            let end = (exit_value(&events), m.kernel.cpus[0].retired);
+            assert!(end.0.is_some(), "{arch} seed {seed}: {events:?}");
+            assert_eq!(*first.get_or_insert(end), end, "{arch} seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn native_registers_are_those_of_the_compiler() {
+    for &arch in ARCHS {
+        let (s, f) = (crate::unicorn::spec(arch), jit::facts(arch));
+        assert_eq!(s.bpf.map(|r| r.0), f.regs.map(|r| r.num), "{arch}");
+        assert_eq!(s.ret.0, f.ret.num, "{arch}");
+    }
+}
