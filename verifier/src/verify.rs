@@ -8,7 +8,7 @@ use bpf::{Endian, Program};
 use crate::cfg;
 use crate::env::{KernelEnv, MapInfo};
 use crate::explore::{self, Opts};
-use crate::reject::{E2BIG, EACCES, EINVAL, ENOTSUPP, Rejection};
+use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, Rejection};
 use crate::rewrite;
 use crate::verified::{Parts, Stats, Verified};
 
@@ -292,7 +292,7 @@ fn fd_of(fd_array: &[i32], idx: i32) -> Result<i32, Box<Rejection>> {
         return Err(Box::new(Rejection::refuse(EPROTO, text)));
     }
     let fd = usize::try_from(idx).ok().and_then(|i| fd_array.get(i));
-    fd.copied().ok_or_else(|| Box::new(Rejection::refuse(EACCES, "")))
+    fd.copied().ok_or_else(|| Box::new(Rejection::refuse(EFAULT, "")))
 }
 
 /// `map_direct_value_addr` of the map type.

@@ -40,8 +40,8 @@ pub fn helper(id: i32) -> Option<&'static FuncProto> {
     helper_for(id, ProgType::Unspec)
 }
 
-/// The prototype of a helper as one program type sees it (`get_func_proto`): `bpf_get_socket_cookie`
-/// takes the context or a socket, `bpf_setsockopt` too, ...
+/// The prototype of a helper as one program type sees it (`get_func_proto`):
+/// `bpf_get_socket_cookie` takes the context or a socket, `bpf_setsockopt` too, ...
 #[must_use]
 pub fn helper_for(id: i32, prog_type: ProgType) -> Option<&'static FuncProto> {
     let first = helpers::HELPERS.partition_point(|r| r.proto.id < id);
