@@ -8,6 +8,7 @@
 mod build;
 mod check;
 mod parse;
+mod print;
 mod types;
 
 pub use build::BtfBuilder;

@@ -20,6 +20,10 @@ const MAX_TYPES: usize = 0x000f_ffff;
 const MAX_NAME_OFFSET: u32 = 0x00ff_ffff;
 /// `BTF_MAX_SIZE`: 16 MiB.
 const MAX_SIZE: usize = 16 << 20;
+/// `KSYM_NAME_LEN`, the kernel's limit on names.
+const MAX_NAME: usize = 512;
+/// Longest string of any use (source lines); bounds what a look-up can cost.
+const MAX_STRING: usize = 16 << 10;
 
 /// Why a BTF blob was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,6 +142,9 @@ fn parse_strings(bytes: &[u8]) -> Result<String, BtfError> {
     if bytes.len() > MAX_NAME_OFFSET as usize {
         return Err(header_error("invalid string section: too long"));
     }
+    if bytes.split(|b| *b == 0).any(|s| s.len() > MAX_STRING) {
+        return Err(header_error(format!("string section: a string exceeds {MAX_STRING} bytes")));
+    }
     match std::str::from_utf8(bytes) {
         Ok(s) => Ok(s.to_owned()),
         Err(e) => Err(header_error(format!("string section: not text at {}", e.valid_up_to()))),
@@ -173,6 +180,7 @@ impl Record<'_> {
     /// An offset that names something; 0 is allowed here and means anonymous.
     fn name(&self, off: u32) -> Result<u32, BtfError> {
         match self.str(off) {
+            Some(s) if s.len() > MAX_NAME => Err(self.error("Invalid name: too long")),
             Some(_) if (off as usize) < self.strings.len() => Ok(off),
             _ => Err(self.error(format!("invalid name_offset:{off}"))),
         }

@@ -1,0 +1,119 @@
+//! Objects compiled by clang: maps, globals, subprograms, relocations, CO-RE, both byte orders.
+
+use std::collections::BTreeMap;
+
+use bpf::btf::{Btf, Kind};
+use bpf::insn::{Call, Imm64, Insn};
+use bpf::object::{InitialSlot, Kconfig, LinkEnv, MapOrigin, Object, inspect};
+use bpf::uapi::{MapType, ProgType};
+
+fn load(order: &str, name: &str) -> Vec<u8> {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus/objects");
+    std::fs::read(format!("{dir}/{order}/{name}.bpf.o")).unwrap()
+}
+
+fn link(obj: &Object, name: &str, target: &Btf) -> bpf::Program {
+    let kconfig = Kconfig { kernel_version: 0x61200, values: BTreeMap::new() };
+    let ksyms: BTreeMap<String, u64> = BTreeMap::new();
+    let env = LinkEnv { target_btf: target, kconfig: &kconfig, ksyms: &ksyms };
+    obj.link(obj.program(name).unwrap(), &env).unwrap()
+}
+
+#[test]
+fn maps_and_globals() {
+    for order in ["el", "eb"] {
+        let obj = Object::parse(&load(order, "object_basic")).unwrap();
+        assert_eq!(obj.license, "GPL");
+        let (_, counts) = obj.map("counts").unwrap();
+        assert_eq!((counts.map_type, counts.key_size, counts.value_size), (MapType::Hash, 4, 8));
+        assert_eq!((counts.max_entries, counts.flags), (64, 1));
+        let (outer_idx, outer) = obj.map("outer").unwrap();
+        assert_eq!(outer.inner.as_ref().unwrap().max_entries, 4);
+        let (inner, _) = obj.map("inner").unwrap();
+        assert_eq!(outer.slots, [(1, InitialSlot::Map(inner))]);
+        assert_ne!(outer_idx, inner);
+        let (_, jumps) = obj.map("jumps").unwrap();
+        assert_eq!(jumps.slots, [(0, InitialSlot::Prog("tail".into()))]);
+        let (map, var) = obj.global("limit").unwrap();
+        let (def, at) = (&obj.maps()[map], var.offset as usize);
+        assert_eq!(def.origin, MapOrigin::Rodata);
+        let raw: [u8; 4] = def.data.as_ref().unwrap()[at..at + 4].try_into().unwrap();
+        let value = if order == "el" { u32::from_le_bytes(raw) } else { u32::from_be_bytes(raw) };
+        assert_eq!(value, 1500);
+        assert!(inspect(&obj).to_string().contains("counts"));
+    }
+}
+
+#[test]
+fn subprograms_are_gathered() {
+    for order in ["el", "eb"] {
+        let obj = Object::parse(&load(order, "object_basic")).unwrap();
+        let p = link(&obj, "main_prog", &Btf::default());
+        assert_eq!(p.prog_type, ProgType::Xdp);
+        let names: Vec<&str> = p.funcs.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(names, ["main_prog", "twice", "visible"]);
+        assert!(p.funcs[2].global && !p.funcs[1].global);
+        for (i, insn) in p.insns.iter().enumerate() {
+            if let Insn::Call(Call::Local(off)) = insn {
+                let dest = (i as i32 + 1 + off) as u32;
+                assert!(p.funcs.iter().any(|f| f.start.0 == dest), "call at {i}");
+            }
+        }
+        assert!(p.insns.iter().any(|i| matches!(i, Insn::LdImm64 { imm: Imm64::MapIdx(_), .. })));
+        assert!(!p.lines.is_empty());
+    }
+}
+
+#[test]
+fn core_fields_move() {
+    for order in ["el", "eb"] {
+        let obj = Object::parse(&load(order, "object_core")).unwrap();
+        let target = Object::parse(&load(order, "object_core_target")).unwrap();
+        let target = target.btf().unwrap();
+        let p = link(&obj, "fields", target);
+        let thing = target.find("thing", Kind::Struct).unwrap();
+        let want = target.member(thing, "moved").unwrap().byte_off() as i16;
+        let has = |off| p.insns.iter().any(|i| matches!(i, Insn::Load { off: o, .. } if *o == off));
+        assert!(has(want), "{order}: {:?}", p.insns);
+        let p = link(&obj, "missing", target);
+        let bad = Insn::Call(Call::Helper(195_896_080));
+        assert!(p.insns.contains(&bad));
+    }
+}
+
+/// Cut, flipped and random input ends in an error or a value, never in a panic.
+#[test]
+fn hostile_objects() {
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let kconfig = Kconfig::default();
+    let ksyms: BTreeMap<String, u64> = BTreeMap::new();
+    let inputs = [load("el", "object_basic"), load("eb", "object_core")];
+    let target = Object::parse(&load("eb", "object_core_target")).unwrap();
+    let env = LinkEnv { target_btf: target.btf().unwrap(), kconfig: &kconfig, ksyms: &ksyms };
+    for case in 0..2000 {
+        let mut bytes = inputs[case % 2].clone();
+        if case % 5 == 0 {
+            bytes.truncate(next() as usize % bytes.len());
+        }
+        for _ in 0..next() % 8 + 1 {
+            if bytes.is_empty() {
+                break;
+            }
+            let at = next() as usize % bytes.len();
+            bytes[at] ^= (next() % 255 + 1) as u8;
+        }
+        let _ = Btf::parse(&bytes);
+        if let Ok(obj) = Object::parse(&bytes) {
+            for p in obj.programs() {
+                let _ = obj.link(p, &env);
+            }
+            let _ = inspect(&obj).to_string();
+        }
+    }
+}
