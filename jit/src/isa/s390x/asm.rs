@@ -102,7 +102,7 @@ pub(crate) enum Sil {
 
 /// Compare registers and branch (RIE-b).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Crj {
+pub(crate) enum FusedReg {
     Crj = 0x76,
     Cgrj = 0x64,
     Clrj = 0x77,
@@ -111,7 +111,7 @@ pub(crate) enum Crj {
 
 /// Compare with an 8-bit immediate and branch (RIE-c).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cij {
+pub(crate) enum FusedImm {
     Cij = 0x7e,
     Cgij = 0x7c,
     Clij = 0x7f,
@@ -225,12 +225,12 @@ pub(crate) fn ss(op: Ss, len: u8, to: At, from: At) -> Code {
 }
 
 /// `op r1, r2, mask, .`
-pub(crate) fn crj(op: Crj, r1: R, r2: R, mask: u8) -> Code {
+pub(crate) fn crj(op: FusedReg, r1: R, r2: R, mask: u8) -> Code {
     Code::of(&[0xec, r1 << 4 | r2, 0, 0, mask << 4, op as u8])
 }
 
 /// `op r1, imm, mask, .`
-pub(crate) fn cij(op: Cij, r1: R, imm: u8, mask: u8) -> Code {
+pub(crate) fn cij(op: FusedImm, r1: R, imm: u8, mask: u8) -> Code {
     Code::of(&[0xec, r1 << 4 | mask, 0, 0, imm, op as u8])
 }
 

@@ -1,6 +1,6 @@
 //! Calls and tail calls on s390x.
 
-use super::asm::{self, At, Cij, Ril, Rre, Rx, Rxy, Sil, Ss};
+use super::asm::{self, At, FusedImm, Ril, Rre, Rx, Rxy, Sil, Ss};
 use super::frame;
 use super::lower::branch;
 use super::regs::{R1, R2, R14, native};
@@ -46,7 +46,7 @@ pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout) {
     b.put(&asm::rxy(Rxy::Lg, R1, R1, in_array(layout.array_value)));
     let site = b.site();
     b.refer(site, out, asm::patch_rel16);
-    b.put(&asm::cij(Cij::Cgij, R1, 0, 8));
+    b.put(&asm::cij(FusedImm::Cgij, R1, 0, 8));
     b.put(&asm::asi(frame::counter(f), 1));
     let bpf_func = At { base: R1, disp: i32::from(layout.prog_bpf_func) };
     b.put(&asm::rxy(Rxy::Lg, R1, 0, bpf_func));

@@ -3,7 +3,7 @@
 //! Where it costs nothing a 32-bit operation zero-extends (`risbg`, `llgfr`); [`zero_extends`]
 //! lists these, the driver does the rest. Every BPF offset fits a 20-bit displacement.
 
-use super::asm::{self, At, Cij, Crj, Ri, Ril, Rr, Rre, Rrf, Rs, Rsy, Rx, Rxy, Sil};
+use super::asm::{self, At, FusedImm, FusedReg, Ri, Ril, Rr, Rre, Rrf, Rs, Rsy, Rx, Rxy, Sil};
 use super::regs::{R, R0, R1, R15, native};
 use crate::buffer::{Buffer, Label};
 use crate::compile::is_w32_alu;
@@ -503,10 +503,10 @@ fn compare_reg(b: &mut Buffer, wide: bool, op: JmpOp, d: R, s: R, to: Label) {
     let mask = condition(op);
     if site.form == 0 {
         let fused = match (wide, is_unsigned(op)) {
-            (true, false) => Crj::Cgrj,
-            (true, true) => Crj::Clgrj,
-            (false, false) => Crj::Crj,
-            (false, true) => Crj::Clrj,
+            (true, false) => FusedReg::Cgrj,
+            (true, true) => FusedReg::Clgrj,
+            (false, false) => FusedReg::Crj,
+            (false, true) => FusedReg::Clrj,
         };
         b.refer(site, to, asm::patch_rel16);
         b.put(&asm::crj(fused, d, s, mask));
@@ -538,10 +538,10 @@ fn compare_imm(b: &mut Buffer, wide: bool, op: JmpOp, d: R, imm: i32, to: Label)
     let mask = condition(op);
     if let (Some(i), 0) = (byte, site.form) {
         let fused = match (wide, is_unsigned(op)) {
-            (true, false) => Cij::Cgij,
-            (true, true) => Cij::Clgij,
-            (false, false) => Cij::Cij,
-            (false, true) => Cij::Clij,
+            (true, false) => FusedImm::Cgij,
+            (true, true) => FusedImm::Clgij,
+            (false, false) => FusedImm::Cij,
+            (false, true) => FusedImm::Clij,
         };
         b.refer(site, to, asm::patch_rel16);
         b.put(&asm::cij(fused, d, i, mask));

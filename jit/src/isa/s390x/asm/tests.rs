@@ -198,9 +198,9 @@ fn short_storage() {
 #[rustfmt::skip]
 fn branches() {
     let crj_ops =
-        [(Crj::Crj, "crj"), (Crj::Cgrj, "cgrj"), (Crj::Clrj, "clrj"), (Crj::Clgrj, "clgrj")];
+        [(FusedReg::Crj, "crj"), (FusedReg::Cgrj, "cgrj"), (FusedReg::Clrj, "clrj"), (FusedReg::Clgrj, "clgrj")];
     let cij_ops =
-        [(Cij::Cij, "cij"), (Cij::Cgij, "cgij"), (Cij::Clij, "clij"), (Cij::Clgij, "clgij")];
+        [(FusedImm::Cij, "cij"), (FusedImm::Cgij, "cgij"), (FusedImm::Clij, "clij"), (FusedImm::Clgij, "clgij")];
     // llvm-mc leaves displacements to its linker, so here it reads what we wrote.
     let patched = |mut code: Vec<u8>, patch: crate::buffer::Patch, disp| {
         assert!(patch(&mut code, disp));
