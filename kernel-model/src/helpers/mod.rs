@@ -1,6 +1,7 @@
 //! Helper functions: one row is id, name, number of arguments, body.
 
 mod net;
+mod skb;
 mod time;
 
 use std::sync::LazyLock;
@@ -36,10 +37,11 @@ pub(crate) struct HelperRow {
     pub(crate) body: Body,
 }
 
-const TABLES: &[&[HelperRow]] = &[time::ROWS, net::ROWS];
+const TABLES: &[&[HelperRow]] = &[time::ROWS, net::ROWS, skb::ROWS];
 
 static BY_ID: LazyLock<Vec<Option<&'static HelperRow>>> = LazyLock::new(|| {
-    let mut v = vec![None; 256];
+    // UAPI ids end below 256; the verifier's own rows for LD_ABS begin at 0x1001.
+    let mut v = vec![None; 0x1010];
     for row in TABLES.iter().flat_map(|t| t.iter()) {
         v[row.id as usize] = Some(row);
     }

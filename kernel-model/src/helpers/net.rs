@@ -1,6 +1,201 @@
-//! Helpers of packet programs.
+//! Helpers of packet programs: XDP and redirects (net/core/filter.c).
 
-use super::HelperRow;
+use super::{HelperRow, Ret};
+use crate::cpu::{CpuId, Fault};
+use crate::net::RedirectInfo;
+use crate::net::{frag_at, shared_info};
+use crate::{Errno, Kernel, field};
 
 /// The rows.
-pub(crate) const ROWS: &[HelperRow] = &[];
+#[rustfmt::skip]
+pub(crate) const ROWS: &[HelperRow] = &[
+    HelperRow { id: 23, name: "redirect", nargs: 2, body: redirect },
+    HelperRow { id: 44, name: "xdp_adjust_head", nargs: 2, body: xdp_adjust_head },
+    HelperRow { id: 54, name: "xdp_adjust_meta", nargs: 2, body: xdp_adjust_meta },
+    HelperRow { id: 65, name: "xdp_adjust_tail", nargs: 2, body: xdp_adjust_tail },
+    HelperRow { id: 69, name: "fib_lookup", nargs: 4, body: fib_lookup },
+    HelperRow { id: 84, name: "sk_lookup_tcp", nargs: 5, body: no_socket },
+    HelperRow { id: 85, name: "sk_lookup_udp", nargs: 5, body: no_socket },
+    HelperRow { id: 99, name: "skc_lookup_tcp", nargs: 5, body: no_socket },
+    HelperRow { id: 188, name: "xdp_get_buff_len", nargs: 1, body: xdp_get_buff_len },
+    HelperRow { id: 189, name: "xdp_load_bytes", nargs: 4, body: xdp_load_bytes },
+    HelperRow { id: 190, name: "xdp_store_bytes", nargs: 4, body: xdp_store_bytes },
+];
+
+/// `XDP_REDIRECT` and `TC_ACT_REDIRECT`.
+const XDP_REDIRECT: u64 = 4;
+const TC_ACT_REDIRECT: u64 = 7;
+const TC_ACT_SHOT: u64 = 2;
+
+/// `bpf_redirect` and `bpf_xdp_redirect`: the same id, two program types.
+fn redirect(k: &mut Kernel, cpu: CpuId, [ifindex, flags, ..]: [u64; 5]) -> Ret {
+    let xdp = k.running_type(cpu) == Some(bpf::uapi::ProgType::Xdp);
+    let allowed = if xdp { 0 } else { 1 };
+    if flags & !allowed != 0 {
+        // XDP_ABORTED is 0.
+        return Ret::Val(if xdp { 0 } else { TC_ACT_SHOT });
+    }
+    let info = RedirectInfo { ifindex: ifindex as u32, flags, cpu: None };
+    k.net.redirect.insert(cpu, info);
+    Ret::Val(if xdp { XDP_REDIRECT } else { TC_ACT_REDIRECT })
+}
+
+fn xdp_adjust_head(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret {
+    let hard_start = k.get(xdp, field!("xdp_buff", "data_hard_start"));
+    let (data, end) = xdp_data(k, xdp);
+    let meta = k.get(xdp, field!("xdp_buff", "data_meta")).min(data);
+    let delta = i64::from(delta as i32);
+    let to = data.wrapping_add_signed(delta);
+    let meta_len = data - meta;
+    // struct xdp_frame is written to the headroom when the frame is redirected.
+    let frame_end = hard_start + crate::types::size("xdp_frame");
+    let low = frame_end + meta_len;
+    if to < low || to > end.saturating_sub(14) {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    if meta_len > 0 {
+        let moved = k.mem.read_vec(meta, meta_len as usize);
+        let done = moved.and_then(|m| k.mem.write(to - meta_len, &m));
+        if let Err(e) = done {
+            return Ret::Fault(e.into());
+        }
+    }
+    k.set(xdp, field!("xdp_buff", "data"), to);
+    k.set(xdp, field!("xdp_buff", "data_meta"), to - meta_len);
+    Ret::Val(0)
+}
+
+fn xdp_adjust_meta(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret {
+    let hard_start = k.get(xdp, field!("xdp_buff", "data_hard_start"));
+    let (data, _) = xdp_data(k, xdp);
+    let meta = k.get(xdp, field!("xdp_buff", "data_meta"));
+    let to = meta.wrapping_add_signed(i64::from(delta as i32));
+    let low = hard_start + crate::types::size("xdp_frame");
+    if to < low || to > data {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    // The length is a multiple of four and fits a u8 (xdp_metalen_invalid).
+    let len = data - to;
+    if !len.is_multiple_of(4) || len > 252 {
+        return Ret::Val(Errno::EACCES.ret());
+    }
+    k.set(xdp, field!("xdp_buff", "data_meta"), to);
+    Ret::Val(0)
+}
+
+fn xdp_adjust_tail(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret {
+    let hard_start = k.get(xdp, field!("xdp_buff", "data_hard_start"));
+    let (data, end) = xdp_data(k, xdp);
+    let delta = i64::from(delta as i32);
+    if k.get(xdp, field!("xdp_buff", "flags")) & 1 != 0 {
+        return Ret::Fault(Fault::unsupported("bpf_xdp_adjust_tail on a frame with fragments"));
+    }
+    let to = end.wrapping_add_signed(delta);
+    if to > shared_info(hard_start) || to < data + 14 {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    if delta > 0
+        && let Err(e) = k.mem.fill(end, delta as usize, 0)
+    {
+        return Ret::Fault(e.into());
+    }
+    k.set(xdp, field!("xdp_buff", "data_end"), to);
+    Ret::Val(0)
+}
+
+fn xdp_data(k: &Kernel, xdp: u64) -> (u64, u64) {
+    (k.get(xdp, field!("xdp_buff", "data")), k.get(xdp, field!("xdp_buff", "data_end")))
+}
+
+fn xdp_len(k: &Kernel, xdp: u64) -> u64 {
+    let (data, end) = xdp_data(k, xdp);
+    let hard_start = k.get(xdp, field!("xdp_buff", "data_hard_start"));
+    let frags = k.get(xdp, field!("xdp_buff", "flags")) & 1 != 0;
+    let more = if frags {
+        k.get(shared_info(hard_start), field!("skb_shared_info", "xdp_frags_size"))
+    } else {
+        0
+    };
+    end - data + more
+}
+
+fn xdp_get_buff_len(k: &mut Kernel, _: CpuId, [xdp, ..]: [u64; 5]) -> Ret {
+    Ret::Val(xdp_len(k, xdp))
+}
+
+/// The pieces of memory that hold `offset..offset + len` of a frame.
+fn xdp_pieces(k: &Kernel, xdp: u64, offset: u64, len: u64) -> Option<Vec<(u64, u64)>> {
+    // bpf_xdp_pointer: offset and length are below 0xffff, the range inside the frame.
+    if offset > 0xffff || len > 0xffff || offset + len > xdp_len(k, xdp) {
+        return None;
+    }
+    let (data, end) = xdp_data(k, xdp);
+    let mut parts = vec![(data, end - data)];
+    let hard_start = k.get(xdp, field!("xdp_buff", "data_hard_start"));
+    if k.get(xdp, field!("xdp_buff", "flags")) & 1 != 0 {
+        let shared = shared_info(hard_start);
+        for n in 0..k.get(shared, field!("skb_shared_info", "nr_frags")) as usize {
+            let at = frag_at(shared, n);
+            let page = k.get(at, field!("skb_frag", "netmem"));
+            let start = page + k.get(at, field!("skb_frag", "offset"));
+            parts.push((start, k.get(at, field!("skb_frag", "len"))));
+        }
+    }
+    let (mut skip, mut left, mut out) = (offset, len, Vec::new());
+    for (at, size) in parts {
+        let from = skip.min(size);
+        skip -= from;
+        let take = left.min(size - from);
+        if take > 0 {
+            out.push((at + from, take));
+            left -= take;
+        }
+    }
+    Some(out)
+}
+
+fn xdp_load_bytes(k: &mut Kernel, _: CpuId, [xdp, offset, buf, len, _]: [u64; 5]) -> Ret {
+    let Some(parts) = xdp_pieces(k, xdp, offset & 0xffff_ffff, len & 0xffff_ffff) else {
+        return Ret::Val(Errno::EINVAL.ret());
+    };
+    let mut to = buf;
+    for (at, n) in parts {
+        if let Err(e) = k.mem.read_vec(at, n as usize).and_then(|b| k.mem.write(to, &b)) {
+            return Ret::Fault(e.into());
+        }
+        to += n;
+    }
+    Ret::Val(0)
+}
+
+fn xdp_store_bytes(k: &mut Kernel, _: CpuId, [xdp, offset, buf, len, _]: [u64; 5]) -> Ret {
+    let Some(parts) = xdp_pieces(k, xdp, offset & 0xffff_ffff, len & 0xffff_ffff) else {
+        return Ret::Val(Errno::EINVAL.ret());
+    };
+    let mut from = buf;
+    for (at, n) in parts {
+        if let Err(e) = k.mem.read_vec(from, n as usize).and_then(|b| k.mem.write(at, &b)) {
+            return Ret::Fault(e.into());
+        }
+        from += n;
+    }
+    Ret::Val(0)
+}
+
+/// The model has no sockets, so a look-up finds none.
+fn no_socket(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
+    Ret::Val(0)
+}
+
+/// The model has no routing table.
+fn fib_lookup(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
+    Ret::Fault(Fault::unsupported("bpf_fib_lookup (net/ipv4/fib_frontend.c)"))
+}
+
+impl Kernel {
+    /// Type of the program that runs on a CPU.
+    pub(crate) fn running_type(&self, cpu: CpuId) -> Option<bpf::uapi::ProgType> {
+        let frame = self.cpus[cpu.idx()].main_frame()?;
+        self.progs.get(&frame.prog).map(crate::Prog::prog_type)
+    }
+}

@@ -18,8 +18,10 @@ mod tc;
 mod xdp;
 
 pub use nic::{Nic, NicConfig, Rss};
+pub(crate) use rss::frame_hash;
 pub use rx::{Dropped, SkbFields};
 pub use tc::{Dir, Order};
+pub(crate) use xdp::{frag_at, shared_info};
 
 use std::collections::BTreeMap;
 

@@ -25,7 +25,7 @@ fn toeplitz(input: &[u8]) -> u32 {
 
 /// Hash of a frame over addresses and, for TCP and UDP that is no fragment, ports.
 #[must_use]
-pub(super) fn frame_hash(frame: &[u8]) -> u32 {
+pub(crate) fn frame_hash(frame: &[u8]) -> u32 {
     let Some((ethertype, l3)) = super::check::network_layer(frame) else { return 0 };
     let packet = &frame[l3..];
     let (addresses, l4, proto) = match ethertype {

@@ -56,7 +56,7 @@ impl Kernel {
         frame: &[u8],
         given: SkbFields,
     ) -> Result<(), Dropped> {
-        let taken = self.into_ring(ifindex, queue, frame, given);
+        let taken = self.ring_fill(ifindex, queue, frame, given);
         if let Err(why) = taken {
             let reason = match why {
                 Dropped::Down => "DEV_READY",
@@ -72,7 +72,7 @@ impl Kernel {
         taken
     }
 
-    fn into_ring(
+    fn ring_fill(
         &mut self,
         ifindex: u32,
         queue: Option<u32>,

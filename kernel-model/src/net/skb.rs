@@ -87,7 +87,7 @@ impl Kernel {
     }
 
     /// A new sk_buff with these bytes, frame from the MAC header on.
-    pub(super) fn skb_from_bytes(&mut self, ifindex: u32, bytes: &[u8]) -> Result<u64, Errno> {
+    pub(crate) fn skb_from_bytes(&mut self, ifindex: u32, bytes: &[u8]) -> Result<u64, Errno> {
         let dev = self.net.nics.get(&ifindex).ok_or(Errno::ENODEV)?.dev;
         let page = self.net_page()?;
         let data = page + SKB_HEADROOM;
@@ -112,7 +112,7 @@ impl Kernel {
     }
 
     /// `eth_type_trans` without the pull: protocol, packet type, header offsets.
-    pub(super) fn eth_type_trans(&mut self, skb: u64) {
+    pub(crate) fn eth_type_trans(&mut self, skb: u64) {
         let head = self.get(skb, field!("sk_buff", "head"));
         let data = self.get(skb, field!("sk_buff", "data"));
         let dev = self.get(skb, field!("sk_buff", "dev"));
