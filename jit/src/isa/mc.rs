@@ -24,11 +24,12 @@ fn run(args: &[&str], input: String) -> Option<(String, String)> {
         eprintln!("skipped: no {TOOL}");
         return None;
     };
-    let mut stdin = child.stdin.take().unwrap();
+    let mut stdin = child.stdin.take().expect("piped above");
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let out = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    Some((String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap()))
+    let out = child.wait_with_output().expect("the tool ends");
+    writer.join().expect("no panic").expect("the tool reads its input");
+    let text = |bytes| String::from_utf8(bytes).expect("the tool writes ASCII");
+    Some((text(out.stdout), text(out.stderr)))
 }
 
 /// `0x1f,0x20` of an `encoding: [0x1f,0x20]` comment.

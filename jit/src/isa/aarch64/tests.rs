@@ -44,31 +44,33 @@ fn leaf() {
     );
 }
 
+#[rustfmt::skip]
+const IMMEDIATES: &[(Width, AluOp, i32)] = &[
+    (W64, Add, 1),
+    (W64, Add, -0x123_456),
+    (W64, Add, 0x1234_5678),
+    (W32, Add, 0),
+    (W64, Add, 0),
+    (W32, Sub, i32::MIN),
+    (W64, And, 0xff),
+    (W64, And, -16),
+    (W64, And, 0x1234),
+    (W64, Or, -1),
+    (W64, Xor, -1),
+    (W64, Mul, 8),
+    (W64, Mul, 10),
+    (W32, Mod, 16),
+    (W32, SMod, 3),
+    (W64, Mov, -2),
+    (W32, Mov, -2),
+    (W64, Mov, 0x00ff_00ff),
+    (W64, Mov, 0x1234_5678),
+];
+
 #[test]
 fn alu_immediates() {
-    let imms = [
-        (W64, Add, 1),
-        (W64, Add, -0x123_456),
-        (W64, Add, 0x1234_5678),
-        (W32, Add, 0),
-        (W64, Add, 0),
-        (W32, Sub, i32::MIN),
-        (W64, And, 0xff),
-        (W64, And, -16),
-        (W64, And, 0x1234),
-        (W64, Or, -1),
-        (W64, Xor, -1),
-        (W64, Mul, 8),
-        (W64, Mul, 10),
-        (W32, Mod, 16),
-        (W32, SMod, 3),
-        (W64, Mov, -2),
-        (W32, Mov, -2),
-        (W64, Mov, 0x00ff_00ff),
-        (W64, Mov, 0x1234_5678),
-    ];
     let mut insns: Vec<_> =
-        imms.iter().map(|&(w, op, imm)| alu(w, op, R::R6, Src::Imm(imm))).collect();
+        IMMEDIATES.iter().map(|&(w, op, imm)| alu(w, op, R::R6, Src::Imm(imm))).collect();
     insns.push(Insn::Exit);
     check(
         &insns,
@@ -304,6 +306,26 @@ fn tail_call() {
             ret
         "#]],
     );
+}
+
+/// Where an unwinder finds the caller's registers.
+#[test]
+fn saved_registers() {
+    let insns = vec![
+        alu(W64, Mov, R::R6, Src::Imm(0)),
+        alu(W64, Mov, R::R9, Src::Imm(0)),
+        Insn::Store { size: Size::DW, dst: R::FP, off: -24, src: Src::Imm(0) },
+        Insn::Call(Call::Helper(1)),
+        Insn::Call(Call::Helper(12)),
+        Insn::Exit,
+    ];
+    let program = bare_program("t", ProgType::Xdp, insns.clone());
+    let c = crate::compile(&assume_verified(program, insns, TEST_LAYOUT), Arch::Arm64);
+    let f = &c.debug.funcs[0];
+    let show = |s: &crate::SavedReg| (s.reg.map_or("return", |r| r.name), s.cfa_off);
+    let saved: Vec<_> = f.saved.iter().map(show).collect();
+    expect![[r#"80 [("x29", -80), ("return", -72), ("x25", -64), ("x19", -56), ("x22", -48)]"#]]
+        .assert_eq(&format!("{} {saved:?}", f.frame_bytes));
 }
 
 /// Programs longer than a branch reaches.

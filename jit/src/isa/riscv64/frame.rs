@@ -14,8 +14,8 @@
 //! and the caller's s0 at s0 - 16 are the C ABI's frame record. The counter protocol is the one of
 //! x86-64: `COUNTER` enters as a counter (at most 33) or as a pointer to one; a pointer is never
 //! that small. (The kernel's riscv64 counts down by value; one cell for all functions makes it
-//! exactly 33 in any mix with subprograms.) A program returns all 64 bits of R0, where the kernel's `addiw` keeps 32:
-//! struct results of callbacks and kfuncs need the rest.
+//! exactly 33 in any mix with subprograms.) A program returns all 64 bits of R0, where the kernel's
+//! `addiw` keeps 32: struct results of callbacks and kfuncs need the rest.
 
 use super::asm::short;
 use super::asm::{self, Cond, Gpr, OpI, RA, SP, ZERO};
