@@ -9,7 +9,7 @@ use std::sync::Arc;
 use verifier::testing::{Assume, TEST_LAYOUT, bare_program};
 use verifier::verified::MemClass;
 
-const ARCHS: &[Arch] = &[Arch::X86_64, Arch::Arm64, Arch::Riscv64];
+const ARCHS: &[Arch] = &Arch::ALL;
 /// `bpf_ktime_get_ns`.
 const KTIME: i32 = 5;
 
