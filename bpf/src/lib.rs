@@ -12,6 +12,7 @@
 pub mod arch;
 pub mod btf;
 pub mod insn;
+pub mod interp;
 pub mod object;
 pub mod program;
 pub mod uapi;
