@@ -9,14 +9,14 @@ use bpf::uapi::{MapType, ProgType};
 
 fn load(order: &str, name: &str) -> Vec<u8> {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/corpus/objects");
-    std::fs::read(format!("{dir}/{order}/{name}.bpf.o")).unwrap()
+    std::fs::read(format!("{dir}/{order}/{name}.bpf.o")).expect("a committed object")
 }
 
 fn link(obj: &Object, name: &str, target: &Btf) -> bpf::Program {
     let kconfig = Kconfig { kernel_version: 0x61200, values: BTreeMap::new() };
     let ksyms: BTreeMap<String, u64> = BTreeMap::new();
     let env = LinkEnv { target_btf: target, kconfig: &kconfig, ksyms: &ksyms };
-    obj.link(obj.program(name).unwrap(), &env).unwrap()
+    obj.link(obj.program(name).expect("the program"), &env).expect("it links")
 }
 
 #[test]

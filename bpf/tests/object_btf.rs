@@ -70,3 +70,20 @@ fn self_containment_is_refused() {
     b.structure("loop", 8, &[("again", id, 0, 0)]);
     assert!(b.finish().unwrap_err().to_string().contains("Loop detected"));
 }
+
+/// What is used by value is defined first, what is pointed to is declared first.
+#[test]
+fn header_is_in_order() {
+    let mut b = BtfBuilder::new();
+    let int = b.int("int", 4, true);
+    let first = b.next_id();
+    b.structure("outer", 24, &[("in", first + 1, 0, 0), ("link", first + 2, 64, 0)]);
+    b.structure("inner", 8, &[("a", int, 0, 3), ("b", int, 32, 0)]);
+    b.ptr(first + 3);
+    b.structure("late", 4, &[("x", int, 0, 0)]);
+    let text = b.finish().unwrap().to_c_header();
+    let at = |s: &str| text.find(s).unwrap_or_else(|| panic!("no {s:?} in {text}"));
+    assert!(at("struct inner {") < at("struct outer {"));
+    assert!(at("struct late;") < at("struct outer {"));
+    assert!(text.contains("int a : 3;") && text.contains("struct late *link;"));
+}

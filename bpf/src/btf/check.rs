@@ -1,7 +1,7 @@
 //! What must hold between types: references exist and fit, nothing contains itself by value.
 //!
 //! This is the part of the kernel's `btf_check_all_types` that makes later walks terminate. Two
-//! bounds stand for the kernel's: nesting by value is at most 32 deep (`MAX_RESOLVE_DEPTH`), and the
+//! bounds stand for the kernel's: nesting by value has a depth limit (`MAX_RESOLVE_DEPTH`), and the
 //! number of members reached by value from one type is bounded, since a chain of structs with two
 //! members of the next one each would double at every step.
 

@@ -7,6 +7,7 @@
 
 mod build;
 mod check;
+mod header;
 mod parse;
 mod print;
 mod types;

@@ -1,7 +1,7 @@
 //! CO-RE: the thirteen relocation kinds, computed and patched into instructions.
 //!
-//! Follows `bpf_core_calc_relo_insn` and `bpf_core_patch_insn`. What the target lacks becomes a call
-//! of an impossible helper ("bad relo"), which only matters when the verifier reaches it.
+//! Follows `bpf_core_calc_relo_insn` and `bpf_core_patch_insn`. What the target lacks becomes a
+//! call of an impossible helper ("bad relo"), which only matters when the verifier reaches it.
 
 use super::core_match::{
     Access, Candidates, SPEC_MAX, Spec, local_field, match_field, types_are_compat, types_match,

@@ -280,7 +280,9 @@ impl Attrs<'_> {
             self.attribute(m.name, m.ty, def, inner)?;
         }
         if def.map_type == MapType::Unspec {
-            return Err(self.error("the map has no type").hint("add __uint(type, BPF_MAP_TYPE_…)"));
+            return Err(self
+                .error("the map has no type")
+                .hint("add __uint(type, BPF_MAP_TYPE_...)"));
         }
         if matches!(def.map_type, MapType::ArrayOfMaps | MapType::HashOfMaps) && def.value_size == 0
         {
