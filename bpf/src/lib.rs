@@ -1,4 +1,5 @@
-//! BPF as data: instructions, BTF, ELF objects, CO-RE, linking, assembler, disassembler, interpreter.
+//! BPF as data: instructions, BTF, ELF objects, CO-RE, linking, assembler, disassembler and an
+//! interpreter.
 //!
 //! ```text
 //!  .bpf.o ──object::parse──► Object ──object::link(+CO-RE against a target Btf)──► Program

@@ -176,7 +176,7 @@ fn check_sizes(btf: &Btf, id: TypeId) -> Result<(), BtfError> {
                 };
                 let bits = if m.bits != 0 { u64::from(m.bits) } else { u64::from(bytes) * 8 };
                 let legacy = matches!(btf.body(btf.resolve(m.ty)), Body::Int { bits, size, .. }
-                    if u32::from(*bits) != size * 8);
+                    if u64::from(*bits) != u64::from(*size) * 8);
                 if m.bits == 0 && !legacy && m.bit_off % 8 != 0 {
                     return Err(error(btf, id, format!("member {i}: Member is not byte aligned")));
                 }

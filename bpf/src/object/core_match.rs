@@ -175,7 +175,7 @@ fn step_index(btf: &Btf, spec: &mut Spec, array: TypeId, idx: u32) -> Option<Typ
 }
 
 fn push_index(btf: &Btf, spec: &mut Spec, elem: TypeId, idx: u32) -> Option<()> {
-    let bits = u64::from(idx) * u64::from(btf.size_of(elem)?) * 8;
+    let bits = (u64::from(idx) * u64::from(btf.size_of(elem)?)).checked_mul(8)?;
     spec.steps.push(Access { ty: elem, idx, name: None });
     spec.bit_off = spec.bit_off.checked_add(bits)?;
     Some(())
