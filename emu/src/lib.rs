@@ -8,6 +8,7 @@
 //! it can be snapshot and restored.
 
 pub mod engine;
+pub mod loader;
 pub mod machine;
 pub mod unicorn;
 

@@ -1,0 +1,368 @@
+//! Loads an object as libbpf does: a client of the bpf(2) commands, in libbpf's order.
+//!
+//! ```text
+//!  bytes ─► Object ─► maps (inner first, data filled, read-only ones frozen)
+//!                 ─► link each program ─► BPF_PROG_LOAD ─► slots of prog arrays and maps of maps
+//! ```
+//!
+//! The loader knows the kernel through [`Bpf`] alone (design invariant 2), so the same code loads
+//! into the model and, through the system call, into the kernel of the host.
+
+use std::collections::BTreeMap;
+
+use bpf::btf::Btf;
+use bpf::object::{
+    InitialSlot, Kconfig, Ksyms, LinkEnv, MapDef, MapOrigin, Object, ObjectError, ProgramDef,
+};
+use bpf::uapi::MapType;
+use bpf::{Endian, Program};
+use kernel_model::Errno;
+use verifier::reject::Rejection;
+
+/// A file descriptor of the loading process.
+pub type Fd = i32;
+
+/// `BPF_MAP_CREATE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapCreate {
+    /// Name, cut to `BPF_OBJ_NAME_LEN - 1` bytes as libbpf does.
+    pub name: String,
+    /// Type.
+    pub map_type: MapType,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value.
+    pub value_size: u32,
+    /// Capacity.
+    pub max_entries: u32,
+    /// `map_flags`.
+    pub flags: u32,
+    /// `numa_node`.
+    pub numa_node: Option<u32>,
+    /// `map_extra`.
+    pub map_extra: u64,
+    /// `inner_map_fd`.
+    pub inner: Option<Fd>,
+    /// Key and value type in the object's BTF; 0 when unknown.
+    pub btf_types: (u32, u32),
+}
+
+/// What `BPF_PROG_LOAD` says.
+#[derive(Debug)]
+pub struct ProgLoaded {
+    /// Descriptor.
+    pub fd: Fd,
+    /// Kernel id.
+    pub id: u32,
+    /// Verifier log, by the level asked for.
+    pub log: String,
+}
+
+/// Why a program was not loaded.
+#[derive(Debug)]
+pub enum ProgRefusal {
+    /// By the verifier.
+    Rejected(Box<Rejection>),
+    /// Otherwise.
+    Errno(Errno),
+}
+
+/// The commands of bpf(2) that loading needs.
+pub trait Bpf {
+    /// `BPF_MAP_CREATE`; `btf` is the object's.
+    fn map_create(&mut self, map: &MapCreate, btf: Option<&Btf>) -> Result<Fd, Errno>;
+    /// `BPF_MAP_UPDATE_ELEM`.
+    fn map_update(&mut self, map: Fd, key: &[u8], value: &[u8]) -> Result<(), Errno>;
+    /// `BPF_MAP_FREEZE`.
+    fn map_freeze(&mut self, map: Fd) -> Result<(), Errno>;
+    /// `BPF_PROG_LOAD`. `fd_array` holds the maps by their index in the object.
+    fn prog_load(
+        &mut self,
+        program: Program,
+        fd_array: &[Fd],
+        btf: Option<&Btf>,
+    ) -> Result<ProgLoaded, ProgRefusal>;
+    /// Number of possible CPUs.
+    fn cpus(&self) -> u32;
+}
+
+/// What the caller decides.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Initial bytes of global variables, in the object's byte order.
+    pub globals: BTreeMap<String, Vec<u8>>,
+    /// Capacity of maps, instead of what the object says.
+    pub max_entries: BTreeMap<String, u32>,
+    /// Programs to load; all that libbpf would load by itself when `None`.
+    pub programs: Option<Vec<String>>,
+    /// The kernel's configuration.
+    pub kconfig: Kconfig,
+    /// Addresses of kernel symbols without type.
+    pub ksyms: BTreeMap<String, u64>,
+}
+
+/// An object could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// Compiled for the other byte order.
+    #[error("the object is {0:?}-endian, the machine is not")]
+    ByteOrder(Endian),
+    /// A map.
+    #[error("map '{map}': {what}: {errno}")]
+    Map {
+        /// Name.
+        map: String,
+        /// Command.
+        what: &'static str,
+        /// Answer.
+        errno: Errno,
+    },
+    /// A global variable that is not there, or has another size.
+    #[error("global '{name}': {why}")]
+    Global {
+        /// Name.
+        name: String,
+        /// Reason.
+        why: String,
+    },
+    /// The verifier said no.
+    #[error("program '{program}' rejected: {}", .rejection.message)]
+    Rejected {
+        /// Name.
+        program: String,
+        /// Its words.
+        rejection: Box<Rejection>,
+    },
+    /// The kernel said no.
+    #[error("program '{program}': {errno}")]
+    Program {
+        /// Name.
+        program: String,
+        /// Answer.
+        errno: Errno,
+    },
+    /// A kernel feature that is not modelled.
+    #[error("unsupported: {0}")]
+    Unsupported(String),
+    /// A program that was asked for by name.
+    #[error("no program '{0}' in the object")]
+    NoProgram(String),
+}
+
+/// A loaded program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedProg {
+    /// Symbol name.
+    pub name: String,
+    /// Descriptor.
+    pub fd: Fd,
+    /// Kernel id.
+    pub id: u32,
+    /// Verifier log.
+    pub log: String,
+}
+
+/// A loaded object.
+#[derive(Clone, Debug)]
+pub struct LoadedObject {
+    /// As parsed.
+    pub object: Object,
+    /// Descriptors of its maps, by index.
+    pub maps: Vec<Fd>,
+    /// Its programs, in the object's order.
+    pub progs: Vec<LoadedProg>,
+}
+
+impl LoadedObject {
+    /// Descriptor of a map.
+    #[must_use]
+    pub fn map(&self, name: &str) -> Option<Fd> {
+        self.object.map(name).map(|(i, _)| self.maps[i])
+    }
+
+    /// A program by name.
+    #[must_use]
+    pub fn prog(&self, name: &str) -> Option<&LoadedProg> {
+        self.progs.iter().find(|p| p.name == name)
+    }
+}
+
+/// Loads an object.
+pub fn load(
+    kernel: &mut dyn Bpf,
+    target: &Btf,
+    endian: Endian,
+    bytes: &[u8],
+    opts: &LoadOptions,
+) -> Result<LoadedObject, LoadError> {
+    let object = Object::parse(bytes)?;
+    if object.endian != endian {
+        return Err(LoadError::ByteOrder(object.endian));
+    }
+    check_globals(&object, opts)?;
+    let mut maps = Vec::new();
+    for def in object.maps() {
+        maps.push(create_map(kernel, &object, def, opts)?);
+    }
+    for (def, fd) in object.maps().iter().zip(&maps) {
+        fill_map(kernel, &object, def, *fd, opts)?;
+    }
+    let env =
+        LinkEnv { target_btf: target, kconfig: &opts.kconfig, ksyms: &opts.ksyms as &dyn Ksyms };
+    let mut progs = Vec::new();
+    for def in chosen(&object, opts)? {
+        let program = object.link(def, &env)?;
+        progs.push(load_prog(kernel, &object, program, &maps)?);
+    }
+    let loaded = LoadedObject { object, maps, progs };
+    fill_slots(kernel, &loaded)?;
+    Ok(loaded)
+}
+
+/// The programs to load, in the object's order.
+fn chosen<'a>(object: &'a Object, opts: &LoadOptions) -> Result<Vec<&'a ProgramDef>, LoadError> {
+    match &opts.programs {
+        None => Ok(object
+            .programs()
+            .iter()
+            .filter(|p| p.sec.as_ref().is_none_or(|s| s.autoload))
+            .collect()),
+        Some(names) => {
+            let find = |n: &String| object.program(n).ok_or(LoadError::NoProgram(n.clone()));
+            names.iter().map(find).collect()
+        }
+    }
+}
+
+fn check_globals(object: &Object, opts: &LoadOptions) -> Result<(), LoadError> {
+    for (name, bytes) in &opts.globals {
+        let error = |why| Err(LoadError::Global { name: name.clone(), why });
+        match object.global(name) {
+            None => return error("the object has no such variable".to_owned()),
+            Some((_, v)) if v.size as usize != bytes.len() => {
+                return error(format!("{} bytes given, it has {}", bytes.len(), v.size));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn create_map(
+    kernel: &mut dyn Bpf,
+    object: &Object,
+    def: &MapDef,
+    opts: &LoadOptions,
+) -> Result<Fd, LoadError> {
+    if def.origin == MapOrigin::StructOps {
+        return Err(LoadError::Unsupported(format!("struct_ops map '{}'", def.name)));
+    }
+    // libbpf makes a throw-away map of the inner definition: only its shape is kept.
+    let inner = match &def.inner {
+        Some(inner) => Some(create_map(kernel, object, inner, opts)?),
+        None => None,
+    };
+    let mut max_entries = opts.max_entries.get(&def.name).copied().unwrap_or(def.max_entries);
+    if def.map_type == MapType::PerfEventArray && max_entries == 0 {
+        max_entries = kernel.cpus();
+    }
+    let attr = MapCreate {
+        name: map_name(def),
+        map_type: def.map_type,
+        key_size: def.key_size,
+        value_size: def.value_size,
+        max_entries,
+        flags: def.flags,
+        numa_node: def.numa_node,
+        map_extra: def.map_extra,
+        inner,
+        btf_types: (def.key_type, def.value_type),
+    };
+    let made = kernel.map_create(&attr, object.btf());
+    made.map_err(|errno| map_error(def, "BPF_MAP_CREATE", errno))
+}
+
+/// Names of maps as the kernel takes them: 15 bytes, and no dots that are not a section's.
+fn map_name(def: &MapDef) -> String {
+    def.name.chars().take(15).collect()
+}
+
+fn map_error(def: &MapDef, what: &'static str, errno: Errno) -> LoadError {
+    LoadError::Map { map: def.name.clone(), what, errno }
+}
+
+/// Initial values of a data section.
+fn fill_map(
+    kernel: &mut dyn Bpf,
+    object: &Object,
+    def: &MapDef,
+    fd: Fd,
+    opts: &LoadOptions,
+) -> Result<(), LoadError> {
+    let mut bytes = match def.origin {
+        MapOrigin::Kconfig => object.kconfig_contents(&opts.kconfig)?,
+        MapOrigin::Data | MapOrigin::Bss | MapOrigin::Rodata => {
+            def.data.clone().unwrap_or_default()
+        }
+        MapOrigin::Declared | MapOrigin::StructOps => return Ok(()),
+    };
+    bytes.resize(def.value_size as usize, 0);
+    for v in &def.vars {
+        if let Some(value) = opts.globals.get(&v.name) {
+            let at = v.offset as usize;
+            bytes[at..at + value.len()].copy_from_slice(value);
+        }
+    }
+    // The key is 0: no byte order to mind. A map of zeroes needs no write.
+    if bytes.iter().any(|b| *b != 0) {
+        let done = kernel.map_update(fd, &[0; 4], &bytes);
+        done.map_err(|errno| map_error(def, "BPF_MAP_UPDATE_ELEM", errno))?;
+    }
+    if matches!(def.origin, MapOrigin::Rodata | MapOrigin::Kconfig) {
+        let done = kernel.map_freeze(fd);
+        done.map_err(|errno| map_error(def, "BPF_MAP_FREEZE", errno))?;
+    }
+    Ok(())
+}
+
+fn load_prog(
+    kernel: &mut dyn Bpf,
+    object: &Object,
+    program: Program,
+    maps: &[Fd],
+) -> Result<LoadedProg, LoadError> {
+    let name = program.name.clone();
+    match kernel.prog_load(program, maps, object.btf()) {
+        Ok(p) => Ok(LoadedProg { name, fd: p.fd, id: p.id, log: p.log }),
+        Err(ProgRefusal::Rejected(rejection)) => {
+            Err(LoadError::Rejected { program: name, rejection })
+        }
+        Err(ProgRefusal::Errno(errno)) => Err(LoadError::Program { program: name, errno }),
+    }
+}
+
+/// Initial entries of maps of maps and of program arrays.
+fn fill_slots(kernel: &mut dyn Bpf, loaded: &LoadedObject) -> Result<(), LoadError> {
+    let endian = loaded.object.endian;
+    let word = |v: u32| match endian {
+        Endian::Little => v.to_le_bytes(),
+        Endian::Big => v.to_be_bytes(),
+    };
+    for (def, fd) in loaded.object.maps().iter().zip(&loaded.maps) {
+        for (index, slot) in &def.slots {
+            let value = match slot {
+                InitialSlot::Map(i) => Some(loaded.maps[*i]),
+                // A program that was not asked for leaves its slot empty.
+                InitialSlot::Prog(name) => loaded.prog(name).map(|p| p.fd),
+            };
+            let Some(value) = value else { continue };
+            let done = kernel.map_update(*fd, &word(*index), &word(value.cast_unsigned()));
+            done.map_err(|errno| map_error(def, "BPF_MAP_UPDATE_ELEM", errno))?;
+        }
+    }
+    Ok(())
+}
