@@ -7,7 +7,8 @@
 //!  Program ──insn::disasm──► kernel-syntax text      Program ──interp──► result (the oracle)
 //! ```
 //!
-//! **Invariants.** Nothing here knows the verifier, a JIT or a kernel. No I/O: bytes in, values out.
+//! **Invariants.** Nothing here knows the verifier, a JIT or a kernel. No I/O: bytes in, values
+//! out.
 //! Untrusted bytes never panic, hang or allocate without bound.
 
 pub mod arch;

@@ -96,7 +96,7 @@ fn hostile_objects() {
     let inputs = [load("el", "object_basic"), load("eb", "object_core")];
     let target = Object::parse(&load("eb", "object_core_target")).unwrap();
     let env = LinkEnv { target_btf: target.btf().unwrap(), kconfig: &kconfig, ksyms: &ksyms };
-    for case in 0..2000 {
+    for case in 0..20_000 {
         let mut bytes = inputs[case % 2].clone();
         if case % 5 == 0 {
             bytes.truncate(next() as usize % bytes.len());
