@@ -193,5 +193,10 @@ impl Kernel {
     }
 
     /// End of a program's RCU read section.
-    fn run_ended(&mut self, _cpu: CpuId) {}
+    fn run_ended(&mut self, _cpu: CpuId) {
+        let quiet = self.cpus.iter().all(|c| c.prog_frame().is_none());
+        if quiet && !self.rcu_free.is_empty() {
+            self.rcu_flush();
+        }
+    }
 }

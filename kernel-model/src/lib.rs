@@ -13,6 +13,7 @@
 
 pub mod alloc;
 pub mod cpu;
+pub mod ctx;
 mod dispatch;
 pub mod errno;
 pub mod event;
@@ -111,6 +112,13 @@ pub struct Kernel {
     pub rng: Streams,
     /// The trace so far.
     pub events: Vec<Event>,
+    /// Maps by id.
+    pub maps: BTreeMap<maps::MapId, maps::Map>,
+    pub(crate) map_by_addr: BTreeMap<u64, maps::MapId>,
+    pub(crate) next_map: u32,
+    pub(crate) next_vmalloc: u64,
+    /// Elements to be freed at the end of the grace period.
+    pub(crate) rcu_free: Vec<u64>,
     /// What is held.
     pub ledger: ledger::Ledger,
     /// Network.
@@ -133,6 +141,11 @@ impl Kernel {
             cpus: vec![cpu; config.cpus as usize],
             rng: Streams::new(config.seed),
             events: Vec::new(),
+            maps: BTreeMap::new(),
+            map_by_addr: BTreeMap::new(),
+            next_map: 1,
+            next_vmalloc: 0,
+            rcu_free: Vec::new(),
             ledger: ledger::Ledger::default(),
             net: net::Net::default(),
             this_cpu: CpuId(0),

@@ -1,5 +1,6 @@
 //! Helper functions: one row is id, name, number of arguments, body.
 
+mod map;
 mod net;
 mod skb;
 mod time;
@@ -37,7 +38,7 @@ pub(crate) struct HelperRow {
     pub(crate) body: Body,
 }
 
-const TABLES: &[&[HelperRow]] = &[time::ROWS, net::ROWS, skb::ROWS];
+const TABLES: &[&[HelperRow]] = &[map::ROWS, time::ROWS, net::ROWS, skb::ROWS];
 
 static BY_ID: LazyLock<Vec<Option<&'static HelperRow>>> = LazyLock::new(|| {
     // UAPI ids end below 256; the verifier's own rows for LD_ABS begin at 0x1001.

@@ -1,5 +1,224 @@
-//! Maps.
+//! Maps: `struct bpf_map` and the values in guest memory, look-up structures beside them.
+//!
+//! Programs reach values by address, so every value lives in guest memory; which key leads to
+//! which address is the model's business. Iteration is in order of insertion, which is the same
+//! on every architecture (the kernel's order is by a random hash).
+//!
+//! Sources: kernel/bpf/{arraymap,hashtab,lpm_trie,queue_stack_maps,ringbuf,bloom_filter}.c.
+
+mod attr;
+mod inner;
+mod ops;
+mod ring;
+mod store;
+mod user;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bpf::uapi::MapType;
+
+pub use attr::MapDef;
+
+use crate::{CpuId, Errno, Kernel, ProgId};
 
 /// Kernel id of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MapId(pub u32);
+
+/// An element found by key.
+#[derive(Clone, Debug)]
+pub(crate) struct Elem {
+    /// Address of the value (of CPU 0, for per-CPU maps).
+    pub(crate) value: u64,
+    /// Order of insertion, or of use for LRU maps.
+    pub(crate) seq: u64,
+}
+
+/// Elements by key with their order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) by_key: BTreeMap<Vec<u8>, Elem>,
+    pub(crate) order: BTreeMap<u64, Vec<u8>>,
+    pub(crate) next_seq: u64,
+}
+
+/// What lies behind a map.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// Values one after the other; per-CPU arrays have one such row per CPU.
+    Array { values: u64, stride: u64 },
+    /// Hash tables and LPM tries.
+    Hash(Table),
+    /// Slots that hold programs.
+    Progs { slots: Vec<Option<ProgId>>, ptrs: u64 },
+    /// Slots that hold maps, by index.
+    Maps { slots: Vec<Option<MapId>>, ptrs: u64 },
+    /// Maps by key; the value is the inner map's address.
+    MapHash { table: Table, inner: BTreeMap<Vec<u8>, MapId> },
+    /// Queue or stack.
+    Fifo(VecDeque<Vec<u8>>),
+    /// Bits set so far, as a set of values: no false positives.
+    Bloom(std::collections::BTreeSet<Vec<u8>>),
+    /// Ring buffer.
+    Ring(ring::Ring),
+    /// Perf event array: which slots user space has opened.
+    Perf { open: Vec<bool> },
+    /// devmap and cpumap: what user space wrote, by key.
+    Targets(Table),
+}
+
+/// A map.
+#[derive(Clone, Debug)]
+pub struct Map {
+    /// Id.
+    pub id: MapId,
+    /// As created.
+    pub def: MapDef,
+    /// `struct bpf_map` in guest memory.
+    pub addr: u64,
+    /// User space may no longer write.
+    pub frozen: bool,
+    /// Template of inner maps.
+    pub inner: Option<MapDef>,
+    pub(crate) kind: Kind,
+}
+
+impl Map {
+    /// Whether each CPU has its own value.
+    #[must_use]
+    pub fn is_percpu(&self) -> bool {
+        is_percpu(self.def.map_type)
+    }
+
+    /// Distance between the values of two CPUs.
+    #[must_use]
+    pub fn value_stride(&self) -> u64 {
+        u64::from(self.def.value_size).next_multiple_of(8)
+    }
+}
+
+pub(crate) fn is_percpu(t: MapType) -> bool {
+    matches!(t, MapType::PercpuArray | MapType::PercpuHash | MapType::LruPercpuHash)
+}
+
+pub(crate) fn is_lru(t: MapType) -> bool {
+    matches!(t, MapType::LruHash | MapType::LruPercpuHash)
+}
+
+impl Table {
+    pub(crate) fn insert(&mut self, key: Vec<u8>, value: u64) {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.order.insert(seq, key.clone());
+        self.by_key.insert(key, Elem { value, seq });
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Elem> {
+        let elem = self.by_key.remove(key)?;
+        self.order.remove(&elem.seq);
+        Some(elem)
+    }
+
+    /// Makes an element the most recently used.
+    pub(crate) fn touch(&mut self, key: &[u8]) {
+        let seq = self.next_seq;
+        if let Some(elem) = self.by_key.get_mut(key) {
+            self.order.remove(&elem.seq);
+            elem.seq = seq;
+            self.order.insert(seq, key.to_vec());
+            self.next_seq += 1;
+        }
+    }
+
+    /// The key after `key` in order; the first for a key that is not there (as the kernel).
+    pub(crate) fn next_key(&self, key: Option<&[u8]>) -> Option<Vec<u8>> {
+        let after = key.and_then(|k| self.by_key.get(k)).map(|e| e.seq);
+        match after {
+            Some(seq) => self.order.range(seq + 1..).next().map(|(_, k)| k.clone()),
+            None => self.order.values().next().cloned(),
+        }
+    }
+}
+
+impl Kernel {
+    /// A map.
+    #[must_use]
+    pub fn map(&self, id: MapId) -> Option<&Map> {
+        self.maps.get(&id)
+    }
+
+    /// The map whose `struct bpf_map` is at an address: what helpers get in R1.
+    pub(crate) fn map_at(&self, addr: u64) -> Option<MapId> {
+        self.map_by_addr.get(&addr).copied()
+    }
+
+    /// Reads a key of a program.
+    pub(crate) fn read_key(&self, id: MapId, at: u64) -> Result<Vec<u8>, crate::Fault> {
+        let size = self.maps[&id].def.key_size as usize;
+        self.mem.read_vec(at, size).map_err(crate::Fault::from)
+    }
+
+    /// Address of a value on a CPU (`map->ops->map_lookup_elem`), 0 when there is none.
+    pub fn map_lookup(&mut self, id: MapId, key: &[u8], cpu: CpuId) -> u64 {
+        let Some(map) = self.maps.get_mut(&id) else { return 0 };
+        let percpu = if map.is_percpu() { u64::from(cpu.0) } else { 0 };
+        let (t, stride, max) = (map.def.map_type, map.value_stride(), map.def.max_entries);
+        match &mut map.kind {
+            Kind::Array { values, stride: row } => {
+                let index = attr::index_of(self.mem.endian(), key);
+                if index >= max {
+                    return 0;
+                }
+                match t {
+                    MapType::PercpuArray => *values + u64::from(index) * *row + percpu * stride,
+                    _ => *values + u64::from(index) * *row,
+                }
+            }
+            Kind::Hash(table) if t == MapType::LpmTrie => store::lpm_match(table, key),
+            Kind::Hash(table) => {
+                if is_lru(t) {
+                    table.touch(key);
+                }
+                table.by_key.get(key).map_or(0, |e| e.value + percpu * stride)
+            }
+            Kind::Targets(table) => table.by_key.get(key).map_or(0, |e| e.value),
+            Kind::Maps { slots, .. } => {
+                let index = attr::index_of(self.mem.endian(), key) as usize;
+                let inner = slots.get(index).copied().flatten();
+                inner.and_then(|m| self.maps.get(&m)).map_or(0, |m| m.addr)
+            }
+            Kind::MapHash { inner, .. } => {
+                let inner = inner.get(key).copied();
+                inner.and_then(|m| self.maps.get(&m)).map_or(0, |m| m.addr)
+            }
+            Kind::Progs { .. }
+            | Kind::Fifo(_)
+            | Kind::Bloom(_)
+            | Kind::Ring(_)
+            | Kind::Perf { .. } => 0,
+        }
+    }
+
+    /// Number of elements (not for arrays).
+    #[must_use]
+    pub fn map_len(&self, id: MapId) -> u64 {
+        match self.maps.get(&id).map(|m| (&m.kind, m.def.max_entries)) {
+            Some((Kind::Hash(t) | Kind::Targets(t), _)) => t.by_key.len() as u64,
+            Some((Kind::MapHash { inner, .. }, _)) => inner.len() as u64,
+            Some((Kind::Fifo(q), _)) => q.len() as u64,
+            Some((Kind::Bloom(b), _)) => b.len() as u64,
+            Some((Kind::Progs { slots, .. }, _)) => slots.iter().flatten().count() as u64,
+            Some((Kind::Maps { slots, .. }, _)) => slots.iter().flatten().count() as u64,
+            Some((_, max)) => max.into(),
+            None => 0,
+        }
+    }
+
+    /// `EINVAL` for operations a map type does not have.
+    pub(crate) fn not_for(t: MapType) -> Errno {
+        match t {
+            MapType::Queue | MapType::Stack | MapType::BloomFilter => Errno::EOPNOTSUPP,
+            _ => Errno::EOPNOTSUPP,
+        }
+    }
+}

@@ -197,4 +197,15 @@ impl Kernel {
         self.net_page_put(head);
         self.net.skb_pool.push(skb);
     }
+
+    /// The first bytes of the packet a program runs on, for `bpf_perf_event_output`.
+    pub(crate) fn packet_bytes(&self, cpu: CpuId, ctx: u64, len: usize) -> Option<Vec<u8>> {
+        let bytes = if self.running_type(cpu)? == bpf::uapi::ProgType::Xdp {
+            let data = self.get(ctx, field!("xdp_buff", "data"));
+            self.bytes(data, self.get(ctx, field!("xdp_buff", "data_end")) - data)
+        } else {
+            self.skb_bytes(ctx)
+        };
+        bytes.get(..len).map(<[u8]>::to_vec)
+    }
 }

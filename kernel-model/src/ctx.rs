@@ -1,0 +1,186 @@
+//! Context access: how a load or store of a UAPI context field reaches the kernel's objects
+//! (`xdp_convert_ctx_access`, `bpf_convert_ctx_access` of net/core/filter.c).
+//!
+//! A row is a UAPI field and the path to what it stands for. A field without a row is not
+//! modelled and the verifier says `Unsupported`.
+
+use std::sync::LazyLock;
+
+use bpf::insn::{AluOp, Insn, JmpOp, Size, Src, Width};
+use bpf::uapi::ProgType;
+use verifier::env::{CtxAccess, CtxConv};
+
+use crate::types::{Field, field};
+
+/// The way to a value.
+#[derive(Clone, Debug)]
+struct Row {
+    /// UAPI bytes it covers.
+    off: u32,
+    len: u32,
+    /// Pointers to follow first.
+    via: Vec<Field>,
+    /// A null pointer on the way ends it with 0.
+    null_check: bool,
+    /// The value.
+    to: Field,
+    /// The value is 1 when what is there is not 0.
+    boolean: bool,
+    /// The bytes are the kernel's own: accesses of any size go through at the same distance.
+    raw: bool,
+}
+
+/// `xdp_md`: name, path through pointers.
+const XDP: &[(&str, &[&str])] = &[
+    ("data", &["data"]),
+    ("data_end", &["data_end"]),
+    ("data_meta", &["data_meta"]),
+    ("ingress_ifindex", &["rxq", "xdp_rxq_info.dev", "net_device.ifindex"]),
+    ("rx_queue_index", &["rxq", "xdp_rxq_info.queue_index"]),
+    ("egress_ifindex", &["txq", "xdp_txq_info.dev", "net_device.ifindex"]),
+];
+
+/// `__sk_buff`: name and member of `sk_buff`.
+const SKB: &[(&str, &str)] = &[
+    ("len", "len"),
+    ("pkt_type", "pkt_type"),
+    ("mark", "mark"),
+    ("queue_mapping", "queue_mapping"),
+    ("protocol", "protocol"),
+    ("vlan_tci", "vlan_tci"),
+    ("vlan_proto", "vlan_proto"),
+    ("priority", "priority"),
+    ("ingress_ifindex", "skb_iif"),
+    ("tc_index", "tc_index"),
+    ("hash", "hash"),
+    ("data", "data"),
+    ("napi_id", "napi_id"),
+    ("tstamp", "tstamp"),
+    ("sk", "sk"),
+];
+
+/// `__sk_buff`: name and member of the control block, as `struct.member`.
+const CB: &[(&str, &str, &str)] = &[
+    ("tc_classid", "qdisc_skb_cb", "tc_classid"),
+    ("wire_len", "qdisc_skb_cb", "pkt_len"),
+    ("data_meta", "bpf_skb_data_end", "data_meta"),
+    ("data_end", "bpf_skb_data_end", "data_end"),
+];
+
+fn row(uapi: &str, name: &str, to: Field) -> Row {
+    let Field { off, size: len } = field(uapi, name);
+    Row { off, len, via: Vec::new(), null_check: false, to, boolean: false, raw: false }
+}
+
+static XDP_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let step = |path: &str| {
+        let (name, member) = path.split_once('.').unwrap_or(("xdp_buff", path));
+        field(name, member)
+    };
+    let rows = XDP.iter().map(|(name, path)| {
+        let mut steps: Vec<Field> = path.iter().map(|p| step(p)).collect();
+        let to = steps.pop().expect("a path is not empty");
+        Row { via: steps, ..row("xdp_md", name, to) }
+    });
+    rows.collect()
+});
+
+static SKB_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let cb = field("sk_buff", "cb").off;
+    let at = |f: Field| Field { off: cb + f.off, size: f.size };
+    let mut rows: Vec<Row> =
+        SKB.iter().map(|(name, to)| row("__sk_buff", name, field("sk_buff", to))).collect();
+    rows.extend(CB.iter().map(|(name, s, m)| row("__sk_buff", name, at(field(s, m)))));
+    let own = at(field("qdisc_skb_cb", "data"));
+    rows.push(Row { raw: true, ..row("__sk_buff", "cb", own) });
+    let proto = field("sk_buff", "vlan_proto");
+    rows.push(Row { boolean: true, ..row("__sk_buff", "vlan_present", proto) });
+    let via = vec![field("sk_buff", "dev")];
+    let ifindex = field("net_device", "ifindex");
+    rows.push(Row { via, null_check: true, ..row("__sk_buff", "ifindex", ifindex) });
+    rows
+});
+
+fn insn_size(bytes: u32) -> Size {
+    match bytes {
+        1 => Size::B,
+        2 => Size::H,
+        4 => Size::W,
+        _ => Size::DW,
+    }
+}
+
+fn disp(off: u32) -> i16 {
+    i16::try_from(off).expect("kernel structures are smaller than 32 KiB")
+}
+
+/// Rewrites one access; `None` when the field is not modelled.
+#[must_use]
+pub fn convert(access: CtxAccess) -> Option<CtxConv> {
+    let rows: &[Row] = match access.prog_type {
+        ProgType::Xdp => &XDP_ROWS,
+        ProgType::SchedCls
+        | ProgType::SchedAct
+        | ProgType::SocketFilter
+        | ProgType::CgroupSkb
+        | ProgType::LwtIn
+        | ProgType::LwtOut
+        | ProgType::LwtXmit
+        | ProgType::SkSkb => &SKB_ROWS,
+        _ => return None,
+    };
+    let off = match access.insn {
+        Insn::Load { off, .. } | Insn::Store { off, .. } => u32::try_from(off).ok()?,
+        _ => return None,
+    };
+    let row = rows.iter().find(|r| (r.off..r.off + r.len).contains(&off))?;
+    if !row.raw && off != row.off {
+        return None;
+    }
+    let insns = match access.insn {
+        Insn::Load { size, dst, src, .. } => load(row, size, dst, src, off),
+        Insn::Store { size, dst, src, .. } if row.via.is_empty() && !row.boolean => {
+            let to = disp(row.to.off + (off - row.off));
+            let size = if row.raw { size } else { insn_size(row.to.size) };
+            vec![Insn::Store { size, dst, off: to, src }]
+        }
+        _ => return None,
+    };
+    Some(CtxConv { insns })
+}
+
+fn load(row: &Row, size: Size, dst: bpf::Reg, src: bpf::Reg, off: u32) -> Vec<Insn> {
+    let read = |size, src, off| Insn::Load { size, sext: false, dst, src, off };
+    let mut insns = Vec::new();
+    let mut base = src;
+    for step in &row.via {
+        insns.push(read(Size::DW, base, disp(step.off)));
+        base = dst;
+        if row.null_check {
+            let (width, op, src) = (Width::W64, JmpOp::Eq, Src::Imm(0));
+            insns.push(Insn::Jmp { width, op, dst, src, off: 1 });
+        }
+    }
+    let to = disp(row.to.off + (off - row.off));
+    let size = if row.raw { size } else { insn_size(row.to.size) };
+    insns.push(read(size, base, to));
+    if row.boolean {
+        let (width, op) = (Width::W64, JmpOp::Eq);
+        insns.push(Insn::Jmp { width, op, dst, src: Src::Imm(0), off: 1 });
+        insns.push(Insn::Alu { width, op: AluOp::Mov, dst, src: Src::Imm(1) });
+    }
+    insns
+}
+
+/// Offsets that rewritten programs and native tail calls embed.
+#[must_use]
+pub fn layout() -> verifier::env::Layout {
+    let at = |s, m| disp(field(s, m).off);
+    verifier::env::Layout {
+        array_max_entries: at("bpf_array", "map.max_entries"),
+        array_index_mask: at("bpf_array", "index_mask"),
+        array_value: at("bpf_array", "value"),
+        prog_bpf_func: crate::layout::PROG_BPF_FUNC,
+        htab_elem_key: at("htab_elem", "key"),
+    }
+}
