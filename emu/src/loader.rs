@@ -366,3 +366,6 @@ fn fill_slots(kernel: &mut dyn Bpf, loaded: &LoadedObject) -> Result<(), LoadErr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

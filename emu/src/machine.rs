@@ -363,7 +363,7 @@ impl Machine {
     /// Goes back to a snapshot of this machine.
     pub fn restore(&mut self, to: &Snapshot) {
         let endian = self.kernel.mem.endian();
-        let mut memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::new(0, endian));
+        let mut memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::empty(endian));
         memory.restore(&to.memory);
         self.kernel = to.kernel.clone();
         self.kernel.mem = memory;
@@ -388,7 +388,7 @@ impl Machine {
     /// Lends the kernel with its memory taken out, so that a clone of it is small.
     fn without_memory<T>(&mut self, f: impl FnOnce(&Kernel) -> T) -> T {
         let endian = self.kernel.mem.endian();
-        let memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::new(0, endian));
+        let memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::empty(endian));
         let out = f(&self.kernel);
         self.kernel.mem = memory;
         out

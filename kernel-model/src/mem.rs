@@ -125,6 +125,9 @@ fn lookup(table: &BTreeMap<u64, Pte>, len: usize, va: u64) -> Option<Pte> {
 
 impl Clone for GuestMemory {
     fn clone(&self) -> GuestMemory {
+        if self.len == 0 {
+            return GuestMemory::empty(self.endian);
+        }
         let mut m = GuestMemory::new(self.len as u64, self.endian);
         m.ram_mut().copy_from_slice(self.ram());
         m.table = Arc::clone(&self.table);
@@ -154,6 +157,22 @@ impl GuestMemory {
             table: Arc::default(),
             saved: vec![chunk; len / (CHUNK * PAGE)],
             dirty: vec![false; len / PAGE],
+            dirty_list: Vec::new(),
+            epoch: 0,
+        }
+    }
+
+    /// No memory at all: what is left in a kernel whose memory was taken out.
+    #[must_use]
+    pub fn empty(endian: Endian) -> GuestMemory {
+        GuestMemory {
+            endian,
+            buf: Vec::new(),
+            base: 0,
+            len: 0,
+            table: Arc::default(),
+            saved: Vec::new(),
+            dirty: Vec::new(),
             dirty_list: Vec::new(),
             epoch: 0,
         }

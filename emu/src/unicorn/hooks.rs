@@ -71,6 +71,45 @@ impl HookState {
     }
 }
 
+/// Owner of a [`HookState`]. Not a `Box`: the hooks reach the state through a pointer that must
+/// stay valid while the owner moves, which a `Box` does not promise.
+pub(super) struct StateBox(*mut HookState);
+
+impl StateBox {
+    pub(super) fn new(state: HookState) -> StateBox {
+        StateBox(Box::into_raw(Box::new(state)))
+    }
+
+    /// What the hooks are registered with.
+    pub(super) fn as_ptr(&self) -> *mut HookState {
+        self.0
+    }
+}
+
+impl std::ops::Deref for StateBox {
+    type Target = HookState;
+
+    fn deref(&self) -> &HookState {
+        // SAFETY: allocated by `new`, freed by `drop`; hooks run only inside `Engine::start`,
+        // during which `Vcpu` holds no reference.
+        unsafe { &*self.0 }
+    }
+}
+
+impl std::ops::DerefMut for StateBox {
+    fn deref_mut(&mut self) -> &mut HookState {
+        // SAFETY: as for `deref`, and `self` is borrowed exclusively.
+        unsafe { &mut *self.0 }
+    }
+}
+
+impl Drop for StateBox {
+    fn drop(&mut self) {
+        // SAFETY: made by `Box::into_raw`; the engine that knew it is closed (field order).
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
 /// Gets the state back from the pointer every hook is given.
 ///
 /// # Safety

@@ -1,7 +1,7 @@
 //! One virtual CPU: registers, run, stop reasons.
 
 use super::ffi::Engine;
-use super::hooks::{Event, HookState};
+use super::hooks::{Event, HookState, StateBox};
 use super::private;
 use super::regs::RegFile;
 use super::spec::{NativeReg, Spec, spec};
@@ -81,14 +81,14 @@ pub struct Fuel {
 pub struct Vcpu {
     // Before `state`: the engine is closed while its hooks' state is still there.
     engine: Engine,
-    state: Box<HookState>,
+    state: StateBox,
     spec: &'static Spec,
     fast_memory: bool,
 }
 
-impl std::fmt::Debug for HookState {
+impl std::fmt::Debug for StateBox {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HookState")
+        f.debug_struct("StateBox")
             .field("retired", &self.retired)
             .field("event", &self.event)
             .finish_non_exhaustive()
@@ -107,7 +107,7 @@ impl Vcpu {
         let spec = spec(arch);
         let err = |what| move |why| CpuError::Unicorn { what, why };
         let engine = Engine::open(spec).map_err(err("open"))?;
-        let mut state = Box::new(HookState {
+        let state = StateBox::new(HookState {
             table: None,
             cum: std::ptr::NonNull::dangling().as_ptr(),
             cum_len: 0,
@@ -120,7 +120,7 @@ impl Vcpu {
             tail_calls: Vec::new(),
             event: Event::None,
         });
-        engine.hook(&raw mut *state).map_err(err("install hooks"))?;
+        engine.hook(state.as_ptr()).map_err(err("install hooks"))?;
         let fast_memory = fast && private::fast_mode(&engine);
         if let Some(v) = spec.flags_init {
             engine.write(spec.flags, v);
