@@ -10,6 +10,7 @@
 //! What is not modelled is `Reject::Unsupported`, never a guess.
 
 pub mod cfg;
+pub mod domain;
 pub mod env;
 pub mod explore;
 pub mod proto;
