@@ -106,12 +106,17 @@ impl Bounds {
         self.umax = self.umax.min(hi);
     }
 
-    /// `__update_reg_bounds`: bounds from known bits.
-    pub fn update(&mut self) {
+    /// `__update_reg32_bounds`.
+    pub fn update32(&mut self) {
         let t32 = self.var_off.subreg();
         let (v, m) = (t32.value as u32, t32.mask as u32);
         self.meet_s32((v | (m & 0x8000_0000)) as i32, (v | (m & 0x7fff_ffff)) as i32);
         self.meet_u32(v, v | m);
+    }
+
+    /// `__update_reg_bounds`: bounds from known bits.
+    pub fn update(&mut self) {
+        self.update32();
         let Tnum { value: v, mask: m } = self.var_off;
         let sign = 1u64 << 63;
         self.meet_s64((v | (m & sign)) as i64, (v | (m & !sign)) as i64);
