@@ -10,15 +10,18 @@
 //! What is not modelled is `Reject::Unsupported`, never a guess.
 
 pub mod cfg;
+pub(crate) mod check;
 pub mod domain;
 pub mod env;
 pub mod explore;
 pub mod proto;
 pub mod reject;
+pub(crate) mod render;
 pub mod rewrite;
 pub mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub(crate) mod transfer;
 pub mod verified;
 pub mod verify;
 

@@ -1,7 +1,21 @@
 //! Path exploration: the worklist, pruning, precision, budgets. It knows neither what must be
 //! true (`check`) nor what becomes true (`transfer`).
+//!
+//! ```text
+//!  ver.rs   the state of one verification: current path, pending paths, kept states
+//!  step.rs  do_check: one instruction after the other, dispatch to check and transfer
+//!  prune.rs is_state_visited: keeping and comparing states
+//!  equal.rs states_equal
+//!  precision.rs  backtracking: which scalars a decision depended on
+//! ```
 
+mod equal;
 mod input;
+mod precision;
+mod prune;
+pub(crate) mod step;
+mod subprogs;
+pub(crate) mod ver;
 
 pub use input::{Explored, Input, InsnAux, KeyState, MapState, Opts, PtrClass};
 
@@ -11,6 +25,10 @@ use crate::reject::Rejection;
 ///
 /// # Errors
 /// The first refusal, with the log.
-pub fn explore(_input: &Input<'_>) -> Result<Explored, Rejection> {
-    Err(Rejection::unsupported("exploration", "verifier.c:do_check_main"))
+pub fn explore(input: &Input<'_>) -> Result<Explored, Box<Rejection>> {
+    let mut v = ver::Ver::new(input);
+    match v.run() {
+        Ok(()) => Ok(v.finish()),
+        Err(e) => Err(v.refused(e)),
+    }
 }

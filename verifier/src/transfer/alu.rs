@@ -49,18 +49,10 @@ pub(crate) fn add(d: &mut Bounds, s: &Bounds) {
         bad,
         u32::MAX
     );
-    (d.smin, d.smax) = checked_range!(
-        d.smin.checked_add(s.smin),
-        d.smax.checked_add(s.smax),
-        i64::MIN,
-        i64::MAX
-    );
-    (d.umin, d.umax) = wrap_range!(
-        d.umin.overflowing_add(s.umin),
-        d.umax.overflowing_add(s.umax),
-        bad,
-        u64::MAX
-    );
+    (d.smin, d.smax) =
+        checked_range!(d.smin.checked_add(s.smin), d.smax.checked_add(s.smax), i64::MIN, i64::MAX);
+    (d.umin, d.umax) =
+        wrap_range!(d.umin.overflowing_add(s.umin), d.umax.overflowing_add(s.umax), bad, u64::MAX);
     d.var_off = d.var_off.add(s.var_off);
 }
 
@@ -79,18 +71,10 @@ pub(crate) fn sub(d: &mut Bounds, s: &Bounds) {
         bad,
         u32::MAX
     );
-    (d.smin, d.smax) = checked_range!(
-        d.smin.checked_sub(s.smax),
-        d.smax.checked_sub(s.smin),
-        i64::MIN,
-        i64::MAX
-    );
-    (d.umin, d.umax) = wrap_range!(
-        d.umin.overflowing_sub(s.umax),
-        d.umax.overflowing_sub(s.umin),
-        bad,
-        u64::MAX
-    );
+    (d.smin, d.smax) =
+        checked_range!(d.smin.checked_sub(s.smax), d.smax.checked_sub(s.smin), i64::MIN, i64::MAX);
+    (d.umin, d.umax) =
+        wrap_range!(d.umin.overflowing_sub(s.umax), d.umax.overflowing_sub(s.umin), bad, u64::MAX);
     d.var_off = d.var_off.sub(s.var_off);
 }
 

@@ -9,13 +9,13 @@ use crate::domain::tnum::Tnum;
 use crate::transfer::alu;
 
 /// `MAX_PACKET_OFF`.
-pub const MAX_PACKET_OFF: u64 = 0xffff;
+pub(crate) const MAX_PACKET_OFF: u64 = 0xffff;
 /// `LINKED_REGS_MAX`.
 const LINKED_REGS_MAX: usize = 6;
 
 /// `flip_opcode`: the condition with its sides exchanged.
 #[must_use]
-pub fn flip(op: JmpOp) -> JmpOp {
+pub(crate) fn flip(op: JmpOp) -> JmpOp {
     match op {
         JmpOp::Gt => JmpOp::Lt,
         JmpOp::Ge => JmpOp::Le,
@@ -80,7 +80,7 @@ fn side(b: &Bounds, is32: bool) -> Side {
 
 /// `is_reg_const` for scalars.
 #[must_use]
-pub fn const_value(b: &Bounds, is32: bool) -> Option<u64> {
+pub(crate) fn const_value(b: &Bounds, is32: bool) -> Option<u64> {
     let t = if is32 { b.var_off.subreg() } else { b.var_off };
     t.is_const().then_some(t.value)
 }
@@ -146,12 +146,7 @@ fn packet_branch(op: JmpOp, r1: &RegState, r2: &RegState) -> Option<bool> {
 }
 
 /// `is_branch_taken`: `Some` when only one branch is possible.
-pub(crate) fn branch_taken(
-    op: JmpOp,
-    is32: bool,
-    r1: &RegState,
-    r2: &RegState,
-) -> Option<bool> {
+pub(crate) fn branch_taken(op: JmpOp, is32: bool, r1: &RegState, r2: &RegState) -> Option<bool> {
     if r1.is_pkt_pointer_any() && r2.is_pkt_pointer_any() && !is32 {
         return packet_branch(op, r1, r2);
     }
@@ -323,11 +318,8 @@ pub(crate) fn collect_linked(s: &mut VState, id: u32, out: &mut LinkedRegs) {
 pub(crate) fn sync_linked(s: &mut VState, known: &RegState, linked: &LinkedRegs) {
     for (f, i, is_slot) in &linked.0 {
         let frame = &mut s.frames[*f as usize];
-        let r = if *is_slot {
-            &mut frame.stack[*i as usize].reg
-        } else {
-            &mut frame.regs[*i as usize]
-        };
+        let r =
+            if *is_slot { &mut frame.stack[*i as usize].reg } else { &mut frame.regs[*i as usize] };
         if !r.is_scalar() || r.id & !ADD_CONST != known.id & !ADD_CONST {
             continue;
         }

@@ -1,5 +1,6 @@
 //! What becomes true after an instruction: transfer functions over the domain.
 
-pub mod alu;
-pub mod jump;
+pub(crate) mod alu;
+pub(crate) mod branch;
+pub(crate) mod jump;
 pub(crate) mod pointer;

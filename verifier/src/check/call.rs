@@ -1,0 +1,359 @@
+//! Helper calls: `check_helper_call`, what a call may do where, and what it returns.
+
+use bpf::insn::Reg;
+use bpf::uapi::MapType;
+
+use super::args::Meta;
+use crate::domain::reg::{RegState, RegType};
+use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
+use crate::explore::step::Next;
+use crate::explore::ver::{R, Ver, no, unsupported};
+use crate::explore::{KeyState, MapState};
+use crate::proto::{Flags, FuncProto, RetBase};
+use crate::reject::{E2BIG, EINVAL};
+use crate::tables::{self, Availability};
+
+/// Helper ids with rules of their own.
+mod id {
+    pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
+    pub(super) const TAIL_CALL: i32 = 12;
+    pub(super) const GET_STACK: i32 = 67;
+    pub(super) const GET_TASK_STACK: i32 = 141;
+    pub(super) const PROBE_READ_STR: [i32; 3] = [45, 114, 115];
+    pub(super) const GET_SMP_PROCESSOR_ID: i32 = 8;
+    pub(super) const SPIN_LOCK: [i32; 2] = [93, 94];
+    /// `is_acquire_function`: socket lookups and ring buffer reservations.
+    pub(super) const ACQUIRE: [i32; 4] = [84, 85, 99, 131];
+    /// `is_ptr_cast_function`: the result dies with the argument.
+    pub(super) const CAST: [i32; 7] = [95, 96, 137, 138, 139, 140, 207];
+    pub(super) const FOR_EACH_MAP_ELEM: i32 = 164;
+    pub(super) const TIMER_SET_CALLBACK: i32 = 170;
+    pub(super) const FIND_VMA: i32 = 180;
+    pub(super) const LOOP: i32 = 181;
+    pub(super) const USER_RINGBUF_DRAIN: i32 = 209;
+}
+
+/// `check_map_func_compatibility`, from the map's side: types and the helpers they are for.
+#[rustfmt::skip]
+const MAP_FUNCS: &[(MapType, &[i32])] = &[
+    (MapType::ProgArray, &[12]),
+    (MapType::PerfEventArray, &[22, 25, 111, 55, 121]),
+    (MapType::Ringbuf, &[130, 131, 132, 133, 134, 198, 199, 200]),
+    (MapType::UserRingbuf, &[209]),
+    (MapType::StackTrace, &[27]),
+    (MapType::CgroupArray, &[33, 48]),
+    (MapType::CgroupStorage, &[81]),
+    (MapType::PercpuCgroupStorage, &[81]),
+    (MapType::Devmap, &[51, 1]),
+    (MapType::DevmapHash, &[51, 1]),
+    (MapType::Cpumap, &[51]),
+    (MapType::Xskmap, &[51, 1]),
+    (MapType::ArrayOfMaps, &[1]),
+    (MapType::HashOfMaps, &[1]),
+    (MapType::Sockmap, &[52, 53, 3, 60, 82, 1, 2, 86]),
+    (MapType::Sockhash, &[72, 70, 3, 71, 82, 1, 2]),
+    (MapType::ReuseportSockarray, &[82]),
+    (MapType::Queue, &[89, 88, 87]),
+    (MapType::Stack, &[89, 88, 87]),
+    (MapType::SkStorage, &[107, 108, 194]),
+    (MapType::InodeStorage, &[145, 146, 194]),
+    (MapType::TaskStorage, &[156, 157, 194]),
+    (MapType::CgrpStorage, &[210, 211, 194]),
+    (MapType::BloomFilter, &[89, 87]),
+];
+
+/// The same from the helper's side.
+#[rustfmt::skip]
+const FUNC_MAPS: &[(&[i32], &[MapType])] = &[
+    (&[12], &[MapType::ProgArray]),
+    (&[22, 25, 55, 111, 121], &[MapType::PerfEventArray]),
+    (&[130, 131, 134, 198], &[MapType::Ringbuf]),
+    (&[209], &[MapType::UserRingbuf]),
+    (&[27], &[MapType::StackTrace]),
+    (&[33, 48], &[MapType::CgroupArray]),
+    (&[51], &[MapType::Devmap, MapType::DevmapHash, MapType::Cpumap, MapType::Xskmap]),
+    (&[52, 53, 60], &[MapType::Sockmap]),
+    (&[70, 71, 72], &[MapType::Sockhash]),
+    (&[81], &[MapType::CgroupStorage, MapType::PercpuCgroupStorage]),
+    (&[82], &[MapType::ReuseportSockarray, MapType::Sockmap, MapType::Sockhash]),
+    (&[87], &[MapType::Queue, MapType::Stack, MapType::BloomFilter]),
+    (&[89], &[MapType::Queue, MapType::Stack, MapType::BloomFilter]),
+    (&[88], &[MapType::Queue, MapType::Stack]),
+    (&[107, 108], &[MapType::SkStorage]),
+    (&[145, 146], &[MapType::InodeStorage]),
+    (&[156, 157], &[MapType::TaskStorage]),
+    (&[210, 211], &[MapType::CgrpStorage]),
+    (&[195], &[MapType::PercpuArray, MapType::PercpuHash, MapType::LruPercpuHash]),
+];
+
+impl Ver<'_> {
+    /// Whether the program may call the helper at all.
+    fn callable(&self, id: i32) -> R<&'static FuncProto> {
+        let program = self.input.program;
+        let Some(p) = tables::helper_for(id, program.prog_type) else {
+            return no(EINVAL, format!("invalid func unknown#{id}"));
+        };
+        match tables::helper_available(program, id) {
+            Availability::Yes => {}
+            Availability::No => {
+                let m = format!("program of this type cannot use helper {}#{id}", p.name);
+                return no(EINVAL, m);
+            }
+            Availability::Sleepable if self.cur.in_sleepable => {}
+            Availability::Sleepable => {
+                return no(EINVAL, "helper call might sleep in a non-sleepable prog");
+            }
+            Availability::Unknown => {
+                let what = format!("helpers of {}", program.prog_type.name());
+                return unsupported(what, "verifier.c:get_helper_proto");
+            }
+        }
+        let gpl = ["GPL", "GPL v2", "GPL and additional rights", "Dual BSD/GPL", "Dual MIT/GPL"];
+        let compatible =
+            gpl.contains(&program.license.as_str()) || program.license == "Dual MPL/GPL";
+        if p.gpl_only && !compatible {
+            let m = "cannot call GPL-restricted function from non-GPL compatible program";
+            return no(EINVAL, m);
+        }
+        if self.cur.active_lock.is_some() && !id::SPIN_LOCK.contains(&id) {
+            return no(EINVAL, "function calls are not allowed while holding a lock");
+        }
+        Ok(p)
+    }
+
+    /// KERNEL v6.18 verifier.c:check_helper_call
+    pub(crate) fn check_helper_call(&mut self, id: i32) -> R<Next> {
+        let p = self.callable(id)?;
+        let mut meta = Meta::default();
+        for i in 0..5 {
+            self.check_arg(p, i, &mut meta)?;
+        }
+        self.map_compatible(p, &meta)?;
+        self.note_map(id, &meta);
+        if let Some((n, size)) = meta.fills {
+            let r = *self.r(n);
+            self.stack_clobber(&r, r.off, size);
+        }
+        if let Some(n) = meta.release {
+            let null = self.r(n).is_null();
+            if !null && !self.release(meta.ref_obj_id) {
+                let m = format!("func {}#{id} reference has not been acquired before", p.name);
+                return no(EINVAL, m);
+            }
+        }
+        self.callbacks(id, &meta)?;
+        if id == id::TAIL_CALL {
+            self.check_leaks("tail_call")?;
+            self.note_tail_call()?;
+        }
+        for r in 0..6 {
+            self.set(Reg(r), RegState::NOT_INIT);
+        }
+        self.returned(p, id, &meta)?;
+        if p.changes_pkt_data {
+            self.clear_packet_pointers();
+        }
+        Ok(Next::Fall)
+    }
+
+    /// `clear_all_pkt_pointers`.
+    pub(crate) fn clear_packet_pointers(&mut self) {
+        let leaks = self.leaks_ok();
+        for r in self.cur.all_regs_mut().filter(|r| r.is_pkt_pointer_any()) {
+            *r = if leaks { RegState::NOT_INIT } else { RegState::unknown() };
+        }
+    }
+
+    /// KERNEL v6.18 verifier.c:check_map_func_compatibility
+    fn map_compatible(&self, p: &FuncProto, meta: &Meta) -> R {
+        let Some(m) = meta.map else { return Ok(()) };
+        let ty = self.maps[m as usize].map_type;
+        let by_map = MAP_FUNCS.iter().find(|r| r.0 == ty).is_none_or(|r| r.1.contains(&p.id));
+        let by_func = FUNC_MAPS.iter().find(|r| r.0.contains(&p.id));
+        if by_map && by_func.is_none_or(|r| r.1.contains(&ty)) {
+            return Ok(());
+        }
+        let m = format!("cannot pass map_type {} into func {}#{}", ty as u32, p.name, p.id);
+        no(EINVAL, m)
+    }
+
+    /// `record_func_map`: the map, for inlining.
+    fn note_map(&mut self, id: i32, meta: &Meta) {
+        const RECORDED: [i32; 11] = [1, 2, 3, 12, 51, 87, 88, 89, 164, 195, 22];
+        let Some(m) = meta.map.filter(|_| RECORDED.contains(&id)) else { return };
+        let real = (m as usize) < self.input.maps.len();
+        let aux = &mut self.aux[self.insn_idx as usize];
+        aux.map = match aux.map {
+            MapState::None if real => MapState::Unique(m),
+            MapState::Unique(x) if x == m => MapState::Unique(x),
+            _ => MapState::Poisoned,
+        };
+    }
+
+    /// `record_func_key`.
+    fn note_tail_call(&mut self) -> R {
+        let key = *self.r(Reg::R3);
+        let max = match self.aux[self.insn_idx as usize].map {
+            MapState::Unique(m) => u64::from(self.maps[m as usize].max_entries),
+            _ => 0,
+        };
+        let now = key.as_const().filter(|v| *v < max).map_or(KeyState::Poisoned, KeyState::Const);
+        if matches!(now, KeyState::Const(_)) {
+            self.mark_precise(Reg::R3)?;
+        }
+        let aux = &mut self.aux[self.insn_idx as usize];
+        aux.key = match aux.key {
+            KeyState::None => now,
+            old if old == now => old,
+            _ => KeyState::Poisoned,
+        };
+        Ok(())
+    }
+
+    /// R0 after the call.
+    fn returned(&mut self, p: &FuncProto, id: i32, meta: &Meta) -> R {
+        use RegType as T;
+        let flags = p.ret.flags;
+        let mut r = match p.ret.base {
+            RetBase::Integer => {
+                let mut r = self.unknown();
+                self.refine_return(id, meta, &mut r);
+                r
+            }
+            RetBase::Void => return Ok(()),
+            RetBase::PtrToMapValue => {
+                let Some(m) = meta.map else {
+                    return no(EINVAL, "kernel subsystem misconfigured verifier");
+                };
+                let mut r = RegState::pointer(T::MapValue, flags);
+                (r.map, r.map_uid) = (m, meta.map_uid);
+                if !r.may_be_null() && self.maps[m as usize].spin_lock_off.is_some() {
+                    r.id = self.new_id();
+                }
+                r
+            }
+            RetBase::PtrToSocket => RegState::pointer(T::Socket, flags),
+            RetBase::PtrToSockCommon => RegState::pointer(T::SockCommon, flags),
+            RetBase::PtrToTcpSock => RegState::pointer(T::TcpSock, flags),
+            RetBase::PtrToMem => {
+                let mut r = RegState::pointer(T::Mem, flags);
+                r.mem_size = u32::try_from(meta.mem_size).unwrap_or(u32::MAX);
+                r
+            }
+            RetBase::PtrToBtfId => {
+                let mut r = RegState::pointer(T::BtfId, flags);
+                if p.ret.btf.is_empty() {
+                    return unsupported(
+                        format!("result of {}", p.name),
+                        "verifier.c:check_helper_call",
+                    );
+                }
+                r.btf_id = self.btf_struct(p.ret.btf)?;
+                r
+            }
+            RetBase::PtrToMemOrBtfId => {
+                return unsupported("per-CPU kernel variables", "verifier.c:check_helper_call");
+            }
+        };
+        if r.may_be_null() {
+            r.id = self.new_id();
+        }
+        let sock_map = meta.map.map(|m| self.maps[m as usize].map_type);
+        let lookup = id == id::MAP_LOOKUP_ELEM
+            && matches!(sock_map, Some(MapType::Sockmap | MapType::Sockhash));
+        if id::CAST.contains(&id) {
+            r.ref_obj_id = meta.ref_obj_id;
+        } else if id::ACQUIRE.contains(&id) || lookup {
+            let i = self.acquire();
+            (r.id, r.ref_obj_id) = (i, i);
+        }
+        self.set(Reg::R0, r);
+        Ok(())
+    }
+
+    /// `do_refine_retval_range`.
+    fn refine_return(&self, id: i32, meta: &Meta, r: &mut RegState) {
+        let errno = -4095;
+        if id == id::GET_STACK || id == id::GET_TASK_STACK || id::PROBE_READ_STR.contains(&id) {
+            (r.b.smin, r.b.smax) = (errno, meta.msize_max);
+            (r.b.s32_min, r.b.s32_max) = (errno as i32, meta.msize_max as i32);
+            r.b.sync();
+        } else if id == id::GET_SMP_PROCESSOR_ID {
+            // KERNEL v6.18 verifier.c:do_refine_retval_range uses nr_cpu_ids - 1.
+            let max = self.input.env.nr_cpu_ids().saturating_sub(1);
+            (r.b.umin, r.b.umax, r.b.smin, r.b.smax) = (0, max.into(), 0, max.into());
+            (r.b.u32_min, r.b.u32_max, r.b.s32_min, r.b.s32_max) = (0, max, 0, max as i32);
+            r.b.sync();
+        }
+    }
+
+    /// Helpers that call back: `push_callback_call`.
+    fn callbacks(&mut self, id: i32, meta: &Meta) -> R {
+        match id {
+            id::LOOP => {
+                let flags = self.r(Reg(4)).as_const();
+                if flags.is_some() {
+                    self.mark_precise(Reg(4))?;
+                }
+                self.note_loop(meta.subprog, flags);
+                self.mark_precise(Reg::R1)?;
+                let depth = u64::from(self.cur.frame().callback_depth);
+                if depth >= self.r(Reg::R1).b.umax {
+                    self.cur.frame_mut().callback_depth = 0;
+                    return Ok(());
+                }
+                let ctx = *self.r(Reg::R3);
+                self.push_callback(meta, &[(1, self.unknown()), (2, ctx)], (0, 1))
+            }
+            id::FOR_EACH_MAP_ELEM => {
+                let (map, ctx) = (*self.r(Reg::R1), *self.r(Reg::R3));
+                let elem = |ty| RegState { map: map.map, ..RegState::pointer(ty, Flags::NONE) };
+                let (k, v) = (elem(RegType::MapKey), elem(RegType::MapValue));
+                let args = [(1, elem(RegType::ConstMapPtr)), (2, k), (3, v), (4, ctx)];
+                self.push_callback(meta, &args, (0, 1))
+            }
+            id::TIMER_SET_CALLBACK | id::FIND_VMA | id::USER_RINGBUF_DRAIN => {
+                unsupported(format!("callback of helper {id}"), "verifier.c:push_callback_call")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `update_loop_inline_state`.
+    fn note_loop(&mut self, subprog: Option<u32>, flags: Option<u64>) {
+        let aux = &mut self.aux[self.insn_idx as usize];
+        let fresh = aux.loop_inline.is_none() && aux.map == MapState::None;
+        let fits = subprog.filter(|_| flags == Some(0));
+        match (fresh, fits) {
+            (true, Some(s)) => aux.loop_inline = Some(s),
+            (false, Some(s)) if aux.loop_inline == Some(s) => {}
+            _ => (aux.loop_inline, aux.map) = (None, MapState::Poisoned),
+        }
+    }
+
+    /// A frame of the callback is walked later; here the helper returns.
+    fn push_callback(&mut self, meta: &Meta, args: &[(usize, RegState)], ret: (i32, i32)) -> R {
+        let Some(sub) = meta.subprog else {
+            return no(EINVAL, "callback is not a subprogram");
+        };
+        self.is_callback[sub as usize] = true;
+        let at = self.insn_idx;
+        if self.cur.frames.len() >= MAX_CALL_FRAMES {
+            let m = format!("the call stack of {} frames is too deep", self.cur.frames.len());
+            return no(E2BIG, m);
+        }
+        let start = self.input.cfg.subprogs[sub as usize].start.0;
+        let st = self.push_stack(start, at)?;
+        st.callback_unroll_depth += 1;
+        st.frame_mut().callback_depth += 1;
+        let mut f = FuncState::new(at, st.frames.len() as u32, sub);
+        f.callback = Callback::Sync;
+        f.callback_ret = ret;
+        for (i, r) in args {
+            f.regs[*i] = *r;
+        }
+        st.frames.push(f);
+        self.cur.frame_mut().callback_depth = 0;
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Context accesses by the tables, and loads through BTF pointers.
+
+use bpf::insn::Reg;
+
+use super::mem::Access;
+use crate::domain::reg::{RegState, RegType};
+use crate::explore::PtrClass;
+use crate::explore::ver::{R, Ver, no, unsupported};
+use crate::proto::{CtxReg, CtxVerdict, Flags};
+use crate::reject::EACCES;
+use crate::render::log::type_of;
+use crate::tables;
+
+impl Ver<'_> {
+    /// `__check_ptr_off_reg` with no offset allowed.
+    pub(crate) fn ctx_unmodified(&self, n: Reg) -> R {
+        let p = self.r(n);
+        let (what, i, off) = (type_of(p), n.0, p.off);
+        if off < 0 {
+            let m = format!("negative offset {what} ptr R{i} off={off} disallowed");
+            return no(EACCES, m);
+        }
+        if off != 0 {
+            let m = format!("dereference of modified {what} ptr R{i} off={off} disallowed");
+            return no(EACCES, m);
+        }
+        if p.b.as_const() != Some(0) {
+            let m = format!("variable {what} access var_off={} disallowed", p.b.var_off);
+            return no(EACCES, m);
+        }
+        Ok(())
+    }
+
+    /// `PTR_TO_CTX` in `check_mem_access`.
+    pub(crate) fn mem_ctx(&mut self, a: Access, _p: &RegState) -> R {
+        if let Some(super::stack::Value::Reg(r)) = a.write
+            && self.is_pointer_value(r)
+        {
+            return no(EACCES, format!("R{} leaks addr into ctx", r.0));
+        }
+        // The instruction's own offset may be anything, the register must be the context itself.
+        self.ctx_unmodified(a.base)?;
+        let write = a.write.is_some();
+        let program = self.input.program;
+        let reg = match tables::ctx_access(program, a.off, a.size, write) {
+            CtxVerdict::Ok(r) => r,
+            CtxVerdict::Invalid => {
+                let m = format!("invalid bpf_context access off={} size={}", a.off, a.size);
+                return no(EACCES, m);
+            }
+            CtxVerdict::Unknown => {
+                let t = program.prog_type.name();
+                return unsupported(format!("context of {t}"), "verifier.c:check_ctx_access");
+            }
+        };
+        let full = tables::ctx_field_size(program, a.off, a.size);
+        self.aux[self.insn_idx as usize].ctx_field_size = full;
+        let Some(d) = a.dst.filter(|_| !write) else { return Ok(()) };
+        let v = self.ctx_reg(reg)?;
+        self.set(d, v);
+        Ok(())
+    }
+
+    fn ctx_reg(&mut self, reg: CtxReg) -> R<RegState> {
+        use RegType as T;
+        let or_null = Flags::PTR_MAYBE_NULL;
+        let (ty, flags) = match reg {
+            CtxReg::Scalar => return Ok(self.unknown()),
+            CtxReg::Packet => (T::Packet, Flags::NONE),
+            CtxReg::PacketMeta => (T::PacketMeta, Flags::NONE),
+            CtxReg::PacketEnd => (T::PacketEnd, Flags::NONE),
+            CtxReg::SockCommonOrNull => (T::SockCommon, or_null),
+            CtxReg::Socket => (T::Socket, Flags::NONE),
+            CtxReg::SocketOrNull => (T::Socket, or_null),
+            CtxReg::FlowKeys => (T::FlowKeys, Flags::NONE),
+            CtxReg::TpBuffer => (T::TpBuffer, Flags::NONE),
+            CtxReg::Buf { flags } => (T::Buf, flags),
+            CtxReg::BtfId { name, flags } => {
+                let id = self.btf_struct(name)?;
+                let mut r = RegState::pointer(T::BtfId, flags);
+                r.btf_id = id;
+                if r.may_be_null() {
+                    r.id = self.new_id();
+                }
+                return Ok(r);
+            }
+        };
+        let mut r = RegState::pointer(ty, flags);
+        if r.may_be_null() {
+            r.id = self.new_id();
+        }
+        Ok(r)
+    }
+
+    /// A structure of vmlinux BTF by name.
+    pub(crate) fn btf_struct(&self, name: &str) -> R<u32> {
+        let btf = self.input.env.btf();
+        match btf.and_then(|b| b.find(name, bpf::btf::Kind::Struct)) {
+            Some(id) => Ok(id),
+            None => unsupported(format!("struct {name} in BTF"), "btf.c:btf_ctx_access"),
+        }
+    }
+
+    /// `check_ptr_to_btf_access`: probe loads through BTF pointers.
+    pub(crate) fn mem_btf(&mut self, a: Access, p: &RegState) -> R {
+        let n = a.base.0;
+        if a.write.is_some() {
+            return unsupported(
+                "store through a BTF pointer",
+                "verifier.c:check_ptr_to_btf_access",
+            );
+        }
+        if a.off < 0 {
+            let btf = self.input.env.btf().map_or("?", |b| b.name(p.btf_id));
+            let m = format!("R{n} is ptr_{btf} invalid negative access: off={}", a.off);
+            return no(EACCES, m);
+        }
+        if p.b.as_const() != Some(0) {
+            let btf = self.input.env.btf().map_or("?", |b| b.name(p.btf_id));
+            let t = p.b.var_off;
+            let m =
+                format!("R{n} is ptr_{btf} invalid variable offset: off={}, var_off={t}", a.off);
+            return no(EACCES, m);
+        }
+        let loaded = self.walk_struct(p, a.off as u32, a.size)?;
+        if let Some(d) = a.dst {
+            self.set(d, loaded);
+            if loaded.is_scalar() && a.size < 8 {
+                let r = &mut self.regs()[d.idx()];
+                if a.sext { r.b.sign_extend64(a.size) } else { r.b.truncate(a.size) }
+            }
+        }
+        self.note_ptr(PtrClass::Probe)
+    }
+
+    /// `btf_struct_walk`: the member at an offset, descending into structures and arrays.
+    fn walk_struct(&self, p: &RegState, off: u32, size: u32) -> R<RegState> {
+        use bpf::btf::Kind;
+        let Some(btf) = self.input.env.btf() else {
+            return unsupported("BTF pointer without vmlinux BTF", "btf.c:btf_struct_access");
+        };
+        let name = btf.name(p.btf_id);
+        let total = btf.size_of(p.btf_id).unwrap_or(0);
+        if off.saturating_add(size) > total {
+            let m = format!("access beyond struct {name} at off {off} size {size}");
+            return no(EACCES, m);
+        }
+        let (mut ty, mut at) = (btf.skip_quals(p.btf_id), off);
+        loop {
+            match btf.kind(ty) {
+                Kind::Struct | Kind::Union => {
+                    let inside = btf.members(ty).find_map(|m| {
+                        let (start, t) = (m.bit_off / 8, btf.resolve(m.ty));
+                        let len = btf.size_of(t).unwrap_or(0);
+                        (start <= at && at < start + len).then_some((t, at - start))
+                    });
+                    let Some((t, rest)) = inside else { return Ok(self.unknown()) };
+                    (ty, at) = (t, rest);
+                }
+                Kind::Array => {
+                    let bpf::btf::Body::Array { elem, .. } = *btf.body(ty) else { break };
+                    let t = btf.resolve(elem);
+                    let len = btf.size_of(t).unwrap_or(1).max(1);
+                    (ty, at) = (t, at % len);
+                }
+                _ => break,
+            }
+        }
+        let pointee = btf.pointee(ty).map(|t| btf.resolve(t));
+        match pointee {
+            Some(t) if btf.kind(t) == Kind::Struct && at == 0 && size == 8 => {
+                // KERNEL v6.18 verifier.c:check_ptr_to_btf_access: a walked pointer is neither
+                // trusted nor checked for NULL, it is probed.
+                let mut r = RegState::pointer(RegType::BtfId, Flags::NONE);
+                r.btf_id = t;
+                Ok(r)
+            }
+            _ => Ok(self.unknown()),
+        }
+    }
+}

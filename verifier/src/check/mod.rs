@@ -1,0 +1,10 @@
+//! What must be true before an instruction: accesses, arguments, references, returns.
+
+pub(crate) mod args;
+pub(crate) mod call;
+pub(crate) mod ctx;
+pub(crate) mod helper_mem;
+pub(crate) mod mem;
+pub(crate) mod refs;
+pub(crate) mod ret;
+pub(crate) mod stack;

@@ -1,0 +1,116 @@
+//! `exit`: return values of programs, subprograms and callbacks.
+
+use bpf::insn::Reg;
+
+use crate::domain::reg::RegState;
+use crate::domain::state::Callback;
+use crate::explore::step::Next;
+use crate::explore::ver::{R, Ver, no};
+use crate::proto::RetRange;
+use crate::reject::{EACCES, EINVAL};
+use crate::render::log::type_of;
+use crate::tables;
+
+/// `verbose_invalid_scalar`.
+fn invalid_scalar(r: &RegState, min: i32, max: i32, ctx: &str) -> String {
+    let mut has = String::new();
+    if r.b.smin > i64::MIN {
+        has += &format!(" smin={}", r.b.smin);
+    }
+    if r.b.smax < i64::MAX {
+        has += &format!(" smax={}", r.b.smax);
+    }
+    if has.is_empty() {
+        has = " unknown scalar value".into();
+    }
+    format!("{ctx} the register R0 has{has} should have been in [{min}, {max}]")
+}
+
+impl Ver<'_> {
+    /// `process_bpf_exit_full`.
+    pub(crate) fn check_exit(&mut self) -> R<Next> {
+        self.no_leaks("BPF_EXIT instruction in main prog")?;
+        if self.cur.curframe() > 0 {
+            return self.func_exit();
+        }
+        self.return_code()?;
+        Ok(Next::Done)
+    }
+
+    /// KERNEL v6.18 verifier.c:prepare_func_exit
+    fn func_exit(&mut self) -> R<Next> {
+        let r0 = self.cur.frame().regs[0];
+        if r0.ty == crate::domain::reg::RegType::Stack {
+            return no(EINVAL, "cannot return stack pointer to the caller");
+        }
+        let callback = self.cur.frame().callback == Callback::Sync;
+        if callback {
+            self.read(Reg::R0)?;
+            if !r0.is_scalar() {
+                return no(EACCES, "R0 not a scalar value");
+            }
+            self.mark_precise(Reg::R0)?;
+            let (min, max) = self.cur.frame().callback_ret;
+            if r0.b.smin < i64::from(min) || r0.b.smax > i64::from(max) {
+                return no(EINVAL, invalid_scalar(&r0, min, max, "At callback return"));
+            }
+        }
+        let callee = self.cur.frames.pop().expect("checked above");
+        self.log.scratch_all();
+        if !callback {
+            self.cur.frame_mut().regs[0] = r0;
+            return Ok(Next::Goto(callee.callsite + 1));
+        }
+        let mut cur = self.cur.clone();
+        self.widen(&mut cur, callee.callsite);
+        self.cur = cur;
+        Ok(Next::Goto(callee.callsite))
+    }
+
+    /// KERNEL v6.18 verifier.c:check_return_code
+    fn return_code(&mut self) -> R {
+        let frame = self.cur.frame();
+        let is_async = frame.callback == Callback::Async;
+        if !is_async && self.root == 0 && tables::returns_void(self.input.program) {
+            return Ok(());
+        }
+        let r0 = self.read(Reg::R0)?;
+        if self.is_pointer_value(Reg::R0) {
+            return no(EACCES, "R0 leaks addr as return value");
+        }
+        let what = if is_async {
+            "At async callback return"
+        } else if self.root != 0 {
+            if !r0.is_scalar() {
+                let m = format!(
+                    "At subprogram exit the register R0 is not a scalar value ({})",
+                    type_of(&r0)
+                );
+                return no(EINVAL, m);
+            }
+            return Ok(());
+        } else {
+            "At program exit"
+        };
+        let range = if is_async {
+            RetRange::Range { min: 0, max: 0, is32: false }
+        } else {
+            tables::return_range(self.input.program)
+        };
+        let RetRange::Range { min, max, is32 } = range else { return Ok(()) };
+        if !r0.is_scalar() {
+            let m = format!("{what} the register R0 is not a known value ({})", type_of(&r0));
+            return no(EINVAL, m);
+        }
+        self.mark_precise(Reg::R0)?;
+        let (lo, hi) = if is32 {
+            (i64::from(r0.b.s32_min), i64::from(r0.b.s32_max))
+        } else {
+            (r0.b.smin, r0.b.smax)
+        };
+        if lo < i64::from(min) || hi > i64::from(max) {
+            return no(EINVAL, invalid_scalar(&r0, min, max, what));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,422 @@
+//! Stack accesses at byte granularity: spills, fills, zeroes and variable offsets.
+
+use bpf::insn::{Reg, Src};
+
+use crate::domain::reg::{RegState, RegType};
+use crate::domain::scalar::Bounds;
+use crate::domain::stack::{SlotType, StackSlot};
+use crate::domain::state::{HistFlags, MAX_BPF_STACK};
+use crate::explore::ver::{R, Ver, no};
+use crate::reject::{EACCES, EFAULT, EINVAL};
+use crate::transfer::pointer::{BPF_MAX_VAR_OFF, width_bits};
+
+/// What a store writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// A register.
+    Reg(Reg),
+    /// An immediate, sign-extended.
+    Imm(i32),
+    /// Unknown bytes: the effect of a helper.
+    Misc,
+}
+
+impl From<Src> for Value {
+    fn from(s: Src) -> Value {
+        match s {
+            Src::Reg(r) => Value::Reg(r),
+            Src::Imm(i) => Value::Imm(i),
+        }
+    }
+}
+
+/// Slot index of a byte offset, and the byte's index in `types`.
+fn place(off: i32) -> (usize, usize) {
+    let slot = (-off - 1) as usize;
+    (slot / 8, slot % 8)
+}
+
+impl Ver<'_> {
+    fn stack_frame(&mut self, r: &RegState) -> &mut Vec<StackSlot> {
+        &mut self.cur.frames[r.frameno as usize].stack
+    }
+
+    fn scratch_slot(&mut self, spi: usize) {
+        self.log.scratched_slots |= 1 << spi.min(63);
+    }
+
+    /// KERNEL v6.18 verifier.c:check_stack_access_within_bounds
+    pub(crate) fn stack_in_bounds(
+        &mut self,
+        regno: Reg,
+        r: &RegState,
+        off: i32,
+        size: i64,
+        write: bool,
+    ) -> R {
+        let dir = if write { " write to" } else { " read from" };
+        let n = regno.0;
+        let fixed = r.b.as_const();
+        if fixed.is_none() && (r.b.smax >= BPF_MAX_VAR_OFF || r.b.smin <= -BPF_MAX_VAR_OFF) {
+            let m = format!("invalid unbounded variable-offset{dir} stack R{n}");
+            return no(EACCES, m);
+        }
+        let min = r.b.smin.wrapping_add(off.into());
+        let max = r.b.smax.wrapping_add(off.into()).wrapping_add(size);
+        let depth = self.cur.frames[r.frameno as usize].allocated_stack();
+        let lowest = if write || self.leaks_ok() { MAX_BPF_STACK } else { depth };
+        let errno = if min < -i64::from(lowest) || min > -1 {
+            EACCES
+        } else if max > 0 {
+            EINVAL
+        } else if size < 0 {
+            EFAULT
+        } else {
+            0
+        };
+        if errno != 0 {
+            let m = match fixed {
+                Some(_) => format!("invalid{dir} stack R{n} off={min} size={size}"),
+                None => {
+                    let t = r.b.var_off;
+                    format!(
+                        "invalid variable-offset{dir} stack R{n} var_off={t} off={off} size={size}"
+                    )
+                }
+            };
+            return no(errno, m);
+        }
+        let bytes = (-min) as u32;
+        let frame = &mut self.cur.frames[r.frameno as usize];
+        frame.grow_stack(bytes);
+        let d = &mut self.stack_depth[frame.subprog as usize];
+        *d = (*d).max(bytes);
+        Ok(())
+    }
+
+    /// `check_stack_write`.
+    pub(crate) fn stack_write(&mut self, r: &RegState, off: i32, size: u32, v: Value) -> R {
+        match r.b.as_const() {
+            Some(k) => self.stack_write_fixed(r, off.wrapping_add(k as i32), size, v),
+            None => self.stack_write_var(r, off, size, v),
+        }
+    }
+
+    /// `save_register_state`.
+    fn spill(&mut self, p: &RegState, spi: usize, reg: RegState, size: u32) {
+        let leaks = self.leaks_ok();
+        let slot = &mut self.stack_frame(p)[spi];
+        slot.reg = reg;
+        for (i, t) in slot.types.iter_mut().enumerate() {
+            if i >= 8 - size as usize {
+                *t = SlotType::Spill;
+            } else if *t != SlotType::Zero && !(leaks && *t == SlotType::Invalid) {
+                *t = SlotType::Misc;
+            }
+        }
+    }
+
+    /// KERNEL v6.18 verifier.c:check_stack_write_fixed_off
+    fn stack_write_fixed(&mut self, p: &RegState, off: i32, size: u32, v: Value) -> R {
+        let (spi, at) = place(off);
+        self.scratch_slot(spi);
+        let slot = self.stack_frame(p)[spi];
+        if !self.leaks_ok() && slot.is_spill() && !slot.is_scalar_spill() && size != 8 {
+            return no(EACCES, "attempt to corrupt spilled pointer on stack");
+        }
+        let aligned = off % 8 == 0 && self.capable();
+        let spilled = match v {
+            Value::Reg(r) if self.r(r).is_scalar() && aligned => {
+                let mut x = *self.r(r);
+                let fits = width_bits(&x.b) <= size * 8;
+                if fits {
+                    self.scalar_id(&mut x);
+                    self.regs()[r.idx()] = x;
+                } else {
+                    x.id = 0;
+                }
+                self.spill(p, spi, x, size);
+                true
+            }
+            Value::Imm(i) if aligned => {
+                self.spill(p, spi, RegState::known(i as i64 as u64), size);
+                true
+            }
+            Value::Reg(r) if self.r(r).is_pointer() => {
+                let x = *self.r(r);
+                if size != 8 {
+                    return no(EACCES, "invalid size of register spill");
+                }
+                if p.frameno as usize != self.cur.curframe() && x.ty == RegType::Stack {
+                    let m = "cannot spill pointers to stack into stack frame of the caller";
+                    return no(EINVAL, m);
+                }
+                self.spill(p, spi, x, size);
+                true
+            }
+            _ => false,
+        };
+        if spilled {
+            self.note_slot(p, spi);
+            return Ok(());
+        }
+        let zero = match v {
+            Value::Reg(r) => self.r(r).is_null(),
+            Value::Imm(i) => i == 0,
+            Value::Misc => false,
+        };
+        if let (true, Value::Reg(r)) = (zero, v) {
+            // An unaligned spill of zero: the slot type depends on the exact value.
+            self.mark_precise(r)?;
+        }
+        let slot = &mut self.stack_frame(p)[spi];
+        scrub(slot);
+        for i in 0..size as usize {
+            slot.types[(at + 8 - i) % 8] = if zero { SlotType::Zero } else { SlotType::Misc };
+        }
+        Ok(())
+    }
+
+    fn note_slot(&mut self, p: &RegState, spi: usize) {
+        let stack = Some((p.frameno as u8, spi as u8));
+        self.push_hist(HistFlags { stack, regs_scalar: 0 }, Default::default());
+    }
+
+    /// KERNEL v6.18 verifier.c:check_stack_write_var_off
+    fn stack_write_var(&mut self, p: &RegState, off: i32, size: u32, v: Value) -> R {
+        if !self.leaks_ok() {
+            let m = format!("variable stack write prohibited for !root, var_off={}", p.b.var_off);
+            return no(EACCES, m);
+        }
+        let (min, max) = (p.b.smin as i32 + off, p.b.smax as i32 + off + size as i32);
+        let zero = match v {
+            Value::Reg(r) => self.r(r).is_null(),
+            Value::Imm(i) => i == 0,
+            Value::Misc => false,
+        };
+        let mut zero_used = false;
+        for i in min..max {
+            let (spi, at) = place(i);
+            self.scratch_slot(spi);
+            let slot = &mut self.stack_frame(p)[spi];
+            if zero && slot.is_scalar_spill() && slot.reg.as_const() == Some(0) {
+                zero_used = true;
+                continue;
+            }
+            scrub(slot);
+            let keep = zero && slot.types[at] == SlotType::Zero;
+            zero_used |= keep;
+            slot.types[at] = if keep { SlotType::Zero } else { SlotType::Misc };
+        }
+        if let (true, Value::Reg(r)) = (zero_used, v) {
+            self.mark_precise(r)?;
+        }
+        Ok(())
+    }
+
+    /// `check_stack_read`. `dst` is none when the value goes nowhere (helpers, atomics).
+    pub(crate) fn stack_read(
+        &mut self,
+        p: &RegState,
+        off: i32,
+        size: u32,
+        regno: Reg,
+        dst: Option<Reg>,
+    ) -> R {
+        if let Some(k) = p.b.as_const() {
+            return self.stack_read_fixed(p, off.wrapping_add(k as i32), size, dst);
+        }
+        let t = p.b.var_off;
+        let Some(dst) = dst else {
+            let m = "variable offset stack pointer cannot be passed into helper function";
+            return no(EACCES, format!("{m}; var_off={t} off={off} size={size}"));
+        };
+        if !self.leaks_ok() {
+            let m = format!(
+                "R{} variable offset stack access prohibited for !root, var_off={t}",
+                regno.0
+            );
+            return no(EACCES, m);
+        }
+        self.stack_range_initialized(regno, p, off, size.into(), false, false)?;
+        let (min, max) = (p.b.smin as i32 + off, p.b.smax as i32 + off);
+        self.read_bytes(p, min, max + size as i32, dst);
+        Ok(())
+    }
+
+    /// `mark_reg_stack_read`: zero when every byte is.
+    fn read_bytes(&mut self, p: &RegState, min: i32, max: i32, dst: Reg) {
+        let zero = (min..max).all(|i| {
+            let (spi, at) = place(i);
+            self.stack_frame(p)[spi].types[at] == SlotType::Zero
+        });
+        let v = if zero { self.known(0) } else { self.unknown() };
+        self.set(dst, v);
+    }
+
+    /// Every byte of a read must have been written.
+    fn readable(&mut self, p: &RegState, off: i32, size: u32) -> R {
+        let leaks = self.leaks_ok();
+        for i in 0..size as i32 {
+            let (spi, at) = place(off + i);
+            let t = self.stack_frame(p)[spi].types[at];
+            if t == SlotType::Dynptr || (t == SlotType::Invalid && !leaks) {
+                let m = format!("invalid read from stack off {off}+{i} size {size}");
+                return no(EACCES, m);
+            }
+        }
+        Ok(())
+    }
+
+    /// KERNEL v6.18 verifier.c:check_stack_read_fixed_off
+    fn stack_read_fixed(&mut self, p: &RegState, off: i32, size: u32, dst: Option<Reg>) -> R {
+        let (spi, at) = place(off);
+        let slot = self.stack_frame(p)[spi];
+        if !slot.is_spill() {
+            self.readable(p, off, size)?;
+            if let Some(d) = dst {
+                self.read_bytes(p, off, off + size as i32, d);
+            }
+            return Ok(());
+        }
+        let spilled = slot.types.iter().rev().take_while(|t| **t == SlotType::Spill).count() as u32;
+        if size == 8 && spilled == 8 {
+            let Some(d) = dst else {
+                if !self.leaks_ok() && slot.reg.is_pointer() {
+                    return no(EACCES, format!("leaking pointer from stack off {off}"));
+                }
+                self.note_slot(p, spi);
+                return Ok(());
+            };
+            let mut v = slot.reg;
+            self.scalar_id(&mut v);
+            self.stack_frame(p)[spi].reg = v;
+            self.set(d, RegState { subreg_def: 0, ..v });
+            self.note_slot(p, spi);
+            return Ok(());
+        }
+        if !slot.reg.is_scalar() {
+            return no(EACCES, "invalid size of register fill");
+        }
+        let Some(d) = dst else { return Ok(()) };
+        let narrow_ok = if self.big_endian {
+            (off + size as i32 - spilled as i32) % 8 == 0
+        } else {
+            off % 8 == 0
+        };
+        if size <= spilled && narrow_ok {
+            let mut v = slot.reg;
+            if size == 4 && spilled == 4 && width_bits(&v.b) <= 32 {
+                self.scalar_id(&mut v);
+                self.stack_frame(p)[spi].reg = v;
+            }
+            if width_bits(&v.b) > size * 8 {
+                v.id = 0;
+            }
+            self.set(d, v);
+            self.note_slot(p, spi);
+            return Ok(());
+        }
+        self.readable(p, off, size)?;
+        let types = (0..size as usize).map(|i| slot.types[(at + 8 - i) % 8]);
+        let types: Vec<SlotType> = types.collect();
+        let all = |t| types.iter().all(|x| *x == t);
+        if all(SlotType::Spill) && slot.reg.as_const() == Some(0) {
+            let z = self.known(0);
+            self.set(d, z);
+            self.note_slot(p, spi);
+        } else {
+            let v = if all(SlotType::Zero) { self.known(0) } else { self.unknown() };
+            self.set(d, v);
+        }
+        Ok(())
+    }
+
+    /// KERNEL v6.18 verifier.c:check_stack_range_initialized
+    pub(crate) fn stack_range_initialized(
+        &mut self,
+        regno: Reg,
+        p: &RegState,
+        off: i32,
+        size: i64,
+        write: bool,
+        raw: bool,
+    ) -> R {
+        self.stack_in_bounds(regno, p, off, size, write)?;
+        let fixed = p.b.as_const();
+        if fixed.is_none() && !self.leaks_ok() {
+            let m = "variable offset stack access prohibited for !root";
+            return no(EACCES, format!("R{} {m}, var_off={}", regno.0, p.b.var_off));
+        }
+        let min = (p.b.smin + i64::from(off)) as i32;
+        let max = (p.b.smax + i64::from(off) + size) as i32;
+        let leaks = self.leaks_ok();
+        for i in min..max {
+            let (spi, at) = place(i);
+            let slot = &mut self.stack_frame(p)[spi];
+            let t = slot.types[at];
+            if raw && fixed.is_some() {
+                if t == SlotType::Dynptr {
+                    return no(EACCES, format!("potential write to dynptr at off={i} disallowed"));
+                }
+                continue;
+            }
+            match t {
+                SlotType::Misc => {}
+                SlotType::Zero if write => slot.types[at] = SlotType::Misc,
+                SlotType::Zero => {}
+                SlotType::Invalid if leaks && write => slot.types[at] = SlotType::Misc,
+                SlotType::Invalid if leaks => {}
+                SlotType::Spill if (slot.reg.is_scalar() || leaks) && write => clobber(slot),
+                SlotType::Spill if slot.reg.is_scalar() || leaks => {}
+                _ => return self.not_initialized(regno, p, off, i - min, i64::from(max - min)),
+            }
+            if write {
+                self.scratch_slot(spi);
+            }
+        }
+        Ok(())
+    }
+
+    fn not_initialized(&self, regno: Reg, p: &RegState, off: i32, i: i32, size: i64) -> R {
+        let n = regno.0;
+        let m = match p.b.as_const() {
+            Some(k) => {
+                let min = off.wrapping_add(k as i32);
+                format!("invalid read from stack R{n} off {min}+{i} size {size}")
+            }
+            None => {
+                let t = p.b.var_off;
+                format!("invalid read from stack R{n} var_off {t}+{i} size {size}")
+            }
+        };
+        no(EACCES, m)
+    }
+
+    /// A helper writes these bytes: `check_mem_access(BPF_WRITE, value_regno -1)` per byte.
+    pub(crate) fn stack_clobber(&mut self, p: &RegState, off: i32, size: i64) {
+        let min = (p.b.smin + i64::from(off)) as i32;
+        let max = (p.b.smax + i64::from(off) + size) as i32;
+        for i in min..max {
+            let (spi, at) = place(i);
+            self.scratch_slot(spi);
+            let slot = &mut self.stack_frame(p)[spi];
+            scrub(slot);
+            slot.types[at] = SlotType::Misc;
+        }
+    }
+}
+
+/// Spilled registers of a partly overwritten slot become bytes.
+fn scrub(slot: &mut StackSlot) {
+    if slot.is_spill() {
+        slot.types.iter_mut().filter(|t| **t == SlotType::Spill).for_each(|t| *t = SlotType::Misc);
+    }
+    slot.reg = RegState::NOT_INIT;
+}
+
+/// A helper may read or write a spilled register's bytes: it is unknown bytes from here on.
+fn clobber(slot: &mut StackSlot) {
+    slot.reg.b = Bounds::UNKNOWN;
+    scrub(slot);
+}

@@ -1,0 +1,177 @@
+//! `states_equal`: does a kept state cover the current one.
+
+use super::ver::Ver;
+use crate::domain::refs::RefType;
+use crate::domain::reg::{ADD_CONST, RegState, RegType};
+use crate::domain::stack::{SlotType, StackSlot};
+use crate::domain::state::{FuncState, VState};
+
+/// `enum exact_level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exact {
+    /// Imprecise scalars match anything.
+    NotExact,
+    /// All scalars must be in range: precision is not final inside loops.
+    RangeWithin,
+    /// Same state: an infinite loop.
+    Exact,
+}
+
+/// `struct bpf_idmap`: ids of one state to ids of the other, one to one.
+struct IdMap {
+    pairs: Vec<(u32, u32)>,
+    next: u32,
+}
+
+impl IdMap {
+    /// `check_ids`.
+    fn same(&mut self, old: u32, cur: u32) -> bool {
+        if old == 0 || cur == 0 {
+            return old == cur;
+        }
+        for (o, c) in &self.pairs {
+            if *o == old {
+                return *c == cur;
+            }
+            if *c == cur {
+                return false;
+            }
+        }
+        self.pairs.push((old, cur));
+        true
+    }
+
+    /// `check_scalar_ids`: no id is a fresh id.
+    fn same_scalar(&mut self, old: u32, cur: u32) -> bool {
+        let mut fresh = |id: u32| {
+            if id != 0 {
+                return id;
+            }
+            self.next += 1;
+            self.next
+        };
+        let (o, c) = (fresh(old), fresh(cur));
+        self.same(o, c)
+    }
+}
+
+/// KERNEL v6.18 verifier.c:states_equal
+pub(super) fn states_equal(v: &Ver<'_>, old: &VState, cur: &VState, exact: Exact) -> bool {
+    let plain = old.frames.len() == cur.frames.len()
+        && old.in_sleepable == cur.in_sleepable
+        && old.active_rcu == cur.active_rcu;
+    let mut ids = IdMap { pairs: Vec::new(), next: v.id_gen };
+    if !plain || !refsafe(old, cur, &mut ids) {
+        return false;
+    }
+    old.frames.iter().zip(&cur.frames).enumerate().all(|(i, (o, c))| {
+        let live = v.input.cfg.live_regs_before[old.frame_insn(i) as usize];
+        o.callsite == c.callsite && func_equal(v, o, c, live, exact, &mut ids)
+    })
+}
+
+/// `refsafe`.
+fn refsafe(old: &VState, cur: &VState, ids: &mut IdMap) -> bool {
+    let lock = match (old.active_lock, cur.active_lock) {
+        (None, None) => true,
+        (Some((oi, om)), Some((ci, cm))) => om == cm && ids.same(oi, ci),
+        _ => false,
+    };
+    lock && old.refs.len() == cur.refs.len()
+        && old.refs.iter().zip(&cur.refs).all(|(o, c)| {
+            let same = match (o.ty, c.ty) {
+                (RefType::Ptr, RefType::Ptr) => true,
+                (a, b) => a == b,
+            };
+            same && ids.same(o.id, c.id)
+        })
+}
+
+/// `func_states_equal`.
+fn func_equal(
+    v: &Ver<'_>,
+    old: &FuncState,
+    cur: &FuncState,
+    live: u16,
+    exact: Exact,
+    ids: &mut IdMap,
+) -> bool {
+    old.callback_depth <= cur.callback_depth
+        && (0..11).all(|i| live >> i & 1 == 0 || regsafe(&old.regs[i], &cur.regs[i], exact, ids))
+        && stacksafe(v, old, cur, exact, ids)
+}
+
+/// `regs_exact`.
+fn regs_exact(o: &RegState, c: &RegState, ids: &mut IdMap) -> bool {
+    o.same_but_ids(c) && ids.same(o.id, c.id) && ids.same(o.ref_obj_id, c.ref_obj_id)
+}
+
+/// KERNEL v6.18 verifier.c:regsafe
+fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
+    use RegType as T;
+    if exact == Exact::Exact {
+        return regs_exact(o, c, ids);
+    }
+    if o.ty == T::NotInit {
+        return true;
+    }
+    if o.ty != c.ty || o.flags != c.flags {
+        return false;
+    }
+    match o.ty {
+        T::Scalar => {
+            if !o.precise && exact == Exact::NotExact {
+                return true;
+            }
+            let linked =
+                o.id & ADD_CONST == c.id & ADD_CONST && (o.id & ADD_CONST == 0 || o.off == c.off);
+            linked && o.b.includes(&c.b) && ids.same_scalar(o.id, c.id)
+        }
+        T::MapKey | T::MapValue | T::Mem | T::Buf | T::TpBuffer => {
+            o.same_head(c)
+                && o.b.includes(&c.b)
+                && ids.same(o.id, c.id)
+                && ids.same(o.ref_obj_id, c.ref_obj_id)
+        }
+        T::Packet | T::PacketMeta => {
+            // Positive ranges only shrink; the two markers order below all of them.
+            o.range <= c.range && o.off == c.off && ids.same(o.id, c.id) && o.b.includes(&c.b)
+        }
+        T::Stack => regs_exact(o, c, ids) && o.frameno == c.frameno,
+        T::Arena => true,
+        _ => regs_exact(o, c, ids),
+    }
+}
+
+/// `scalar_reg_for_stack`: eight bytes of anything are an unknown scalar.
+fn scalar_for_stack(v: &Ver<'_>, s: &StackSlot) -> Option<RegState> {
+    if s.is_scalar_spill64() {
+        return Some(s.reg);
+    }
+    let misc = |t: &SlotType| *t == SlotType::Misc || (v.leaks_ok() && *t == SlotType::Invalid);
+    s.types.iter().all(misc).then(|| v.unknown())
+}
+
+/// KERNEL v6.18 verifier.c:stacksafe
+fn stacksafe(v: &Ver<'_>, old: &FuncState, cur: &FuncState, exact: Exact, ids: &mut IdMap) -> bool {
+    old.stack.iter().enumerate().all(|(spi, o)| {
+        let c = cur.stack.get(spi);
+        if exact == Exact::Exact && c.is_none_or(|c| c.types != o.types) {
+            return false;
+        }
+        let ignored =
+            |t: &SlotType| *t == SlotType::Invalid || (v.leaks_ok() && *t == SlotType::Misc);
+        if o.types.iter().all(ignored) {
+            return true;
+        }
+        let Some(c) = c else { return false };
+        if let (Some(a), Some(b)) = (scalar_for_stack(v, o), scalar_for_stack(v, c)) {
+            return regsafe(&a, &b, exact, ids);
+        }
+        let bytes =
+            o.types.iter().zip(&c.types).all(|(a, b)| {
+                ignored(a) || a == b || (*a == SlotType::Misc && *b == SlotType::Zero)
+            });
+        bytes && (!o.is_spill() || regsafe(&o.reg, &c.reg, exact, ids))
+    })
+}

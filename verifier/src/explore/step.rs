@@ -1,0 +1,212 @@
+//! `do_check`: walks one path after the other, an instruction at a time.
+
+use bpf::insn::{Call, Imm64, Insn, disasm};
+
+use super::ver::{Pending, R, Ver, no, unsupported};
+use crate::reject::{E2BIG, EFAULT, Rejection};
+use crate::verified::Stats;
+
+/// What follows an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// The next slot.
+    Fall,
+    /// This slot.
+    Goto(u32),
+    /// The path ends.
+    Done,
+}
+
+/// `print_verification_stats`.
+pub(crate) fn stats_line(s: &Stats) -> String {
+    format!(
+        "processed {} insns (limit 1000000) max_states_per_insn {} total_states {} peak_states {} \
+         mark_read {}\n",
+        s.insns_processed, s.max_states_per_insn, s.total_states, s.peak_states, s.mark_read
+    )
+}
+
+/// Prints map references as the kernel does, which has addresses there.
+struct LogNames;
+
+impl disasm::Names for LogNames {
+    fn imm64(&self, imm: &Imm64) -> Option<String> {
+        matches!(imm, Imm64::MapFd(_) | Imm64::MapIdx(_)).then(|| "0x0".into())
+    }
+}
+
+impl Ver<'_> {
+    /// Ends the current path and takes the next pending one.
+    fn next_path(&mut self) -> R<bool> {
+        self.log.scratch_all();
+        self.update_branch_counts()?;
+        let Some(Pending { state, insn_idx, prev_insn_idx, log_pos }) = self.pending.pop() else {
+            return Ok(false);
+        };
+        if !self.log.level2() {
+            self.log.text.truncate(log_pos);
+        }
+        self.cur = state;
+        self.insn_idx = insn_idx;
+        self.prev_insn_idx = prev_insn_idx;
+        Ok(true)
+    }
+
+    /// KERNEL v6.18 verifier.c:do_check
+    pub(crate) fn do_check(&mut self) -> R {
+        let mut print_state = false;
+        let mut prev = self.prev_insn_idx;
+        loop {
+            self.cur_hist = None;
+            self.prev_insn_idx = prev;
+            if self.insn_idx as usize >= self.input.insns.len() {
+                let (i, n) = (self.insn_idx, self.input.insns.len());
+                return no(EFAULT, format!("invalid insn idx {i} insn_cnt {n}"));
+            }
+            self.count_insn()?;
+            (self.cur.last_insn_idx, self.cur.insn_idx) = (prev, self.insn_idx);
+            let mut pruned = false;
+            if self.input.cfg.prune_point[self.insn_idx as usize] {
+                pruned = self.is_state_visited()?;
+            }
+            let next = if pruned {
+                self.log_safe(print_state);
+                Next::Done
+            } else {
+                if self.input.cfg.jmp_point[self.insn_idx as usize] {
+                    self.push_hist(Default::default(), Default::default());
+                }
+                self.log_insn(&mut print_state);
+                prev = self.insn_idx;
+                self.aux[self.insn_idx as usize].seen = true;
+                self.check_insn()?
+            };
+            match next {
+                Next::Fall => self.insn_idx += 1,
+                Next::Goto(to) => self.insn_idx = to,
+                Next::Done => {
+                    if !self.next_path()? {
+                        return Ok(());
+                    }
+                    prev = self.prev_insn_idx;
+                    print_state = true;
+                }
+            }
+        }
+    }
+
+    fn count_insn(&mut self) -> R {
+        self.stats.insns_processed += 1;
+        let n = self.stats.insns_processed;
+        if n > self.input.opts.insns_max {
+            let m = format!("BPF program is too large. Processed {n} insn");
+            return Err(Box::new(Rejection::limit(E2BIG, m)));
+        }
+        Ok(())
+    }
+
+    fn log_safe(&mut self, print_state: bool) {
+        let (from, to) = (self.prev_insn_idx, self.insn_idx);
+        if print_state {
+            self.log.put(&format!("\nfrom {from} to {to}: safe\n"));
+        } else {
+            self.log.put(&format!("{to}: safe\n"));
+        }
+    }
+
+    /// `print_insn_state` of the current frame.
+    pub(crate) fn log_state(&mut self) {
+        if self.log.on() {
+            let mut log = std::mem::take(&mut self.log);
+            log.insn_state(self.insn_idx, &self.cur, self.cur.curframe(), &self.names());
+            self.log = log;
+        }
+    }
+
+    fn log_insn(&mut self, print_state: &mut bool) {
+        if !self.log.on() {
+            return;
+        }
+        let mut log = std::mem::take(&mut self.log);
+        let (at, frame) = (self.insn_idx, self.cur.curframe());
+        if *print_state && log.level2() {
+            log.put(&format!("\nfrom {} to {at}:", self.prev_insn_idx));
+            log.state(&self.cur, frame, true, &self.names());
+            *print_state = false;
+        }
+        if log.scratched() {
+            log.insn_state(at, &self.cur, frame, &self.names());
+        }
+        let line = self.input.program.lines.iter().rposition(|l| l.insn.0 <= at);
+        if let Some(i) = line.filter(|i| log.last_line != Some(*i)) {
+            let l = &self.input.program.lines[i];
+            let file = l.file.rsplit('/').next().unwrap_or_default();
+            log.put(&format!("; {} @ {file}:{}\n", l.text.trim_start(), l.line));
+            log.last_line = Some(i);
+        }
+        log.insn(at, &disasm::disasm_op(self.insn(at), &LogNames));
+        self.log = log;
+    }
+
+    /// `do_check_insn`.
+    // tidy: flat match
+    fn check_insn(&mut self) -> R<Next> {
+        let insn = *self.insn(self.insn_idx);
+        match insn {
+            Insn::Alu { width, op, dst, src } => self.check_alu(width, op, dst, src),
+            Insn::Neg { width, dst } => self.check_neg(width, dst),
+            Insn::MovSx { width, dst, src, bits } => self.check_movsx(width, dst, src, bits),
+            Insn::End { dst, .. } => self.check_end(dst),
+            Insn::Load { size, sext, dst, src, off } => self.check_load(size, sext, dst, src, off),
+            Insn::Store { size, dst, off, src } => self.check_store(size, dst, off, src),
+            Insn::Atomic { size, op, dst, off, src } => self.check_atomic(size, op, dst, off, src),
+            Insn::LoadAcquire { size, dst, src, off } => {
+                self.check_load_acquire(size, dst, src, off)
+            }
+            Insn::StoreRelease { size, dst, off, src } => {
+                self.check_store_release(size, dst, off, src)
+            }
+            Insn::LdImm64 { dst, imm } => self.check_ld_imm(dst, imm),
+            Insn::LdAbs { .. } => self.check_ld_abs(None),
+            Insn::LdInd { src, .. } => self.check_ld_abs(Some(src)),
+            Insn::Jmp { width, op, dst, src, off } => {
+                self.jmps_processed += 1;
+                self.check_cond_jmp(width, op, dst, src, off)
+            }
+            Insn::Ja { off, .. } => {
+                self.jmps_processed += 1;
+                Ok(Next::Goto(self.target(off)))
+            }
+            Insn::MayGoto { off } => {
+                self.jmps_processed += 1;
+                self.check_may_goto(off)
+            }
+            Insn::Call(Call::Helper(id)) => {
+                self.jmps_processed += 1;
+                self.check_helper_call(id)
+            }
+            Insn::Call(Call::Local(off)) => {
+                self.jmps_processed += 1;
+                self.check_func_call(off)
+            }
+            Insn::Call(Call::Kfunc { btf_id, .. }) => {
+                unsupported(format!("kfunc {btf_id}"), "verifier.c:check_kfunc_call")
+            }
+            Insn::Exit => {
+                self.jmps_processed += 1;
+                self.check_exit()
+            }
+            Insn::AddrSpaceCast { .. } => unsupported("addr_space_cast", "verifier.c:check_alu_op"),
+            Insn::Gotox { .. } => unsupported("gotox", "verifier.c:check_indirect_jump"),
+            Insn::Callx { .. } => unsupported("callx", "verifier.c:check_indirect_call"),
+            Insn::MovPercpu { .. } | Insn::LdImm64Hi => {
+                no(crate::reject::EINVAL, "invalid BPF_LD_IMM insn")
+            }
+        }
+    }
+
+    /// Slot a relative jump of the current instruction leads to.
+    pub(crate) fn target(&self, off: i32) -> u32 {
+        (self.insn_idx as i32).wrapping_add(1).wrapping_add(off) as u32
+    }
+}

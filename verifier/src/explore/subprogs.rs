@@ -1,0 +1,311 @@
+//! Calls between subprograms, global subprograms, stack depth, and the roots of exploration.
+
+use bpf::btf::Kind;
+use bpf::insn::{Call, Insn, InsnIdx, Reg};
+
+use super::step::Next;
+use super::ver::{R, Ver, blank_state, no, unsupported};
+use crate::check::helper_mem::MemUse;
+use crate::domain::reg::{RegState, RegType};
+use crate::domain::state::{FuncState, MAX_BPF_STACK, MAX_CALL_FRAMES};
+use crate::proto::Flags;
+use crate::reject::{E2BIG, EACCES, EINVAL};
+
+/// `BPF_F_SLEEPABLE`.
+const BPF_F_SLEEPABLE: u32 = 1 << 4;
+
+/// Argument of a global subprogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GlobalArg {
+    Scalar,
+    Ctx,
+    Mem(u32),
+}
+
+impl Ver<'_> {
+    /// Explores the main program and every global subprogram that is called.
+    pub(crate) fn run(&mut self) -> R {
+        self.log_head();
+        self.explore_root(0)?;
+        let mut done = vec![false; self.input.cfg.subprogs.len()];
+        while let Some(s) = (1..done.len()).find(|s| self.called_globals[*s] && !done[*s]) {
+            done[s] = true;
+            let name = self.sub_name(s).to_string();
+            self.log.put(&format!("Validating {name}() func#{s}...\n"));
+            self.explore_root(s)?;
+            self.log.put(&format!(
+                "Func#{s} ('{name}') is safe for any args that match its prototype\n"
+            ));
+        }
+        self.max_stack_depth()?;
+        if self.log.on() {
+            if !self.log.level2() {
+                self.log.text.clear();
+            }
+            self.log.text.push_str(&super::step::stats_line(&self.stats));
+        }
+        Ok(())
+    }
+
+    /// What level 2 prints before the first instruction.
+    fn log_head(&mut self) {
+        use bpf::insn::disasm;
+        if !self.log.level2() {
+            return;
+        }
+        for (i, s) in self.input.cfg.subprogs.iter().enumerate() {
+            self.log.put(&format!("func#{i} @{}\n", s.start.0));
+        }
+        self.log.put("Live regs before insn:\n");
+        for (i, insn) in self.input.insns.iter().enumerate() {
+            if *insn == Insn::LdImm64Hi {
+                continue;
+            }
+            let live = self.input.cfg.live_regs_before[i];
+            let regs = (0..10u8).map(|r| if live >> r & 1 == 1 { (b'0' + r) as char } else { '.' });
+            let regs: String = regs.collect();
+            let text = disasm::disasm_op(insn, &disasm::NoNames);
+            self.log.put(&format!("    {i:3}: {regs} {text}\n"));
+        }
+    }
+
+    fn sub_name(&self, s: usize) -> &str {
+        &self.input.cfg.subprogs[s].name
+    }
+
+    /// `do_check_common`.
+    fn explore_root(&mut self, sub: usize) -> R {
+        self.root = sub;
+        self.cur = blank_state();
+        self.explored.clear();
+        self.kept.clear();
+        self.visits.clear();
+        self.pending.clear();
+        self.live_states = 0;
+        self.cur.in_sleepable = self.input.program.flags & BPF_F_SLEEPABLE != 0
+            || self.input.program.prog_type == bpf::uapi::ProgType::Syscall;
+        let start = self.input.cfg.subprogs[sub].start.0;
+        self.cur.frame_mut().subprog = sub as u32;
+        if sub == 0 {
+            self.cur.frame_mut().regs[1] = RegState::pointer(RegType::Ctx, Flags::NONE);
+        } else {
+            for (i, a) in self.global_args(sub)?.into_iter().enumerate() {
+                let r = match a {
+                    GlobalArg::Scalar => self.unknown(),
+                    GlobalArg::Ctx => RegState::pointer(RegType::Ctx, Flags::NONE),
+                    GlobalArg::Mem(size) => {
+                        let mut r = RegState::pointer(RegType::Mem, Flags::PTR_MAYBE_NULL);
+                        (r.mem_size, r.id) = (size, self.new_id());
+                        r
+                    }
+                };
+                self.cur.frame_mut().regs[i + 1] = r;
+            }
+        }
+        (self.insn_idx, self.prev_insn_idx) = (start, start);
+        (self.cur.first_insn_idx, self.cur.insn_idx) = (start, start);
+        (self.prev_jmps, self.prev_insns) = (self.jmps_processed, self.stats.insns_processed);
+        self.log.scratch_all();
+        self.do_check()
+    }
+
+    /// `btf_prepare_func_args`.
+    fn global_args(&self, sub: usize) -> R<Vec<GlobalArg>> {
+        let s = &self.input.cfg.subprogs[sub];
+        let what = "global function without BTF";
+        let Some(btf) = self.input.prog_btf else {
+            return unsupported(what, "btf.c:btf_prepare_func_args");
+        };
+        let Some((_, params)) = btf.func_proto(s.type_id) else {
+            return unsupported(what, "btf.c:btf_prepare_func_args");
+        };
+        let mut out = Vec::new();
+        for (i, p) in params.iter().enumerate() {
+            let t = btf.resolve(p.ty);
+            out.push(match btf.kind(t) {
+                Kind::Int | Kind::Enum | Kind::Enum64 => GlobalArg::Scalar,
+                Kind::Ptr => {
+                    let to = btf.pointee(t).map_or(0, |t| btf.resolve(t));
+                    let tagged = btf.decl_tags(s.type_id).any(|(c, _)| c == i as i32);
+                    if tagged {
+                        return unsupported("argument tags", "btf.c:btf_prepare_func_args");
+                    }
+                    let name = btf.name(to);
+                    if is_ctx_struct(self.input.program.prog_type, name) {
+                        GlobalArg::Ctx
+                    } else {
+                        match btf.size_of(to) {
+                            Some(size) if to != 0 => GlobalArg::Mem(size),
+                            _ => {
+                                let m = format!("arg#{i} reference type('UNKNOWN {name}') size cannot be determined");
+                                return no(EINVAL, m);
+                            }
+                        }
+                    }
+                }
+                k => {
+                    let m = format!("Arg#{i} type {k} in {}() is not supported yet.", s.name);
+                    return no(EINVAL, m);
+                }
+            });
+        }
+        Ok(out)
+    }
+
+    /// `btf_check_func_arg_match`.
+    fn global_call(&mut self, sub: usize) -> R<Next> {
+        let name = self.sub_name(sub).to_string();
+        let bad = |mut e: Box<crate::reject::Rejection>| {
+            if !e.is_unsupported() {
+                e.message += &format!("\nCaller passes invalid args into func#{sub} ('{name}')");
+            }
+            e
+        };
+        for (i, a) in self.global_args(sub)?.into_iter().enumerate() {
+            let n = Reg(i as u8 + 1);
+            self.global_arg(n, a).map_err(bad)?;
+        }
+        let changes = self.input.cfg.subprogs[sub].changes_pkt_data;
+        self.called_globals[sub] = true;
+        for r in 0..6 {
+            self.set(Reg(r), RegState::NOT_INIT);
+        }
+        let u = self.unknown();
+        self.set(Reg::R0, u);
+        if changes {
+            self.clear_packet_pointers();
+        }
+        Ok(Next::Fall)
+    }
+
+    fn global_arg(&mut self, n: Reg, a: GlobalArg) -> R {
+        let r = self.read(n)?;
+        match a {
+            GlobalArg::Scalar if !r.is_scalar() => no(EINVAL, format!("R{} is not a scalar", n.0)),
+            GlobalArg::Scalar => Ok(()),
+            GlobalArg::Ctx if r.ty != RegType::Ctx => {
+                no(EINVAL, format!("arg#{} expects pointer to ctx", n.0 - 1))
+            }
+            GlobalArg::Ctx => self.ctx_unmodified(n),
+            GlobalArg::Mem(_) if r.is_null() => Ok(()),
+            GlobalArg::Mem(size) => {
+                // `check_mem_reg` looks at the access as if the NULL check had been made.
+                let saved = r;
+                self.regs()[n.idx()].flags = r.flags.without(Flags::PTR_MAYBE_NULL);
+                let u = MemUse { write: true, raw: false, zero_ok: false };
+                let result = self.helper_mem(n, size.into(), u);
+                self.regs()[n.idx()] = saved;
+                result.map(|_| ())
+            }
+        }
+    }
+
+    /// KERNEL v6.18 verifier.c:check_func_call
+    pub(crate) fn check_func_call(&mut self, off: i32) -> R<Next> {
+        let to = self.target(off);
+        let Some(sub) = self.input.cfg.subprog_starting(InsnIdx(to)) else {
+            return no(EINVAL, format!("verifier bug. No program starts at insn {to}"));
+        };
+        if self.cur.active_lock.is_some() {
+            return no(EINVAL, "function calls are not allowed while holding a lock");
+        }
+        if self.input.cfg.subprogs[sub].is_global {
+            return self.global_call(sub);
+        }
+        let depth = self.cur.frames.len();
+        if depth >= MAX_CALL_FRAMES {
+            return no(E2BIG, format!("the call stack of {depth} frames is too deep"));
+        }
+        let mut callee = FuncState::new(self.insn_idx, depth as u32, sub as u32);
+        let caller = self.cur.frame_mut();
+        callee.regs[1..6].copy_from_slice(&caller.regs[1..6]);
+        for r in &mut caller.regs[..6] {
+            *r = RegState::NOT_INIT;
+        }
+        self.cur.frames.push(callee);
+        self.log_call();
+        Ok(Next::Goto(to))
+    }
+
+    fn log_call(&mut self) {
+        if !self.log.on() {
+            return;
+        }
+        let mut log = std::mem::take(&mut self.log);
+        let top = self.cur.curframe();
+        log.put("caller:\n");
+        log.state(&self.cur, top - 1, true, &self.names());
+        log.put("callee:\n");
+        log.state(&self.cur, top, true, &self.names());
+        (log.scratched_regs, log.scratched_slots) = (0, 0);
+        self.log = log;
+    }
+
+    /// KERNEL v6.18 verifier.c:check_max_stack_depth
+    fn max_stack_depth(&self) -> R {
+        let cfg = self.input.cfg;
+        for s in 0..cfg.subprogs.len() {
+            if s == 0 || self.is_async[s] {
+                self.depth_from(s, 0, 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn depth_from(&self, sub: usize, above: u32, frames: usize) -> R {
+        let s = &self.input.cfg.subprogs[sub];
+        if frames > MAX_CALL_FRAMES {
+            return no(E2BIG, format!("the call stack of {frames} frames is too deep !"));
+        }
+        if frames > 1 && above >= 256 && s.has_tail_call {
+            let m = format!(
+                "tail_calls are not allowed when call stack of previous frames is {above} bytes. \
+                 Too large"
+            );
+            return no(EACCES, m);
+        }
+        // `round_up_stack_depth` of a JIT.
+        let depth = above + self.stack_depth[sub].max(1).div_ceil(16) * 16;
+        if depth > MAX_BPF_STACK as u32 {
+            let m = format!("combined stack size of {frames} calls is {depth}. Too large");
+            return no(EACCES, m);
+        }
+        for i in s.start.0..s.end.0 {
+            let off = match *self.insn(i) {
+                Insn::Call(Call::Local(off)) => off,
+                Insn::LdImm64 { imm: bpf::insn::Imm64::Func(off), .. } => off,
+                _ => continue,
+            };
+            let to = InsnIdx((i as i32 + 1).wrapping_add(off) as u32);
+            if let Some(callee) = self.input.cfg.subprog_starting(to).filter(|c| *c != 0) {
+                self.depth_from(callee, depth, frames + 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `btf_is_prog_ctx_type`: structures that stand for the context of a program type.
+fn is_ctx_struct(ty: bpf::uapi::ProgType, name: &str) -> bool {
+    use bpf::uapi::ProgType as P;
+    let want: &[&str] = match ty {
+        P::SocketFilter | P::SchedCls | P::SchedAct | P::CgroupSkb | P::LwtIn | P::LwtOut => {
+            &["__sk_buff"]
+        }
+        P::LwtXmit | P::LwtSeg6local | P::SkSkb | P::FlowDissector => &["__sk_buff"],
+        P::Xdp => &["xdp_md"],
+        P::SockOps => &["bpf_sock_ops"],
+        P::SkMsg => &["sk_msg_md"],
+        P::CgroupSock => &["bpf_sock"],
+        P::CgroupSockAddr => &["bpf_sock_addr"],
+        P::CgroupSockopt => &["bpf_sockopt"],
+        P::CgroupSysctl => &["bpf_sysctl"],
+        P::SkReuseport => &["sk_reuseport_md"],
+        P::SkLookup => &["bpf_sk_lookup"],
+        P::Kprobe => &["bpf_user_pt_regs_t", "user_pt_regs", "pt_regs"],
+        P::PerfEvent => &["bpf_perf_event_data"],
+        P::Netfilter => &["bpf_nf_ctx"],
+        _ => &[],
+    };
+    want.contains(&name)
+}

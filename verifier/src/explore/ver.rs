@@ -1,0 +1,315 @@
+//! One verification: the current path, the paths still to walk and the states kept for pruning.
+
+use std::collections::BTreeMap;
+
+use bpf::insn::{Insn, InsnIdx, Reg};
+
+use super::{Explored, Input, InsnAux, PtrClass};
+use crate::domain::reg::{RegState, RegType};
+use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, VState};
+use crate::env::MapInfo;
+use crate::reject::{EACCES, Rejection};
+use crate::render::log::{Log, Names};
+use crate::verified::Stats;
+
+/// Result of everything that may refuse.
+pub(crate) type R<T = ()> = Result<T, Box<Rejection>>;
+
+/// Refuses with errno and message.
+pub(crate) fn no<T>(errno: i32, message: impl Into<String>) -> R<T> {
+    Err(Box::new(Rejection::refuse(errno, message)))
+}
+
+/// Not modelled.
+pub(crate) fn unsupported<T>(what: impl Into<String>, kernel_ref: &'static str) -> R<T> {
+    Err(Box::new(Rejection::unsupported(what, kernel_ref)))
+}
+
+/// A path to be walked later: `struct bpf_verifier_stack_elem`.
+pub(crate) struct Pending {
+    pub(crate) state: VState,
+    pub(crate) insn_idx: u32,
+    pub(crate) prev_insn_idx: u32,
+    pub(crate) log_pos: usize,
+}
+
+/// A kept state: `struct bpf_verifier_state_list`.
+pub(crate) struct Kept {
+    pub(crate) state: VState,
+    pub(crate) branches: u32,
+    pub(crate) miss_cnt: u32,
+    pub(crate) hit_cnt: u32,
+    pub(crate) cleaned: bool,
+}
+
+/// `struct bpf_scc_visit`: one way into a loop.
+#[derive(Default)]
+pub(crate) struct SccVisit {
+    pub(crate) entry: Option<u32>,
+    /// States that were pruned by a state of the same loop, with that state.
+    pub(crate) backedges: Vec<(VState, u32)>,
+}
+
+/// `BPF_COMPLEXITY_LIMIT_JMP_SEQ`.
+const JMP_SEQ_MAX: usize = 8192;
+
+/// The verification.
+pub(crate) struct Ver<'a> {
+    pub(crate) input: Input<'a>,
+    /// `Input::maps` and behind them the templates of inner maps.
+    pub(crate) maps: Vec<MapInfo>,
+    pub(crate) cur: VState,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) kept: Vec<Kept>,
+    /// Kept states by instruction and call site, oldest first.
+    pub(crate) explored: BTreeMap<u32, Vec<u32>>,
+    pub(crate) insn_idx: u32,
+    pub(crate) prev_insn_idx: u32,
+    pub(crate) id_gen: u32,
+    pub(crate) aux: Vec<InsnAux>,
+    pub(crate) log: Log,
+    pub(crate) stats: Stats,
+    pub(crate) jmps_processed: u32,
+    pub(crate) prev_jmps: u32,
+    pub(crate) prev_insns: u32,
+    /// States that still count for `peak_states`.
+    pub(crate) live_states: u32,
+    pub(crate) visits: BTreeMap<Vec<u32>, SccVisit>,
+    /// The history entry of the current instruction.
+    pub(crate) cur_hist: Option<usize>,
+    pub(crate) stack_depth: Vec<u32>,
+    pub(crate) is_callback: Vec<bool>,
+    pub(crate) is_async: Vec<bool>,
+    /// Global subprograms that are called.
+    pub(crate) called_globals: Vec<bool>,
+    /// The main program or the global subprogram being verified.
+    pub(crate) root: usize,
+    /// Big-endian target: narrow fills of spills read other bytes.
+    pub(crate) big_endian: bool,
+}
+
+impl<'a> Ver<'a> {
+    pub(crate) fn new(input: &Input<'a>) -> Ver<'a> {
+        let n = input.insns.len();
+        let subs = input.cfg.subprogs.len();
+        let mut maps = input.maps.to_vec();
+        maps.extend(input.maps.iter().filter_map(|m| m.inner.as_deref().cloned()));
+        Ver {
+            input: *input,
+            maps,
+            cur: blank_state(),
+            pending: Vec::new(),
+            kept: Vec::new(),
+            explored: BTreeMap::new(),
+            insn_idx: 0,
+            prev_insn_idx: 0,
+            id_gen: 0,
+            aux: vec![InsnAux::default(); n],
+            log: Log::new(input.opts.log_level),
+            stats: Stats::default(),
+            jmps_processed: 0,
+            prev_jmps: 0,
+            prev_insns: 0,
+            live_states: 0,
+            visits: BTreeMap::new(),
+            cur_hist: None,
+            stack_depth: vec![0; subs],
+            is_callback: vec![false; subs],
+            is_async: vec![false; subs],
+            called_globals: vec![false; subs],
+            root: 0,
+            big_endian: input.env.endian() == bpf::Endian::Big,
+        }
+    }
+
+    /// Index of the inner map's template of a map.
+    pub(crate) fn inner_map(&self, map: u32) -> Option<u32> {
+        let before = self.input.maps[..].iter().take(map as usize);
+        self.input.maps.get(map as usize)?.inner.as_ref()?;
+        let nth = before.filter(|m| m.inner.is_some()).count();
+        Some((self.input.maps.len() + nth) as u32)
+    }
+
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names { maps: &self.maps, btf: self.input.env.btf() }
+    }
+
+    pub(crate) fn insn(&self, at: u32) -> &'a Insn {
+        &self.input.insns[at as usize]
+    }
+
+    pub(crate) fn new_id(&mut self) -> u32 {
+        self.id_gen += 1;
+        self.id_gen
+    }
+
+    pub(crate) fn regs(&mut self) -> &mut [RegState; 11] {
+        &mut self.cur.frame_mut().regs
+    }
+
+    pub(crate) fn r(&self, r: Reg) -> &RegState {
+        &self.cur.frame().regs[r.idx()]
+    }
+
+    /// `bpf_capable`.
+    pub(crate) fn capable(&self) -> bool {
+        self.input.opts.bpf_capable
+    }
+
+    /// `allow_ptr_leaks` and `allow_uninit_stack`.
+    pub(crate) fn leaks_ok(&self) -> bool {
+        self.input.opts.allow_ptr_leaks
+    }
+
+    /// `is_pointer_value`.
+    pub(crate) fn is_pointer_value(&self, r: Reg) -> bool {
+        !self.leaks_ok() && self.r(r).is_pointer()
+    }
+
+    pub(crate) fn known(&self, v: u64) -> RegState {
+        RegState { precise: !self.capable(), ..RegState::known(v) }
+    }
+
+    pub(crate) fn unknown(&self) -> RegState {
+        RegState { precise: !self.capable(), ..RegState::unknown() }
+    }
+
+    /// `check_reg_arg(SRC_OP)`.
+    pub(crate) fn read(&mut self, r: Reg) -> R<RegState> {
+        self.log.scratched_regs |= 1 << r.0;
+        let v = *self.r(r);
+        if v.ty == RegType::NotInit {
+            return no(EACCES, format!("R{} !read_ok", r.0));
+        }
+        Ok(v)
+    }
+
+    /// `check_reg_arg(DST_OP)` up to marking: the frame pointer is read-only.
+    pub(crate) fn writable(&mut self, r: Reg) -> R {
+        self.log.scratched_regs |= 1 << r.0;
+        if r == Reg::FP {
+            return no(EACCES, "frame pointer is read only");
+        }
+        Ok(())
+    }
+
+    /// Writes a register.
+    pub(crate) fn set(&mut self, r: Reg, v: RegState) {
+        self.log.scratched_regs |= 1 << r.0;
+        self.regs()[r.idx()] = v;
+    }
+
+    /// `push_jmp_history`: joins the entry of the same instruction.
+    pub(crate) fn push_hist(&mut self, flags: HistFlags, linked: LinkedRegs) {
+        if let Some(h) = self.cur_hist.and_then(|i| self.cur.hist.get_mut(i)) {
+            h.flags.stack = h.flags.stack.or(flags.stack);
+            if h.linked.0.is_empty() {
+                h.linked = linked;
+            }
+            return;
+        }
+        let (idx, prev_idx) = (self.insn_idx, self.prev_insn_idx);
+        self.cur.hist.push(Hist { idx, prev_idx, flags, linked });
+        self.cur_hist = Some(self.cur.hist.len() - 1);
+    }
+
+    /// `push_stack`: a copy of the current state to be walked later.
+    pub(crate) fn push_stack(&mut self, insn_idx: u32, prev: u32) -> R<&mut VState> {
+        let mut state = self.cur.clone();
+        state.insn_idx = insn_idx;
+        if let Some(p) = state.parent {
+            self.kept[p as usize].branches += 1;
+        }
+        let log_pos = self.log.text.len();
+        self.pending.push(Pending { state, insn_idx, prev_insn_idx: prev, log_pos });
+        if self.pending.len() > JMP_SEQ_MAX {
+            let m = format!("The sequence of {} jumps is too complex.", self.pending.len());
+            return Err(Box::new(Rejection::limit(crate::reject::E2BIG, m)));
+        }
+        Ok(&mut self.pending.last_mut().expect("just pushed").state)
+    }
+
+    /// `save_aux_ptr_type`: one instruction may not need different rewrites on two paths.
+    pub(crate) fn note_ptr(&mut self, class: PtrClass) -> R {
+        let a = &mut self.aux[self.insn_idx as usize];
+        if a.ptr == PtrClass::None {
+            a.ptr = class;
+        } else if a.ptr != class {
+            // A probe load of a pointer that another path may dereference plainly stays a probe.
+            let mild = |c| matches!(c, PtrClass::Plain | PtrClass::Probe);
+            if mild(a.ptr) && mild(class) && class != a.ptr {
+                a.ptr = PtrClass::Probe;
+                return Ok(());
+            }
+            return no(crate::reject::EINVAL, "same insn cannot be used with different pointers");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Explored {
+        for (a, insn) in self.aux.iter_mut().zip(self.input.insns) {
+            // Whether the upper half is read later is not tracked (`subreg_def`): every 32-bit
+            // definition is extended. More instructions on two architectures, same results.
+            a.zext_dst = a.seen && defines_low_half(insn);
+            a.div_may_be_zero = true;
+        }
+        let mut stats = self.stats;
+        stats.stack_depth = self.stack_depth.iter().copied().max().unwrap_or(0);
+        Explored {
+            aux: self.aux,
+            stack_depth: self.stack_depth,
+            is_callback: self.is_callback,
+            stats,
+            log: self.log.text,
+        }
+    }
+
+    /// Adds position, log and statistics to a refusal.
+    pub(crate) fn refused(mut self, mut e: Box<Rejection>) -> Box<Rejection> {
+        e.insn.get_or_insert(InsnIdx(self.insn_idx));
+        let line = format!("{}\n", e.message);
+        if !e.is_unsupported() {
+            self.log.put(&line);
+        }
+        self.log.put(&super::step::stats_line(&self.stats));
+        e.log = self.log.text;
+        e.stats = self.stats;
+        e
+    }
+}
+
+/// A state with one empty frame.
+pub(crate) fn blank_state() -> VState {
+    VState {
+        frames: vec![FuncState::new(u32::MAX, 0, 0)],
+        refs: Vec::new(),
+        active_lock: None,
+        parent: None,
+        hist: Vec::new(),
+        first_insn_idx: 0,
+        last_insn_idx: 0,
+        insn_idx: 0,
+        in_sleepable: false,
+        may_goto_depth: 0,
+        callback_unroll_depth: 0,
+        active_rcu: 0,
+    }
+}
+
+/// `insn_def_regno` and `is_reg64`: the instruction writes the low half of its destination.
+fn defines_low_half(insn: &Insn) -> bool {
+    use bpf::insn::{AtomicOp, Size, Width};
+    match *insn {
+        Insn::Alu { width, .. } | Insn::Neg { width, .. } | Insn::MovSx { width, .. } => {
+            width == Width::W32
+        }
+        Insn::End { bits, .. } => bits < 64,
+        Insn::Load { size, sext, .. } => size != Size::DW && !sext,
+        Insn::LoadAcquire { size, .. } => size != Size::DW,
+        Insn::Atomic { size, op, .. } => {
+            let plain = [AtomicOp::Add, AtomicOp::Or, AtomicOp::And, AtomicOp::Xor];
+            size == Size::W && !plain.contains(&op)
+        }
+        _ => false,
+    }
+}

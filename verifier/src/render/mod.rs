@@ -1,0 +1,3 @@
+//! Text people and tools read: the kernel's log.
+
+pub(crate) mod log;

@@ -1,0 +1,269 @@
+//! Conditional jumps over states: which branches are walked and what each one knows.
+
+use bpf::insn::{JmpOp, Reg, Src, Width};
+
+use super::jump::{self, Cond, collect_linked, find_good_pkt_pointers, mark_pkt_end, sync_linked};
+use crate::domain::reg::{RegState, RegType};
+use crate::domain::state::{LinkedRegs, VState};
+use crate::env::MapInfo;
+use crate::explore::step::Next;
+use crate::explore::ver::{R, Ver, no};
+use crate::proto::Flags;
+use crate::reject::EACCES;
+use bpf::uapi::MapType;
+
+/// Which map an inner lookup leads to.
+type Inner<'a> = &'a dyn Fn(u32) -> Option<u32>;
+
+/// `mark_ptr_not_null_reg`.
+pub(crate) fn not_null(r: &mut RegState, maps: &[MapInfo], inner: Inner<'_>) {
+    r.flags = r.flags.without(Flags::PTR_MAYBE_NULL);
+    if r.ty != RegType::MapValue {
+        return;
+    }
+    match maps[r.map as usize].map_type {
+        MapType::ArrayOfMaps | MapType::HashOfMaps => {
+            if let Some(i) = inner(r.map) {
+                (r.ty, r.map, r.map_uid) = (RegType::ConstMapPtr, i, r.id);
+            }
+        }
+        MapType::Xskmap => r.ty = RegType::XdpSock,
+        MapType::Sockmap | MapType::Sockhash => r.ty = RegType::Socket,
+        _ => {}
+    }
+}
+
+/// `mark_ptr_or_null_regs`.
+fn null_regs(s: &mut VState, regno: Reg, is_null: bool, maps: &[MapInfo], inner: Inner<'_>) {
+    let r = s.frame().regs[regno.idx()];
+    if r.ref_obj_id != 0 && r.ref_obj_id == r.id && is_null {
+        s.refs.retain(|x| x.id != r.ref_obj_id);
+    }
+    for x in s.all_regs_mut().filter(|x| x.may_be_null() && x.id == r.id) {
+        if is_null {
+            let def = x.subreg_def;
+            *x = RegState { subreg_def: def, ..RegState::known(0) };
+            continue;
+        }
+        not_null(x, maps, inner);
+        let lock = x.ty == RegType::MapValue && maps[x.map as usize].spin_lock_off.is_some();
+        if !lock {
+            x.id = 0;
+        }
+    }
+}
+
+/// `try_match_pkt_pointers`: comparisons of a packet pointer with the end of its area.
+fn match_pkt(
+    op: JmpOp,
+    d: (Reg, RegState),
+    s: (Reg, RegState),
+    fall: &mut VState,
+    jump: &mut VState,
+) -> bool {
+    use RegType::{Packet, PacketEnd, PacketMeta};
+    let ends = |a: &RegState, b: &RegState| {
+        (a.is(Packet) && b.is(PacketEnd)) || (a.is(PacketMeta) && b.is_init_pkt_pointer(Packet))
+    };
+    // `pkt op end`, with the sides exchanged when the end is on the left.
+    let ((r, pkt), op) = if ends(&d.1, &s.1) {
+        (d, op)
+    } else if ends(&s.1, &d.1) {
+        (s, jump::flip(op))
+    } else {
+        return false;
+    };
+    // Branch on which pkt is inside, whether end may equal it (right-closed), by condition.
+    let (good, bad, open) = match op {
+        JmpOp::Gt => (fall, jump, false),
+        JmpOp::Lt => (jump, fall, true),
+        JmpOp::Ge => (fall, jump, true),
+        JmpOp::Le => (jump, fall, false),
+        _ => return false,
+    };
+    find_good_pkt_pointers(good, &pkt, open);
+    mark_pkt_end(bad, r.idx(), !open);
+    true
+}
+
+impl Ver<'_> {
+    /// KERNEL v6.18 verifier.c:check_cond_jmp_op
+    pub(crate) fn check_cond_jmp(
+        &mut self,
+        width: Width,
+        op: JmpOp,
+        dst: Reg,
+        src: Src,
+        off: i16,
+    ) -> R<Next> {
+        let is32 = width == Width::W32;
+        let d = self.read(dst)?;
+        let s = match src {
+            Src::Reg(r) => {
+                let s = self.read(r)?;
+                let both = d.is_pkt_pointer_any() && s.is_pkt_pointer_any();
+                if !both && self.is_pointer_value(r) {
+                    return no(EACCES, format!("R{} pointer comparison prohibited", r.0));
+                }
+                s
+            }
+            Src::Imm(i) => RegState::known(i as i64 as u64),
+        };
+        let target = self.target(off.into());
+        if let Some(taken) = jump::branch_taken(op, is32, &d, &s) {
+            self.mark_precise(dst)?;
+            if let Src::Reg(r) = src {
+                self.mark_precise(r)?;
+            }
+            self.log_state();
+            return Ok(if taken { Next::Goto(target) } else { Next::Fall });
+        }
+        let mut linked = LinkedRegs::default();
+        if let (Src::Reg(_), true) = (src, s.is_scalar() && s.id != 0) {
+            collect_linked(&mut self.cur, s.id, &mut linked);
+        }
+        if d.is_scalar() && d.id != 0 {
+            collect_linked(&mut self.cur, d.id, &mut linked);
+        }
+        if linked.0.len() > 1 {
+            self.push_hist(Default::default(), linked.clone());
+        }
+        let at = self.insn_idx;
+        self.push_stack(target, at)?;
+        let mut other = self.pending.pop().expect("just pushed");
+        self.learn(is32, op, (dst, src), &mut other.state, &linked);
+        let result = self.learn_pointers(is32, op, (dst, d), (src, s), &mut other.state);
+        self.pending.push(other);
+        result?;
+        self.log_state();
+        Ok(Next::Fall)
+    }
+
+    /// `reg_set_min_max` and `sync_linked_regs`, for both branches.
+    fn learn(
+        &mut self,
+        is32: bool,
+        op: JmpOp,
+        (dst, src): (Reg, Src),
+        jump: &mut VState,
+        linked: &LinkedRegs,
+    ) {
+        let caps = self.capable();
+        let branches = [(jump::negate(op), &mut self.cur), (Cond::Is(op), jump)];
+        for (cond, st) in branches {
+            let regs = &mut st.frame_mut().regs;
+            let mut d = regs[dst.idx()];
+            let mut s = match src {
+                Src::Reg(r) => regs[r.idx()],
+                Src::Imm(i) => RegState::known(i as i64 as u64),
+            };
+            if !d.is_scalar() || !s.is_scalar() || src == Src::Reg(dst) {
+                continue;
+            }
+            jump::refine(cond, is32, &mut d.b, &mut s.b);
+            if !d.b.is_sane() || !s.b.is_sane() {
+                // `reg_bounds_sanity_check`: a contradiction on a dead branch.
+                d.b = crate::domain::scalar::Bounds::UNKNOWN;
+                if let Src::Reg(_) = src {
+                    s.b = crate::domain::scalar::Bounds::UNKNOWN;
+                }
+            }
+            d.precise |= !caps;
+            regs[dst.idx()] = d;
+            if let Src::Reg(r) = src {
+                regs[r.idx()] = s;
+                if s.id != 0 {
+                    sync_linked(st, &s, linked);
+                }
+            }
+            if d.id != 0 {
+                sync_linked(st, &d, linked);
+            }
+        }
+    }
+
+    /// Null checks and packet bounds.
+    fn learn_pointers(
+        &mut self,
+        is32: bool,
+        op: JmpOp,
+        (dst, d): (Reg, RegState),
+        (src, s): (Src, RegState),
+        jump: &mut VState,
+    ) -> R {
+        let maps = std::mem::take(&mut self.maps);
+        let table: Vec<Option<u32>> = (0..maps.len()).map(|m| self.inner_map(m as u32)).collect();
+        let inner = |m: u32| table.get(m as usize).copied().flatten();
+        let equality = matches!(op, JmpOp::Eq | JmpOp::Ne);
+        if let (Src::Reg(r), false, true) = (src, is32, equality) {
+            let both = d.is_pointer() && s.is_pointer();
+            let btf = d.ty == RegType::BtfId || s.ty == RegType::BtfId;
+            if both && !btf && d.may_be_null() != s.may_be_null() {
+                let st = if op == JmpOp::Eq { &mut *jump } else { &mut self.cur };
+                let which = if s.may_be_null() { r } else { dst };
+                not_null(&mut st.frame_mut().regs[which.idx()], &maps, &inner);
+            }
+        }
+        let null_check = !is32 && equality && src == Src::Imm(0) && d.may_be_null();
+        if null_check {
+            null_regs(&mut self.cur, dst, op == JmpOp::Ne, &maps, &inner);
+            null_regs(jump, dst, op == JmpOp::Eq, &maps, &inner);
+        }
+        self.maps = maps;
+        let matched = match src {
+            Src::Reg(r) if !is32 && !null_check => {
+                match_pkt(op, (dst, d), (r, s), &mut self.cur, jump)
+            }
+            _ => false,
+        };
+        if !null_check && !matched && self.is_pointer_value(dst) {
+            return no(EACCES, format!("R{} pointer comparison prohibited", dst.0));
+        }
+        Ok(())
+    }
+
+    /// `may_goto`: both ways, the loop until its budget is used up.
+    pub(crate) fn check_may_goto(&mut self, off: i16) -> R<Next> {
+        let (to, at) = (self.target(off.into()), self.insn_idx);
+        // KERNEL v6.18 verifier.c:check_cond_jmp_op leaves the loop first, so that what must be
+        // precise is known when the body is walked again.
+        self.push_stack(at + 1, at)?;
+        let mut body = self.pending.pop().expect("just pushed");
+        body.state.may_goto_depth += 1;
+        self.widen(&mut body.state, at);
+        self.pending.push(body);
+        Ok(Next::Goto(to))
+    }
+
+    /// `widen_imprecise_scalars` against the kept state of the last visit (`find_prev_entry`).
+    pub(crate) fn widen(&self, st: &mut VState, insn_idx: u32) {
+        let mut at = self.cur.parent;
+        let same = |k: &VState| {
+            let sites = |s: &VState| s.frames.iter().map(|f| f.callsite).collect::<Vec<_>>();
+            k.insn_idx == insn_idx && sites(k) == sites(&self.cur)
+        };
+        while let Some(i) = at.filter(|i| !same(&self.kept[*i as usize].state)) {
+            at = self.kept[i as usize].state.parent;
+        }
+        let Some(i) = at else { return };
+        let old = &self.kept[i as usize].state;
+        for (o, c) in old.frames.iter().zip(&mut st.frames) {
+            for (a, b) in o.regs.iter().zip(&mut c.regs) {
+                widen_reg(a, b);
+            }
+            for (a, b) in o.stack.iter().zip(&mut c.stack) {
+                if a.is_spill() && b.is_spill() {
+                    widen_reg(&a.reg, &mut b.reg);
+                }
+            }
+        }
+    }
+}
+
+/// `maybe_widen_reg`: an imprecise scalar that changed in the loop becomes unknown.
+fn widen_reg(old: &RegState, cur: &mut RegState) {
+    let scalars = old.is_scalar() && cur.is_scalar();
+    if scalars && !old.precise && !cur.precise && old.b != cur.b {
+        *cur = RegState { subreg_def: cur.subreg_def, ..RegState::unknown() };
+    }
+}
