@@ -82,10 +82,6 @@ pub trait KernelEnv {
     fn map_by_fd(&self, fd: i32) -> Option<MapInfo>;
     /// Vmlinux BTF.
     fn btf(&self) -> Option<&bpf::btf::Btf>;
-    /// Byte order of the target: narrow reads of spilled registers see other bytes.
-    fn endian(&self) -> bpf::Endian {
-        bpf::Endian::Little
-    }
     /// `nr_cpu_ids`: bound of `bpf_get_smp_processor_id`. The default is the largest
     /// `CONFIG_NR_CPUS`.
     fn nr_cpu_ids(&self) -> u32 {

@@ -109,6 +109,7 @@ fn run(
         prog_btf: o.prog_btf,
         env,
         opts,
+        endian: o.endian,
     })?;
     let rewritten = rewrite::rewrite(&rewrite::Input {
         program: &p,

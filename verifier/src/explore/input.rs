@@ -56,6 +56,8 @@ pub struct Input<'a> {
     pub env: &'a dyn KernelEnv,
     /// Options.
     pub opts: Opts,
+    /// Byte order of the target: narrow reads of spilled registers see other bytes.
+    pub endian: bpf::Endian,
 }
 
 impl std::fmt::Debug for Input<'_> {

@@ -118,7 +118,7 @@ impl<'a> Ver<'a> {
             is_async: vec![false; subs],
             called_globals: vec![false; subs],
             root: 0,
-            big_endian: input.env.endian() == bpf::Endian::Big,
+            big_endian: input.endian == bpf::Endian::Big,
         }
     }
 
