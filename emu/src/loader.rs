@@ -8,6 +8,8 @@
 //! The loader knows the kernel through [`Bpf`] alone (design invariant 2), so the same code loads
 //! into the model and, through the system call, into the kernel of the host.
 
+mod model;
+
 use std::collections::BTreeMap;
 
 use bpf::btf::Btf;
@@ -99,6 +101,8 @@ pub struct LoadOptions {
     pub kconfig: Kconfig,
     /// Addresses of kernel symbols without type.
     pub ksyms: BTreeMap<String, u64>,
+    /// A program that is refused does not end the load: it is in `LoadedObject::refused`.
+    pub keep_going: bool,
 }
 
 /// An object could not be loaded.
@@ -175,6 +179,8 @@ pub struct LoadedObject {
     pub maps: Vec<Fd>,
     /// Its programs, in the object's order.
     pub progs: Vec<LoadedProg>,
+    /// Programs that were refused, with `LoadOptions::keep_going`.
+    pub refused: Vec<(String, Box<Rejection>)>,
 }
 
 impl LoadedObject {
@@ -213,12 +219,18 @@ pub fn load(
     }
     let env =
         LinkEnv { target_btf: target, kconfig: &opts.kconfig, ksyms: &opts.ksyms as &dyn Ksyms };
-    let mut progs = Vec::new();
+    let (mut progs, mut refused) = (Vec::new(), Vec::new());
     for def in chosen(&object, opts)? {
         let program = object.link(def, &env)?;
-        progs.push(load_prog(kernel, &object, program, &maps)?);
+        match load_prog(kernel, &object, program, &maps) {
+            Ok(p) => progs.push(p),
+            Err(LoadError::Rejected { program, rejection }) if opts.keep_going => {
+                refused.push((program, rejection));
+            }
+            Err(e) => return Err(e),
+        }
     }
-    let loaded = LoadedObject { object, maps, progs };
+    let loaded = LoadedObject { object, maps, progs, refused };
     fill_slots(kernel, &loaded)?;
     Ok(loaded)
 }

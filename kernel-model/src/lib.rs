@@ -15,6 +15,7 @@ pub mod alloc;
 pub mod cpu;
 pub mod ctx;
 mod dispatch;
+pub mod env;
 pub mod errno;
 pub mod event;
 pub mod helpers;
@@ -115,6 +116,8 @@ pub struct Kernel {
     /// Maps by id.
     pub maps: BTreeMap<maps::MapId, maps::Map>,
     pub(crate) map_by_addr: BTreeMap<u64, maps::MapId>,
+    /// Descriptors of the loading process.
+    pub fds: BTreeMap<i32, syscall::FdObject>,
     pub(crate) next_map: u32,
     pub(crate) next_vmalloc: u64,
     /// Elements to be freed at the end of the grace period.
@@ -143,6 +146,7 @@ impl Kernel {
             events: Vec::new(),
             maps: BTreeMap::new(),
             map_by_addr: BTreeMap::new(),
+            fds: BTreeMap::new(),
             next_map: 1,
             next_vmalloc: 0,
             rcu_free: Vec::new(),

@@ -23,6 +23,12 @@ pub struct MapDef {
     pub map_extra: u64,
     /// Name, at most 15 bytes.
     pub name: String,
+    /// BTF id of the value's type in the loader's BTF, 0 for none.
+    pub value_type_id: u32,
+    /// Byte offset of a `bpf_spin_lock` in the value.
+    pub spin_lock_off: Option<u32>,
+    /// Byte offset of a `bpf_timer` in the value.
+    pub timer_off: Option<u32>,
 }
 
 /// An array index in guest byte order; out of range for a key of another size.
