@@ -49,6 +49,19 @@ pub struct MapCreate {
     pub btf_types: (u32, u32),
 }
 
+/// `BPF_PROG_LOAD`.
+#[derive(Debug)]
+pub struct ProgLoad<'a> {
+    /// The linked program.
+    pub program: Program,
+    /// The maps by their index in the object.
+    pub fd_array: &'a [Fd],
+    /// The object's BTF.
+    pub btf: Option<&'a Btf>,
+    /// Log level: 0 none, 1 the path to an error, 2 everything, 4 statistics.
+    pub log_level: u32,
+}
+
 /// What `BPF_PROG_LOAD` says.
 #[derive(Debug)]
 pub struct ProgLoaded {
@@ -77,13 +90,8 @@ pub trait Bpf {
     fn map_update(&mut self, map: Fd, key: &[u8], value: &[u8]) -> Result<(), Errno>;
     /// `BPF_MAP_FREEZE`.
     fn map_freeze(&mut self, map: Fd) -> Result<(), Errno>;
-    /// `BPF_PROG_LOAD`. `fd_array` holds the maps by their index in the object.
-    fn prog_load(
-        &mut self,
-        program: Program,
-        fd_array: &[Fd],
-        btf: Option<&Btf>,
-    ) -> Result<ProgLoaded, ProgRefusal>;
+    /// `BPF_PROG_LOAD`.
+    fn prog_load(&mut self, load: ProgLoad<'_>) -> Result<ProgLoaded, ProgRefusal>;
     /// Number of possible CPUs.
     fn cpus(&self) -> u32;
 }
@@ -101,6 +109,8 @@ pub struct LoadOptions {
     pub kconfig: Kconfig,
     /// Addresses of kernel symbols without type.
     pub ksyms: BTreeMap<String, u64>,
+    /// Verifier log level.
+    pub log_level: u32,
     /// A program that is refused does not end the load: it is in `LoadedObject::refused`.
     pub keep_going: bool,
 }
@@ -222,7 +232,8 @@ pub fn load(
     let (mut progs, mut refused) = (Vec::new(), Vec::new());
     for def in chosen(&object, opts)? {
         let program = object.link(def, &env)?;
-        match load_prog(kernel, &object, program, &maps) {
+        let (btf, log_level) = (object.btf(), opts.log_level);
+        match load_prog(kernel, ProgLoad { program, fd_array: &maps, btf, log_level }) {
             Ok(p) => progs.push(p),
             Err(LoadError::Rejected { program, rejection }) if opts.keep_going => {
                 refused.push((program, rejection));
@@ -341,14 +352,9 @@ fn fill_map(
     Ok(())
 }
 
-fn load_prog(
-    kernel: &mut dyn Bpf,
-    object: &Object,
-    program: Program,
-    maps: &[Fd],
-) -> Result<LoadedProg, LoadError> {
-    let name = program.name.clone();
-    match kernel.prog_load(program, maps, object.btf()) {
+fn load_prog(kernel: &mut dyn Bpf, load: ProgLoad<'_>) -> Result<LoadedProg, LoadError> {
+    let name = load.program.name.clone();
+    match kernel.prog_load(load) {
         Ok(p) => Ok(LoadedProg { name, fd: p.fd, id: p.id, log: p.log }),
         Err(ProgRefusal::Rejected(rejection)) => {
             Err(LoadError::Rejected { program: name, rejection })

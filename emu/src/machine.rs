@@ -13,9 +13,11 @@ use bpf::Arch;
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{RETURN_TRAP, helper_stub, stack_top};
 use kernel_model::mem::{GuestMemory, MemSnapshot};
+use kernel_model::types::Types;
 use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
 
 use crate::engine::{Exit, PlaceError, Text, exec};
+use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
 use crate::unicorn::{CpuError, Fuel, RegFile, Vcpu};
 
 /// What a machine is made from.
@@ -46,6 +48,9 @@ pub enum MachineError {
     /// Program text.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// The object.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// No such program.
     #[error("no program with id {0}")]
     NoProgram(u32),
@@ -145,6 +150,21 @@ impl Machine {
     #[must_use]
     pub fn native_blocks(&self) -> u64 {
         self.slots.iter().flatten().map(|s| s.vcpu.blocks()).sum()
+    }
+
+    /// Loads an object as libbpf does and compiles its programs.
+    pub fn load_object(
+        &mut self,
+        bytes: &[u8],
+        opts: &LoadOptions,
+    ) -> Result<LoadedObject, MachineError> {
+        let arch = self.arch();
+        let target = Types::of(arch).btf();
+        let loaded = loader::load(&mut self.kernel, target, arch.endian(), bytes, opts)?;
+        for p in &loaded.progs {
+            self.compile(ProgId(p.id))?;
+        }
+        Ok(loaded)
     }
 
     /// Compiles a loaded program and gives the kernel its entry point.

@@ -1,11 +1,10 @@
 //! The modelled kernel behind the loader's commands.
 
-use bpf::btf::Btf;
-use bpf::{Program, btf::Kind};
+use bpf::btf::{Btf, Kind};
 use kernel_model::maps::MapDef;
 use kernel_model::{Errno, Kernel};
 
-use super::{Bpf, Fd, MapCreate, ProgLoaded, ProgRefusal};
+use super::{Bpf, Fd, MapCreate, ProgLoad, ProgLoaded, ProgRefusal};
 
 impl Bpf for Kernel {
     fn map_create(&mut self, map: &MapCreate, btf: Option<&Btf>) -> Result<Fd, Errno> {
@@ -34,14 +33,9 @@ impl Bpf for Kernel {
         Kernel::map_freeze(self, id)
     }
 
-    fn prog_load(
-        &mut self,
-        program: Program,
-        fd_array: &[Fd],
-        btf: Option<&Btf>,
-    ) -> Result<ProgLoaded, ProgRefusal> {
-        let opts = verifier::explore::Opts::default();
-        let (loaded, report) = self.sys_prog_load(program, fd_array, btf, opts);
+    fn prog_load(&mut self, load: ProgLoad<'_>) -> Result<ProgLoaded, ProgRefusal> {
+        let opts = verifier::explore::Opts { log_level: load.log_level, ..Default::default() };
+        let (loaded, report) = self.sys_prog_load(load.program, load.fd_array, load.btf, opts);
         match (loaded, report.result) {
             (Some((fd, id)), _) => Ok(ProgLoaded { fd, id: id.0, log: report.log }),
             (None, Err(mut rejection)) => {

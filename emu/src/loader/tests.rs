@@ -3,6 +3,7 @@
 use super::*;
 use bpf::Arch;
 use kernel_model::types::Types;
+use verifier::reject::RejectKind;
 
 const EL: &[u8] = include_bytes!("../../../tests/corpus/objects/el/object_basic.bpf.o");
 const EB: &[u8] = include_bytes!("../../../tests/corpus/objects/eb/object_basic.bpf.o");
@@ -44,12 +45,8 @@ impl Bpf for Notes {
         Ok(())
     }
 
-    fn prog_load(
-        &mut self,
-        p: Program,
-        fd_array: &[Fd],
-        _: Option<&Btf>,
-    ) -> Result<ProgLoaded, ProgRefusal> {
+    fn prog_load(&mut self, load: ProgLoad<'_>) -> Result<ProgLoaded, ProgRefusal> {
+        let (p, fd_array) = (load.program, load.fd_array);
         let fd = self.open(&p.name);
         self.lines.push(format!("load {} {} with {fd_array:?} = {fd}", p.prog_type.name(), p.name));
         Ok(ProgLoaded { fd, id: 1, log: String::new() })
@@ -112,4 +109,26 @@ fn what_is_wrong_is_named() {
     assert!(
         load(&mut Notes::default(), Types::of(arch).btf(), Endian::Little, &[1, 2], &none).is_err()
     );
+}
+
+#[test]
+fn the_model_takes_what_its_verifier_accepts() {
+    for arch in Arch::ALL {
+        let config = crate::Config::default();
+        let mut m = crate::Machine::new(arch, config).unwrap();
+        let bytes = if arch == Arch::S390x { EB } else { EL };
+        let opts = LoadOptions::default();
+        match m.load_object(bytes, &opts) {
+            Ok(o) => {
+                let p = o.prog("main_prog").unwrap();
+                assert_ne!(m.kernel.entry_of(kernel_model::ProgId(p.id)), 0, "{arch}");
+            }
+            // Maps, contents and linking went through; the verifier says what it cannot do.
+            Err(crate::MachineError::Load(LoadError::Rejected { rejection, .. })) => {
+                let unsupported = matches!(rejection.kind, RejectKind::Unsupported { .. });
+                assert!(unsupported, "{arch}: {rejection:?}");
+            }
+            Err(other) => panic!("{arch}: {other}"),
+        }
+    }
 }
