@@ -234,6 +234,9 @@ impl Ver<'_> {
                 if self.helper_mem(n, arg.size.into(), u)? {
                     meta.fills = Some((n, arg.size.into()));
                 }
+                if arg.flags.has(Flags::MEM_ALIGNED) {
+                    self.check_alignment(r, 0, arg.size, true)?;
+                }
             }
             A::ConstSize | A::ConstSizeOrZero => {
                 let f = p.args[i.saturating_sub(1)].flags;

@@ -90,6 +90,9 @@ impl Ver<'_> {
     /// Whether the program may call the helper at all.
     fn callable(&self, id: i32) -> R<&'static FuncProto> {
         let program = self.input.program;
+        if id == 0 {
+            return no(EINVAL, "program of this type cannot use helper bpf_unspec#0");
+        }
         let Some(p) = tables::helper_for(id, program.prog_type) else {
             return no(EINVAL, format!("invalid func unknown#{id}"));
         };
@@ -339,7 +342,8 @@ impl Ver<'_> {
         self.is_callback[sub as usize] = true;
         let at = self.insn_idx;
         if self.cur.frames.len() >= MAX_CALL_FRAMES {
-            let m = format!("the call stack of {} frames is too deep", self.cur.frames.len());
+            let n = self.cur.frames.len() + 1;
+            let m = format!("the call stack of {n} frames is too deep");
             return no(E2BIG, m);
         }
         let start = self.input.cfg.subprogs[sub as usize].start.0;

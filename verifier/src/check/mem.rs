@@ -75,8 +75,11 @@ impl Ver<'_> {
     ) -> R<Next> {
         self.read(src)?;
         self.writable(dst)?;
-        self.atomic_target(src, "BPF_ATOMIC loads from")?;
-        self.check_load(size, false, dst, src, off)
+        let p = *self.r(src);
+        self.strict_once = true;
+        self.check_load(size, false, dst, src, off)?;
+        self.atomic_target(src, &p, "BPF_ATOMIC loads from")?;
+        Ok(Next::Fall)
     }
 
     pub(crate) fn check_store_release(
@@ -91,14 +94,16 @@ impl Ver<'_> {
         if self.is_pointer_value(src) {
             return no(EACCES, format!("R{} leaks addr into mem", src.0));
         }
-        self.atomic_target(dst, "BPF_ATOMIC stores into")?;
-        self.check_store(size, dst, off, Src::Reg(src))
+        self.strict_once = true;
+        self.check_store(size, dst, off, Src::Reg(src))?;
+        let p = *self.r(dst);
+        self.atomic_target(dst, &p, "BPF_ATOMIC stores into")?;
+        Ok(Next::Fall)
     }
 
     /// `atomic_ptr_type_ok`.
-    fn atomic_target(&self, r: Reg, what: &str) -> R {
+    fn atomic_target(&self, r: Reg, p: &RegState, what: &str) -> R {
         use RegType as T;
-        let p = self.r(r);
         if p.is_pkt_pointer() || p.is_sk_pointer() || matches!(p.ty, T::Ctx | T::FlowKeys) {
             let m = format!("{what} R{} {} is not allowed", r.0, type_of(p));
             return no(EACCES, m);
@@ -126,7 +131,8 @@ impl Ver<'_> {
         if self.is_pointer_value(src) {
             return no(EACCES, format!("R{} leaks addr into mem", src.0));
         }
-        self.atomic_target(dst, "BPF_ATOMIC stores into")?;
+        let p = *self.r(dst);
+        self.atomic_target(dst, &p, "BPF_ATOMIC stores into")?;
         let load = match op {
             AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
             AtomicOp::Cmpxchg => Some(Reg::R0),
@@ -136,7 +142,7 @@ impl Ver<'_> {
             self.writable(r)?;
         }
         let (base, off, size) = (dst, i32::from(off), size.bytes());
-        let p = *self.r(base);
+        self.strict_once = true;
         let mut a = Access { base, off, size, write: None, dst: None, sext: false };
         self.check_mem(a)?;
         a.write = Some(Value::Misc);
@@ -147,12 +153,17 @@ impl Ver<'_> {
             v.b.truncate(size);
             self.set(r, v);
         }
-        let _ = p;
         Ok(Next::Fall)
     }
 
     /// `check_ptr_alignment`: stack accesses are always aligned, others on request.
-    fn check_alignment(&self, p: &RegState, off: i32, size: u32) -> R {
+    pub(crate) fn check_alignment(
+        &self,
+        p: &RegState,
+        off: i32,
+        size: u32,
+        strict_once: bool,
+    ) -> R {
         use RegType as T;
         let what = match p.ty {
             T::FlowKeys => "flow keys ",
@@ -167,7 +178,7 @@ impl Ver<'_> {
             T::Arena => return Ok(()),
             _ => "",
         };
-        let strict = self.input.opts.strict_alignment || p.ty == T::Stack;
+        let strict = self.input.opts.strict_alignment || strict_once || p.ty == T::Stack;
         if !strict || size == 1 {
             return Ok(());
         }
@@ -190,7 +201,8 @@ impl Ver<'_> {
     pub(crate) fn check_mem(&mut self, a: Access) -> R {
         use RegType as T;
         let p = *self.r(a.base);
-        self.check_alignment(&p, a.off, a.size)?;
+        let strict = std::mem::take(&mut self.strict_once);
+        self.check_alignment(&p, a.off, a.size, strict)?;
         let off = a.off.wrapping_add(p.off);
         let here = Access { off, ..a };
         let maybe_null = p.may_be_null();

@@ -62,7 +62,8 @@ impl Ver<'_> {
             return Ok(Next::Goto(callee.callsite + 1));
         }
         let mut cur = self.cur.clone();
-        self.widen(&mut cur, callee.callsite);
+        let parent = cur.parent;
+        self.widen(&mut cur, callee.callsite, parent);
         self.cur = cur;
         Ok(Next::Goto(callee.callsite))
     }

@@ -216,7 +216,11 @@ impl Tnum {
 impl std::fmt::Display for Tnum {
     /// `tnum_strn`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "({:#x}; {:#x})", self.value, self.mask)
+        match self.is_const() {
+            true if self.value <= u64::from(u16::MAX) => write!(f, "{}", self.value),
+            true => write!(f, "{:#x}", self.value),
+            false => write!(f, "({:#x}; {:#x})", self.value, self.mask),
+        }
     }
 }
 

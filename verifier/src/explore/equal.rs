@@ -8,6 +8,7 @@ use crate::domain::state::{FuncState, VState};
 
 /// `enum exact_level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "the names are the kernel's")]
 pub(super) enum Exact {
     /// Imprecise scalars match anything.
     NotExact,

@@ -260,5 +260,8 @@ impl Ver<'_> {
 
 /// `states_maybe_looping`: registers of the current frame are the same bit by bit.
 fn states_maybe_looping(old: &VState, cur: &VState) -> bool {
-    old.frames.len() == cur.frames.len() && old.frame().regs == cur.frame().regs
+    let same = |(o, c): (&RegState, &RegState)| {
+        o.same_but_ids(c) && o.id == c.id && o.ref_obj_id == c.ref_obj_id
+    };
+    old.frames.len() == cur.frames.len() && old.frame().regs.iter().zip(&cur.frame().regs).all(same)
 }

@@ -214,7 +214,7 @@ impl Ver<'_> {
         }
         let depth = self.cur.frames.len();
         if depth >= MAX_CALL_FRAMES {
-            return no(E2BIG, format!("the call stack of {depth} frames is too deep"));
+            return no(E2BIG, format!("the call stack of {} frames is too deep", depth + 1));
         }
         let mut callee = FuncState::new(self.insn_idx, depth as u32, sub as u32);
         let caller = self.cur.frame_mut();
@@ -265,7 +265,7 @@ impl Ver<'_> {
             return no(EACCES, m);
         }
         // `round_up_stack_depth` of a JIT.
-        let depth = above + self.stack_depth[sub].max(1).div_ceil(16) * 16;
+        let depth = above + self.stack_depth[sub].div_ceil(16) * 16;
         if depth > MAX_BPF_STACK as u32 {
             let m = format!("combined stack size of {frames} calls is {depth}. Too large");
             return no(EACCES, m);

@@ -84,6 +84,8 @@ pub(crate) struct Ver<'a> {
     pub(crate) called_globals: Vec<bool>,
     /// The main program or the global subprogram being verified.
     pub(crate) root: usize,
+    /// `strict_alignment_once`: the next access is atomic.
+    pub(crate) strict_once: bool,
     /// Big-endian target: narrow fills of spills read other bytes.
     pub(crate) big_endian: bool,
 }
@@ -118,6 +120,7 @@ impl<'a> Ver<'a> {
             is_async: vec![false; subs],
             called_globals: vec![false; subs],
             root: 0,
+            strict_once: false,
             big_endian: input.endian == bpf::Endian::Big,
         }
     }

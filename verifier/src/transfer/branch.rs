@@ -230,14 +230,15 @@ impl Ver<'_> {
         self.push_stack(at + 1, at)?;
         let mut body = self.pending.pop().expect("just pushed");
         body.state.may_goto_depth += 1;
-        self.widen(&mut body.state, at);
+        // The newest kept state is the one of this visit.
+        let before = self.cur.parent.and_then(|p| self.kept[p as usize].state.parent);
+        self.widen(&mut body.state, at, before);
         self.pending.push(body);
         Ok(Next::Goto(to))
     }
 
     /// `widen_imprecise_scalars` against the kept state of the last visit (`find_prev_entry`).
-    pub(crate) fn widen(&self, st: &mut VState, insn_idx: u32) {
-        let mut at = self.cur.parent;
+    pub(crate) fn widen(&self, st: &mut VState, insn_idx: u32, mut at: Option<u32>) {
         let same = |k: &VState| {
             let sites = |s: &VState| s.frames.iter().map(|f| f.callsite).collect::<Vec<_>>();
             k.insn_idx == insn_idx && sites(k) == sites(&self.cur)

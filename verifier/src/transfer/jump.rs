@@ -327,8 +327,10 @@ pub(crate) fn sync_linked(s: &mut VState, known: &RegState, linked: &LinkedRegs)
         let plain = (old.id | known.id) & ADD_CONST == 0;
         *r = *known;
         r.subreg_def = old.subreg_def;
-        if !plain && old.off != known.off {
-            let delta = i64::from(old.off) - i64::from(known.off);
+        // Only a linked register's offset is a difference to the base.
+        let diff = |r: &RegState| if r.id & ADD_CONST != 0 { i64::from(r.off) } else { 0 };
+        if !plain && diff(&old) != diff(known) {
+            let delta = diff(&old) - diff(known);
             let delta_b = Bounds::known(delta as u64);
             (r.off, r.id) = (old.off, old.id);
             alu::add(&mut r.b, &delta_b);

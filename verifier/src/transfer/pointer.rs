@@ -36,10 +36,9 @@ fn symbol(op: AluOp) -> &'static str {
 
 /// `check_reg_sane_offset`.
 fn sane_offset(r: &RegState, what: &str) -> R {
-    if let Some(v) = r.b.as_const().map(|v| v as i64) {
-        if !(-BPF_MAX_VAR_OFF < v && v < BPF_MAX_VAR_OFF) {
-            return no(EINVAL, format!("math between {what} pointer and {v} is not allowed"));
-        }
+    let known = r.b.as_const().map(|v| v as i64);
+    if let Some(v) = known.filter(|v| !(-BPF_MAX_VAR_OFF < *v && *v < BPF_MAX_VAR_OFF)) {
+        return no(EINVAL, format!("math between {what} pointer and {v} is not allowed"));
     }
     let off = i64::from(r.off);
     if !(-BPF_MAX_VAR_OFF < off && off < BPF_MAX_VAR_OFF) {
@@ -93,7 +92,7 @@ impl Ver<'_> {
         }
         if d.is_scalar() {
             alu::neg(width, &mut d.b);
-            d.id = 0;
+            (d.off, d.id) = (0, 0);
             d = self.settle(d);
         } else {
             d = self.unknown();
@@ -166,8 +165,7 @@ impl Ver<'_> {
             v = self.unknown();
         }
         let bound = 1u64 << (bits - 1);
-        let same = if width == Width::W64 { v.b.umax < bound } else { v.b.umax < bound };
-        if same {
+        if v.b.umax < bound {
             self.scalar_id(&mut v);
             if self.r(src).is_scalar() {
                 self.regs()[src.idx()] = v;
@@ -195,6 +193,9 @@ impl Ver<'_> {
             self.read(s)?;
         }
         self.read(dst)?;
+        if let Some(m) = bpf::insn::operand_error(self.insn(self.insn_idx)) {
+            return no(EINVAL, m);
+        }
         self.writable(dst)?;
         self.adjust(width, op, dst, src)?;
         Ok(Next::Fall)
@@ -255,7 +256,7 @@ impl Ver<'_> {
                     d.off = v as i32;
                 }
             }
-            _ => d.id = 0,
+            _ => (d.off, d.id) = (0, 0),
         }
         self.settle(d)
     }
