@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bpf::Arch;
 use bpf::insn::InsnIdx;
-use jit::{Compiled, DebugMap, ExEntry, InsnRange, NativeOff, RelocKind};
+use jit::{Compiled, ExEntry, InsnRange, NativeOff, RelocKind};
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{
     HELPER_STUBS, KFUNC_STUBS, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END, RETURN_TRAP, STUB_STRIDE,
@@ -81,7 +81,7 @@ impl Loaded {
 pub struct Text {
     arch: Arch,
     next: u64,
-    cum: Vec<u32>,
+    cum: Vec<u64>,
     progs: Vec<Arc<Loaded>>,
     kfuncs: Vec<i32>,
 }
@@ -132,7 +132,7 @@ impl Text {
         code.resize(usize::try_from(pages * PAGE_SIZE).expect("text is small"), filler);
         k.mem.poke(base, &code).expect("just mapped");
         self.next = base + (pages + 1) * PAGE_SIZE;
-        self.account(base, compiled.code.len(), &compiled.debug);
+        self.account(base, &compiled);
         let entry = base + u64::from(compiled.debug.funcs.first().map_or(0, |f| f.start.0));
         self.progs.push(Arc::new(Loaded { prog, base, compiled }));
         Ok(entry)
@@ -143,11 +143,15 @@ impl Text {
         u32::try_from(at).expect("few kfuncs")
     }
 
-    fn account(&mut self, base: u64, len: usize, debug: &DebugMap) {
+    fn account(&mut self, base: u64, compiled: &Compiled) {
+        let (len, debug) = (compiled.code.len(), &compiled.debug);
         let from = usize::try_from(base - PROG_TEXT).expect("text is small");
         let mut total = self.cum.last().copied().unwrap_or(0) & !TAIL_ENTRY;
         self.cum.resize(from + 1, total);
-        let mut starts = vec![0u32; len];
+        let mut starts = vec![0u64; len];
+        for at in native_starts(compiled) {
+            starts[at] += 1 << 32;
+        }
         for r in debug.insns.iter().filter(|r| r.first) {
             if let Some(n) = starts.get_mut(r.start.0 as usize) {
                 *n += 1;
@@ -195,6 +199,35 @@ impl Text {
         let p = self.prog_at(pc)?;
         Some((p.prog, p.insn_at(pc)?))
     }
+}
+
+/// Offsets of native instructions. The length of one is in its first bytes, but for x86-64.
+pub(crate) fn native_starts(c: &Compiled) -> Vec<usize> {
+    let code = &c.code;
+    let mut at = 0;
+    let mut starts = Vec::with_capacity(c.native_insns as usize);
+    if c.arch == Arch::X86_64 {
+        return x86_starts(code);
+    }
+    while at < code.len() {
+        starts.push(at);
+        at += match c.arch {
+            Arch::X86_64 | Arch::Arm64 => 4,
+            Arch::Riscv64 if code[at] & 3 != 3 => 2,
+            Arch::Riscv64 => 4,
+            Arch::S390x => [2, 4, 4, 6][usize::from(code[at] >> 6)],
+        };
+    }
+    starts
+}
+
+fn x86_starts(code: &[u8]) -> Vec<usize> {
+    use capstone::prelude::{BuildsCapstone, Capstone, arch};
+    let cs = Capstone::new().x86().mode(arch::x86::ArchMode::Mode64).build();
+    // Only the native coordinate is lost without the disassembler.
+    let Ok(cs) = cs else { return Vec::new() };
+    let Ok(insns) = cs.disasm_all(code, 0) else { return Vec::new() };
+    insns.iter().filter_map(|i| usize::try_from(i.address()).ok()).collect()
 }
 
 fn map_text(k: &mut Kernel, va: u64, pages: u64) -> Result<(), PlaceError> {

@@ -108,7 +108,8 @@ pub struct Snapshot {
     memory: MemSnapshot,
     text: Text,
     lanes: Vec<Lane>,
-    regs: Vec<Option<RegFile>>,
+    /// Registers and native instructions of each vCPU.
+    regs: Vec<Option<(RegFile, u64)>>,
 }
 
 impl Machine {
@@ -146,10 +147,17 @@ impl Machine {
         &self.kernel.events
     }
 
-    /// Native instructions are not counted one by one; this is the number of blocks entered.
+    /// BPF instructions retired on all CPUs.
     #[must_use]
-    pub fn native_blocks(&self) -> u64 {
-        self.slots.iter().flatten().map(|s| s.vcpu.blocks()).sum()
+    pub fn insns(&self) -> u64 {
+        self.kernel.cpus.iter().map(|c| c.retired).sum()
+    }
+
+    /// Native instructions of programs run on all CPUs: a coordinate of its own on each
+    /// architecture.
+    #[must_use]
+    pub fn native_insns(&self) -> u64 {
+        self.slots.iter().flatten().map(|s| s.vcpu.native()).sum()
     }
 
     /// Loads an object as libbpf does and compiles its programs.
@@ -376,7 +384,8 @@ impl Machine {
     pub fn snapshot(&mut self) -> Snapshot {
         let memory = self.kernel.mem.snapshot();
         let kernel = self.without_memory(Kernel::clone);
-        let regs = self.slots.iter().map(|s| s.as_ref().map(|s| s.vcpu.regs())).collect();
+        let state = |s: &Slot| (s.vcpu.regs(), s.vcpu.native());
+        let regs = self.slots.iter().map(|s| s.as_ref().map(state)).collect();
         Snapshot { kernel, memory, text: self.text.clone(), lanes: self.lanes.clone(), regs }
     }
 
@@ -398,8 +407,9 @@ impl Machine {
                 slot.vcpu.memory_replaced();
             }
             slot.vcpu.take_tail_calls();
-            slot.vcpu.set_retired(self.lanes[i].charged);
-            if let Some(regs) = &to.regs[i] {
+            let native = to.regs[i].as_ref().map_or(0, |r| r.1);
+            slot.vcpu.set_counts(self.lanes[i].charged, native);
+            if let Some((regs, _)) = &to.regs[i] {
                 slot.vcpu.set_regs(regs);
             }
         }

@@ -328,6 +328,9 @@ fn generated_programs_agree_with_the_interpreter_in_result_and_count() {
             let (r0, retired) = oracle(&insns, arch.endian());
             let p = load_prog(&mut m, insns, &[]);
             let before = m.kernel.cpus[0].retired;
+            let placed = m.text().progs().last().unwrap().clone();
+            let starts = crate::engine::native_starts(&placed.compiled);
+            assert_eq!(starts.len(), placed.compiled.native_insns as usize, "{arch} seed {seed}");
             let events = run(&mut m, p, 0);
             assert_eq!(exit_value(&events), Some(r0), "{arch} seed {seed}: {events:?}");
             assert_eq!(m.kernel.cpus[0].retired - before, retired, "{arch} seed {seed}");

@@ -27,14 +27,16 @@ pub(super) enum Event {
 pub(super) struct HookState {
     /// The page table lent to `run`; `None` in between.
     pub(super) table: Option<*mut dyn PageTable>,
-    /// `cum[i]` = BPF instructions whose native code starts below `text + i`; lent to `run`.
-    pub(super) cum: *const u32,
+    /// Counts below each byte of text, see `Accounting`; lent to `run`.
+    pub(super) cum: *const u64,
     /// Entries behind `cum`.
     pub(super) cum_len: u64,
     /// Address of `cum[0]`.
     pub(super) text: u64,
     /// BPF instructions retired so far.
     pub(super) retired: u64,
+    /// Native instructions of programs so far.
+    pub(super) native: u64,
     /// Native blocks entered.
     pub(super) blocks: u64,
     /// `retired` (or `blocks`, for code without accounting) at which to stop.
@@ -50,8 +52,8 @@ pub(super) struct HookState {
 }
 
 impl HookState {
-    /// Instructions whose code starts in `[from, to)`.
-    pub(super) fn count(&self, from: u64, to: u64) -> u64 {
+    /// Packed counts of what starts in `[from, to)`: BPF in the low half, native in the high.
+    fn count(&self, from: u64, to: u64) -> u64 {
         let (a, b) = (from.wrapping_sub(self.text), to.wrapping_sub(self.text));
         if a > b || b >= self.cum_len {
             return 0;
@@ -59,7 +61,7 @@ impl HookState {
         // SAFETY: `cum` points at `cum_len` entries lent to `run` for its whole duration, and is
         // dangling only when `cum_len` is 0; a <= b < cum_len.
         let (a, b) = unsafe { (*self.cum.add(a as usize), *self.cum.add(b as usize)) };
-        u64::from((b & !TAIL_ENTRY).wrapping_sub(a & !TAIL_ENTRY))
+        (b & !TAIL_ENTRY) - (a & !TAIL_ENTRY) // both halves grow with the address
     }
 
     /// Whether a tail call enters at `at`. Falling through from the prologue looks alike; then
@@ -143,7 +145,9 @@ pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, da
     if st.is_tail_entry(at) && st.block.1 != at {
         st.tail_calls.push((st.retired, at));
     }
-    st.retired += st.count(at, end);
+    let n = st.count(at, end);
+    st.retired += n & 0xffff_ffff;
+    st.native += n >> 32;
     st.blocks += 1;
     st.block = (at, end);
 }

@@ -157,13 +157,13 @@ fn stub_traps_and_returns() {
 }
 
 /// An instruction table in which the first byte of each native instruction starts one.
-fn per_insn_table(arch: Arch) -> Vec<u32> {
+fn per_insn_table(arch: Arch) -> Vec<u64> {
     let starts: &[usize] = match arch {
         Arch::X86_64 => &[0, 3, 6, 8],
         Arch::Arm64 | Arch::Riscv64 => &[0, 4, 8, 12],
         Arch::S390x => &[0, 4, 8, 12],
     };
-    (0..=64).map(|i| starts.iter().filter(|&&s| s < i).count() as u32).collect()
+    (0..=64).map(|i| starts.iter().filter(|&&s| s < i).count() as u64).collect()
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_fault_in_the_middle_of_a_block_is_not_charged_for_its_rest() {
         } else {
             4
         };
-        let cum: Vec<u32> = (0..=64).map(|i| u32::from(i > 0) + u32::from(i > step)).collect();
+        let cum: Vec<u64> = (0..=64).map(|i| u64::from(i > 0) + u64::from(i > step)).collect();
         let acct = Accounting { text: TEXT, cum: &cum };
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         set_args(&mut cpu, &[8, 0, 0]);

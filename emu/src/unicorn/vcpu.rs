@@ -54,9 +54,9 @@ pub enum Stop {
 pub struct Accounting<'a> {
     /// Address of the first byte of text.
     pub text: u64,
-    /// `cum[i]` = number of BPF instructions whose native code starts in `[text, text + i)`,
-    /// with [`TAIL_ENTRY`] where tail calls enter.
-    pub cum: &'a [u32],
+    /// `cum[i]` counts what starts in `[text, text + i)`: BPF instructions in bits 0 to 30,
+    /// native ones in bits 32 to 63; with [`TAIL_ENTRY`] where tail calls enter.
+    pub cum: &'a [u64],
 }
 
 impl Accounting<'_> {
@@ -65,7 +65,7 @@ impl Accounting<'_> {
 }
 
 /// Flag in [`Accounting::cum`]: a tail call enters here.
-pub const TAIL_ENTRY: u32 = 1 << 31;
+pub const TAIL_ENTRY: u64 = 1 << 31;
 
 /// How far one `run` may go.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +113,7 @@ impl Vcpu {
             cum_len: 0,
             text: 0,
             retired: 0,
+            native: 0,
             blocks: 0,
             fuel_retired: 0,
             fuel_blocks: 0,
@@ -144,6 +145,12 @@ impl Vcpu {
     #[must_use]
     pub fn retired(&self) -> u64 {
         self.state.retired
+    }
+
+    /// Native instructions of programs run since creation.
+    #[must_use]
+    pub fn native(&self) -> u64 {
+        self.state.native
     }
 
     /// Tail calls since the last time this was asked: the count of retired instructions when
@@ -224,8 +231,9 @@ impl Vcpu {
         if (start..end).contains(&pc) {
             let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
             if let (Some(a), Some(b)) = (at(pc + 1), at(end)) {
-                let (a, b) = (a & !TAIL_ENTRY, b & !TAIL_ENTRY);
-                st.retired -= u64::from(b.saturating_sub(a));
+                let n = (b & !TAIL_ENTRY).saturating_sub(a & !TAIL_ENTRY);
+                st.retired -= n & 0xffff_ffff;
+                st.native -= n >> 32;
             }
         }
         st.block = (0, 0);
@@ -267,9 +275,10 @@ impl Vcpu {
         self.engine.write(self.spec.pc, f.pc);
     }
 
-    /// Sets the counter of retired instructions, when a snapshot is restored.
-    pub fn set_retired(&mut self, n: u64) {
-        self.state.retired = n;
+    /// Sets the counters of retired instructions, when a snapshot is restored.
+    pub fn set_counts(&mut self, retired: u64, native: u64) {
+        self.state.retired = retired;
+        self.state.native = native;
     }
 
     /// Must be called after the host changed code in `[from, to)`, on every CPU.
