@@ -346,3 +346,75 @@ fn native_registers_are_those_of_the_compiler() {
         assert_eq!(s.ret.0, f.ret.num, "{arch}");
     }
 }
+
+/// Steps until the program's first helper call is answered, then makes the kernel call back.
+fn call_back(m: &mut Machine, prog: ProgId, args: [u64; 5]) {
+    submit(m, 0, prog, 0);
+    m.step(CpuId(0)).unwrap();
+    assert!(matches!(m.lanes[0].next, Some(Step::Resume { .. })));
+    let placed = m.text().progs().last().unwrap();
+    let func_addr = placed.base + u64::from(placed.compiled.debug.funcs[1].start.0);
+    let frame = kernel_model::cpu::ProgFrame::callback(prog, func_addr, args);
+    m.lanes[0].next = Some(Step::Enter(frame.entry));
+    m.kernel.cpus[0].frames.push(Frame::Prog(frame));
+}
+
+#[test]
+fn callbacks_run_above_the_program_that_waits() {
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        // main: r6 to r9 live over the call; the callback uses them and the stack.
+        let insns = vec![
+            mov(6, 500),
+            mov(9, 4000),
+            store(10, -8, 6),
+            Insn::LdImm64 { dst: Reg(2), imm: Imm64::Func(6) },
+            Insn::LdImm64Hi,
+            Insn::Call(Call::Helper(KTIME)),
+            load(1, 10, -8),
+            alu(AluOp::Add, 0, Src::Reg(Reg(6))),
+            alu(AluOp::Add, 0, Src::Reg(Reg(9))),
+            Insn::Exit,
+            // callback(r1): *(fp - 8) = r1; r6 = r1; r0 = *(fp - 8) + 30
+            store(10, -8, 1),
+            alu(AluOp::Mov, 6, Src::Reg(Reg(1))),
+            mov(9, 0),
+            load(0, 10, -8),
+            alu(AluOp::Add, 0, Src::Imm(30)),
+            Insn::Exit,
+        ];
+        let p = load_prog(&mut m, insns, &[]);
+        call_back(&mut m, p, [7, 0, 0, 0, 0]);
+        // A snapshot in the middle of a callback is as good as any.
+        let snap = m.snapshot();
+        for _ in 0..2 {
+            m.run_until_idle().unwrap();
+            assert_eq!(exit_value(m.events()), Some(37 + 500 + 4000), "{arch}");
+            assert_eq!(m.kernel.cpus[0].retired, 9 + 6, "{arch}");
+            m.restore(&snap);
+        }
+    }
+}
+
+#[test]
+fn a_fault_in_a_callback_ends_the_whole_run() {
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let insns = vec![
+            Insn::LdImm64 { dst: Reg(2), imm: Imm64::Func(4) },
+            Insn::LdImm64Hi,
+            Insn::Call(Call::Helper(KTIME)),
+            mov(0, 1),
+            Insn::Exit,
+            load(0, 1, 0),
+            Insn::Exit,
+        ];
+        let p = load_prog(&mut m, insns, &[]);
+        call_back(&mut m, p, [8, 0, 0, 0, 0]);
+        m.run_until_idle().unwrap();
+        assert_eq!(exit_value(m.events()), None, "{arch}");
+        let fault = fault_of(m.events()).unwrap();
+        assert_eq!(fault.at, Some((p, bpf::insn::InsnIdx(5))), "{arch}: {fault}");
+        assert!(m.lanes[0].contexts.is_empty() && m.kernel.is_idle(CpuId(0)), "{arch}");
+    }
+}
