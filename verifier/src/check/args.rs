@@ -150,7 +150,7 @@ impl Ver<'_> {
         let wants = arg.base == ArgBase::PtrToBtfId && !arg.btf.is_empty();
         if r.ty == RegType::BtfId && wants {
             let id = self.btf_struct(arg.btf)?;
-            if id != r.btf_id {
+            if !self.btf_contains(r.btf_id, r.off, id) {
                 let b = self.input.env.btf().map_or("?", |b| b.name(r.btf_id));
                 let m = format!("R{} is of type {b} but {} is expected", n.0, arg.btf);
                 return no(EACCES, m);

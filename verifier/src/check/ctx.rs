@@ -101,6 +101,26 @@ impl Ver<'_> {
         }
     }
 
+    /// `btf_struct_ids_match`: the structure itself, or one that lies at this offset in it.
+    pub(crate) fn btf_contains(&self, outer: u32, off: i32, inner: u32) -> bool {
+        let Some(btf) = self.input.env.btf() else { return false };
+        let (mut ty, mut at) = (outer, off.max(0) as u32);
+        loop {
+            if at == 0 && ty == inner {
+                return true;
+            }
+            let next = btf.members(ty).find_map(|m| {
+                let (start, t) = (m.bit_off / 8, btf.resolve(m.ty));
+                let kind = btf.kind(t);
+                let nested = matches!(kind, bpf::btf::Kind::Struct | bpf::btf::Kind::Union);
+                let len = btf.size_of(t).unwrap_or(0);
+                (nested && start <= at && at < start + len).then(|| (t, at - start))
+            });
+            let Some((t, rest)) = next else { return false };
+            (ty, at) = (t, rest);
+        }
+    }
+
     /// `check_ptr_to_btf_access`: probe loads through BTF pointers.
     pub(crate) fn mem_btf(&mut self, a: Access, p: &RegState) -> R {
         let n = a.base.0;
@@ -152,7 +172,7 @@ impl Ver<'_> {
                     let inside = btf.members(ty).find_map(|m| {
                         let (start, t) = (m.bit_off / 8, btf.resolve(m.ty));
                         let len = btf.size_of(t).unwrap_or(0);
-                        (start <= at && at < start + len).then_some((t, at - start))
+                        (start <= at && at < start + len).then(|| (t, at - start))
                     });
                     let Some((t, rest)) = inside else { return Ok(self.unknown()) };
                     (ty, at) = (t, rest);

@@ -196,7 +196,7 @@ impl Ver<'_> {
                     self.hit(i, true)?;
                     return Ok(true);
                 }
-                if !opts.test_state_freq && jmps < 20 && insns < 100 {
+                if !force && jmps < 20 && insns < 100 {
                     add = false;
                 }
             } else {

@@ -19,7 +19,8 @@ const BPF_F_SLEEPABLE: u32 = 1 << 4;
 enum GlobalArg {
     Scalar,
     Ctx,
-    Mem(u32),
+    /// A readable and writable object of this size; the flag says that NULL is excluded.
+    Mem(u32, bool),
 }
 
 impl Ver<'_> {
@@ -65,7 +66,11 @@ impl Ver<'_> {
             let regs = (0..10u8).map(|r| if live >> r & 1 == 1 { (b'0' + r) as char } else { '.' });
             let regs: String = regs.collect();
             let text = disasm::disasm_op(insn, &disasm::NoNames);
-            self.log.put(&format!("    {i:3}: {regs} {text}\n"));
+            let scc = match self.input.cfg.scc[i] {
+                0 => "    ".into(),
+                n => format!("{n:3} "),
+            };
+            self.log.put(&format!("{scc}{i:3}: {regs} {text}\n"));
         }
     }
 
@@ -93,7 +98,10 @@ impl Ver<'_> {
                 let r = match a {
                     GlobalArg::Scalar => self.unknown(),
                     GlobalArg::Ctx => RegState::pointer(RegType::Ctx, Flags::NONE),
-                    GlobalArg::Mem(size) => {
+                    GlobalArg::Mem(mem_size, true) => {
+                        RegState { mem_size, ..RegState::pointer(RegType::Mem, Flags::NONE) }
+                    }
+                    GlobalArg::Mem(size, false) => {
                         let mut r = RegState::pointer(RegType::Mem, Flags::PTR_MAYBE_NULL);
                         (r.mem_size, r.id) = (size, self.new_id());
                         r
@@ -126,16 +134,19 @@ impl Ver<'_> {
                 Kind::Int | Kind::Enum | Kind::Enum64 => GlobalArg::Scalar,
                 Kind::Ptr => {
                     let to = btf.pointee(t).map_or(0, |t| btf.resolve(t));
-                    let tagged = btf.decl_tags(s.type_id).any(|(c, _)| c == i as i32);
-                    if tagged {
+                    let tags = btf.decl_tags(s.type_id).filter(|(c, _)| *c == i as i32);
+                    let tags: Vec<&str> = tags.map(|t| t.1).collect();
+                    if tags.iter().any(|t| *t != "arg:ctx" && *t != "arg:nonnull") {
                         return unsupported("argument tags", "btf.c:btf_prepare_func_args");
                     }
                     let name = btf.name(to);
-                    if is_ctx_struct(self.input.program.prog_type, name) {
+                    if tags.contains(&"arg:ctx")
+                        || is_ctx_struct(self.input.program.prog_type, name)
+                    {
                         GlobalArg::Ctx
                     } else {
                         match btf.size_of(to) {
-                            Some(size) if to != 0 => GlobalArg::Mem(size),
+                            Some(size) if to != 0 => GlobalArg::Mem(size, tags.contains(&"arg:nonnull")),
                             _ => {
                                 let m = format!("arg#{i} reference type('UNKNOWN {name}') size cannot be determined");
                                 return no(EINVAL, m);
@@ -187,8 +198,11 @@ impl Ver<'_> {
                 no(EINVAL, format!("arg#{} expects pointer to ctx", n.0 - 1))
             }
             GlobalArg::Ctx => self.ctx_unmodified(n),
-            GlobalArg::Mem(_) if r.is_null() => Ok(()),
-            GlobalArg::Mem(size) => {
+            GlobalArg::Mem(_, true) if r.is_null() || r.may_be_null() => {
+                no(EINVAL, format!("arg#{} is expected to be non-NULL", n.0 - 1))
+            }
+            GlobalArg::Mem(..) if r.is_null() => Ok(()),
+            GlobalArg::Mem(size, _) => {
                 // `check_mem_reg` looks at the access as if the NULL check had been made.
                 let saved = r;
                 self.regs()[n.idx()].flags = r.flags.without(Flags::PTR_MAYBE_NULL);
