@@ -418,3 +418,72 @@ fn a_fault_in_a_callback_ends_the_whole_run() {
         assert!(m.lanes[0].contexts.is_empty() && m.kernel.is_idle(CpuId(0)), "{arch}");
     }
 }
+
+/// Runs a program that slot 0 of a prog array of two holds; what it left in its context.
+fn tail_prog(arch: Arch, build: impl Fn(u64) -> Vec<Insn>) -> (u64, Vec<Event>) {
+    let mut m = machine(arch);
+    let array = m.kernel.kzalloc(512, "bpf_array").unwrap();
+    let cell = m.kernel.kzalloc(64, "cell").unwrap();
+    let at = |off: i16| u64::from(off.unsigned_abs());
+    m.kernel.mem.write_u32(array + at(TEST_LAYOUT.array_max_entries), 2).unwrap();
+    let p = load_prog(&mut m, build(array), &[]);
+    let prog = m.kernel.progs[&p].addr;
+    m.kernel.mem.write_u64(array + at(TEST_LAYOUT.array_value), prog).unwrap();
+    let entry = m.kernel.progs[&p].entry;
+    assert!(entry != 0);
+    m.kernel.mem.write_u64(prog + at(TEST_LAYOUT.prog_bpf_func), entry).unwrap();
+    let ev = run(&mut m, p, cell);
+    (m.kernel.mem.read_u64(cell).unwrap(), ev)
+}
+
+/// `bpf_tail_call(r1, array, index)`.
+fn tc(array: u64, index: i32) -> Vec<Insn> {
+    vec![
+        Insn::LdImm64 { dst: Reg(2), imm: Imm64::Const(array) },
+        Insn::LdImm64Hi,
+        mov(3, index),
+        Insn::Call(Call::Helper(12)),
+    ]
+}
+
+#[test]
+fn thirty_three_tail_calls_succeed_in_any_mix_with_subprograms() {
+    for &arch in ARCHS {
+        for index in [0, 1, 2, -1] {
+            let (n, ev) = tail_prog(arch, |a| {
+                let mut v = vec![
+                    load(2, 1, 0),
+                    alu(AluOp::Add, 2, Src::Imm(1)),
+                    store(1, 0, 2),
+                    mov(0, 77),
+                ];
+                v.extend(tc(a, index));
+                v.push(Insn::Exit);
+                v
+            });
+            assert_eq!((n, exit_value(&ev)), (if index == 0 { 34 } else { 1 }, Some(77)), "{ev:?}");
+        }
+        // main: cell++; call sub; call sub; exit.  sub: tail call, r0 = 5, exit
+        let (n, ev) = tail_prog(arch, |a| {
+            let mut v = vec![
+                alu(AluOp::Mov, 6, Src::Reg(Reg(1))),
+                load(2, 1, 0),
+                alu(AluOp::Add, 2, Src::Imm(1)),
+                store(1, 0, 2),
+                store(10, -8, 6),
+                Insn::Call(Call::Local(5)),
+                load(1, 10, -8),
+                Insn::Call(Call::Local(3)),
+                alu(AluOp::Mov, 0, Src::Reg(Reg(6))),
+                alu(AluOp::Sub, 0, Src::Reg(Reg(6))),
+                Insn::Exit,
+            ];
+            v.push(alu(AluOp::Mov, 7, Src::Reg(Reg(1))));
+            v.push(store(10, -16, 1));
+            v.extend(tc(a, 0));
+            v.extend([mov(0, 5), Insn::Exit]);
+            v
+        });
+        assert_eq!((n, exit_value(&ev)), (34, Some(0)), "{arch} {:?}", ev.last());
+    }
+}
