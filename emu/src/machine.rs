@@ -298,10 +298,10 @@ impl Machine {
         let lane = &mut self.lanes[cpu.idx()];
         let switched = std::mem::take(&mut lane.switched);
         let top = lane.contexts.last().expect("Resume is for a running program");
-        let (regs, pc) = (top.regs, top.resume);
+        let (regs, pc) = (switched.then_some(top.regs), top.resume);
         let vcpu = self.vcpu(cpu)?;
-        if switched {
-            vcpu.set_regs(&regs);
+        if let Some(regs) = &regs {
+            vcpu.set_regs(regs);
         }
         let ret = vcpu.spec().ret;
         vcpu.set_reg(ret, r0);

@@ -37,14 +37,16 @@ pub(super) struct HookState {
     pub(super) retired: u64,
     /// Native instructions of programs so far.
     pub(super) native: u64,
-    /// Native blocks entered.
+    /// Blocks entered that count nothing.
     pub(super) blocks: u64,
-    /// `retired` (or `blocks`, for code without accounting) at which to stop.
+    /// `retired` at which to stop.
     pub(super) fuel_retired: u64,
     /// Limit on `blocks`.
     pub(super) fuel_blocks: u64,
     /// The block that was entered last.
     pub(super) block: (u64, u64),
+    /// What it counts: BPF and native instructions.
+    pub(super) block_counts: (u64, u64),
     /// Tail calls that went through natively: retired count then, and where they entered.
     pub(super) tail_calls: Vec<(u64, u64)>,
     /// What happened.
@@ -62,6 +64,17 @@ impl HookState {
         // dangling only when `cum_len` is 0; a <= b < cum_len.
         let (a, b) = unsafe { (*self.cum.add(a as usize), *self.cum.add(b as usize)) };
         (b & !TAIL_ENTRY) - (a & !TAIL_ENTRY) // both halves grow with the address
+    }
+
+    /// A block other than the last one.
+    fn enter_block(&mut self, at: u64, end: u64) {
+        if self.is_tail_entry(at) && self.block.1 != at {
+            self.tail_calls.push((self.retired, at));
+        }
+        let n = self.count(at, end);
+        self.block = (at, end);
+        self.block_counts = (n & 0xffff_ffff, n >> 32);
+        self.blocks += u64::from(n == 0);
     }
 
     /// Whether a tail call enters at `at`. Falling through from the prologue looks alike; then
@@ -132,24 +145,28 @@ pub(super) unsafe extern "C" fn intr(uc: *mut uc_engine, intno: u32, data: *mut 
 }
 
 /// Start of a translated block: account for it and stop when the fuel is used up.
+///
+/// This runs once per block of guest code, so a block that repeats (a hot loop) costs two
+/// comparisons and two additions: what it counts is remembered. Blocks that count nothing are
+/// not remembered, so that a loop outside of all programs comes to its own limit.
 pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, data: *mut c_void) {
     // SAFETY: registered by `Vcpu::new` with its state; see `state`.
     let st = unsafe { state(data) };
-    if st.retired >= st.fuel_retired || st.blocks >= st.fuel_blocks {
+    if st.retired >= st.fuel_retired {
         st.event = Event::Fuel;
         // SAFETY: `uc` is the engine that is calling.
         unsafe { uc_emu_stop(uc) };
         return; // the check at the block's start comes after this hook: it does not run
     }
     let end = at.wrapping_add(u64::from(size));
-    if st.is_tail_entry(at) && st.block.1 != at {
-        st.tail_calls.push((st.retired, at));
+    if st.block != (at, end) || st.block_counts == (0, 0) {
+        st.enter_block(at, end);
+        if st.blocks >= st.fuel_blocks {
+            st.fuel_retired = st.retired; // the next block stops
+        }
     }
-    let n = st.count(at, end);
-    st.retired += n & 0xffff_ffff;
-    st.native += n >> 32;
-    st.blocks += 1;
-    st.block = (at, end);
+    st.retired += st.block_counts.0;
+    st.native += st.block_counts.1;
 }
 
 /// TLB miss: the page table decides.

@@ -72,7 +72,7 @@ pub const TAIL_ENTRY: u64 = 1 << 31;
 pub struct Fuel {
     /// BPF instructions.
     pub insns: u64,
-    /// Native blocks, so that code without accounting ends too.
+    /// Blocks in which no BPF instruction starts, so that code of no program ends too.
     pub blocks: u64,
 }
 
@@ -118,6 +118,7 @@ impl Vcpu {
             fuel_retired: 0,
             fuel_blocks: 0,
             block: (0, 0),
+            block_counts: (0, 0),
             tail_calls: Vec::new(),
             event: Event::None,
         });
@@ -159,7 +160,7 @@ impl Vcpu {
         std::mem::take(&mut self.state.tail_calls)
     }
 
-    /// Native blocks entered since creation.
+    /// Blocks entered since creation in which no BPF instruction starts.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.state.blocks
@@ -197,6 +198,8 @@ impl Vcpu {
         st.fuel_retired = st.retired.saturating_add(fuel.insns);
         st.fuel_blocks = st.blocks.saturating_add(fuel.blocks);
         st.event = Event::None;
+        // Text may have changed since the last run.
+        (st.block, st.block_counts) = ((0, 0), (0, 0));
     }
 
     fn classify(
@@ -236,7 +239,7 @@ impl Vcpu {
                 st.native -= n >> 32;
             }
         }
-        st.block = (0, 0);
+        (st.block, st.block_counts) = ((0, 0), (0, 0));
     }
 
     /// Program counter.
