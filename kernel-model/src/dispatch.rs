@@ -168,6 +168,9 @@ impl Kernel {
         self.emit(cpu, EventKind::Fault { prog, fault: fault.clone() });
         let mut contexts = 0;
         while let Some(frame) = self.cpus[cpu.idx()].frames.pop() {
+            if let Frame::Helper(h) = &frame {
+                self.helper_dropped(h);
+            }
             if let Frame::Prog(p) = frame {
                 contexts += 1;
                 if !p.entry.callback {

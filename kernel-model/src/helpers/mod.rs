@@ -1,13 +1,15 @@
 //! Helper functions: one row is id, name, number of arguments, body.
 
+mod callback;
 mod map;
 mod net;
 mod skb;
 mod time;
+mod trace;
 
 use std::sync::LazyLock;
 
-use crate::cpu::{CpuId, Fault, Flow, Frame, Input};
+use crate::cpu::{CpuId, Fault, Frame};
 use crate::{Errno, Kernel};
 
 /// What a helper does.
@@ -38,7 +40,8 @@ pub(crate) struct HelperRow {
     pub(crate) body: Body,
 }
 
-const TABLES: &[&[HelperRow]] = &[map::ROWS, time::ROWS, net::ROWS, skb::ROWS];
+const TABLES: &[&[HelperRow]] =
+    &[callback::ROWS, map::ROWS, time::ROWS, trace::ROWS, net::ROWS, skb::ROWS];
 
 static BY_ID: LazyLock<Vec<Option<&'static HelperRow>>> = LazyLock::new(|| {
     // UAPI ids end below 256; the verifier's own rows for LD_ABS begin at 0x1001.
@@ -68,10 +71,16 @@ impl From<Result<u64, Errno>> for Ret {
 
 /// A helper that is waiting for a callback.
 #[derive(Clone, Debug)]
-pub enum HelperFrame {}
-
-impl Kernel {
-    pub(crate) fn helper_step(&mut self, _cpu: CpuId, frame: HelperFrame, _input: Input) -> Flow {
-        match frame {}
-    }
+pub struct HelperFrame {
+    /// The helper's name without `bpf_`.
+    pub(crate) name: &'static str,
+    pub(crate) prog: crate::ProgId,
+    /// Callback and its context argument.
+    pub(crate) func: u64,
+    pub(crate) ctx: u64,
+    /// Calls made.
+    pub(crate) nth: u32,
+    /// Position in what is iterated.
+    pub(crate) at: usize,
+    pub(crate) over: callback::Over,
 }
