@@ -256,8 +256,11 @@ impl Machine {
 
     /// Pushes a context and sets the registers of a native call.
     fn enter(&mut self, cpu: CpuId, entry: Entry) -> Result<u64, MachineError> {
-        let regs = self.vcpu(cpu)?.regs();
-        let spec = self.vcpu(cpu)?.spec();
+        let lane = &self.lanes[cpu.idx()];
+        let save = !lane.contexts.is_empty() && !lane.switched;
+        let vcpu = self.vcpu(cpu)?;
+        let spec = vcpu.spec();
+        let saved = save.then(|| vcpu.regs());
         let lane = &mut self.lanes[cpu.idx()];
         let top = match lane.contexts.last_mut() {
             None => {
@@ -265,13 +268,11 @@ impl Machine {
                 stack_top(cpu.0)
             }
             Some(below) => {
-                if !lane.switched {
-                    below.regs = regs;
-                }
+                below.regs = saved.unwrap_or(below.regs);
                 below.regs.get(spec.sp)
             }
         };
-        let mut new = RegFile { flags: regs.flags, ..RegFile::default() };
+        let mut new = RegFile::default();
         for (r, v) in spec.args.into_iter().zip(entry.args) {
             new.set(r, v);
         }
@@ -285,11 +286,10 @@ impl Machine {
             }
         }
         new.set(spec.sp, sp);
-        new.pc = entry.func_addr;
         lane.switched = false;
         let (callback, resume) = (entry.callback, entry.func_addr);
         lane.contexts.push(Context { callback, resume, regs: RegFile::default() });
-        self.vcpu(cpu)?.set_regs(&new);
+        self.vcpu(cpu)?.set_gprs(&new.gprs);
         Ok(entry.func_addr)
     }
 

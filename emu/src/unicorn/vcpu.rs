@@ -278,6 +278,11 @@ impl Vcpu {
         self.engine.write(self.spec.pc, f.pc);
     }
 
+    /// Replaces the general registers; flags stay, `run` takes the program counter.
+    pub fn set_gprs(&mut self, gprs: &[u64; 32]) {
+        self.engine.write_all(self.spec.gprs, gprs);
+    }
+
     /// Sets the counters of retired instructions, when a snapshot is restored.
     pub fn set_counts(&mut self, retired: u64, native: u64) {
         self.state.retired = retired;
