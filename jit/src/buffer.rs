@@ -65,13 +65,11 @@ impl Buffer {
     }
 
     /// Appends one native instruction kept as a little-endian word (arm64, riscv64).
-    #[allow(dead_code, reason = "for the fixed-width architectures")]
     pub(crate) fn put_u32(&mut self, insn: u32) {
         self.put(&insn.to_le_bytes());
     }
 
     /// Appends a compressed instruction (riscv64).
-    #[allow(dead_code, reason = "for riscv64")]
     pub(crate) fn put_u16(&mut self, insn: u16) {
         self.put(&insn.to_le_bytes());
     }

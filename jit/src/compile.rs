@@ -8,7 +8,7 @@ use crate::buffer::{Buffer, Finished, Label};
 use crate::frame::{Frame, HELPER_TAIL_CALL};
 use crate::isa::{Isa, Mem};
 use crate::{Compiled, DebugMap, ExEntry, FuncMap, InsnRange, NativeOff, RelocKind};
-use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Src, Width};
+use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Width};
 use verifier::Verified;
 use verifier::verified::{InsnFacts, MemClass, SubprogFacts};
 
@@ -224,7 +224,7 @@ impl<I: Isa> Pass<'_, I> {
     /// The first exit of a function has the epilogue; later ones jump to it unless it is as short
     /// as a jump.
     fn exit(&mut self, at: InsnIdx, f: &SubprogFacts, frame: &Frame) {
-        debug_assert!(at < f.end);
+        assert!(at < f.end, "an exit is inside its function");
         if let Some((label, _)) = self.shared_epilogue {
             I::emit_jump(&mut self.b, label);
             return;
@@ -273,15 +273,6 @@ pub(crate) fn is_w32_alu(insn: &Insn) -> bool {
             | Insn::Neg { width: Width::W32, .. }
             | Insn::MovSx { width: Width::W32, .. }
     )
-}
-
-/// An immediate operand as the 64-bit value it stands for.
-#[allow(dead_code, reason = "for architectures without immediate forms")]
-pub(crate) fn src_imm(src: Src) -> Option<i64> {
-    match src {
-        Src::Imm(i) => Some(i64::from(i)),
-        Src::Reg(_) => None,
-    }
 }
 
 #[cfg(test)]
