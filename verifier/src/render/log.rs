@@ -10,7 +10,7 @@ use crate::domain::state::{Callback, VState};
 use crate::env::MapInfo;
 use crate::proto::Flags;
 
-/// `BPF_LOG_MIN_ALIGNMENT`.
+/// `BPF_LOG_ALIGNMENT`.
 const ALIGNMENT: usize = 40;
 
 /// The log and what is needed to append to its last line.
@@ -79,9 +79,10 @@ impl Log {
     pub(crate) fn insn_state(&mut self, idx: u32, s: &VState, frame: usize, n: &Names<'_>) {
         if self.prev_end != 0 && self.prev_end == self.text.len() {
             self.text.truncate(self.prev_end - 1);
-            let pos = self.prev_insn_len - 1;
-            let to = (pos + ALIGNMENT / 2).max(ALIGNMENT).div_ceil(ALIGNMENT) * ALIGNMENT;
-            let _ = write!(self.text, "{:1$};", "", to - pos - 2);
+            // `vlog_alignment`; the length includes the new line.
+            let pos = self.prev_insn_len;
+            let to = (pos + 4).max(ALIGNMENT).next_multiple_of(8);
+            let _ = write!(self.text, "{:1$};", "", to - pos - 1);
         } else {
             let _ = write!(self.text, "{idx}:");
         }

@@ -1,0 +1,134 @@
+//! Annotated programs: what the kernel of 6.18 says about each, in `cases/*.bpfasm`.
+//!
+//! A case is `; == TITLE: accepted` or `; == TITLE: !INSN MESSAGE` (`\n` for a second line) and a
+//! program. Adding a case is adding lines; `log_level_2.txt` is a real log, byte for byte.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use bpf::insn::asm::{Assembly, NoSymbols, assemble};
+use verifier::KernelEnv;
+use verifier::env::{CtxAccess, CtxConv, GuestAddr, Layout, MapInfo};
+use verifier::explore::Opts;
+use verifier::verify::{Options, VerifyReport, verify_report};
+
+struct Env(Vec<MapInfo>);
+
+impl KernelEnv for Env {
+    fn map_by_fd(&self, fd: i32) -> Option<MapInfo> {
+        self.0.get(usize::try_from(fd).ok()?).cloned()
+    }
+    fn btf(&self) -> Option<&bpf::btf::Btf> {
+        None
+    }
+    fn layout(&self) -> Layout {
+        Layout {
+            array_max_entries: 36,
+            array_index_mask: 260,
+            array_value: 272,
+            prog_bpf_func: 48,
+            htab_elem_key: 48,
+        }
+    }
+    fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
+        Some(CtxConv { insns: vec![access.insn] })
+    }
+    fn has_helper(&self, _: i32) -> bool {
+        true
+    }
+    fn identity(&self) -> u64 {
+        0
+    }
+}
+
+fn maps(a: &Assembly) -> Vec<MapInfo> {
+    let info = |(i, m): (u32, &bpf::insn::asm::AsmMap)| MapInfo {
+        id: i + 1,
+        name: m.name.clone(),
+        map_type: m.map_type,
+        key_size: m.key_size,
+        value_size: m.value_size,
+        max_entries: m.max_entries,
+        flags: m.flags,
+        map_extra: 0,
+        addr: GuestAddr(0x1000 * u64::from(i + 1)),
+        value_addr: None,
+        frozen_value: None,
+        inner: None,
+        value_type_id: 0,
+        spin_lock_off: None,
+        timer_off: None,
+    };
+    (0..).zip(&a.maps).map(info).collect()
+}
+
+/// Assembles and verifies one program.
+fn run(text: &str, log_level: u32) -> VerifyReport {
+    let mut a = assemble(text, &NoSymbols).expect("a case assembles");
+    let maps = maps(&a);
+    let fds: Vec<i32> = (0..).take(maps.len()).collect();
+    let opts = Opts { log_level, ..Opts::default() };
+    let mut prog = a.progs.pop().expect("a case is a program");
+    // The kernel was given no line info.
+    prog.lines.clear();
+    verify_report(prog, &Env(maps), &Options { opts, fd_array: &fds, ..Options::default() })
+}
+
+/// All cases of one file; returns what differs from the expectation.
+fn check_file(path: &Path) -> String {
+    let text = std::fs::read_to_string(path).expect("a case file is readable");
+    let mut parts = text.split("; == ");
+    let head = parts.next().unwrap_or_default();
+    let headers: String =
+        head.lines().filter(|l| l.starts_with("; map ")).map(|l| format!("{l}\n")).collect();
+    let mut wrong = String::new();
+    for case in parts {
+        let (title, body) = case.split_once('\n').expect("a title has a line");
+        let (name, want) = title.split_once(": ").expect("a title has an expectation");
+        let got = match run(&format!("{headers}{body}"), 1).result {
+            Ok(_) => "accepted".to_string(),
+            Err(r) => {
+                let at = r.insn.map_or(-1, |i| i64::from(i.0));
+                format!("!{at} {}", r.message.replace('\n', "\\n"))
+            }
+        };
+        if got != want {
+            let file = path.display();
+            let _ = writeln!(wrong, "{file}: {name}\n  want {want}\n  got  {got}");
+        }
+    }
+    wrong
+}
+
+#[test]
+fn cases_agree_with_the_kernel() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let files = std::fs::read_dir(dir).expect("the case directory");
+    let mut paths: Vec<_> = files.map(|f| f.expect("an entry").path()).collect();
+    paths.sort();
+    let wrong: String = paths.iter().map(|p| check_file(p)).collect();
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn log_level_2_is_the_kernels() {
+    let text = "; prog xdp p
+        r6 = *(u32 *)(r1 +0)
+        r7 = *(u32 *)(r1 +4)
+        r8 = r6
+        r8 += 14
+        if r8 > r7 goto pc+3
+        r0 = *(u8 *)(r6 +13)
+        r0 &= 1
+        exit
+        r0 = 1
+        *(u32 *)(r10 -8) = r0
+        exit
+    ";
+    let got = run(text, 2);
+    assert!(got.result.is_ok(), "{:?}", got.result);
+    assert_eq!(got.log, KERNEL_LOG);
+}
+
+/// What 6.18 printed for the same program.
+const KERNEL_LOG: &str = include_str!("log_level_2.txt");
