@@ -487,3 +487,37 @@ fn thirty_three_tail_calls_succeed_in_any_mix_with_subprograms() {
         assert_eq!((n, exit_value(&ev)), (34, Some(0)), "{arch} {:?}", ev.last());
     }
 }
+
+#[test]
+fn bpf_loop_calls_back_through_the_kernel() {
+    let mut first = None;
+    for &arch in ARCHS {
+        let mut m = machine(arch);
+        let insns = vec![
+            mov(6, 0),
+            store(10, -8, 6),
+            mov(1, 100),
+            Insn::LdImm64 { dst: Reg(2), imm: Imm64::Func(7) },
+            Insn::LdImm64Hi,
+            alu(AluOp::Mov, 3, Src::Reg(Reg(10))),
+            mov(4, 0),
+            Insn::Call(Call::Helper(181)),
+            load(1, 10, -8),
+            alu(AluOp::Add, 0, Src::Reg(Reg(1))),
+            Insn::Exit,
+            // callback(index, fp): *(fp - 8) += index; return index == 49
+            load(3, 2, -8),
+            alu(AluOp::Add, 3, Src::Reg(Reg(1))),
+            store(2, -8, 3),
+            mov(0, 0),
+            jmp(JmpOp::Ne, 1, 49, 1),
+            mov(0, 1),
+            Insn::Exit,
+        ];
+        let p = load_prog(&mut m, insns, &[]);
+        let events = run(&mut m, p, 0);
+        assert_eq!(exit_value(&events), Some(50 + 49 * 50 / 2), "{arch}: {events:?}");
+        let end = (events, m.kernel.cpus[0].retired);
+        assert!(*first.get_or_insert(end.clone()) == end, "{arch}");
+    }
+}
