@@ -4,6 +4,7 @@ mod callback;
 mod map;
 mod net;
 mod skb;
+mod sync;
 mod time;
 mod trace;
 
@@ -41,7 +42,7 @@ pub(crate) struct HelperRow {
 }
 
 const TABLES: &[&[HelperRow]] =
-    &[callback::ROWS, map::ROWS, time::ROWS, trace::ROWS, net::ROWS, skb::ROWS];
+    &[callback::ROWS, map::ROWS, time::ROWS, trace::ROWS, net::ROWS, skb::ROWS, sync::ROWS];
 
 static BY_ID: LazyLock<Vec<Option<&'static HelperRow>>> = LazyLock::new(|| {
     // UAPI ids end below 256; the verifier's own rows for LD_ABS begin at 0x1001.
