@@ -4,7 +4,7 @@
 //!  Kernel::next ─► Step::Enter ─► exec ─► Exit::Helper ─► Kernel::helper_call ─► Step ─► ...
 //! ```
 //!
-//! A step that is known but not done is data ([`Lane`]), and so is every register context: nothing
+//! A step that is known but not done is data (`Lane`), and so is every register context: nothing
 //! is kept on the host's stack between two steps. That is what makes [`Machine::snapshot`] a
 //! copy. CPUs are switched at exits only (helper calls, returns), which have the same ordinal on
 //! every architecture, so an interleaving is the same on all four.

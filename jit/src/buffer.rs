@@ -1,4 +1,4 @@
-//! Code buffer of one size pass: bytes, labels, branch sites, relocations, the faulting instruction.
+//! Code buffer of one size pass: bytes, labels, branch sites, relocations, faulting instructions.
 //!
 //! **The problem.** A branch is short when its target is near, but how near it is depends on how
 //! long the branches between are. **The method.** Every branch *site* has a form, 0 at first (the

@@ -9,7 +9,7 @@ use unicorn_engine_sys::{
     Riscv64CpuModel, S390xCpuModel, X86CpuModel,
 };
 
-/// Index into [`Spec::gprs`].
+/// Index into `Spec::gprs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NativeReg(pub u8);
 

@@ -49,7 +49,8 @@ pub enum Stop {
     Fuel,
 }
 
-/// Retired BPF instructions as a function of native code: see [`crate::engine::TextMap`].
+/// Retired BPF instructions as a function of native code, which `Text` in the engine builds from
+/// the debug maps.
 #[derive(Clone, Copy, Debug)]
 pub struct Accounting<'a> {
     /// Address of the first byte of text.

@@ -240,8 +240,7 @@ impl Ver<'_> {
             }
             A::ConstSize | A::ConstSizeOrZero => {
                 let f = p.args[i.saturating_sub(1)].flags;
-                let zero_ok = arg.base == A::ConstSizeOrZero;
-                let raw = f.has(Flags::MEM_UNINIT);
+                let (raw, zero_ok) = (f.has(Flags::MEM_UNINIT), arg.base == A::ConstSizeOrZero);
                 let u = MemUse { write: write(f), raw, zero_ok };
                 if let Some(size) = self.mem_size(n, u)? {
                     meta.fills = Some((Reg(n.0 - 1), size));
@@ -258,18 +257,22 @@ impl Ver<'_> {
             A::PtrToFunc => meta.subprog = Some(r.btf_id),
             A::PtrToSpinLock => self.spin_lock(n, r, p.id)?,
             A::PtrToConstStr => self.const_str(n, r)?,
-            A::PtrToTimer => {
-                let at = self.maps[r.map as usize].timer_off;
-                let off = r.b.as_const().map(|v| v as i64 + i64::from(r.off));
-                if at.is_none() || off != at.map(i64::from) {
-                    let m = format!("off {} doesn't point to 'struct bpf_timer'", off.unwrap_or(0));
-                    return no(EINVAL, m);
-                }
-                if meta.map.is_some_and(|m| m != r.map) {
-                    return no(EINVAL, "timer pointer in R1 and map pointer in R2 differ");
-                }
-            }
+            A::PtrToTimer => self.timer(r, meta)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// `process_timer_func`: the timer of a map value, and of the map that R2 names.
+    fn timer(&self, r: &RegState, meta: &Meta) -> R {
+        let at = self.maps[r.map as usize].timer_off;
+        let off = r.b.as_const().map(|v| v as i64 + i64::from(r.off));
+        if at.is_none() || off != at.map(i64::from) {
+            let m = format!("off {} doesn't point to 'struct bpf_timer'", off.unwrap_or(0));
+            return no(EINVAL, m);
+        }
+        if meta.map.is_some_and(|m| m != r.map) {
+            return no(EINVAL, "timer pointer in R1 and map pointer in R2 differ");
         }
         Ok(())
     }

@@ -148,7 +148,8 @@ impl Ver<'_> {
                         match btf.size_of(to) {
                             Some(size) if to != 0 => GlobalArg::Mem(size, tags.contains(&"arg:nonnull")),
                             _ => {
-                                let m = format!("arg#{i} reference type('UNKNOWN {name}') size cannot be determined");
+                                let what = "size cannot be determined";
+                                let m = format!("arg#{i} reference type('UNKNOWN {name}') {what}");
                                 return no(EINVAL, m);
                             }
                         }

@@ -1,4 +1,4 @@
-//! Text to programs: reads what [`super::disasm`] and the verifier log print, plus names.
+//! Text to programs: reads what [`mod@super::disasm`] and the verifier log print, plus names.
 //!
 //! ```text
 //! ; map hits array 4 8 1                 map header: NAME TYPE KEY VALUE MAX_ENTRIES [FLAGS]

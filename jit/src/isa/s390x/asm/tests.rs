@@ -185,7 +185,10 @@ fn short_storage() {
                 let text = format!("clfhsi {m}, {}", imm.cast_unsigned());
                 cases.push((text, sil(Sil::Clfhsi, at, imm)));
             }
-            let len = |n: u8| if base == 0 { format!("{disp}({n})") } else { format!("{disp}({n},%r{base})") };
+            let len = |n: u8| match base {
+                0 => format!("{disp}({n})"),
+                _ => format!("{disp}({n},%r{base})"),
+            };
             let from = At { base: 15, disp: 152 };
             cases.push((format!("mvc {}, 152(%r15)", len(4)), ss(Ss::Mvc, 4, at, from)));
             cases.push((format!("xc {}, 152(%r15)", len(8)), ss(Ss::Xc, 8, at, from)));
@@ -197,10 +200,14 @@ fn short_storage() {
 #[test]
 #[rustfmt::skip]
 fn branches() {
-    let crj_ops =
-        [(FusedReg::Crj, "crj"), (FusedReg::Cgrj, "cgrj"), (FusedReg::Clrj, "clrj"), (FusedReg::Clgrj, "clgrj")];
-    let cij_ops =
-        [(FusedImm::Cij, "cij"), (FusedImm::Cgij, "cgij"), (FusedImm::Clij, "clij"), (FusedImm::Clgij, "clgij")];
+    let crj_ops = [
+        (FusedReg::Crj, "crj"), (FusedReg::Cgrj, "cgrj"),
+        (FusedReg::Clrj, "clrj"), (FusedReg::Clgrj, "clgrj"),
+    ];
+    let cij_ops = [
+        (FusedImm::Cij, "cij"), (FusedImm::Cgij, "cgij"),
+        (FusedImm::Clij, "clij"), (FusedImm::Clgij, "clgij"),
+    ];
     // llvm-mc leaves displacements to its linker, so here it reads what we wrote.
     let patched = |mut code: Vec<u8>, patch: crate::buffer::Patch, disp| {
         assert!(patch(&mut code, disp));
