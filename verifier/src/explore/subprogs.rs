@@ -146,7 +146,9 @@ impl Ver<'_> {
                         GlobalArg::Ctx
                     } else {
                         match btf.size_of(to) {
-                            Some(size) if to != 0 => GlobalArg::Mem(size, tags.contains(&"arg:nonnull")),
+                            Some(size) if to != 0 => {
+                                GlobalArg::Mem(size, tags.contains(&"arg:nonnull"))
+                            }
                             _ => {
                                 let what = "size cannot be determined";
                                 let m = format!("arg#{i} reference type('UNKNOWN {name}') {what}");
