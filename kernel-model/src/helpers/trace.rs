@@ -17,6 +17,7 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 113, name: "probe_read_kernel", nargs: 3, body: probe_read_kernel },
     HelperRow { id: 114, name: "probe_read_user_str", nargs: 3, body: probe_read_user_str },
     HelperRow { id: 115, name: "probe_read_kernel_str", nargs: 3, body: probe_read_kernel_str },
+    HelperRow { id: 165, name: "snprintf", nargs: 5, body: snprintf },
     HelperRow { id: 174, name: "get_attach_cookie", nargs: 1, body: get_attach_cookie },
     HelperRow { id: 177, name: "trace_vprintk", nargs: 4, body: trace_vprintk },
     HelperRow { id: 182, name: "strncmp", nargs: 3, body: strncmp },
@@ -135,15 +136,42 @@ fn trace_printk(k: &mut Kernel, cpu: CpuId, [fmt, len, a, b, c]: [u64; 5]) -> Re
 }
 
 fn trace_vprintk(k: &mut Kernel, cpu: CpuId, [fmt, len, data, data_len, _]: [u64; 5]) -> Ret {
+    match varargs(k, data, data_len) {
+        Ok(Some(args)) => done(print(k, cpu, fmt, len, &args)),
+        Ok(None) => Ret::Val(Errno::EINVAL.ret()),
+        Err(fault) => Ret::Fault(fault),
+    }
+}
+
+/// The u64 array behind `data`, at most `MAX_BPRINTF_VARARGS` of them; `None` is `-EINVAL`.
+fn varargs(k: &Kernel, data: u64, data_len: u64) -> Result<Option<Vec<u64>>, Fault> {
     let n = u64::from(data_len as u32);
     if n % 8 != 0 || n > 12 * 8 || (n != 0 && data == 0) {
-        return Ret::Val(Errno::EINVAL.ret());
+        return Ok(None);
     }
     let args: Result<Vec<u64>, _> = (0..n / 8).map(|i| k.mem.read_u64(data + 8 * i)).collect();
-    match args {
-        Ok(args) => done(print(k, cpu, fmt, len, &args)),
-        Err(f) => Ret::Fault(f.into()),
-    }
+    Ok(Some(args?))
+}
+
+/// Length with the NUL, of what would be written; the buffer gets what fits.
+fn snprintf(k: &mut Kernel, _: CpuId, [to, size, fmt, data, data_len]: [u64; 5]) -> Ret {
+    let run = |k: &mut Kernel| -> Result<u64, Fault> {
+        let Some(args) = varargs(k, data, data_len)? else {
+            return Ok(Errno::EINVAL.ret());
+        };
+        let chars = (0..4096).map_while(|i| k.mem.read_u8(fmt + i).ok().filter(|b| *b != 0));
+        let fmt = chars.collect::<Vec<u8>>();
+        let Some(text) = format(k, &String::from_utf8_lossy(&fmt), &args) else {
+            return Ok(Errno::EINVAL.ret());
+        };
+        if let Some(room) = (size as u32 as usize).checked_sub(1) {
+            let mut out = text.as_bytes()[..text.len().min(room)].to_vec();
+            out.push(0);
+            k.mem.write(to, &out)?;
+        }
+        Ok(text.len() as u64 + 1)
+    };
+    done(run(k))
 }
 
 fn print(k: &mut Kernel, cpu: CpuId, fmt: u64, len: u64, args: &[u64]) -> Result<u64, Fault> {
@@ -241,6 +269,17 @@ mod tests {
         let after = csum_partial(&[9, 8, 7, 6], false);
         assert_eq!((before + sum) % 0xffff, after % 0xffff);
         assert!(sum <= 0xffff);
+    }
+
+    #[test]
+    fn snprintf_cuts_and_tells_the_whole_length() {
+        let mut k = Kernel::new(Config::default());
+        let (to, fmt, data) =
+            (DIRECT_MAP + 0x20_0000, DIRECT_MAP + 0x20_1000, DIRECT_MAP + 0x20_2000);
+        k.mem.write(fmt, b"n=%d\0").unwrap();
+        k.mem.write_u64(data, 1234).unwrap();
+        let Ret::Val(n) = snprintf(&mut k, CpuId(0), [to, 5, fmt, data, 8]) else { panic!() };
+        assert_eq!((n, k.mem.read_vec(to, 5).unwrap()), (7, b"n=12\0".to_vec()));
     }
 
     #[test]
