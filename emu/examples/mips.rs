@@ -28,10 +28,10 @@ const CALL: &str = "r6 = 0\nloop: call bpf_ktime_get_ns\nr6 += 1\nif r6 != 40000
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let work = [("alu", ALU), ("mem", MEM), ("helper", CALL)];
-    println!("arch      boot_us   alu_mips   mem_mips   helper_ns");
+    println!("arch      boot_us   alu_mips   mem_mips   helper_ns   native/bpf: alu mem");
     for arch in Arch::ALL {
         let boot = Instant::now();
-        let mut figures = Vec::new();
+        let (mut figures, mut ratios) = (Vec::new(), Vec::new());
         let mut boot_us = 0;
         for (name, text) in work {
             let mut m = Machine::new(arch, Config::default())?;
@@ -42,11 +42,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let start = Instant::now();
             m.run_until_idle()?;
             let secs = start.elapsed().as_secs_f64();
-            let insns = m.kernel.cpus[0].retired as f64;
+            let insns = m.insns() as f64;
+            ratios.push(m.native_insns() as f64 / insns);
             figures.push(if name == "helper" { secs * 1e9 / 4e5 } else { insns / secs / 1e6 });
         }
         let [alu, mem, call] = figures[..] else { continue };
-        println!("{:<8} {boot_us:>8} {alu:>10.0} {mem:>10.0} {call:>11.0}", arch.name());
+        print!("{:<8} {boot_us:>8} {alu:>10.0} {mem:>10.0} {call:>11.0}", arch.name());
+        println!("   {:>11.2} {:.2}", ratios[0], ratios[1]);
     }
     Ok(())
 }
