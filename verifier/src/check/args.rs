@@ -240,7 +240,8 @@ impl Ver<'_> {
             }
             A::ConstSize | A::ConstSizeOrZero => {
                 let f = p.args[i.saturating_sub(1)].flags;
-                let (raw, zero_ok) = (f.has(Flags::MEM_UNINIT), arg.base == A::ConstSizeOrZero);
+                let zero_ok = arg.base == A::ConstSizeOrZero;
+                let raw = f.has(Flags::MEM_UNINIT);
                 let u = MemUse { write: write(f), raw, zero_ok };
                 if let Some(size) = self.mem_size(n, u)? {
                     meta.fills = Some((Reg(n.0 - 1), size));
@@ -257,14 +258,14 @@ impl Ver<'_> {
             A::PtrToFunc => meta.subprog = Some(r.btf_id),
             A::PtrToSpinLock => self.spin_lock(n, r, p.id)?,
             A::PtrToConstStr => self.const_str(n, r)?,
-            A::PtrToTimer => self.timer(r, meta)?,
+            A::PtrToTimer => self.timer_arg(r, meta)?,
             _ => {}
         }
         Ok(())
     }
 
-    /// `process_timer_func`: the timer of a map value, and of the map that R2 names.
-    fn timer(&self, r: &RegState, meta: &Meta) -> R {
+    /// `process_timer_func`.
+    fn timer_arg(&self, r: &RegState, meta: &Meta) -> R {
         let at = self.maps[r.map as usize].timer_off;
         let off = r.b.as_const().map(|v| v as i64 + i64::from(r.off));
         if at.is_none() || off != at.map(i64::from) {

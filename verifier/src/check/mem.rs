@@ -234,6 +234,8 @@ impl Ver<'_> {
             _ => return self.bad_mem(&p, a.base),
         }
         let class = match p.ty {
+            // A trampoline's arguments are read as they are.
+            T::Ctx if self.is_trampoline() => PtrClass::Plain,
             T::Ctx => PtrClass::Ctx,
             T::SockCommon => PtrClass::SockCommon,
             T::Socket => PtrClass::Socket,

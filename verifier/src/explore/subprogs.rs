@@ -120,43 +120,16 @@ impl Ver<'_> {
     /// `btf_prepare_func_args`.
     fn global_args(&self, sub: usize) -> R<Vec<GlobalArg>> {
         let s = &self.input.cfg.subprogs[sub];
-        let what = "global function without BTF";
-        let Some(btf) = self.input.prog_btf else {
-            return unsupported(what, "btf.c:btf_prepare_func_args");
-        };
-        let Some((_, params)) = btf.func_proto(s.type_id) else {
-            return unsupported(what, "btf.c:btf_prepare_func_args");
+        let proto = self.input.prog_btf.and_then(|b| Some((b, b.func_proto(s.type_id)?)));
+        let Some((btf, (_, params))) = proto else {
+            return unsupported("global function without BTF", "btf.c:btf_prepare_func_args");
         };
         let mut out = Vec::new();
         for (i, p) in params.iter().enumerate() {
             let t = btf.resolve(p.ty);
             out.push(match btf.kind(t) {
                 Kind::Int | Kind::Enum | Kind::Enum64 => GlobalArg::Scalar,
-                Kind::Ptr => {
-                    let to = btf.pointee(t).map_or(0, |t| btf.resolve(t));
-                    let tags = btf.decl_tags(s.type_id).filter(|(c, _)| *c == i as i32);
-                    let tags: Vec<&str> = tags.map(|t| t.1).collect();
-                    if tags.iter().any(|t| *t != "arg:ctx" && *t != "arg:nonnull") {
-                        return unsupported("argument tags", "btf.c:btf_prepare_func_args");
-                    }
-                    let name = btf.name(to);
-                    if tags.contains(&"arg:ctx")
-                        || is_ctx_struct(self.input.program.prog_type, name)
-                    {
-                        GlobalArg::Ctx
-                    } else {
-                        match btf.size_of(to) {
-                            Some(size) if to != 0 => {
-                                GlobalArg::Mem(size, tags.contains(&"arg:nonnull"))
-                            }
-                            _ => {
-                                let what = "size cannot be determined";
-                                let m = format!("arg#{i} reference type('UNKNOWN {name}') {what}");
-                                return no(EINVAL, m);
-                            }
-                        }
-                    }
-                }
+                Kind::Ptr => self.global_ptr(btf, s.type_id, i, t)?,
                 k => {
                     let m = format!("Arg#{i} type {k} in {}() is not supported yet.", s.name);
                     return no(EINVAL, m);
@@ -164,6 +137,28 @@ impl Ver<'_> {
             });
         }
         Ok(out)
+    }
+
+    /// A pointer argument: the context, or an object whose size its type tells.
+    fn global_ptr(&self, btf: &bpf::btf::Btf, func: u32, i: usize, ptr: u32) -> R<GlobalArg> {
+        let tags = btf.decl_tags(func).filter(|(c, _)| *c == i as i32);
+        let tags: Vec<&str> = tags.map(|t| t.1).collect();
+        if tags.iter().any(|t| *t != "arg:ctx" && *t != "arg:nonnull") {
+            return unsupported("argument tags", "btf.c:btf_prepare_func_args");
+        }
+        let to = btf.pointee(ptr).map_or(0, |t| btf.resolve(t));
+        let name = btf.name(to);
+        if tags.contains(&"arg:ctx") || is_ctx_struct(self.input.program.prog_type, name) {
+            return Ok(GlobalArg::Ctx);
+        }
+        match btf.size_of(to) {
+            Some(size) if to != 0 => Ok(GlobalArg::Mem(size, tags.contains(&"arg:nonnull"))),
+            _ => {
+                let kind = btf.kind(to);
+                let m = "size cannot be determined";
+                no(EINVAL, format!("arg#{i} reference type('{kind} {name}') {m}"))
+            }
+        }
     }
 
     /// `btf_check_func_arg_match`.
