@@ -7,9 +7,11 @@
 //! **Invariants.** `unsafe` lives in [`unicorn`] alone. The machine is a value: between two steps
 //! it can be snapshot and restored.
 
+pub mod compile;
 pub mod engine;
 pub mod loader;
 pub mod machine;
+pub mod runner;
 pub mod unicorn;
 
 pub use machine::{Config, Machine, MachineError, Snapshot};

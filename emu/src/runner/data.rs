@@ -1,0 +1,382 @@
+//! Typed values: a scenario's trees against the program's own BTF, in either byte order.
+//!
+//! Numbers in a file are in host order everywhere; a `__be16`, `__be32` or `__be64` of the
+//! program is stored big-endian, so that a file means the same on every architecture.
+
+use bpf::Endian;
+use bpf::btf::{Body, Btf};
+use scenarios::leaf::{Is, Leaf, Mac, int_of};
+use scenarios::tree::{Kind, Node};
+use scenarios::{Finding, leaf};
+
+/// The types of one object and its byte order.
+#[derive(Clone, Copy, Debug)]
+pub struct Types<'a> {
+    /// BTF of the object.
+    pub btf: &'a Btf,
+    /// Byte order of its memory.
+    pub endian: Endian,
+}
+
+fn refuse<T>(node: &Node, message: impl Into<String>) -> Result<T, Finding> {
+    Err(Finding::error(node.span, message))
+}
+
+/// Puts an integer of `out.len()` bytes.
+pub fn put_int(out: &mut [u8], value: u64, endian: Endian) {
+    let n = out.len().min(8);
+    match endian {
+        Endian::Little => out[..n].copy_from_slice(&value.to_le_bytes()[..n]),
+        Endian::Big => out[..n].copy_from_slice(&value.to_be_bytes()[8 - n..]),
+    }
+}
+
+/// Reads an integer of `bytes.len()` bytes (at most 8).
+#[must_use]
+pub fn get_int(bytes: &[u8], endian: Endian) -> u64 {
+    let join = |n: u64, b: &u8| n << 8 | u64::from(*b);
+    match endian {
+        Endian::Little => bytes.iter().rev().fold(0, join),
+        Endian::Big => bytes.iter().fold(0, join),
+    }
+}
+
+impl Types<'_> {
+    /// Byte order of an integer: that of memory, or big-endian for `__be*`.
+    fn order(&self, mut ty: u32) -> Endian {
+        loop {
+            match self.btf.body(ty) {
+                Body::Typedef(next) => {
+                    if matches!(self.btf.name(ty), "__be16" | "__be32" | "__be64") {
+                        return Endian::Big;
+                    }
+                    ty = *next;
+                }
+                Body::Const(next) | Body::Volatile(next) => ty = *next,
+                _ => return self.endian,
+            }
+        }
+    }
+
+    fn size(&self, ty: u32) -> usize {
+        self.btf.size_of(ty).unwrap_or(0) as usize
+    }
+
+    /// Writes a value over `out`; members that are left out keep their bytes.
+    ///
+    /// # Errors
+    /// What does not fit the type, at its place.
+    pub fn write(&self, node: &Node, ty: u32, out: &mut [u8]) -> Result<(), Finding> {
+        let id = self.btf.resolve(ty);
+        match self.btf.body(id) {
+            Body::Struct { .. } | Body::Union { .. } => self.write_struct(node, id, out),
+            Body::Array { elem, nelems, .. } => self.write_array(node, *elem, *nelems, out),
+            _ => self.write_scalar(node, ty, out),
+        }
+    }
+
+    fn write_struct(&self, node: &Node, id: u32, out: &mut [u8]) -> Result<(), Finding> {
+        let members = match &node.kind {
+            Kind::Record(None, members) => members,
+            Kind::Tuple(items) if items.is_empty() => return Ok(()),
+            // A struct around one address, such as in6_addr.
+            Kind::Str(_) => return self.write_bytes(node, out),
+            _ => {
+                let name = self.btf.name(id);
+                let found = node.describe();
+                return refuse(node, format!("struct {name} is written as (..), found {found}"));
+            }
+        };
+        for m in members {
+            let Some(member) = self.btf.member(id, &m.name) else {
+                return Err(self.unknown_member(id, m));
+            };
+            let at = member.byte_off() as usize;
+            if member.bits != 0 {
+                self.write_bits(&m.value, member.bit_off, member.bits, out)?;
+                continue;
+            }
+            let size = self.size(member.ty);
+            let Some(part) = out.get_mut(at..at + size) else {
+                return refuse(&m.value, format!("{} lies beyond the value", m.name));
+            };
+            self.write(&m.value, member.ty, part)?;
+        }
+        Ok(())
+    }
+
+    fn unknown_member(&self, id: u32, m: &scenarios::tree::Member) -> Finding {
+        let name = self.btf.name(id);
+        let known: Vec<&str> = self.btf.members(id).map(|m| m.name).collect();
+        let message = format!("unknown member of struct {name} `{}`", m.name);
+        let finding = Finding::error(m.name_span, message);
+        match leaf::suggest(&m.name, known.iter().copied()) {
+            Some(s) => finding.hint(format!("did you mean `{s}`?")),
+            None => finding.hint(format!("known: {}", known.join(", "))),
+        }
+    }
+
+    fn write_bits(
+        &self,
+        node: &Node,
+        bit_off: u32,
+        bits: u8,
+        out: &mut [u8],
+    ) -> Result<(), Finding> {
+        let Some(value) = int_of(node) else { return refuse(node, "a bit-field is a number") };
+        for n in 0..u32::from(bits) {
+            let bit = value >> n & 1 == 1;
+            let at = match self.endian {
+                Endian::Little => bit_off + n,
+                Endian::Big => bit_off + u32::from(bits) - 1 - n,
+            };
+            let shift = match self.endian {
+                Endian::Little => at % 8,
+                Endian::Big => 7 - at % 8,
+            };
+            if let Some(byte) = out.get_mut(at as usize / 8) {
+                *byte = *byte & !(1 << shift) | u8::from(bit) << shift;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_array(
+        &self,
+        node: &Node,
+        elem: u32,
+        nelems: u32,
+        out: &mut [u8],
+    ) -> Result<(), Finding> {
+        match &node.kind {
+            Kind::List(items) => {
+                if items.len() > nelems as usize {
+                    return refuse(node, format!("the array has {nelems} elements"));
+                }
+                let size = self.size(elem);
+                for (n, item) in items.iter().enumerate() {
+                    self.write(item, elem, &mut out[n * size..(n + 1) * size])?;
+                }
+                Ok(())
+            }
+            Kind::Str(_) | Kind::Call(..) => self.write_bytes(node, out),
+            _ => refuse(node, format!("an array is written as [..], found {}", node.describe())),
+        }
+    }
+
+    /// Addresses and text in an array of bytes, and `Hex("..")` anywhere.
+    fn write_bytes(&self, node: &Node, out: &mut [u8]) -> Result<(), Finding> {
+        let bytes = match &node.kind {
+            Kind::Call(name, args) if name == "Hex" && args.len() == 1 => {
+                scenarios::schema::packet::HexBytes::from_node(&args[0])?.0
+            }
+            Kind::Str(text) => {
+                address(text, out.len()).unwrap_or_else(|| text.clone().into_bytes())
+            }
+            _ => return refuse(node, "bytes are text, an address or Hex(\"..\")"),
+        };
+        if bytes.len() > out.len() {
+            return refuse(node, format!("{} bytes do not fit into {}", bytes.len(), out.len()));
+        }
+        out.fill(0);
+        out[..bytes.len()].copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    fn write_scalar(&self, node: &Node, ty: u32, out: &mut [u8]) -> Result<(), Finding> {
+        if let Kind::Call(name, args) = &node.kind {
+            return match (name.as_str(), args.as_slice()) {
+                ("Hex", _) => self.write_bytes(node, out),
+                ("Be", [value]) => self.put_checked(value, ty, Endian::Big, out),
+                _ => refuse(node, format!("{} is no value", node.describe())),
+            };
+        }
+        if let Kind::Str(text) = &node.kind {
+            return match address(text, out.len()) {
+                Some(bytes) if bytes.len() == out.len() => {
+                    out.copy_from_slice(&bytes);
+                    Ok(())
+                }
+                _ => refuse(node, format!("\"{text}\" is no value of {} bytes", out.len())),
+            };
+        }
+        self.put_checked(node, ty, self.order(ty), out)
+    }
+
+    fn put_checked(
+        &self,
+        node: &Node,
+        ty: u32,
+        endian: Endian,
+        out: &mut [u8],
+    ) -> Result<(), Finding> {
+        let value = self.number(node, ty)?;
+        let bits = out.len() as u32 * 8;
+        let fits = value >= -(1i128 << (bits - 1).min(126)) && value < 1i128 << bits.min(126);
+        if !fits {
+            return refuse(node, format!("{value} does not fit into {bits} bits"));
+        }
+        put_int(out, value as u64, endian);
+        Ok(())
+    }
+
+    /// A number, or a name of the program's enumerators.
+    fn number(&self, node: &Node, ty: u32) -> Result<i128, Finding> {
+        match &node.kind {
+            Kind::Int { .. } => Ok(int_of(node).expect("an integer")),
+            Kind::Bool(b) => Ok(i128::from(*b)),
+            Kind::Name(name) if name == "NULL" => Ok(0),
+            Kind::Name(name) => self.enumerator(node, name, ty),
+            _ => refuse(node, format!("a number was expected, found {}", node.describe())),
+        }
+    }
+
+    fn enumerator(&self, node: &Node, name: &str, ty: u32) -> Result<i128, Finding> {
+        let id = self.btf.resolve(ty);
+        let own: Vec<(&str, u64)> = match self.btf.body(id) {
+            Body::Enum { .. } | Body::Enum64 { .. } => self.btf.enumerators(id).collect(),
+            _ => Vec::new(),
+        };
+        if let Some((_, v)) = own.iter().find(|e| e.0 == name) {
+            return Ok(i128::from(v.cast_signed()));
+        }
+        // A plain integer may hold a constant of any enum of the program.
+        if own.is_empty() {
+            for id in self.btf.ids() {
+                if let Body::Enum { .. } | Body::Enum64 { .. } = self.btf.body(id)
+                    && let Some((_, v)) = self.btf.enumerators(id).find(|e| e.0 == name)
+                {
+                    return Ok(i128::from(v.cast_signed()));
+                }
+            }
+        }
+        let known: Vec<&str> = own.iter().map(|e| e.0).collect();
+        let finding = Finding::error(
+            node.span,
+            format!("unknown name of enum {} `{name}`", self.btf.name(id)),
+        );
+        Err(match leaf::suggest(name, known.iter().copied()) {
+            Some(s) => finding.hint(format!("did you mean {s}?")),
+            None => finding.hint(format!("known: {}", known.join(", "))),
+        })
+    }
+
+    /// Whether bytes are what a value or pattern says; `Some` tells the difference.
+    ///
+    /// # Errors
+    /// A pattern that does not fit the type.
+    pub fn differs(&self, node: &Node, ty: u32, bytes: &[u8]) -> Result<Option<String>, Finding> {
+        let id = self.btf.resolve(ty);
+        match (self.btf.body(id), &node.kind) {
+            (_, Kind::Name(n)) if n == "_" => Ok(None),
+            (Body::Struct { .. } | Body::Union { .. }, Kind::Record(None, members)) => {
+                for m in members {
+                    let Some(member) = self.btf.member(id, &m.name) else {
+                        return Err(self.unknown_member(id, m));
+                    };
+                    let found = self.member_differs(&member, &m.value, bytes)?;
+                    if let Some(why) = found {
+                        return Ok(Some(format!("{}: {why}", m.name)));
+                    }
+                }
+                Ok(None)
+            }
+            (Body::Array { elem, .. }, Kind::List(items)) => {
+                let size = self.size(*elem);
+                for (n, item) in items.iter().enumerate() {
+                    let part = bytes.get(n * size..(n + 1) * size).unwrap_or_default();
+                    if let Some(why) = self.differs(item, *elem, part)? {
+                        return Ok(Some(format!("[{n}]: {why}")));
+                    }
+                }
+                Ok(None)
+            }
+            (Body::Struct { .. } | Body::Union { .. } | Body::Array { .. }, _) => {
+                let mut wanted = vec![0; bytes.len()];
+                self.write(node, ty, &mut wanted)?;
+                Ok((wanted != bytes).then(|| format!("is {bytes:02x?}, expected {wanted:02x?}")))
+            }
+            _ => self.scalar_differs(node, ty, bytes),
+        }
+    }
+
+    fn member_differs(
+        &self,
+        member: &bpf::btf::Member<'_>,
+        node: &Node,
+        bytes: &[u8],
+    ) -> Result<Option<String>, Finding> {
+        if member.bits != 0 {
+            let mut wanted = bytes.to_vec();
+            self.write_bits(node, member.bit_off, member.bits, &mut wanted)?;
+            return Ok((wanted != bytes).then(|| "the bit-field differs".to_string()));
+        }
+        let at = member.byte_off() as usize;
+        let part = bytes.get(at..at + self.size(member.ty)).unwrap_or_default();
+        self.differs(node, member.ty, part)
+    }
+
+    fn scalar_differs(
+        &self,
+        node: &Node,
+        ty: u32,
+        bytes: &[u8],
+    ) -> Result<Option<String>, Finding> {
+        let raw = get_int(bytes, self.order(ty));
+        let signed = matches!(self.btf.body(self.btf.resolve(ty)),
+            Body::Int { enc, .. } if enc.signed);
+        let shift = 64 - (bytes.len().min(8) as u32 * 8).max(1);
+        let found = if signed {
+            i128::from((raw << shift).cast_signed() >> shift)
+        } else {
+            i128::from(raw)
+        };
+        let pattern = matches!(node.kind, Kind::Range { .. })
+            || matches!(&node.kind, Kind::Call(n, _) if n == "OneOf" || n == "Not");
+        if pattern {
+            let matches = if signed {
+                Is::<i64>::from_node(node)?.matches(&(found as i64))
+            } else {
+                Is::<u64>::from_node(node)?.matches(&(found as u64))
+            };
+            return Ok((!matches).then(|| format!("is {found}")));
+        }
+        let mut wanted = vec![0; bytes.len()];
+        self.write_scalar(node, ty, &mut wanted)?;
+        let expected = get_int(&wanted, self.order(ty));
+        Ok((wanted != bytes).then(|| format!("is {found}, expected {expected}")))
+    }
+}
+
+/// An address as bytes in network order, by the size that is wanted.
+fn address(text: &str, len: usize) -> Option<Vec<u8>> {
+    match len {
+        4 => text.parse::<std::net::Ipv4Addr>().ok().map(|a| a.octets().to_vec()),
+        6 => Mac::parse(text).map(|m| m.0.to_vec()),
+        16 => text.parse::<std::net::Ipv6Addr>().ok().map(|a| a.octets().to_vec()),
+        _ => None,
+    }
+}
+
+/// A value without BTF: an integer of the right size, or `Hex`.
+///
+/// # Errors
+/// The node is neither.
+pub fn untyped(node: &Node, size: usize, endian: Endian) -> Result<Vec<u8>, Finding> {
+    let mut out = vec![0; size];
+    match &node.kind {
+        Kind::Tuple(items) if items.is_empty() && size == 0 => {}
+        Kind::Call(name, args) if name == "Hex" && args.len() == 1 => {
+            let bytes = scenarios::schema::packet::HexBytes::from_node(&args[0])?.0;
+            if bytes.len() != size {
+                return refuse(node, format!("{} bytes given, {size} needed", bytes.len()));
+            }
+            out = bytes;
+        }
+        _ => match int_of(node) {
+            Some(value) if size <= 8 => put_int(&mut out, value as u64, endian),
+            _ => return refuse(node, format!("without BTF, {size} bytes are written as Hex(..)")),
+        },
+    }
+    Ok(out)
+}

@@ -1,0 +1,90 @@
+//! Traffic generators: flow `i` is the same in every run, the order comes from the seed.
+
+use kernel_model::Kernel;
+use rand_core::Rng;
+use scenarios::leaf::Is;
+use scenarios::schema::packet::{Dist, Field, Vary};
+use scenarios::schema::{Flows, Layer};
+use scenarios::{Span, Spanned};
+
+/// The layers of flow `n`: varied fields count up from `like`, one after the other.
+pub(super) fn layers(flows: &Flows, n: u64) -> Vec<Layer> {
+    let mut out = flows.like.clone();
+    let mut left = n;
+    for vary in &flows.vary {
+        // Ports wrap below 65536; addresses take what is left in one step.
+        let span = match vary {
+            Vary::SrcPort | Vary::DstPort => 60_000,
+            Vary::SrcIp | Vary::DstIp | Vary::FlowLabel => 1 << 20,
+        };
+        let step = if flows.vary.len() == 1 { left } else { left % span.min(250) };
+        left /= span.min(250);
+        out.iter_mut().for_each(|l| bump(l, *vary, step));
+    }
+    out
+}
+
+fn add<T: Copy>(f: &mut Field<T>, with: impl Fn(T) -> T, zero: T) {
+    let old = match f.as_ref().map(|s| &s.v) {
+        Some(Is::Value(v)) => *v,
+        _ => zero,
+    };
+    *f = Some(Spanned { v: Is::Value(with(old)), span: Span::default() });
+}
+
+fn bump(layer: &mut Layer, vary: Vary, by: u64) {
+    let v4 = |a: std::net::Ipv4Addr| (u32::from(a).wrapping_add(by as u32)).into();
+    let v6 = |a: std::net::Ipv6Addr| (u128::from(a).wrapping_add(by.into())).into();
+    let port = |p: u16| p.wrapping_add(by as u16).max(1);
+    match (layer, vary) {
+        (Layer::Ip4 { src, .. }, Vary::SrcIp) => add(src, v4, std::net::Ipv4Addr::UNSPECIFIED),
+        (Layer::Ip4 { dst, .. }, Vary::DstIp) => add(dst, v4, std::net::Ipv4Addr::UNSPECIFIED),
+        (Layer::Ip6 { src, .. }, Vary::SrcIp) => add(src, v6, std::net::Ipv6Addr::UNSPECIFIED),
+        (Layer::Ip6 { dst, .. }, Vary::DstIp) => add(dst, v6, std::net::Ipv6Addr::UNSPECIFIED),
+        (Layer::Ip6 { flow, .. }, Vary::FlowLabel) => add(flow, |f| f.wrapping_add(by as u32), 0),
+        (Layer::Udp { sport, .. } | Layer::Tcp { sport, .. }, Vary::SrcPort) => {
+            add(sport, port, 1024);
+        }
+        (Layer::Udp { dport, .. } | Layer::Tcp { dport, .. }, Vary::DstPort) => {
+            add(dport, port, 1024);
+        }
+        _ => {}
+    }
+}
+
+/// Picks a flow by popularity.
+pub(super) fn pick(k: &mut Kernel, flows: &Flows, n: u64) -> u64 {
+    let count = u64::from(flows.count.v.max(1));
+    match flows.popularity {
+        Dist::Zipf(s) => {
+            let weight = |i: u64| ((i + 1) as f64).powf(-s);
+            let total: f64 = (0..count).map(weight).sum();
+            let mut at = f64::from(k.rng.traffic.next_u32()) / f64::from(u32::MAX) * total;
+            (0..count)
+                .find(|i| {
+                    at -= weight(*i);
+                    at <= 0.0
+                })
+                .unwrap_or(count - 1)
+        }
+        _ => n % count,
+    }
+}
+
+/// The size a frame is padded to, if the flow gives one.
+pub(super) fn size(k: &mut Kernel, flows: &Flows) -> Option<usize> {
+    match &flows.size {
+        Dist::Fixed(b) => Some(b.n as usize),
+        Dist::Uniform(a, b) => {
+            let span = b.n.saturating_sub(a.n) + 1;
+            Some((a.n + k.rng.traffic.next_u64() % span) as usize)
+        }
+        // 7 : 4 : 1 of small, middle and large frames.
+        Dist::Imix => Some(match k.rng.traffic.next_u32() % 12 {
+            0..=6 => 64,
+            7..=10 => 570,
+            _ => 1514,
+        }),
+        Dist::Even | Dist::Zipf(_) => None,
+    }
+}

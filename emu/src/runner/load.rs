@@ -1,0 +1,213 @@
+//! Objects of a scenario: files with their twin of the other byte order, or assembler text.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bpf::Endian;
+use bpf::object::Object as ElfObject;
+use kernel_model::ProgId;
+use kernel_model::maps::MapId;
+use scenarios::schema::{Name, Object};
+use verifier::reject::Rejection;
+
+use super::data::Types;
+use super::{RunError, packet};
+use crate::loader::{self, LoadError, LoadOptions};
+use crate::machine::Machine;
+
+/// A program that was accepted.
+#[derive(Debug)]
+pub struct LoadedProg {
+    /// Name.
+    pub name: String,
+    /// Kernel id.
+    pub id: ProgId,
+}
+
+/// A map with what types its contents.
+#[derive(Debug)]
+pub struct LoadedMap {
+    /// Name.
+    pub name: String,
+    /// Kernel id.
+    pub id: MapId,
+    /// BTF ids of key and value, 0 when unknown.
+    pub key_type: u32,
+    /// See `key_type`.
+    pub value_type: u32,
+}
+
+/// An object of the scenario as it is in the machine.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Name in the scenario.
+    pub name: String,
+    /// The ELF object, when it came from a file.
+    pub elf: Option<ElfObject>,
+    /// Accepted programs.
+    pub progs: Vec<LoadedProg>,
+    /// Rejected programs.
+    pub refused: Vec<(String, Box<Rejection>)>,
+    /// Maps.
+    pub maps: Vec<LoadedMap>,
+}
+
+/// Finds the object file for a byte order.
+fn object_path(dir: &Path, file: &str, endian: Endian) -> Result<PathBuf, String> {
+    let tag = if endian == Endian::Little { "el" } else { "eb" };
+    let path = dir.join(file);
+    let (folder, leaf) = match (path.parent(), path.file_name().and_then(|n| n.to_str())) {
+        (Some(folder), Some(leaf)) => (folder.to_path_buf(), leaf.to_string()),
+        _ => return Err(format!("{file} names no file")),
+    };
+    let stem = leaf.strip_suffix(".bpf.o").or(leaf.strip_suffix(".bpf.c"));
+    let mut tried = Vec::new();
+    if let Some(stem) = stem {
+        tried.push(folder.join(tag).join(format!("{stem}.bpf.o")));
+        tried.push(folder.join(format!("{stem}.{tag}.bpf.o")));
+    }
+    if !leaf.ends_with(".c") {
+        tried.push(path);
+    }
+    tried.iter().find(|p| fits(p, endian)).cloned().ok_or_else(|| {
+        let names: Vec<String> = tried.iter().map(|p| p.display().to_string()).collect();
+        let order = if endian == Endian::Little { "little" } else { "big" };
+        format!("no {order}-endian object for {file}; looked for {}", names.join(", "))
+    })
+}
+
+/// A readable ELF file of that byte order (`EI_DATA`).
+fn fits(path: &Path, endian: Endian) -> bool {
+    let wanted = if endian == Endian::Little { 1 } else { 2 };
+    fs::read(path).is_ok_and(|b| b.get(5) == Some(&wanted))
+}
+
+/// Loads one object.
+pub(super) fn load(
+    machine: &mut Machine,
+    dir: &Path,
+    name: &Name,
+    object: &Object,
+) -> Result<Loaded, RunError> {
+    let mut loaded = match (&object.file, &object.asm) {
+        (Some(file), _) => load_file(machine, dir, name, file, object)?,
+        (None, Some(asm)) => load_asm(machine, name, &asm.v, asm.span)?,
+        (None, None) => return Err(RunError::input(name.span, "neither file nor asm")),
+    };
+    loaded.name.clone_from(&name.v);
+    for prog in &loaded.progs {
+        machine.compile(prog.id)?;
+    }
+    Ok(loaded)
+}
+
+fn load_file(
+    machine: &mut Machine,
+    dir: &Path,
+    name: &Name,
+    file: &Name,
+    object: &Object,
+) -> Result<Loaded, RunError> {
+    let endian = machine.arch().endian();
+    let bytes = read_object(dir, &file.v, endian).map_err(|e| RunError::input(file.span, e))?;
+    let bad = |e: String| RunError::input(file.span, format!("{}: {e}", file.v));
+    let elf = ElfObject::parse(&bytes).map_err(|e| bad(e.to_string()))?;
+    let opts = options(&elf, object, endian)?;
+    let btf = machine.kernel.vmlinux_btf().clone();
+    let done = loader::load(&mut machine.kernel, &btf, endian, &bytes, &opts);
+    let done = done.map_err(|e| match e {
+        LoadError::Unsupported(what) => RunError::unsupported(name.span, what),
+        other => bad(other.to_string()),
+    })?;
+    let kernel = &machine.kernel;
+    let maps = elf.maps().iter().zip(&done.maps).map(|(def, fd)| LoadedMap {
+        name: def.name.clone(),
+        id: kernel.fd_map(*fd).expect("the loader made it"),
+        key_type: def.key_type,
+        value_type: def.value_type,
+    });
+    let maps = maps.collect();
+    let progs = done.progs.iter().map(|p| LoadedProg { name: p.name.clone(), id: ProgId(p.id) });
+    let progs = progs.collect();
+    Ok(Loaded { name: String::new(), elf: Some(elf), progs, refused: done.refused, maps })
+}
+
+/// Bytes of the object; a `.bpf.c` without objects beside it is compiled.
+fn read_object(dir: &Path, file: &str, endian: Endian) -> Result<Vec<u8>, String> {
+    let path = match object_path(dir, file, endian) {
+        Ok(path) => path,
+        Err(_) if file.ends_with(".bpf.c") && dir.join(file).exists() => {
+            return crate::compile::compile(&dir.join(file), endian);
+        }
+        Err(e) => return Err(e),
+    };
+    fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn options(elf: &ElfObject, object: &Object, endian: Endian) -> Result<LoadOptions, RunError> {
+    let mut opts = LoadOptions { keep_going: true, ..LoadOptions::default() };
+    for (name, value) in object.globals.iter() {
+        let (Some((map, var)), Some(btf)) = (elf.global(&name.v), elf.btf()) else {
+            return Err(RunError::input(name.span, format!("no global `{}`", name.v)));
+        };
+        let data = elf.maps()[map].data.clone().unwrap_or_default();
+        let at = var.offset as usize;
+        let mut bytes = data.get(at..at + var.size as usize).map_or(Vec::new(), <[u8]>::to_vec);
+        bytes.resize(var.size as usize, 0);
+        Types { btf, endian }.write(&value.node, var.ty, &mut bytes)?;
+        opts.globals.insert(name.v.clone(), bytes);
+    }
+    for (name, entries) in object.resize.iter() {
+        opts.max_entries.insert(name.v.clone(), entries.v);
+    }
+    if let Some((name, _)) = object.kconfig.iter().next() {
+        return Err(RunError::unsupported(name.span, "kconfig values of a scenario"));
+    }
+    if !object.skip.is_empty() {
+        let keep = elf.programs().iter().map(|p| p.name.clone());
+        let keep = keep.filter(|n| !object.skip.iter().any(|s| s.v == *n));
+        opts.programs = Some(keep.collect());
+    }
+    Ok(opts)
+}
+
+fn load_asm(
+    machine: &mut Machine,
+    name: &Name,
+    text: &str,
+    span: scenarios::Span,
+) -> Result<Loaded, RunError> {
+    let bad = |e: String| RunError::input(span, e);
+    let assembly = bpf::insn::asm::assemble(text, &bpf::insn::asm::NoSymbols)
+        .map_err(|e| bad(format!("{}:{}: {}", e.line, e.col, e.message)))?;
+    if !assembly.maps.is_empty() {
+        return Err(RunError::unsupported(name.span, "maps in assembler objects"));
+    }
+    let (mut progs, mut refused) = (Vec::new(), Vec::new());
+    for program in assembly.progs {
+        let title = program.name.clone();
+        let opts = verifier::explore::Opts::default();
+        match machine.kernel.sys_prog_load(program, &[], None, opts) {
+            (Some((_, id)), _) => progs.push(LoadedProg { name: title, id }),
+            (None, report) => match report.result {
+                Err(mut r) => {
+                    if r.log.is_empty() {
+                        r.log = report.log;
+                    }
+                    refused.push((title, r));
+                }
+                Ok(_) => return Err(RunError::Internal("no memory for a program".into())),
+            },
+        }
+    }
+    Ok(Loaded { name: String::new(), elf: None, progs, refused, maps: Vec::new() })
+}
+
+/// Default Ethernet addresses of a nic and of the other end.
+pub(super) fn addresses(machine: &Machine, ifindex: u32) -> packet::Defaults {
+    let nics = &machine.kernel.net.nics;
+    let Some(nic) = nics.get(&ifindex) else { return packet::Defaults::default() };
+    let peer = nic.peer.and_then(|p| nics.get(&p)).map(|p| p.config.mac);
+    // Without a cable, the far end is a station of its own.
+    packet::Defaults { nic: nic.config.mac, peer: peer.unwrap_or([2, 0, 0, 0, 0xff, 1]) }
+}

@@ -1,0 +1,161 @@
+//! Runs a scenario on one architecture.
+//!
+//! ```text
+//!  Scenario ─► setup (machine, nics, objects, attach) ─► timeline ─► expect ─► Outcome
+//!                                       trace: events as lines, hashed without clocks
+//! ```
+
+pub mod captures;
+pub mod data;
+mod expect;
+mod flows;
+mod load;
+mod matching;
+pub mod packet;
+mod setup;
+mod state;
+mod timeline;
+pub mod trace;
+pub mod wire;
+
+use std::path::PathBuf;
+
+use bpf::Arch;
+use scenarios::{Finding, Scenario, Span};
+
+use crate::machine::{Machine, MachineError};
+
+pub use load::Loaded;
+
+/// What the caller decides.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Folder of the scenario: paths are relative to it.
+    pub dir: PathBuf,
+    /// Seed of all random streams.
+    pub seed: u64,
+    /// CPUs, instead of what the file says.
+    pub cpus: Option<u32>,
+}
+
+/// Why a scenario could not be run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The author's input is wrong.
+    #[error("{}", .0.message)]
+    Input(Box<Finding>),
+    /// Something that is not modelled yet.
+    #[error("unsupported: {what}")]
+    Unsupported {
+        /// What.
+        what: String,
+        /// Where it is asked for.
+        span: Span,
+    },
+    /// We are wrong.
+    #[error("internal: {0}")]
+    Internal(String),
+}
+
+impl RunError {
+    fn input(span: Span, message: impl Into<String>) -> RunError {
+        RunError::Input(Box::new(Finding::error(span, message)))
+    }
+
+    fn unsupported(span: Span, what: impl Into<String>) -> RunError {
+        RunError::Unsupported { what: what.into(), span }
+    }
+}
+
+impl From<Finding> for RunError {
+    fn from(f: Finding) -> RunError {
+        RunError::Input(Box::new(f))
+    }
+}
+
+impl From<MachineError> for RunError {
+    fn from(e: MachineError) -> RunError {
+        RunError::Internal(e.to_string())
+    }
+}
+
+/// An expectation that did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What was expected, and what happened, at which packet or event.
+    pub message: String,
+    /// The expectation.
+    pub span: Span,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Architecture.
+    pub arch: Arch,
+    /// Expectations that did not hold; empty when all did.
+    pub failures: Vec<Failure>,
+    /// The trace with clocks, a line an event.
+    pub trace: Vec<String>,
+    /// The trace that is compared between architectures: no clocks, CPU by CPU.
+    pub compared: Vec<String>,
+    /// Hash of `compared`.
+    pub trace_hash: u64,
+    /// BPF instructions retired.
+    pub insns: u64,
+    /// Native instructions of the programs' code.
+    pub native_insns: u64,
+    /// Frames that left, by nic.
+    pub out: Vec<(String, Vec<(u64, Vec<u8>)>)>,
+}
+
+/// A scenario in progress.
+pub(crate) struct Run<'a> {
+    pub(crate) s: &'a Scenario,
+    pub(crate) machine: Machine,
+    pub(crate) captures: captures::CaptureFiles,
+    /// Objects in file order.
+    pub(crate) objects: Vec<Loaded>,
+    /// Frames sent so far.
+    pub(crate) sent: u64,
+    /// A frame that was sent had wrong lengths or sums itself.
+    pub(crate) sent_malformed: bool,
+    /// Records that consumers got, by map.
+    pub(crate) consumed: std::collections::BTreeMap<u32, Vec<Vec<u8>>>,
+    /// Maps that have a consumer.
+    pub(crate) consumers: Vec<u32>,
+    pub(crate) failures: Vec<Failure>,
+}
+
+/// Runs a scenario on an architecture.
+///
+/// # Errors
+/// What the author has to change, or what is not modelled.
+pub fn run(s: &Scenario, arch: Arch, opts: &RunOptions) -> Result<Outcome, RunError> {
+    let mut run = setup::begin(s, arch, opts)?;
+    run.timeline()?;
+    run.expectations()?;
+    Ok(run.finish())
+}
+
+impl Run<'_> {
+    fn finish(self) -> Outcome {
+        let names = trace::Names::of(&self);
+        let events = self.machine.events();
+        let compared = trace::compared(events, &names, self.machine.config().kernel.cpus);
+        let insns = self.machine.kernel.cpus.iter().map(|c| c.retired).sum();
+        let native =
+            self.machine.text().progs().iter().map(|p| u64::from(p.compiled.native_insns)).sum();
+        Outcome {
+            arch: self.machine.arch(),
+            trace_hash: trace::hash(&compared),
+            trace: events.iter().map(|e| trace::line(e, &names, true)).collect(),
+            compared,
+            insns,
+            native_insns: native,
+            out: trace::frames_out(events, &names),
+            failures: self.failures,
+        }
+    }
+}

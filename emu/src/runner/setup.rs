@@ -1,0 +1,239 @@
+//! From a scenario to a machine at time 0.
+
+use std::collections::BTreeMap;
+
+use bpf::Arch;
+use bpf::uapi::{AttachType, ProgType};
+use kernel_model::net::{Dir, NicConfig, Order, Rss};
+use scenarios::Scenario;
+use scenarios::schema::machine::{self, Attach};
+use scenarios::schema::{Name, Schedule};
+
+use super::{Run, RunError, RunOptions, captures, load};
+use crate::machine::{Config, Machine};
+
+/// Builds the machine, loads and attaches.
+pub(super) fn begin<'a>(
+    s: &'a Scenario,
+    arch: Arch,
+    opts: &RunOptions,
+) -> Result<Run<'a>, RunError> {
+    unsupported(s)?;
+    let kernel = kernel_model::Config {
+        arch,
+        cpus: opts.cpus.unwrap_or(s.machine.cpus.v),
+        memory_bytes: s.machine.memory.v.n,
+        seed: opts.seed,
+        clock_ns: s.machine.clock.ns,
+    };
+    if kernel.memory_bytes < 8 << 20 || kernel.memory_bytes > 4 << 30 {
+        return Err(RunError::input(s.machine.memory.span, "memory is 8MiB to 4GiB"));
+    }
+    let mut machine = Machine::new(arch, Config { kernel, ..Config::default() })?;
+    for (n, (name, nic)) in s.machine.nics.iter().enumerate() {
+        let config = nic_config(n, name, nic);
+        let added = machine.kernel.net_add(config);
+        added.map_err(|e| RunError::input(name.span, format!("nic {}: {e:?}", name.v)))?;
+    }
+    let mut objects = Vec::new();
+    for (name, object) in s.objects.iter() {
+        objects.push(load::load(&mut machine, &opts.dir, name, object)?);
+    }
+    let mut run = Run {
+        s,
+        machine,
+        captures: captures::CaptureFiles::new(&opts.dir),
+        objects,
+        sent: 0,
+        sent_malformed: false,
+        consumed: BTreeMap::new(),
+        consumers: Vec::new(),
+        failures: Vec::new(),
+    };
+    run.first_contents()?;
+    run.refusals();
+    for attach in &s.attach {
+        run.attach(attach)?;
+    }
+    run.open_consumers()?;
+    Ok(run)
+}
+
+/// Says no to what this version has no machinery for.
+fn unsupported(s: &Scenario) -> Result<(), RunError> {
+    if let Some((name, _)) = s.tasks.iter().next() {
+        return Err(RunError::unsupported(name.span, "task scripts"));
+    }
+    if !s.faults.is_empty() {
+        return Err(RunError::unsupported(s.span, "fault injection"));
+    }
+    if let Some(w) = &s.machine.watchdog {
+        return Err(RunError::unsupported(w.soft.span, "the watchdog"));
+    }
+    if let Some(k) = &s.machine.kernel
+        && k.v != "6.18"
+    {
+        return Err(RunError::unsupported(k.span, format!("kernel level {}", k.v)));
+    }
+    match &s.schedule {
+        Schedule::RoundRobin => Ok(()),
+        _ => Err(RunError::unsupported(s.span, "schedules other than RoundRobin")),
+    }
+}
+
+fn nic_config(n: usize, name: &Name, nic: &machine::Nic) -> NicConfig {
+    NicConfig {
+        name: name.v.clone(),
+        queues: nic.queues.v,
+        ring: nic.ring.v,
+        mtu: nic.mtu.v,
+        mac: nic.mac.map_or([2, 0, 0, 0, 0, n as u8 + 1], |m| m.0),
+        peer: nic.peer.as_ref().map(|p| p.v.clone()),
+        rss: match nic.rss {
+            machine::Rss::Toeplitz => Rss::Toeplitz,
+            machine::Rss::RoundRobin => Rss::RoundRobin,
+            machine::Rss::Off => Rss::Off,
+        },
+        irqs: nic.irqs.clone(),
+        rx_frag: nic.rx_frag.map(|b| b.n as u32),
+    }
+}
+
+impl Run<'_> {
+    /// A rejected program fails the run unless the scenario expects it.
+    fn refusals(&mut self) {
+        use scenarios::schema::Expect;
+        for (object, name, rejection) in
+            self.objects.iter().flat_map(|o| o.refused.iter().map(move |(n, r)| (&o.name, n, r)))
+        {
+            let full = format!("{object}/{name}");
+            let expected = self.s.expect.iter().any(|e| match e {
+                Expect::Rejected { prog, .. } => prog.v == *name || prog.v == full,
+                _ => false,
+            });
+            if !expected {
+                let span = self.s.objects.0.iter().find(|o| o.0.v == *object);
+                let span = span.map_or(self.s.span, |o| o.0.span);
+                let message = format!("program {full} was rejected: {}", rejection.message);
+                self.failures.push(super::Failure { message, span });
+            }
+        }
+    }
+
+    /// Attaches a program.
+    pub(super) fn attach(&mut self, attach: &Attach) -> Result<(), RunError> {
+        match attach {
+            Attach::Xdp { prog, nic, .. } => {
+                let (id, ifindex) = (self.prog(prog)?, self.nic(nic)?);
+                self.expect_type(prog, id, ProgType::Xdp)?;
+                let done = self.machine.kernel.xdp_attach(ifindex, Some(id));
+                done.map_err(|e| RunError::input(prog.span, format!("attaching: {e:?}")))
+            }
+            Attach::Tc { prog, nic, dir, order } => {
+                let (id, ifindex) = (self.prog(prog)?, self.nic(nic)?);
+                self.expect_type(prog, id, ProgType::SchedCls)?;
+                let dir = match dir {
+                    machine::Dir::Ingress => Dir::Ingress,
+                    machine::Dir::Egress => Dir::Egress,
+                };
+                let order = match order {
+                    machine::Order::First => Order::First,
+                    machine::Order::Last => Order::Last,
+                    machine::Order::Before(p) => Order::Before(self.prog(p)?),
+                    machine::Order::After(p) => Order::After(self.prog(p)?),
+                };
+                let done = self.machine.kernel.tcx_attach(ifindex, dir, id, order);
+                done.map_err(|e| RunError::input(prog.span, format!("attaching: {e:?}")))
+            }
+            Attach::Auto { prog } => self.attach_auto(prog),
+            Attach::Socket { prog, .. } => {
+                Err(RunError::unsupported(prog.span, "socket filters on packet sockets"))
+            }
+            Attach::Cgroup { prog, .. } => Err(RunError::unsupported(prog.span, "cgroup programs")),
+            Attach::Uprobe { prog, .. } => Err(RunError::unsupported(prog.span, "uprobes")),
+            Attach::PerfEvent { prog, .. } => {
+                Err(RunError::unsupported(prog.span, "perf event programs"))
+            }
+            Attach::StructOps { map } | Attach::Qdisc { map, .. } => {
+                Err(RunError::unsupported(map.span, "struct_ops"))
+            }
+        }
+    }
+
+    /// As the section name says; XDP and tc go to the only nic.
+    fn attach_auto(&mut self, prog: &Name) -> Result<(), RunError> {
+        let id = self.prog(prog)?;
+        let program = self.machine.kernel.prog(id).expect("just found").verified.program();
+        let (kind, at) = (program.prog_type, program.attach_type);
+        let nics: Vec<u32> = self.machine.kernel.net.nics.keys().copied().collect();
+        let [nic] = nics.as_slice() else {
+            let message = "Auto needs a machine with one nic; write Xdp(..) or Tc(..)";
+            return Err(RunError::input(prog.span, message));
+        };
+        let k = &mut self.machine.kernel;
+        let done = match (kind, at) {
+            (ProgType::Xdp, _) => k.xdp_attach(*nic, Some(id)),
+            (ProgType::SchedCls, Some(AttachType::TcxEgress)) => {
+                k.tcx_attach(*nic, Dir::Egress, id, Order::Last)
+            }
+            (ProgType::SchedCls, _) => k.tcx_attach(*nic, Dir::Ingress, id, Order::Last),
+            (other, _) => {
+                let what = format!("attaching {} programs", other.name());
+                return Err(RunError::unsupported(prog.span, what));
+            }
+        };
+        done.map_err(|e| RunError::input(prog.span, format!("attaching: {e:?}")))
+    }
+
+    fn expect_type(
+        &self,
+        name: &Name,
+        id: kernel_model::ProgId,
+        wanted: ProgType,
+    ) -> Result<(), RunError> {
+        let found = self.machine.kernel.prog(id).map(kernel_model::Prog::prog_type);
+        if found == Some(wanted) {
+            return Ok(());
+        }
+        let found = found.map_or("?", ProgType::name);
+        let message = format!("{} is a {found} program, not {}", name.v, wanted.name());
+        Err(RunError::input(name.span, message))
+    }
+
+    /// Takes a program off every hook.
+    pub(super) fn detach(&mut self, prog: &Name) -> Result<(), RunError> {
+        let id = self.prog(prog)?;
+        for nic in self.machine.kernel.net.nics.values_mut() {
+            if nic.xdp == Some(id) {
+                nic.xdp = None;
+            }
+            nic.ingress.retain(|p| *p != id);
+            nic.egress.retain(|p| *p != id);
+        }
+        Ok(())
+    }
+
+    fn open_consumers(&mut self) -> Result<(), RunError> {
+        use scenarios::schema::Consumer;
+        for (name, consumer) in self.s.consumers.iter() {
+            match consumer {
+                Consumer::Ringbuf { map, .. } => {
+                    let id = self.map(map)?.0;
+                    self.consumers.push(id.0);
+                }
+                Consumer::Perf { map, .. } => {
+                    let id = self.map(map)?.0;
+                    for cpu in 0..self.machine.config().kernel.cpus {
+                        let opened = self.machine.kernel.perf_open(id, cpu);
+                        opened.map_err(|e| RunError::input(map.span, format!("{e:?}")))?;
+                    }
+                }
+                Consumer::UserRingbuf { .. } | Consumer::Stream { .. } => {
+                    let what = "consumers other than Ringbuf and Perf";
+                    return Err(RunError::unsupported(name.span, what));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,242 @@
+//! Names to ids, and maps as user space reads and writes them.
+
+use bpf::uapi::MapType;
+use kernel_model::ProgId;
+use kernel_model::maps::MapId;
+use scenarios::Finding;
+use scenarios::leaf::Data;
+use scenarios::schema::Name;
+use scenarios::tree::{Kind, Node};
+
+use super::data::{Types, untyped};
+use super::load::{Loaded, LoadedMap};
+use super::{Run, RunError};
+
+fn split<'n>(objects: &[Loaded], name: &'n str) -> (Option<usize>, &'n str) {
+    match name.split_once('/') {
+        Some((object, short)) => match objects.iter().position(|o| o.name == object) {
+            Some(n) => (Some(n), short),
+            None => (None, name),
+        },
+        None => (None, name),
+    }
+}
+
+impl Run<'_> {
+    /// A nic by name.
+    pub(super) fn nic(&self, name: &Name) -> Result<u32, RunError> {
+        let nic = self.machine.kernel.nic_by_name(&name.v);
+        nic.map(|n| n.ifindex)
+            .ok_or_else(|| RunError::input(name.span, format!("unknown nic `{}`", name.v)))
+    }
+
+    /// A program by name.
+    pub(super) fn prog(&self, name: &Name) -> Result<ProgId, RunError> {
+        let (object, short) = split(&self.objects, &name.v);
+        let mut found = self
+            .objects
+            .iter()
+            .enumerate()
+            .filter(|(n, _)| object.is_none_or(|o| o == *n))
+            .flat_map(|(_, o)| &o.progs)
+            .filter(|p| p.name == short);
+        match (found.next(), found.next()) {
+            (Some(p), None) => Ok(p.id),
+            (None, _) => {
+                let rejected =
+                    self.objects.iter().flat_map(|o| &o.refused).find(|(n, _)| n == short);
+                let message = match rejected {
+                    Some((_, r)) => format!("program `{}` was rejected: {}", name.v, r.message),
+                    None => format!("unknown program `{}`", name.v),
+                };
+                Err(RunError::input(name.span, message))
+            }
+            (Some(_), Some(_)) => {
+                let message = format!("`{}` is in several objects: write object/name", name.v);
+                Err(RunError::input(name.span, message))
+            }
+        }
+    }
+
+    /// A map by name: its id, the number of its object, and its entry there.
+    pub(super) fn map(&self, name: &Name) -> Result<(MapId, usize, usize), RunError> {
+        let (object, short) = split(&self.objects, &name.v);
+        for (n, o) in self.objects.iter().enumerate() {
+            if object.is_none_or(|wanted| wanted == n)
+                && let Some(at) = o.maps.iter().position(|m| m.name == short)
+            {
+                return Ok((o.maps[at].id, n, at));
+            }
+        }
+        Err(RunError::input(name.span, format!("unknown map `{}`", name.v)))
+    }
+
+    pub(super) fn entry(&self, at: (MapId, usize, usize)) -> &LoadedMap {
+        &self.objects[at.1].maps[at.2]
+    }
+
+    /// The types of an object.
+    pub(super) fn types(&self, object: usize) -> Option<Types<'_>> {
+        let btf = self.objects[object].elf.as_ref()?.btf()?;
+        Some(Types { btf, endian: self.machine.arch().endian() })
+    }
+
+    /// Bytes of a key or value.
+    pub(super) fn bytes_of(
+        &self,
+        node: &Node,
+        ty: u32,
+        size: usize,
+        object: usize,
+        base: Vec<u8>,
+    ) -> Result<Vec<u8>, Finding> {
+        match self.types(object) {
+            Some(types) if ty != 0 => {
+                let mut out = base;
+                out.resize(size, 0);
+                types.write(node, ty, &mut out)?;
+                Ok(out)
+            }
+            _ => untyped(node, size, self.machine.arch().endian()),
+        }
+    }
+
+    /// Bytes of a key.
+    pub(super) fn key_of(
+        &self,
+        at: (MapId, usize, usize),
+        node: &Node,
+    ) -> Result<Vec<u8>, RunError> {
+        let size = self.machine.kernel.map(at.0).map_or(0, |m| m.def.key_size) as usize;
+        let ty = self.entry(at).key_type;
+        Ok(self.bytes_of(node, ty, size, at.1, Vec::new())?)
+    }
+
+    /// First contents of all maps.
+    pub(super) fn first_contents(&mut self) -> Result<(), RunError> {
+        for (n, (_, object)) in self.s.objects.iter().enumerate() {
+            for (map, entries) in object.maps.iter() {
+                let full =
+                    Name { v: format!("{}/{}", self.objects[n].name, map.v), span: map.span };
+                for (key, value) in entries {
+                    self.put(&full, &key.node, &value.node)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// User space writes an element; members of a struct that are left out keep theirs.
+    pub(super) fn put(&mut self, map: &Name, key: &Node, value: &Node) -> Result<(), RunError> {
+        let at = self.map(map)?;
+        let def = self.machine.kernel.map(at.0).expect("found by name").def.clone();
+        let key_bytes = self.key_of(at, key)?;
+        let failed = |e: kernel_model::Errno| {
+            RunError::input(value.span, format!("writing to {}: {}", map.v, e.name()))
+        };
+        match def.map_type {
+            MapType::ProgArray => {
+                let prog = self.prog(&name_of(value)?)?;
+                let index = index(&key_bytes, self.machine.arch().endian());
+                self.machine.kernel.prog_array_set(at.0, index, Some(prog)).map_err(failed)
+            }
+            MapType::ArrayOfMaps | MapType::HashOfMaps => {
+                let inner = self.map(&name_of(value)?)?.0;
+                self.machine.kernel.map_in_map_set(at.0, &key_bytes, Some(inner)).map_err(failed)
+            }
+            MapType::Devmap | MapType::DevmapHash if matches!(value.kind, Kind::Str(_)) => {
+                let nic = self.nic(&name_of(value)?)?;
+                let mut bytes = vec![0; def.value_size as usize];
+                super::data::put_int(&mut bytes[..4], nic.into(), self.machine.arch().endian());
+                self.machine.kernel.user_update(at.0, &key_bytes, &bytes, 0).map_err(failed)
+            }
+            _ => {
+                let bytes = self.value_bytes(at, &key_bytes, value)?;
+                self.machine.kernel.user_update(at.0, &key_bytes, &bytes, 0).map_err(failed)
+            }
+        }
+    }
+
+    fn value_bytes(
+        &mut self,
+        at: (MapId, usize, usize),
+        key: &[u8],
+        value: &Node,
+    ) -> Result<Vec<u8>, RunError> {
+        let map = self.machine.kernel.map(at.0).expect("found by name");
+        let (size, percpu) = (map.def.value_size as usize, map.is_percpu());
+        let stride = map.value_stride() as usize;
+        let ty = self.entry(at).value_type;
+        let old = self.machine.kernel.user_lookup(at.0, key).unwrap_or_default();
+        if !percpu {
+            return Ok(self.bytes_of(value, ty, size, at.1, old)?);
+        }
+        let cpus = self.machine.config().kernel.cpus as usize;
+        let each: Vec<&Node> = match &value.kind {
+            Kind::Call(name, args) if name == "PerCpu" => match args.as_slice() {
+                [Node { kind: Kind::List(items), .. }] if items.len() == cpus => {
+                    items.iter().collect()
+                }
+                _ => {
+                    let message = format!("PerCpu takes a list of {cpus} values");
+                    return Err(RunError::input(value.span, message));
+                }
+            },
+            _ => vec![value; cpus],
+        };
+        let mut out = Vec::new();
+        for node in each {
+            let mut one = self.bytes_of(node, ty, size, at.1, Vec::new())?;
+            one.resize(stride, 0);
+            out.extend(one);
+        }
+        Ok(out)
+    }
+
+    /// A global variable: its map, bytes and type.
+    pub(super) fn global(
+        &mut self,
+        name: &Name,
+    ) -> Result<(MapId, usize, u32, std::ops::Range<usize>), RunError> {
+        let (object, short) = split(&self.objects, &name.v);
+        for (n, o) in self.objects.iter().enumerate() {
+            if object.is_some_and(|wanted| wanted != n) {
+                continue;
+            }
+            if let Some((map, var)) = o.elf.as_ref().and_then(|e| e.global(short)) {
+                let at = var.offset as usize;
+                return Ok((o.maps[map].id, n, var.ty, at..at + var.size as usize));
+            }
+        }
+        Err(RunError::input(name.span, format!("unknown global `{}`", name.v)))
+    }
+
+    /// User space writes a global through its mapping.
+    pub(super) fn set_global(&mut self, name: &Name, to: &Data) -> Result<(), RunError> {
+        let (map, object, ty, range) = self.global(name)?;
+        let mut all = self.machine.kernel.user_lookup(map, &[0; 4]).unwrap_or_default();
+        let Some(old) = all.get(range.clone()).map(<[u8]>::to_vec) else {
+            return Err(RunError::input(name.span, "the variable lies beyond its section"));
+        };
+        let new = self.bytes_of(&to.node, ty, range.len(), object, old)?;
+        all[range].copy_from_slice(&new);
+        let done = self.machine.kernel.user_update(map, &[0; 4], &all, 0);
+        done.map_err(|e| RunError::input(to.span(), format!("{}: {}", name.v, e.name())))
+    }
+}
+
+/// A name in quotes as the value of a slot.
+fn name_of(node: &Node) -> Result<Name, RunError> {
+    match &node.kind {
+        Kind::Str(s) => Ok(Name { v: s.clone(), span: node.span }),
+        _ => {
+            let message = format!("a name in quotes was expected, found {}", node.describe());
+            Err(RunError::input(node.span, message))
+        }
+    }
+}
+
+/// An array index from a key's bytes.
+fn index(key: &[u8], endian: bpf::Endian) -> u32 {
+    super::data::get_int(key, endian) as u32
+}

@@ -1,0 +1,338 @@
+//! What happens when: steps in order of time, between them the machine runs.
+
+use std::collections::BTreeMap;
+
+use kernel_model::net::SkbFields;
+use kernel_model::net::check::check_packet;
+use scenarios::leaf::{Is, Time};
+use scenarios::schema::{Action, Consumer, Flows, Layer, Name, Step, play};
+use scenarios::tree::Kind;
+
+use super::packet::{self, Captures};
+use super::{Run, RunError, flows, load};
+
+/// Something that happens again.
+#[derive(Clone)]
+enum Source<'a> {
+    Act(&'a Action),
+    Frame {
+        nic: u32,
+        queue: Option<u32>,
+        bytes: Vec<u8>,
+        given: SkbFields,
+        left: u64,
+        gap: u64,
+    },
+    Flow {
+        flows: &'a Flows,
+        nic: u32,
+        done: u64,
+        gap: f64,
+        start: u64,
+    },
+    Capture {
+        file: &'a Name,
+        nic: u32,
+        pace: play::Pace,
+        pick: Option<&'a Is<u64>>,
+        next: usize,
+        start: u64,
+        given: SkbFields,
+    },
+    Every {
+        act: &'a Action,
+        period: u64,
+        left: u64,
+    },
+    Consume {
+        map: u32,
+        gap: u64,
+    },
+}
+
+/// Sources by time and order in the file.
+type Queue<'a> = BTreeMap<(u64, u64), Source<'a>>;
+
+fn given(skb: Option<&play::SkbFields>) -> SkbFields {
+    skb.map_or(SkbFields::default(), |s| SkbFields {
+        mark: s.mark,
+        priority: s.priority,
+        vlan: s.vlan,
+        hash: s.hash,
+        tstamp: s.tstamp,
+    })
+}
+
+impl<'a> Run<'a> {
+    /// Runs from time 0 to the end.
+    pub(super) fn timeline(&mut self) -> Result<(), RunError> {
+        let mut queue: Queue<'a> = BTreeMap::new();
+        let mut seq = 0u64;
+        self.plan(&mut queue, &mut seq)?;
+        let boot = self.s.machine.clock.ns;
+        let until = self.s.machine.until.v.ns;
+        while let Some(((at, order), source)) = queue.pop_first() {
+            if at > until {
+                break;
+            }
+            self.machine.run_until(boot + at)?;
+            self.machine.kernel.advance_to(boot + at);
+            seq += 1;
+            if let Some((next, source)) = self.happen(at, source, &mut queue, &mut seq)? {
+                // The same place in the file keeps its rank among equal times.
+                queue.insert((next, order), source);
+            }
+            let idle = queue.values().all(|s| matches!(s, Source::Consume { .. }));
+            if idle && queue.len() == self.consumers.len() {
+                break;
+            }
+        }
+        self.machine.run_until(boot + until)?;
+        for map in self.consumers.clone() {
+            while self.consume(map) {}
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, queue: &mut Queue<'a>, seq: &mut u64) -> Result<(), RunError> {
+        let s = self.s;
+        let mut last = 0u64;
+        for step in &s.timeline {
+            *seq += 1;
+            match step {
+                Step::At(t, act) => {
+                    last = t.v.ns;
+                    queue.insert((last, *seq), Source::Act(act));
+                }
+                Step::After(t, act) => {
+                    last = last.saturating_add(t.v.ns);
+                    queue.insert((last, *seq), Source::Act(act));
+                }
+                Step::Every { period, from, times, act } => {
+                    let source = Source::Every { act, period: period.v.ns, left: times.v };
+                    queue.insert((from.v.ns, *seq), source);
+                }
+                Step::When(..) => {
+                    return Err(RunError::unsupported(s.span, "When(..) steps"));
+                }
+            }
+        }
+        for (_, consumer) in s.consumers.iter() {
+            if let Consumer::Ringbuf { map, rate, start, .. } = consumer {
+                *seq += 1;
+                let id = self.map(map)?.0;
+                let gap = rate.map_or(1000, |r| (1e9 / r.per_second).round().max(1.0) as u64);
+                queue.insert((start.ns, *seq), Source::Consume { map: id.0, gap });
+            }
+        }
+        Ok(())
+    }
+
+    /// One source's turn; when it comes again, and as what.
+    fn happen(
+        &mut self,
+        at: u64,
+        source: Source<'a>,
+        queue: &mut Queue<'a>,
+        seq: &mut u64,
+    ) -> Result<Option<(u64, Source<'a>)>, RunError> {
+        Ok(match source {
+            Source::Act(act) => {
+                self.act(at, act, queue, seq)?;
+                None
+            }
+            Source::Every { act, period, left } => {
+                self.act(at, act, queue, seq)?;
+                (left > 1).then(|| (at + period, Source::Every { act, period, left: left - 1 }))
+            }
+            Source::Frame { nic, queue, bytes, given, left, gap } => {
+                self.arrive(nic, queue, &bytes, given);
+                let left = left - 1;
+                let again = Source::Frame { nic, queue, bytes, given, left, gap };
+                (left > 0).then_some((at + gap, again))
+            }
+            Source::Flow { flows, nic, done, gap, start } => {
+                self.flow_frame(flows, nic, done)?;
+                let done = done + 1;
+                let next = start + (gap * done as f64) as u64;
+                let again = Source::Flow { flows, nic, done, gap, start };
+                (done < flows.packets.v).then_some((next, again))
+            }
+            Source::Capture { .. } => self.capture_frame(at, source)?,
+            Source::Consume { map, gap } => {
+                self.consume(map);
+                Some((at + gap, Source::Consume { map, gap }))
+            }
+        })
+    }
+
+    /// User space takes one record; false when there is none.
+    fn consume(&mut self, map: u32) -> bool {
+        let id = kernel_model::maps::MapId(map);
+        let Some(record) = self.machine.kernel.ring_consume(id) else { return false };
+        self.consumed.entry(map).or_default().push(record);
+        true
+    }
+
+    fn arrive(&mut self, nic: u32, queue: Option<u32>, bytes: &[u8], given: SkbFields) {
+        self.sent += 1;
+        self.sent_malformed |= !check_packet(bytes).is_empty();
+        // A frame that hardware drops is counted and in the trace.
+        let _dropped = self.machine.kernel.net_receive(nic, queue, bytes, given);
+    }
+
+    /// Bytes of layers as they arrive at a nic.
+    pub(super) fn packet_bytes(
+        &self,
+        layers: &[Layer],
+        nic: u32,
+        span: scenarios::Span,
+    ) -> Result<Vec<u8>, RunError> {
+        let find = |name: &str| self.s.packets.get(name).cloned();
+        let bad = |e| RunError::input(span, e);
+        let layers = packet::resolve(layers, &find, 0).map_err(bad)?;
+        let defaults = load::addresses(&self.machine, nic);
+        packet::build(&layers, &defaults, &self.captures).map_err(bad)
+    }
+
+    fn flow_frame(&mut self, f: &Flows, nic: u32, n: u64) -> Result<(), RunError> {
+        let flow = flows::pick(&mut self.machine.kernel, f, n);
+        let layers = flows::layers(f, flow);
+        let mut bytes = self.packet_bytes(&layers, nic, f.count.span)?;
+        if let Some(size) = flows::size(&mut self.machine.kernel, f)
+            && size > bytes.len()
+        {
+            let mut layers = layers;
+            let fill = scenarios::leaf::Bytes { n: (size - bytes.len()) as u64 };
+            layers.push(Layer::Zeros(scenarios::Spanned::nowhere(fill)));
+            bytes = self.packet_bytes(&layers, nic, f.count.span)?;
+        }
+        self.arrive(nic, None, &bytes, SkbFields::default());
+        Ok(())
+    }
+
+    fn capture_frame(
+        &mut self,
+        at: u64,
+        source: Source<'a>,
+    ) -> Result<Option<(u64, Source<'a>)>, RunError> {
+        let Source::Capture { file, nic, pace, pick, mut next, start, given } = source else {
+            unreachable!("called for captures alone")
+        };
+        let frames = self.captures.frames(&file.v).map_err(|e| RunError::input(file.span, e))?;
+        let wanted = |n: usize| pick.is_none_or(|p| p.matches(&(n as u64 + 1)));
+        if let Some((_, bytes)) = frames.get(next) {
+            if wanted(next) {
+                self.arrive(nic, None, bytes, given);
+            }
+            next += 1;
+        }
+        while next < frames.len() && !wanted(next) {
+            next += 1;
+        }
+        let Some((time, _)) = frames.get(next) else { return Ok(None) };
+        let when = match pace {
+            play::Pace::Captured => (start + time).max(at),
+            play::Pace::Gap(Time { ns }) => at + ns,
+            play::Pace::Flat => at,
+        };
+        Ok(Some((when, Source::Capture { file, nic, pace, pick, next, start, given })))
+    }
+
+    fn act(
+        &mut self,
+        at: u64,
+        action: &'a Action,
+        queue: &mut Queue<'a>,
+        seq: &mut u64,
+    ) -> Result<(), RunError> {
+        *seq += 1;
+        match action {
+            Action::Send { packet, on, queue: rx, times, gap, skb } => {
+                let nic = self.nic(on)?;
+                let layers = self.s.packets.get(&packet.v).cloned().unwrap_or_default();
+                let bytes = self.packet_bytes(&layers, nic, packet.span)?;
+                let left = times.as_ref().map_or(1, |t| t.v);
+                let rx = rx.as_ref().map(|q| q.v);
+                let given = given(skb.as_ref());
+                if left > 0 {
+                    let source = Source::Frame { nic, queue: rx, bytes, given, left, gap: gap.ns };
+                    queue.insert((at, *seq), source);
+                }
+                Ok(())
+            }
+            Action::Play { flows, on } => {
+                let nic = self.nic(on)?;
+                let Some(f) = self.s.flows.get(&flows.v) else {
+                    return Err(RunError::input(flows.span, "unknown flows"));
+                };
+                if f.rate.v.bits {
+                    return Err(RunError::unsupported(f.rate.span, "rates in bits"));
+                }
+                let gap = 1e9 / f.rate.v.per_second;
+                let source = Source::Flow { flows: f, nic, done: 0, gap, start: at };
+                if f.packets.v > 0 {
+                    queue.insert((at, *seq), source);
+                }
+                Ok(())
+            }
+            Action::Replay { pcap, on, pace, frames, skb } => {
+                let nic = self.nic(on)?;
+                let given = given(skb.as_ref());
+                let source = Source::Capture {
+                    file: pcap,
+                    nic,
+                    pace: *pace,
+                    pick: frames.as_ref(),
+                    next: 0,
+                    start: at,
+                    given,
+                };
+                queue.insert((at, *seq), source);
+                Ok(())
+            }
+            Action::Put { map, key, value } => self.put(map, &key.node, &value.node),
+            Action::Delete { map, key } => self.delete(map, key),
+            Action::Set { global, to } => self.set_global(global, to),
+            Action::Link { nic, up } => {
+                let ifindex = self.nic(nic)?;
+                if let Some(n) = self.machine.kernel.net.nics.get_mut(&ifindex) {
+                    n.up = *up;
+                }
+                Ok(())
+            }
+            Action::Attach(attach) => self.attach(attach),
+            Action::Detach(prog) => self.detach(prog),
+            Action::Check(expect) => self.check(expect),
+            Action::Snapshot(_) => Ok(()),
+            Action::TestRun { prog, .. } | Action::Cancel { prog } => {
+                Err(RunError::unsupported(prog.span, "TestRun and Cancel in the timeline"))
+            }
+            Action::Fire { tracepoint, .. } => {
+                Err(RunError::unsupported(tracepoint.span, "Fire in the timeline"))
+            }
+            Action::Irq { cpu, .. } | Action::Nmi { cpu } => {
+                Err(RunError::unsupported(cpu.span, "interrupts in the timeline"))
+            }
+            Action::Start(task) | Action::Kill(task) => {
+                Err(RunError::unsupported(task.span, "task scripts"))
+            }
+        }
+    }
+
+    fn delete(&mut self, map: &Name, key: &scenarios::leaf::Data) -> Result<(), RunError> {
+        let at = self.map(map)?;
+        let key_bytes = match key.node.kind {
+            Kind::Tuple(ref items) if items.is_empty() => Vec::new(),
+            _ => self.key_of(at, &key.node)?,
+        };
+        let done = self.machine.kernel.user_delete(at.0, &key_bytes);
+        done.map_err(|e| RunError::input(key.span(), format!("deleting: {}", e.name())))
+    }
+}
+
+impl Captures for &dyn Captures {
+    fn frame(&self, file: &str, number: u32) -> Result<Vec<u8>, String> {
+        (**self).frame(file, number)
+    }
+}

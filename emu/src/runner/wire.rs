@@ -1,0 +1,199 @@
+//! Expected packets: bytes against layers, field by field.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use scenarios::leaf::{Is, Mac, TcpFlags};
+use scenarios::schema::Layer;
+use scenarios::schema::packet::Field;
+
+/// Where a packet differs from what was expected, or `None` when it matches.
+#[must_use]
+pub fn mismatch(layers: &[Layer], bytes: &[u8]) -> Option<String> {
+    let mut rest = bytes;
+    for layer in layers {
+        if matches!(layer, Layer::Rest) {
+            return None;
+        }
+        match one(layer, rest) {
+            Ok(used) => rest = &rest[used..],
+            Err(why) => return Some(why),
+        }
+    }
+    let left = rest.len();
+    (left > 0).then(|| format!("{left} bytes follow where the packet was expected to end"))
+}
+
+type Check = Result<(), String>;
+
+fn is<T: PartialOrd + std::fmt::Debug>(f: &Field<T>, name: &str, found: T) -> Check {
+    match f {
+        Some(s) if !s.v.matches(&found) => {
+            let wanted = match &s.v {
+                Is::Value(v) => format!("{v:?}"),
+                other => format!("{other:?}"),
+            };
+            Err(format!("{name} is {found:?}, expected {wanted}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn cut<'a>(b: &'a [u8], len: usize, what: &str) -> Result<&'a [u8], String> {
+    b.get(..len).ok_or_else(|| format!("{what}: only {} bytes are left", b.len()))
+}
+
+fn be16(b: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([b[at], b[at + 1]])
+}
+
+fn be32(b: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
+}
+
+fn mac(b: &[u8], at: usize) -> Mac {
+    Mac(b[at..at + 6].try_into().expect("six bytes"))
+}
+
+fn ip4(b: &[u8], at: usize) -> Ipv4Addr {
+    Ipv4Addr::from(be32(b, at))
+}
+
+/// Bytes a layer takes, when it matches.
+fn one(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+    match layer {
+        Layer::Eth { src, dst, ethertype } => {
+            let h = cut(b, 14, "Eth")?;
+            is(dst, "dst of Eth", mac(h, 0))?;
+            is(src, "src of Eth", mac(h, 6))?;
+            is(ethertype, "ethertype of Eth", be16(h, 12))?;
+            Ok(14)
+        }
+        Layer::Vlan { id, pcp, dei, ethertype, tpid: _ } => {
+            let h = cut(b, 4, "Vlan")?;
+            let tci = be16(h, 0);
+            is(id, "id of Vlan", tci & 0xfff)?;
+            is(pcp, "pcp of Vlan", (tci >> 13) as u8)?;
+            is(dei, "dei of Vlan", tci >> 12 & 1 == 1)?;
+            is(ethertype, "ethertype of Vlan", be16(h, 2))?;
+            Ok(4)
+        }
+        Layer::Arp { op, sha, spa, tha, tpa } => {
+            let h = cut(b, 28, "Arp")?;
+            is(op, "op of Arp", be16(h, 6))?;
+            is(sha, "sha of Arp", mac(h, 8))?;
+            is(spa, "spa of Arp", ip4(h, 14))?;
+            is(tha, "tha of Arp", mac(h, 18))?;
+            is(tpa, "tpa of Arp", ip4(h, 24))?;
+            Ok(28)
+        }
+        Layer::Ip4 { .. } => ipv4(layer, b),
+        Layer::Ip6 { src, dst, hop, class, flow, next, len } => {
+            let h = cut(b, 40, "Ip6")?;
+            let word = be32(h, 0);
+            let address = |at: usize| {
+                Ipv6Addr::from(<[u8; 16]>::try_from(&h[at..at + 16]).expect("sixteen bytes"))
+            };
+            is(src, "src of Ip6", address(8))?;
+            is(dst, "dst of Ip6", address(24))?;
+            is(hop, "hop of Ip6", h[7])?;
+            is(class, "class of Ip6", (word >> 20) as u8)?;
+            is(flow, "flow of Ip6", word & 0xfffff)?;
+            is(next, "next of Ip6", h[6])?;
+            is(len, "len of Ip6", be16(h, 4))?;
+            Ok(40)
+        }
+        Layer::Ip6Ext { kind: _, next, body } => {
+            let h = cut(b, 8, "Ip6Ext")?;
+            let len = (usize::from(h[1]) + 1) * 8;
+            is(next, "next of Ip6Ext", h[0])?;
+            let h = cut(b, len, "Ip6Ext")?;
+            if body.as_ref().is_some_and(|body| !h[2..].starts_with(&body.0)) {
+                return Err("body of Ip6Ext differs".into());
+            }
+            Ok(len)
+        }
+        Layer::Udp { sport, dport, len, csum } => {
+            let h = cut(b, 8, "Udp")?;
+            is(sport, "sport of Udp", be16(h, 0))?;
+            is(dport, "dport of Udp", be16(h, 2))?;
+            is(len, "len of Udp", be16(h, 4))?;
+            is(csum, "csum of Udp", be16(h, 6))?;
+            Ok(8)
+        }
+        Layer::Tcp { sport, dport, seq, ack, flags, win, doff, csum, options: _ } => {
+            let h = cut(b, 20, "Tcp")?;
+            is(sport, "sport of Tcp", be16(h, 0))?;
+            is(dport, "dport of Tcp", be16(h, 2))?;
+            is(seq, "seq of Tcp", be32(h, 4))?;
+            is(ack, "ack of Tcp", be32(h, 8))?;
+            is(flags, "flags of Tcp", TcpFlags(h[13]))?;
+            is(win, "win of Tcp", be16(h, 14))?;
+            is(doff, "doff of Tcp", h[12] >> 4)?;
+            is(csum, "csum of Tcp", be16(h, 16))?;
+            let len = usize::from(h[12] >> 4) * 4;
+            cut(b, len.max(20), "options of Tcp")?;
+            Ok(len.max(20))
+        }
+        Layer::Icmp { kind, code, id, seq, csum } => {
+            let h = cut(b, 8, "Icmp")?;
+            is(kind, "type of Icmp", h[0])?;
+            is(code, "code of Icmp", h[1])?;
+            is(csum, "csum of Icmp", be16(h, 2))?;
+            is(id, "id of Icmp", be16(h, 4))?;
+            is(seq, "seq of Icmp", be16(h, 6))?;
+            Ok(8)
+        }
+        Layer::Vxlan { vni } => {
+            let h = cut(b, 8, "Vxlan")?;
+            is(vni, "vni of Vxlan", be32(h, 4) >> 8)?;
+            Ok(8)
+        }
+        Layer::Gre { proto } => {
+            let h = cut(b, 4, "Gre")?;
+            is(proto, "proto of Gre", be16(h, 2))?;
+            Ok(4)
+        }
+        Layer::Text(t) => literal(t.v.as_bytes(), b, "Text"),
+        Layer::Hex(h) => literal(&h.0, b, "Hex"),
+        Layer::Zeros(n) => literal(&vec![0; n.v.n as usize], b, "Zeros"),
+        Layer::Pad(n) => literal(&vec![0; n.v.n as usize], b, "Pad"),
+        Layer::Pcap { .. } | Layer::Like(_) | Layer::Cut(_) | Layer::Rest => Ok(0),
+    }
+}
+
+fn literal(wanted: &[u8], b: &[u8], what: &str) -> Result<usize, String> {
+    let found = cut(b, wanted.len(), what)?;
+    match found.iter().zip(wanted).position(|(f, w)| f != w) {
+        None => Ok(wanted.len()),
+        Some(n) => {
+            Err(format!("{what}: byte {n} is {:#04x}, expected {:#04x}", found[n], wanted[n]))
+        }
+    }
+}
+
+fn ipv4(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+    let Layer::Ip4 { src, dst, ttl, tos, id, df, mf, frag, proto, len, ihl, csum, options } = layer
+    else {
+        unreachable!("called for Ip4 alone")
+    };
+    let h = cut(b, 20, "Ip4")?;
+    let flags = be16(h, 6);
+    is(src, "src of Ip4", ip4(h, 12))?;
+    is(dst, "dst of Ip4", ip4(h, 16))?;
+    is(ttl, "ttl of Ip4", h[8])?;
+    is(tos, "tos of Ip4", h[1])?;
+    is(id, "id of Ip4", be16(h, 4))?;
+    is(df, "df of Ip4", flags >> 14 & 1 == 1)?;
+    is(mf, "mf of Ip4", flags >> 13 & 1 == 1)?;
+    is(frag, "frag of Ip4", flags & 0x1fff)?;
+    is(proto, "proto of Ip4", h[9])?;
+    is(len, "len of Ip4", be16(h, 2))?;
+    is(ihl, "ihl of Ip4", h[0] & 15)?;
+    is(csum, "csum of Ip4", be16(h, 10))?;
+    let length = usize::from(h[0] & 15) * 4;
+    let h = cut(b, length.max(20), "options of Ip4")?;
+    if options.as_ref().is_some_and(|o| !h[20..].starts_with(&o.0)) {
+        return Err("options of Ip4 differ".into());
+    }
+    Ok(length.max(20))
+}
