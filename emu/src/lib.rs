@@ -7,6 +7,7 @@
 //! **Invariants.** `unsafe` lives in [`unicorn`] alone. The machine is a value: between two steps
 //! it can be snapshot and restored.
 
+pub mod cli;
 pub mod compile;
 pub mod engine;
 pub mod loader;

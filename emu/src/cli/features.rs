@@ -1,0 +1,170 @@
+//! `orrery features`: what is modelled by architecture, asked of the crates that model it.
+//!
+//! Helpers and map types are asked for by trying them on a kernel; only the kinds of instructions
+//! and the hooks are listed here.
+
+use bpf::Arch;
+use bpf::insn::helper_name;
+use bpf::uapi::{MapType, ProgType};
+use kernel_model::maps::MapDef;
+use kernel_model::{Errno, Kernel};
+use serde_json::json;
+
+use super::{Exit, out};
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Kinds of instructions, and whether the verifier and all four back ends have them. A back end is
+/// total over what the verifier accepts, so there is one answer for the four.
+const INSNS: &[(&str, bool)] = &[
+    ("64-bit and 32-bit ALU, signed division and modulo", true),
+    ("movsx, byte swaps (le, be, bswap)", true),
+    ("loads and stores, sign-extending loads", true),
+    ("jumps of both widths, gotol, may_goto", true),
+    ("atomics: add, and, or, xor, their fetching forms, xchg, cmpxchg", true),
+    ("load-acquire, store-release", true),
+    ("ld_imm64 of constants, maps, map values, functions", true),
+    ("legacy packet access (LD_ABS, LD_IND)", true),
+    ("calls of helpers and of functions, tail calls, callbacks", true),
+    ("calls of kfuncs", false),
+    ("addr_space_cast (arena)", false),
+    ("gotox, callx", false),
+];
+
+/// Where programs of a type run.
+const HOOKS: &[(ProgType, &str)] =
+    &[(ProgType::Xdp, "NIC driver"), (ProgType::SchedCls, "tcx and clsact, ingress and egress")];
+
+pub(super) fn run(args: &Args) -> Exit {
+    let (maps, no_maps) = map_types();
+    let (helpers, no_helpers) = helpers();
+    let (progs, no_progs) = programs();
+    if args.json {
+        let insns: serde_json::Map<String, serde_json::Value> = INSNS
+            .iter()
+            .map(|(what, have)| {
+                let by_arch = Arch::ALL.iter().map(|a| (a.name().to_owned(), json!(have)));
+                ((*what).to_owned(), serde_json::Value::Object(by_arch.collect()))
+            })
+            .collect();
+        let value = json!({
+            "archs": Arch::ALL.map(Arch::name),
+            "instructions": insns,
+            "helpers": helpers,
+            "map_types": maps,
+            "program_types": progs,
+            "unsupported": {
+                "helpers": no_helpers, "map_types": no_maps, "program_types": no_progs,
+            },
+        });
+        out::line(&value.to_string());
+        return Exit::Ok;
+    }
+    let mut rows = vec![head()];
+    rows.extend(INSNS.iter().map(|(what, have)| row(what, *have)));
+    let mut text = out::columns(&rows);
+    let hooks: Vec<String> = HOOKS.iter().map(|(t, at)| format!("{} ({at})", t.name())).collect();
+    let sections = [
+        ("helpers", &helpers),
+        ("map types", &maps),
+        ("program types with their hooks", &hooks),
+        ("unsupported helpers", &no_helpers),
+        ("unsupported map types", &no_maps),
+        ("program types that are verified but have no hook", &no_progs),
+    ];
+    for (title, names) in sections {
+        text += &format!("\n{title} (all architectures): {}\n", names.len());
+        text += &wrapped(names);
+    }
+    out::print(&text);
+    Exit::Ok
+}
+
+fn head() -> Vec<String> {
+    let archs = Arch::ALL.iter().map(|a| a.name().to_owned());
+    std::iter::once("instructions".to_owned()).chain(archs).collect()
+}
+
+fn row(what: &str, have: bool) -> Vec<String> {
+    let cell = if have { "yes" } else { "-" };
+    let cells = Arch::ALL.iter().map(|_| cell.to_owned());
+    std::iter::once(what.to_owned()).chain(cells).collect()
+}
+
+/// Names in lines of at most 96 characters.
+fn wrapped(names: &[String]) -> String {
+    let mut text = String::new();
+    let mut line = String::from(" ");
+    for name in names {
+        if line.len() + 2 + name.len() > 96 {
+            text += &format!("{line}\n");
+            " ".clone_into(&mut line);
+        }
+        line += &format!(" {name}");
+    }
+    if line.len() > 1 {
+        text += &format!("{line}\n");
+    }
+    text
+}
+
+type Split = (Vec<String>, Vec<String>);
+
+/// Helpers with and without a body.
+fn helpers() -> Split {
+    // bpf_tail_call is native code; internal rows begin above the UAPI's ids.
+    let known = (1..1000).filter_map(|id| Some((id, helper_name(id)?)));
+    let has = |id: i32| id == 12 || kernel_model::helpers::modelled().any(|(have, _)| have == id);
+    let (with, without): (Vec<_>, Vec<_>) = known.partition(|(id, _)| has(*id));
+    let names = |v: Vec<(i32, &str)>| v.into_iter().map(|(_, n)| n.to_owned()).collect();
+    (names(with), names(without))
+}
+
+/// Map types that can and cannot be created.
+fn map_types() -> Split {
+    let types = MapType::TABLE.iter().filter(|(t, _)| *t != MapType::Unspec);
+    let (with, without): (Vec<_>, Vec<_>) = types.partition(|(t, _)| creates(*t));
+    let names = |v: Vec<&(MapType, &str)>| v.into_iter().map(|r| r.1.to_owned()).collect();
+    (names(with), names(without))
+}
+
+/// Whether the model makes a map of a type, given any of the usual shapes.
+fn creates(map_type: MapType) -> bool {
+    let config = kernel_model::Config { memory_bytes: 4 << 20, ..Default::default() };
+    let mut kernel = Kernel::new(config);
+    let def = |map_type, key_size, value_size, flags| MapDef {
+        map_type,
+        key_size,
+        value_size,
+        max_entries: if key_size == 0 && value_size == 0 { 4096 } else { 1 },
+        flags,
+        map_extra: 0,
+        name: "probe".to_owned(),
+        value_type_id: 0,
+        spin_lock_off: None,
+        timer_off: None,
+    };
+    let shapes = [(4, 8, 0), (4, 4, 0), (8, 8, 1), (0, 8, 0), (0, 0, 0)];
+    shapes.into_iter().any(|(key, value, flags)| {
+        let inner = def(MapType::Array, 4, 8, 0);
+        [None, Some(inner)].into_iter().any(|inner| {
+            let made: Result<_, Errno> = kernel.map_create(def(map_type, key, value, flags), inner);
+            made.is_ok()
+        })
+    })
+}
+
+/// Program types that something runs, and those that nothing does.
+fn programs() -> Split {
+    let types = ProgType::TABLE.iter().filter(|(t, _)| *t != ProgType::Unspec);
+    let has = |t: ProgType| HOOKS.iter().any(|(h, _)| *h == t);
+    let (with, without): (Vec<_>, Vec<_>) = types.partition(|(t, _)| has(*t));
+    let names = |v: Vec<&(ProgType, &str)>| v.into_iter().map(|r| r.1.to_owned()).collect();
+    (names(with), names(without))
+}

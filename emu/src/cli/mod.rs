@@ -1,0 +1,112 @@
+//! The command line: one file per verb, each a function from its arguments to an [`Exit`].
+//!
+//! ```text
+//!  argv ─clap─► Verb ─► verb file ─► text through `out` (closed pipes end quietly) ─► Exit
+//! ```
+//!
+//! **Invariants.** Results go to standard output, errors to standard error with the file and what
+//! to do next. A verb returns, it never ends the process.
+
+mod btf;
+mod completions;
+mod features;
+mod inspect;
+pub mod out;
+mod replay;
+mod verify;
+mod world;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes of `orrery`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Everything asked for holds.
+    Ok = 0,
+    /// An expectation is not met, or a program was rejected.
+    NotMet = 1,
+    /// The input is wrong: arguments, files, scenarios.
+    BadInput = 2,
+    /// Something that is not modelled is needed.
+    Unsupported = 3,
+    /// A fault of this program.
+    Internal = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(e: Exit) -> ExitCode {
+        ExitCode::from(e as u8)
+    }
+}
+
+/// What several results come to: the gravest, in the order internal, bad input, not met,
+/// unsupported.
+#[must_use]
+pub fn gravest(exits: impl IntoIterator<Item = Exit>) -> Exit {
+    let rank = |e: &Exit| match e {
+        Exit::Ok => 0,
+        Exit::Unsupported => 1,
+        Exit::NotMet => 2,
+        Exit::BadInput => 3,
+        Exit::Internal => 4,
+    };
+    exits.into_iter().max_by_key(rank).unwrap_or(Exit::Ok)
+}
+
+/// Runs verified BPF programs as native code in a modelled kernel, on four architectures.
+#[derive(Debug, Parser)]
+#[command(name = "orrery", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 all is well, 1 not met or rejected, 2 bad input, \
+                        3 unsupported, 4 internal error.")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Plays scenarios and says whether what they expect happened
+    Replay(replay::Args),
+    /// Verifies the programs of objects as the kernel does at load
+    Verify(verify::Args),
+    /// Shows all that an object contains
+    Inspect(inspect::Args),
+    /// Prints the types of the modelled kernel
+    Btf(btf::Args),
+    /// Says what is modelled, and what is not
+    Features(features::Args),
+    /// Prints a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// Parses the command line and runs the verb.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match std::panic::catch_unwind(move || run(cli.verb)) {
+        Ok(code) => code,
+        Err(_) => {
+            out::error("internal error", "please report it with the command and its input files");
+            Exit::Internal.into()
+        }
+    }
+}
+
+fn run(verb: Verb) -> ExitCode {
+    match verb {
+        Verb::Replay(a) => replay::run(a),
+        Verb::Verify(a) => verify::run(&a).into(),
+        Verb::Inspect(a) => inspect::run(&a).into(),
+        Verb::Btf(a) => btf::run(&a).into(),
+        Verb::Features(a) => features::run(&a).into(),
+        Verb::Completions(a) => completions::run(&a).into(),
+    }
+}
+
+/// An architecture as an argument.
+fn arch(name: &str) -> Result<bpf::Arch, String> {
+    bpf::Arch::from_name(name)
+        .ok_or_else(|| "one of x86_64, arm64, riscv64, s390x is expected".to_owned())
+}
