@@ -1,5 +1,7 @@
 //! Calls between subprograms, global subprograms, stack depth, and the roots of exploration.
 
+use std::collections::BTreeMap;
+
 use bpf::btf::Kind;
 use bpf::insn::{Call, Insn, InsnIdx, Reg};
 
@@ -256,15 +258,28 @@ impl Ver<'_> {
     /// KERNEL v6.18 verifier.c:check_max_stack_depth
     fn max_stack_depth(&self) -> R {
         let cfg = self.input.cfg;
+        let mut seen = BTreeMap::new();
         for s in 0..cfg.subprogs.len() {
             if s == 0 || self.is_async[s] {
-                self.depth_from(s, 0, 1)?;
+                self.depth_from(s, 0, 1, &mut seen)?;
             }
         }
         Ok(())
     }
 
-    fn depth_from(&self, sub: usize, above: u32, frames: usize) -> R {
+    /// `seen` has the deepest stack a subprogram was reached with at each frame: a shallower one
+    /// tells nothing new, and call chains are exponentially many.
+    fn depth_from(
+        &self,
+        sub: usize,
+        above: u32,
+        frames: usize,
+        seen: &mut BTreeMap<(usize, usize), u32>,
+    ) -> R {
+        if seen.get(&(sub, frames)).is_some_and(|d| *d >= above) {
+            return Ok(());
+        }
+        seen.insert((sub, frames), above);
         let s = &self.input.cfg.subprogs[sub];
         if frames > MAX_CALL_FRAMES {
             return no(E2BIG, format!("the call stack of {frames} frames is too deep !"));
@@ -290,7 +305,7 @@ impl Ver<'_> {
             };
             let to = InsnIdx((i as i32 + 1).wrapping_add(off) as u32);
             if let Some(callee) = self.input.cfg.subprog_starting(to).filter(|c| *c != 0) {
-                self.depth_from(callee, depth, frames + 1)?;
+                self.depth_from(callee, depth, frames + 1, seen)?;
             }
         }
         Ok(())
