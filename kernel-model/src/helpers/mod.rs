@@ -1,7 +1,9 @@
 //! Helper functions: one row is id, name, number of arguments, body.
 
 mod callback;
+mod format;
 mod map;
+mod misc;
 mod net;
 mod skb;
 mod sync;
@@ -41,8 +43,17 @@ pub(crate) struct HelperRow {
     pub(crate) body: Body,
 }
 
-const TABLES: &[&[HelperRow]] =
-    &[callback::ROWS, map::ROWS, time::ROWS, trace::ROWS, net::ROWS, skb::ROWS, sync::ROWS];
+const TABLES: &[&[HelperRow]] = &[
+    callback::ROWS,
+    format::ROWS,
+    map::ROWS,
+    misc::ROWS,
+    net::ROWS,
+    skb::ROWS,
+    sync::ROWS,
+    time::ROWS,
+    trace::ROWS,
+];
 
 static BY_ID: LazyLock<Vec<Option<&'static HelperRow>>> = LazyLock::new(|| {
     // UAPI ids end below 256; the verifier's own rows for LD_ABS begin at 0x1001.

@@ -1,0 +1,199 @@
+//! Small helpers on packets (net/core/filter.c), and the names of what is not modelled.
+
+use super::{HelperRow, Ret};
+use crate::cpu::{CpuId, Fault};
+use crate::{Errno, Kernel, field};
+
+macro_rules! unsupported {
+    ($id:literal, $name:literal, $nargs:literal, $what:literal) => {
+        HelperRow {
+            id: $id,
+            name: $name,
+            nargs: $nargs,
+            body: |_, _, _| Ret::Fault(Fault::unsupported(concat!("bpf_", $name, ": ", $what))),
+        }
+    };
+}
+
+/// The rows.
+#[rustfmt::skip]
+pub(crate) const ROWS: &[HelperRow] = &[
+    HelperRow { id: 17, name: "get_cgroup_classid", nargs: 1, body: no_classid },
+    HelperRow { id: 40, name: "csum_update", nargs: 2, body: csum_update },
+    HelperRow { id: 46, name: "get_socket_cookie", nargs: 1, body: get_socket_cookie },
+    HelperRow { id: 97, name: "skb_ecn_set_ce", nargs: 1, body: skb_ecn_set_ce },
+    HelperRow { id: 135, name: "csum_level", nargs: 2, body: csum_level },
+    HelperRow { id: 163, name: "check_mtu", nargs: 5, body: check_mtu },
+    unsupported!(27, "get_stackid", 3, "stack walks (kernel/bpf/stackmap.c)"),
+    unsupported!(67, "get_stack", 4, "stack walks (kernel/bpf/stackmap.c)"),
+    unsupported!(153, "per_cpu_ptr", 2, "per-CPU variables of the kernel"),
+    unsupported!(154, "this_cpu_ptr", 1, "per-CPU variables of the kernel"),
+    unsupported!(169, "timer_init", 3, "timers (struct bpf_hrtimer)"),
+    unsupported!(170, "timer_set_callback", 2, "timers (struct bpf_hrtimer)"),
+    unsupported!(171, "timer_start", 3, "timers (struct bpf_hrtimer)"),
+    unsupported!(172, "timer_cancel", 1, "timers (struct bpf_hrtimer)"),
+    unsupported!(173, "get_func_ip", 1, "probed addresses (kernel/trace/bpf_trace.c)"),
+    unsupported!(209, "user_ringbuf_drain", 4, "samples from user space (kernel/bpf/ringbuf.c)"),
+];
+
+/// Packets of the model belong to no socket and so to no net_cls cgroup.
+fn no_classid(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
+    Ret::Val(0)
+}
+
+/// Of the packet's socket; 0 without one.
+fn get_socket_cookie(k: &mut Kernel, cpu: CpuId, [ctx, ..]: [u64; 5]) -> Ret {
+    use bpf::uapi::ProgType;
+    match k.running_type(cpu) {
+        Some(ProgType::SchedCls | ProgType::SchedAct | ProgType::SocketFilter)
+            if k.get(ctx, field!("sk_buff", "sk")) == 0 =>
+        {
+            Ret::Val(0)
+        }
+        _ => Ret::Fault(Fault::unsupported("bpf_get_socket_cookie of a socket")),
+    }
+}
+
+/// `ip_summed`: `CHECKSUM_UNNECESSARY` and `CHECKSUM_COMPLETE`.
+const UNNECESSARY: u64 = 1;
+const COMPLETE: u64 = 2;
+
+fn csum_update(k: &mut Kernel, _: CpuId, [skb, csum, ..]: [u64; 5]) -> Ret {
+    if k.get(skb, field!("sk_buff", "ip_summed")) != COMPLETE {
+        return Ret::Val(Errno::ENOTSUPP.ret());
+    }
+    let sum = k.get(skb, field!("sk_buff", "csum")) + (csum & 0xffff_ffff);
+    k.set(skb, field!("sk_buff", "csum"), (sum & 0xffff_ffff) + (sum >> 32));
+    Ret::Val(csum & 0xffff_ffff)
+}
+
+/// `BPF_CSUM_LEVEL_QUERY`, `INC`, `DEC`, `RESET`. Frames of the model arrive with
+/// `CHECKSUM_NONE`; levels above the first need encapsulation offloads, which no NIC here has.
+fn csum_level(k: &mut Kernel, _: CpuId, [skb, what, ..]: [u64; 5]) -> Ret {
+    let summed = field!("sk_buff", "ip_summed");
+    let known = k.get(skb, summed) == UNNECESSARY;
+    match (what, known) {
+        (0, true) => Ret::Val(0),
+        (0, false) => Ret::Val(Errno::EACCES.ret()),
+        (1, true) => Ret::Fault(Fault::unsupported("sk_buff.csum_level above 0")),
+        (1, false) => {
+            if k.get(skb, summed) == 0 {
+                k.set(skb, summed, UNNECESSARY);
+            }
+            Ret::Val(0)
+        }
+        (2 | 3, known) => {
+            if known {
+                k.set(skb, summed, 0);
+            }
+            Ret::Val(0)
+        }
+        _ => Ret::Val(Errno::EINVAL.ret()),
+    }
+}
+
+/// 1 when the packet is or becomes CE, 0 when its sender cannot do ECN (`INET_ECN_set_ce`).
+fn skb_ecn_set_ce(k: &mut Kernel, _: CpuId, [skb, ..]: [u64; 5]) -> Ret {
+    let wire = k.be16(k.get(skb, field!("sk_buff", "protocol")) as u16);
+    let head = k.get(skb, field!("sk_buff", "head"));
+    let ip = head + k.get(skb, field!("sk_buff", "network_header"));
+    let tail = head + k.get(skb, field!("sk_buff", "tail"));
+    let run = |k: &mut Kernel| -> Result<u64, Fault> {
+        match wire {
+            0x0800 if ip + 20 <= tail => ecn_v4(k, ip),
+            0x86dd if ip + 40 <= tail => {
+                let b = k.mem.read_u8(ip + 1)?;
+                if b & 0x30 == 0 {
+                    return Ok(0);
+                }
+                k.mem.write_u8(ip + 1, b | 0x30)?;
+                Ok(1)
+            }
+            _ => Ok(0),
+        }
+    };
+    run(k).map_or_else(Ret::Fault, Ret::Val)
+}
+
+fn ecn_v4(k: &mut Kernel, ip: u64) -> Result<u64, Fault> {
+    let tos = k.mem.read_u8(ip + 1)?;
+    if matches!(tos & 3, 0 | 3) {
+        return Ok(u64::from(tos & 3 == 3));
+    }
+    k.mem.write_u8(ip + 1, tos | 3)?;
+    // The checksum falls by what the header word rises (RFC 1624).
+    let sum = k.mem.read_vec(ip + 10, 2)?;
+    let mut sum = u32::from(u16::from_be_bytes([sum[0], sum[1]]));
+    sum += 0xffff - u32::from((tos | 3) - tos);
+    sum = (sum & 0xffff) + (sum >> 16);
+    k.mem.write(ip + 10, &(sum as u16).to_be_bytes())?;
+    Ok(1)
+}
+
+/// `bpf_skb_check_mtu` and `bpf_xdp_check_mtu`: 1 is `BPF_MTU_CHK_RET_FRAG_NEEDED`.
+fn check_mtu(k: &mut Kernel, cpu: CpuId, [ctx, ifindex, mtu, diff, flags]: [u64; 5]) -> Ret {
+    let xdp = k.running_type(cpu) == Some(bpf::uapi::ProgType::Xdp);
+    let mut run = || -> Result<Result<u64, Errno>, Fault> {
+        let wanted = u64::from(k.mem.read_u32(mtu)?);
+        let segs = flags & 1 != 0;
+        let bad_segs = segs && (xdp || diff as u32 != 0 || wanted != 0);
+        if flags & !1 != 0 || bad_segs {
+            return Ok(Err(Errno::EINVAL));
+        }
+        let Some(dev) = mtu_device(k, ctx, ifindex as u32, xdp) else {
+            return Ok(Err(Errno::ENODEV));
+        };
+        let dev_mtu = k.get(dev, field!("net_device", "mtu"));
+        let header = k.get(dev, field!("net_device", "hard_header_len"));
+        let len = match (wanted, xdp) {
+            (0, true) => {
+                let data = k.get(ctx, field!("xdp_buff", "data"));
+                k.get(ctx, field!("xdp_buff", "data_end")) - data
+            }
+            (0, false) => k.get(ctx, field!("sk_buff", "len")),
+            (n, _) => n + header,
+        };
+        let len = len as i64 + i64::from(diff as i32);
+        k.mem.write_u32(mtu, dev_mtu as u32)?;
+        Ok(Ok(u64::from(len > (dev_mtu + header) as i64)))
+    };
+    match run() {
+        Ok(r) => r.into(),
+        Err(fault) => Ret::Fault(fault),
+    }
+}
+
+/// Interface 0 is the packet's own.
+fn mtu_device(k: &Kernel, ctx: u64, ifindex: u32, xdp: bool) -> Option<u64> {
+    match (ifindex, xdp) {
+        (0, true) => {
+            let rxq = k.get(ctx, field!("xdp_buff", "rxq"));
+            Some(k.get(rxq, field!("xdp_rxq_info", "dev")))
+        }
+        (0, false) => Some(k.get(ctx, field!("sk_buff", "dev"))),
+        (n, _) => k.net.nics.get(&n).map(|nic| nic.dev),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::layout::DIRECT_MAP;
+
+    #[test]
+    fn congestion_marks_keep_the_header_checksum() {
+        let mut k = Kernel::new(Config::default());
+        let ip = DIRECT_MAP + 0x20_0000;
+        for tos in 0..4u8 {
+            let mut header = [0x45, tos, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+            let sum = !crate::net::check::csum(&[&header]);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            k.mem.write(ip, &header).unwrap();
+            assert_eq!(ecn_v4(&mut k, ip), Ok(u64::from(tos != 0)));
+            let after = k.mem.read_vec(ip, 20).unwrap();
+            assert_eq!(after[1], if tos == 0 { 0 } else { 3 });
+            assert_eq!(crate::net::check::csum(&[&after]), 0xffff);
+        }
+    }
+}
