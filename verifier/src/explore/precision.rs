@@ -254,7 +254,6 @@ impl Ver<'_> {
         if !self.capable() || bt.empty() {
             return false;
         }
-        self.stats.mark_read += 0;
         let st = start.unwrap_or(&self.cur);
         let (parent, mut changed) = (st.parent, false);
         let mut result = self.backtrack_state(st, st.insn_idx, None, true, &mut bt);
