@@ -229,14 +229,7 @@ impl Ver<'_> {
                 }
             }
             A::PtrToMem if arg.flags.has(Flags::MEM_FIXED_SIZE) && !r.is_null() => {
-                let raw = arg.flags.has(Flags::MEM_UNINIT);
-                let u = MemUse { write: write(arg.flags), raw, zero_ok: false };
-                if self.helper_mem(n, arg.size.into(), u)? {
-                    meta.fills = Some((n, arg.size.into()));
-                }
-                if arg.flags.has(Flags::MEM_ALIGNED) {
-                    self.check_alignment(r, 0, arg.size, true)?;
-                }
+                self.fixed_mem(n, r, arg, meta)?;
             }
             A::ConstSize | A::ConstSizeOrZero => {
                 let f = p.args[i.saturating_sub(1)].flags;
@@ -260,6 +253,19 @@ impl Ver<'_> {
             A::PtrToConstStr => self.const_str(n, r)?,
             A::PtrToTimer => self.timer_arg(r, meta)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Memory whose size the prototype gives (`MEM_FIXED_SIZE`).
+    fn fixed_mem(&mut self, n: Reg, r: &RegState, arg: &ArgType, meta: &mut Meta) -> R {
+        let write = arg.flags.any(Flags::MEM_WRITE.or(Flags::MEM_UNINIT));
+        let u = MemUse { write, raw: arg.flags.has(Flags::MEM_UNINIT), zero_ok: false };
+        if self.helper_mem(n, arg.size.into(), u)? {
+            meta.fills = Some((n, arg.size.into()));
+        }
+        if arg.flags.has(Flags::MEM_ALIGNED) {
+            self.check_alignment(r, 0, arg.size, true)?;
         }
         Ok(())
     }
