@@ -11,6 +11,8 @@ mod btf;
 mod completions;
 mod features;
 mod inspect;
+mod jit;
+mod native;
 pub mod out;
 mod replay;
 mod verify;
@@ -73,6 +75,8 @@ enum Verb {
     Verify(verify::Args),
     /// Shows all that an object contains
     Inspect(inspect::Args),
+    /// Shows BPF, native code and source side by side
+    Jit(jit::Args),
     /// Prints the types of the modelled kernel
     Btf(btf::Args),
     /// Says what is modelled, and what is not
@@ -99,6 +103,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Replay(a) => replay::run(a),
         Verb::Verify(a) => verify::run(&a).into(),
         Verb::Inspect(a) => inspect::run(&a).into(),
+        Verb::Jit(a) => jit::run(&a).into(),
         Verb::Btf(a) => btf::run(&a).into(),
         Verb::Features(a) => features::run(&a).into(),
         Verb::Completions(a) => completions::run(&a).into(),
