@@ -6,6 +6,7 @@
 //! ```
 
 pub mod captures;
+pub mod cells;
 pub mod data;
 mod expect;
 mod flows;
@@ -108,6 +109,8 @@ pub struct Outcome {
     pub native_insns: u64,
     /// Frames that left, by nic.
     pub out: Vec<(String, Vec<(u64, Vec<u8>)>)>,
+    /// Program runs as spans of virtual time.
+    pub perfetto: Vec<trace::Slice>,
 }
 
 /// A scenario in progress.
@@ -155,6 +158,7 @@ impl Run<'_> {
             insns,
             native_insns: native,
             out: trace::frames_out(events, &names),
+            perfetto: trace::slices(events, &names),
             failures: self.failures,
         }
     }

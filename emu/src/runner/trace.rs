@@ -132,3 +132,47 @@ pub(super) fn frames_out(events: &[Event], names: &Names) -> Vec<(String, Vec<(u
     }
     out.into_iter().map(|(nic, frames)| (names.nic(nic).to_string(), frames)).collect()
 }
+
+/// A program run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// Program.
+    pub name: String,
+    /// CPU.
+    pub cpu: u32,
+    /// Virtual nanoseconds.
+    pub start_ns: u64,
+    /// Virtual nanoseconds.
+    pub length_ns: u64,
+}
+
+impl Slice {
+    /// As a complete event of the Chrome trace format (times in microseconds).
+    #[must_use]
+    pub fn json(&self, process: &str) -> serde_json::Value {
+        serde_json::json!({
+            "ph": "X", "pid": process, "tid": format!("cpu{}", self.cpu), "name": self.name,
+            "ts": self.start_ns as f64 / 1e3, "dur": self.length_ns as f64 / 1e3,
+        })
+    }
+}
+
+/// Runs of programs, from enter to exit.
+pub(super) fn slices(events: &[Event], names: &Names) -> Vec<Slice> {
+    let mut open: BTreeMap<u32, Vec<(String, u64)>> = BTreeMap::new();
+    let mut out = Vec::new();
+    for e in events {
+        let stack = open.entry(e.cpu.0).or_default();
+        match &e.kind {
+            EventKind::Enter { prog } => stack.push((names.prog(*prog).to_string(), e.clock_ns)),
+            EventKind::Exit { .. } => {
+                if let Some((name, start_ns)) = stack.pop() {
+                    let length_ns = e.clock_ns - start_ns;
+                    out.push(Slice { name, cpu: e.cpu.0, start_ns, length_ns });
+                }
+            }
+            _ => {}
+        }
+    }
+    out
+}

@@ -1,0 +1,122 @@
+//! A file's runs: the cells of its matrix times its architectures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bpf::Arch;
+use scenarios::parse::{Files, Parsed, parse};
+use scenarios::schema::play::Values;
+use scenarios::validate::{NoObjects, validate};
+use scenarios::{Finding, Scenario, Severity, Span};
+
+/// Cells beyond which a run has to be asked for.
+pub const CELLS_MAX: usize = 10_000;
+
+/// Includes from disk, relative to the including file.
+#[derive(Clone, Copy, Debug)]
+pub struct Disk;
+
+impl Files for Disk {
+    fn read(&self, from: &str, path: &str) -> Result<(String, String), String> {
+        if path.starts_with('/') || path.split('/').filter(|p| *p == "..").count() > 4 {
+            return Err(format!("{path}: paths are relative to the including file"));
+        }
+        let full = Path::new(from).parent().unwrap_or(Path::new("")).join(path);
+        let text = fs::read_to_string(&full).map_err(|e| format!("{path}: {e}"))?;
+        Ok((full.display().to_string(), text))
+    }
+}
+
+/// One combination of axis values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Seed of all streams.
+    pub seed: u64,
+    /// CPUs, when the matrix varies them.
+    pub cpus: Option<u32>,
+    /// Variables as RON text.
+    pub vars: Vec<(String, String)>,
+    /// `[seed=2,n=3]`, empty without a matrix.
+    pub name: String,
+}
+
+/// Reads a file for a cell, semantic findings included.
+#[must_use]
+pub fn read(path: &Path, text: &str, cell: &Cell) -> Parsed {
+    let mut parsed = parse(&path.display().to_string(), text, &cell.vars, &Disk);
+    if let Some(s) = &parsed.scenario {
+        parsed.findings.extend(validate(s, &NoObjects));
+        parsed.findings.extend(variables(s, &parsed.used));
+    }
+    parsed
+}
+
+/// Variables that the matrix does not define, and those that nothing uses.
+fn variables(s: &Scenario, used: &[(String, Span)]) -> Vec<Finding> {
+    let names: Vec<&str> = s.matrix.iter().flat_map(|m| m.vars.names()).collect();
+    let mut found: Vec<Finding> = used
+        .iter()
+        .filter(|(n, _)| !names.contains(&n.as_str()))
+        .map(|(n, span)| Finding::error(*span, format!("the variable \"${n}\" is not defined")))
+        .collect();
+    for (name, _) in s.matrix.iter().flat_map(|m| m.vars.iter()) {
+        if !used.iter().any(|(n, _)| *n == name.v) {
+            let message = format!("the variable \"{}\" is not used", name.v);
+            found.push(Finding::error(name.span, message));
+        }
+    }
+    found
+}
+
+/// Whether a finding stops a run.
+#[must_use]
+pub fn is_error(f: &Finding) -> bool {
+    f.severity == Severity::Error
+}
+
+/// The architectures a scenario asks for: its matrix, else its machine.
+#[must_use]
+pub fn archs(s: &Scenario) -> Vec<Arch> {
+    let axis = s.matrix.as_ref().map(|m| &m.archs).filter(|a| !a.is_empty());
+    let list = axis.unwrap_or(&s.machine.archs);
+    list.iter().filter_map(|a| Arch::from_name(a.v.name())).collect()
+}
+
+/// All cells of a scenario; one without a name when it has no matrix.
+#[must_use]
+pub fn cells(s: &Scenario, seed: u64) -> Vec<Cell> {
+    let first = Cell { seed, ..Cell::default() };
+    let Some(m) = &s.matrix else { return vec![first] };
+    let mut out = vec![first];
+    if let Some(seeds) = &m.seed {
+        out = axis(out, &seeds.v, "seed", |c, v| c.seed = v.parse().unwrap_or(0));
+    }
+    if let Some(cpus) = &m.cpus {
+        out = axis(out, &cpus.v, "cpus", |c, v| c.cpus = v.parse().ok());
+    }
+    for (name, values) in m.vars.iter() {
+        out = axis(out, &values.v, &name.v, |c, v| c.vars.push((name.v.clone(), v.to_string())));
+    }
+    out
+}
+
+fn axis(cells: Vec<Cell>, values: &Values, name: &str, set: impl Fn(&mut Cell, &str)) -> Vec<Cell> {
+    let mut out = Vec::new();
+    for cell in cells {
+        for value in values.0.iter().take(CELLS_MAX) {
+            let mut next = cell.clone();
+            set(&mut next, value);
+            let inner = next.name.trim_start_matches('[').trim_end_matches(']').to_string();
+            let comma = if inner.is_empty() { "" } else { "," };
+            next.name = format!("[{inner}{comma}{name}={value}]");
+            out.push(next);
+        }
+    }
+    out
+}
+
+/// Folder of a file.
+#[must_use]
+pub fn folder(path: &Path) -> PathBuf {
+    path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
