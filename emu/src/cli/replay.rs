@@ -141,8 +141,7 @@ fn cell(
         eprint!("{}", findings(&parsed));
         return Exit::BadInput;
     };
-    let options =
-        RunOptions { dir: cells::folder(path), seed: cell.seed, cpus: cell.cpus };
+    let options = RunOptions { dir: cells::folder(path), seed: cell.seed, cpus: cell.cpus };
     let name = title(path, cell);
     let (mut exits, mut done): (Vec<Exit>, Vec<Outcome>) = (Vec::new(), Vec::new());
     for arch in archs {
@@ -266,9 +265,9 @@ fn compare(name: &str, done: &[Outcome]) -> Exit {
         let at = first.compared.iter().zip(&other.compared).position(|(a, b)| a != b);
         let at = at.unwrap_or(first.compared.len().min(other.compared.len()));
         let line = |o: &Outcome| o.compared.get(at).cloned().unwrap_or("(the end)".into());
-        let before = at.checked_sub(1).map_or(String::new(), |n| {
-            format!("\n  both, event {n}: {}", first.compared[n])
-        });
+        let before = at
+            .checked_sub(1)
+            .map_or(String::new(), |n| format!("\n  both, event {n}: {}", first.compared[n]));
         out::error(
             &format!(
                 "{name}: the traces of {} and {} differ at event {at}{before}\n  {}: {}\n  {}: {}",
