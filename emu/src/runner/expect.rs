@@ -490,8 +490,10 @@ impl Run<'_> {
     }
 
     fn lost(&self) -> u64 {
-        let full = |e: &&kernel_model::Event| matches!(&e.kind, EventKind::Drop { reason } if *reason == "ringbuf full");
-        self.machine.events().iter().filter(full).count() as u64
+        let kinds = self.machine.events().iter().map(|e| &e.kind);
+        let full =
+            |k: &&EventKind| matches!(k, EventKind::Drop { reason } if *reason == "ringbuf full");
+        kinds.filter(full).count() as u64
     }
 
     fn rejected(

@@ -128,21 +128,7 @@ impl Run<'_> {
                 there && packet.as_ref().is_none_or(|p| wire::mismatch(p, bytes).is_none())
             }
             (Event::Record { map, value, record }, EventKind::Record { map: found, data }) => {
-                let there = match map {
-                    Some(name) => self.map(name)?.0 == *found,
-                    None => true,
-                };
-                there
-                    && match (value, map) {
-                        (Some(v), Some(name)) => {
-                            self.record_differs(name, record.as_ref(), v, data)?.is_none()
-                        }
-                        (Some(v), None) => {
-                            let message = "a record's value needs its map";
-                            return Err(RunError::input(v.span(), message));
-                        }
-                        (None, _) => true,
-                    }
+                self.record_matches(map.as_ref(), value.as_ref(), record.as_ref(), *found, data)?
             }
             (
                 Event::Line { .. }
@@ -157,6 +143,29 @@ impl Run<'_> {
             ) => return Err(RunError::unsupported(self.s.span, "this kind of event")),
             _ => false,
         })
+    }
+
+    fn record_matches(
+        &self,
+        map: Option<&Name>,
+        value: Option<&Data>,
+        record: Option<&Name>,
+        found: kernel_model::maps::MapId,
+        data: &[u8],
+    ) -> Result<bool, RunError> {
+        let there = match map {
+            Some(name) => self.map(name)?.0 == found,
+            None => true,
+        };
+        Ok(there
+            && match (value, map) {
+                (Some(v), Some(name)) => self.record_differs(name, record, v, data)?.is_none(),
+                (Some(v), None) => {
+                    let message = "a record's value needs its map";
+                    return Err(RunError::input(v.span(), message));
+                }
+                (None, _) => true,
+            })
     }
 
     /// Whether a record is what is expected, by its BTF type.

@@ -90,6 +90,9 @@ pub struct Failure {
     pub span: Span,
 }
 
+/// Frames with the virtual time at which each left.
+pub type Frames = Vec<(u64, Vec<u8>)>;
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -108,7 +111,7 @@ pub struct Outcome {
     /// Native instructions of the programs' code.
     pub native_insns: u64,
     /// Frames that left, by nic.
-    pub out: Vec<(String, Vec<(u64, Vec<u8>)>)>,
+    pub out: Vec<(String, Frames)>,
     /// Program runs as spans of virtual time.
     pub perfetto: Vec<trace::Slice>,
 }

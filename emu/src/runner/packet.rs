@@ -162,6 +162,45 @@ impl Builder<'_> {
         let Some((layer, rest)) = layers.split_first() else { return Ok(Vec::new()) };
         let next = rest.first();
         Ok(match layer {
+            Layer::Eth { .. } | Layer::Vlan { .. } | Layer::Arp { .. } => {
+                self.link(layer, rest, pseudo)?
+            }
+            Layer::Ip4 { .. } => self.ip4(layer, rest)?,
+            Layer::Ip6 { .. } | Layer::Ip6Ext { .. } => self.ip6(layer, rest, pseudo)?,
+            Layer::Tcp { .. } => self.tcp(layer, rest, pseudo)?,
+            Layer::Udp { .. } | Layer::Icmp { .. } => self.datagram(layer, rest, pseudo)?,
+            Layer::Vxlan { vni } => {
+                let mut b = vec![8, 0, 0, 0];
+                b.extend((val(vni).unwrap_or(0) << 8).to_be_bytes());
+                b.extend(self.from(rest, Pseudo::None)?);
+                b
+            }
+            Layer::Gre { proto } => {
+                let mut b = vec![0, 0];
+                let right =
+                    if let Some(Layer::Eth { .. }) = next { 0x6558 } else { ethertype_of(next) };
+                b.extend(val(proto).unwrap_or(right).to_be_bytes());
+                b.extend(self.from(rest, Pseudo::None)?);
+                b
+            }
+            Layer::Text(t) => [t.v.as_bytes(), &self.from(rest, pseudo)?].concat(),
+            Layer::Hex(h) => [&h.0[..], &self.from(rest, pseudo)?].concat(),
+            Layer::Zeros(n) => [vec![0; n.v.n as usize], self.from(rest, pseudo)?].concat(),
+            Layer::Pcap { file, frame, from } => {
+                let bytes = self.captures.frame(&file.v, frame.v)?;
+                let bytes = bytes.get(*from as usize..).unwrap_or_default().to_vec();
+                [bytes, self.from(rest, pseudo)?].concat()
+            }
+            Layer::Pad(_) | Layer::Cut(_) | Layer::Rest | Layer::Like(_) => {
+                self.from(rest, pseudo)?
+            }
+        })
+    }
+
+    /// Layers below the internet protocols.
+    fn link(&self, layer: &Layer, rest: &[Layer], pseudo: Pseudo) -> Result<Vec<u8>, String> {
+        let next = rest.first();
+        Ok(match layer {
             Layer::Eth { src, dst, ethertype } => {
                 let mut b = val(dst).map_or(self.d.nic, |m| m.0).to_vec();
                 b.extend(val(src).map_or(self.d.peer, |m| m.0));
@@ -194,7 +233,14 @@ impl Builder<'_> {
                 b.extend(self.from(rest, pseudo)?);
                 b
             }
-            Layer::Ip4 { .. } => self.ip4(layer, rest)?,
+            _ => unreachable!("called for Eth, Vlan and Arp alone"),
+        })
+    }
+
+    /// IPv6 and its extension headers.
+    fn ip6(&self, layer: &Layer, rest: &[Layer], pseudo: Pseudo) -> Result<Vec<u8>, String> {
+        let next = rest.first();
+        Ok(match layer {
             Layer::Ip6 { src, dst, hop, class, flow, next: proto, len } => {
                 let unset = Ipv6Addr::UNSPECIFIED;
                 let (src, dst) = (val(src).unwrap_or(unset), val(dst).unwrap_or(unset));
@@ -219,6 +265,13 @@ impl Builder<'_> {
                 b.extend(self.from(rest, pseudo)?);
                 b
             }
+            _ => unreachable!("called for Ip6 and Ip6Ext alone"),
+        })
+    }
+
+    /// UDP, and ICMP of either version.
+    fn datagram(&self, layer: &Layer, rest: &[Layer], pseudo: Pseudo) -> Result<Vec<u8>, String> {
+        Ok(match layer {
             Layer::Udp { sport, dport, len, csum: sum } => {
                 let body = self.from(rest, Pseudo::None)?;
                 let mut b = val(sport).unwrap_or(1024).to_be_bytes().to_vec();
@@ -234,7 +287,6 @@ impl Builder<'_> {
                 put16(&mut b, 6, given(sum, right));
                 b
             }
-            Layer::Tcp { .. } => self.tcp(layer, rest, pseudo)?,
             Layer::Icmp { kind, code, id, seq, csum: sum } => {
                 let mut b = vec![val(kind).unwrap_or(8), val(code).unwrap_or(0), 0, 0];
                 b.extend(val(id).unwrap_or(0).to_be_bytes());
@@ -246,31 +298,7 @@ impl Builder<'_> {
                 put16(&mut b, 2, given(sum, right));
                 b
             }
-            Layer::Vxlan { vni } => {
-                let mut b = vec![8, 0, 0, 0];
-                b.extend((val(vni).unwrap_or(0) << 8).to_be_bytes());
-                b.extend(self.from(rest, Pseudo::None)?);
-                b
-            }
-            Layer::Gre { proto } => {
-                let mut b = vec![0, 0];
-                let right =
-                    if let Some(Layer::Eth { .. }) = next { 0x6558 } else { ethertype_of(next) };
-                b.extend(val(proto).unwrap_or(right).to_be_bytes());
-                b.extend(self.from(rest, Pseudo::None)?);
-                b
-            }
-            Layer::Text(t) => [t.v.as_bytes(), &self.from(rest, pseudo)?].concat(),
-            Layer::Hex(h) => [&h.0[..], &self.from(rest, pseudo)?].concat(),
-            Layer::Zeros(n) => [vec![0; n.v.n as usize], self.from(rest, pseudo)?].concat(),
-            Layer::Pcap { file, frame, from } => {
-                let bytes = self.captures.frame(&file.v, frame.v)?;
-                let bytes = bytes.get(*from as usize..).unwrap_or_default().to_vec();
-                [bytes, self.from(rest, pseudo)?].concat()
-            }
-            Layer::Pad(_) | Layer::Cut(_) | Layer::Rest | Layer::Like(_) => {
-                self.from(rest, pseudo)?
-            }
+            _ => unreachable!("called for Udp and Icmp alone"),
         })
     }
 

@@ -261,21 +261,7 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             }
-            Action::Play { flows, on } => {
-                let nic = self.nic(on)?;
-                let Some(f) = self.s.flows.get(&flows.v) else {
-                    return Err(RunError::input(flows.span, "unknown flows"));
-                };
-                if f.rate.v.bits {
-                    return Err(RunError::unsupported(f.rate.span, "rates in bits"));
-                }
-                let gap = 1e9 / f.rate.v.per_second;
-                let source = Source::Flow { flows: f, nic, done: 0, gap, start: at };
-                if f.packets.v > 0 {
-                    queue.insert((at, *seq), source);
-                }
-                Ok(())
-            }
+            Action::Play { flows, on } => self.play(at, flows, on, (at, *seq), queue),
             Action::Replay { pcap, on, pace, frames, skb } => {
                 let nic = self.nic(on)?;
                 let given = given(skb.as_ref());
@@ -318,6 +304,30 @@ impl<'a> Run<'a> {
                 Err(RunError::unsupported(task.span, "task scripts"))
             }
         }
+    }
+
+    /// Flows begin now, at their rate.
+    fn play(
+        &self,
+        at: u64,
+        flows: &'a Name,
+        on: &Name,
+        key: (u64, u64),
+        queue: &mut Queue<'a>,
+    ) -> Result<(), RunError> {
+        let nic = self.nic(on)?;
+        let Some(f) = self.s.flows.get(&flows.v) else {
+            return Err(RunError::input(flows.span, "unknown flows"));
+        };
+        if f.rate.v.bits {
+            return Err(RunError::unsupported(f.rate.span, "rates in bits"));
+        }
+        let gap = 1e9 / f.rate.v.per_second;
+        let source = Source::Flow { flows: f, nic, done: 0, gap, start: at };
+        if f.packets.v > 0 {
+            queue.insert(key, source);
+        }
+        Ok(())
     }
 
     fn delete(&mut self, map: &Name, key: &scenarios::leaf::Data) -> Result<(), RunError> {

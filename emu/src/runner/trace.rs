@@ -123,7 +123,7 @@ pub fn hash(lines: &[String]) -> u64 {
 }
 
 /// Frames that left, by nic, with their times.
-pub(super) fn frames_out(events: &[Event], names: &Names) -> Vec<(String, Vec<(u64, Vec<u8>)>)> {
+pub(super) fn frames_out(events: &[Event], names: &Names) -> Vec<(String, super::Frames)> {
     let mut out: BTreeMap<u32, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
     for e in events {
         if let EventKind::Out { nic, packet } = &e.kind {

@@ -61,6 +61,41 @@ fn ip4(b: &[u8], at: usize) -> Ipv4Addr {
 /// Bytes a layer takes, when it matches.
 fn one(layer: &Layer, b: &[u8]) -> Result<usize, String> {
     match layer {
+        Layer::Eth { .. } | Layer::Vlan { .. } | Layer::Arp { .. } => link(layer, b),
+        Layer::Ip4 { .. } => ipv4(layer, b),
+        Layer::Ip6 { .. } | Layer::Ip6Ext { .. } => ipv6(layer, b),
+        Layer::Udp { .. } | Layer::Tcp { .. } | Layer::Icmp { .. } => transport(layer, b),
+        Layer::Vxlan { vni } => {
+            let h = cut(b, 8, "Vxlan")?;
+            is(vni, "vni of Vxlan", be32(h, 4) >> 8)?;
+            Ok(8)
+        }
+        Layer::Gre { proto } => {
+            let h = cut(b, 4, "Gre")?;
+            is(proto, "proto of Gre", be16(h, 2))?;
+            Ok(4)
+        }
+        Layer::Text(t) => literal(t.v.as_bytes(), b, "Text"),
+        Layer::Hex(h) => literal(&h.0, b, "Hex"),
+        Layer::Zeros(n) => literal(&vec![0; n.v.n as usize], b, "Zeros"),
+        Layer::Pad(n) => literal(&vec![0; n.v.n as usize], b, "Pad"),
+        Layer::Pcap { .. } | Layer::Like(_) | Layer::Cut(_) | Layer::Rest => Ok(0),
+    }
+}
+
+fn literal(wanted: &[u8], b: &[u8], what: &str) -> Result<usize, String> {
+    let found = cut(b, wanted.len(), what)?;
+    match found.iter().zip(wanted).position(|(f, w)| f != w) {
+        None => Ok(wanted.len()),
+        Some(n) => {
+            Err(format!("{what}: byte {n} is {:#04x}, expected {:#04x}", found[n], wanted[n]))
+        }
+    }
+}
+
+/// Layers below the internet protocols.
+fn link(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+    match layer {
         Layer::Eth { src, dst, ethertype } => {
             let h = cut(b, 14, "Eth")?;
             is(dst, "dst of Eth", mac(h, 0))?;
@@ -86,7 +121,13 @@ fn one(layer: &Layer, b: &[u8]) -> Result<usize, String> {
             is(tpa, "tpa of Arp", ip4(h, 24))?;
             Ok(28)
         }
-        Layer::Ip4 { .. } => ipv4(layer, b),
+        _ => unreachable!("called for Eth, Vlan and Arp alone"),
+    }
+}
+
+/// IPv6 and its extension headers.
+fn ipv6(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+    match layer {
         Layer::Ip6 { src, dst, hop, class, flow, next, len } => {
             let h = cut(b, 40, "Ip6")?;
             let word = be32(h, 0);
@@ -112,6 +153,13 @@ fn one(layer: &Layer, b: &[u8]) -> Result<usize, String> {
             }
             Ok(len)
         }
+        _ => unreachable!("called for Ip6 and Ip6Ext alone"),
+    }
+}
+
+/// Layers above the internet protocols.
+fn transport(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+    match layer {
         Layer::Udp { sport, dport, len, csum } => {
             let h = cut(b, 8, "Udp")?;
             is(sport, "sport of Udp", be16(h, 0))?;
@@ -143,31 +191,7 @@ fn one(layer: &Layer, b: &[u8]) -> Result<usize, String> {
             is(seq, "seq of Icmp", be16(h, 6))?;
             Ok(8)
         }
-        Layer::Vxlan { vni } => {
-            let h = cut(b, 8, "Vxlan")?;
-            is(vni, "vni of Vxlan", be32(h, 4) >> 8)?;
-            Ok(8)
-        }
-        Layer::Gre { proto } => {
-            let h = cut(b, 4, "Gre")?;
-            is(proto, "proto of Gre", be16(h, 2))?;
-            Ok(4)
-        }
-        Layer::Text(t) => literal(t.v.as_bytes(), b, "Text"),
-        Layer::Hex(h) => literal(&h.0, b, "Hex"),
-        Layer::Zeros(n) => literal(&vec![0; n.v.n as usize], b, "Zeros"),
-        Layer::Pad(n) => literal(&vec![0; n.v.n as usize], b, "Pad"),
-        Layer::Pcap { .. } | Layer::Like(_) | Layer::Cut(_) | Layer::Rest => Ok(0),
-    }
-}
-
-fn literal(wanted: &[u8], b: &[u8], what: &str) -> Result<usize, String> {
-    let found = cut(b, wanted.len(), what)?;
-    match found.iter().zip(wanted).position(|(f, w)| f != w) {
-        None => Ok(wanted.len()),
-        Some(n) => {
-            Err(format!("{what}: byte {n} is {:#04x}, expected {:#04x}", found[n], wanted[n]))
-        }
+        _ => unreachable!("called for Udp, Tcp and Icmp alone"),
     }
 }
 
