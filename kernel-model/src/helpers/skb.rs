@@ -363,17 +363,14 @@ fn vlan_push(k: &mut Kernel, _: CpuId, [skb, proto, tci, ..]: [u64; 5]) -> Ret {
 }
 
 fn vlan_pop(k: &mut Kernel, _: CpuId, [skb, ..]: [u64; 5]) -> Ret {
-    if k.get(skb, field!("sk_buff", "vlan_proto")) != 0 {
-        k.set(skb, field!("sk_buff", "vlan_proto"), 0);
-        k.set(skb, field!("sk_buff", "vlan_tci"), 0);
-        return Ret::Val(0);
-    }
-    let (data, size) = linear(k, skb);
-    let tagged = size >= 18 && {
-        let b = k.bytes_at(data + 12, 2);
-        matches!(u16::from_be_bytes([b[0], b[1]]), 0x8100 | 0x88a8)
-    };
-    if tagged { gap(k, skb, 12, -4) } else { Ret::Val(0) }
+    // Moves a tag out of the frame unless one is out already; then that one is dropped.
+    k.skb_vlan_untag(skb);
+    k.set(skb, field!("sk_buff", "vlan_proto"), 0);
+    k.set(skb, field!("sk_buff", "vlan_tci"), 0);
+    // skb_vlan_pop: the next tag moves out of the frame.
+    k.skb_vlan_untag(skb);
+    k.skb_compute_pointers(skb);
+    Ret::Val(0)
 }
 
 impl Kernel {

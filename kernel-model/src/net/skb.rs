@@ -47,6 +47,7 @@ impl Kernel {
             }
         }
         self.eth_type_trans(skb);
+        self.skb_vlan_untag(skb);
         let chain = super::tc::Chain::ingress(self, ifindex, skb);
         Some(Frame::Net(Box::new(NetFrame::Ingress(chain))))
     }
@@ -142,6 +143,33 @@ impl Kernel {
         self.set(skb, field!("sk_buff", "mac_len"), 14);
         self.set(skb, field!("sk_buff", "network_header"), network);
         self.set(skb, field!("sk_buff", "transport_header"), transport.min(0xffff));
+    }
+
+    /// `skb_vlan_untag`: the core takes the outer tag out of the frame before any program of tc
+    /// sees it (`__netif_receive_skb_core`). A tag that hardware took out stays where it is.
+    pub(crate) fn skb_vlan_untag(&mut self, skb: u64) {
+        let head = self.get(skb, field!("sk_buff", "head"));
+        let data = self.get(skb, field!("sk_buff", "data"));
+        let linear = self.get(skb, field!("sk_buff", "tail")) + head - data;
+        if linear < 18 || self.get(skb, field!("sk_buff", "vlan_proto")) != 0 {
+            return;
+        }
+        let tag = self.bytes(data + 12, 4);
+        let proto = u16::from_be_bytes([tag[0], tag[1]]);
+        if !matches!(proto, 0x8100 | 0x88a8) {
+            return;
+        }
+        // skb_reorder_vlan_header: the addresses move over the tag, metadata with them.
+        let meta = self.get(shared_info(head), field!("skb_shared_info", "meta_len"));
+        let moved = self.bytes(data - meta, meta + 12);
+        self.mem.write(data - meta + 4, &moved).expect("packet memory is mapped");
+        let len = self.get(skb, field!("sk_buff", "len"));
+        self.set(skb, field!("sk_buff", "data"), data + 4);
+        self.set(skb, field!("sk_buff", "len"), len - 4);
+        let raw = self.be16(proto);
+        self.set(skb, field!("sk_buff", "vlan_proto"), raw);
+        self.set(skb, field!("sk_buff", "vlan_tci"), u16::from_be_bytes([tag[2], tag[3]]).into());
+        self.eth_type_trans(skb);
     }
 
     /// `bpf_compute_data_pointers`: what direct packet access of a program sees.

@@ -230,6 +230,7 @@ impl Kernel {
         if ingress {
             self.set(skb, field!("sk_buff", "skb_iif"), ifindex.into());
             self.eth_type_trans(skb);
+            self.skb_vlan_untag(skb);
             net(NetFrame::Ingress(Chain::ingress(self, ifindex, skb)))
         } else {
             net(NetFrame::Egress(Chain::egress(self, ifindex, skb)))
