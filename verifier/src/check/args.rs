@@ -4,6 +4,8 @@ use bpf::insn::Reg;
 use bpf::uapi::MapType;
 
 use super::helper_mem::MemUse;
+use super::lock::LockOp;
+use crate::domain::refs::RefType;
 use crate::domain::reg::{RegState, RegType};
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::proto::{ArgBase, ArgType, Flags, FuncProto};
@@ -25,6 +27,8 @@ pub(crate) struct Meta {
     /// BTF id a `PTR_TO_BTF_ID` argument had.
     pub(crate) msize_max: i64,
 }
+
+const BPF_FUNC_SPIN_LOCK: i32 = 93;
 
 const NONE: Flags = Flags::NONE;
 const TRUSTED: Flags = Flags::PTR_TRUSTED;
@@ -249,7 +253,10 @@ impl Ver<'_> {
                 self.mark_precise(n)?;
             }
             A::PtrToFunc => meta.subprog = Some(r.btf_id),
-            A::PtrToSpinLock => self.spin_lock(n, r, p.id)?,
+            A::PtrToSpinLock => {
+                let take = p.id == BPF_FUNC_SPIN_LOCK;
+                self.spin_lock(n, LockOp { take, ty: RefType::Lock })?;
+            }
             A::PtrToConstStr => self.const_str(n, r)?,
             A::PtrToTimer => self.timer_arg(r, meta)?,
             _ => {}
@@ -282,37 +289,6 @@ impl Ver<'_> {
             return no(EINVAL, "timer pointer in R1 and map pointer in R2 differ");
         }
         Ok(())
-    }
-
-    /// `process_spin_lock` for locks in map values.
-    fn spin_lock(&mut self, n: Reg, r: &RegState, id: i32) -> R {
-        const BPF_FUNC_SPIN_LOCK: i32 = 93;
-        let Some(v) = r.b.as_const() else {
-            let m = "doesn't have constant offset. bpf_spin_lock has to be at the constant offset";
-            return no(EINVAL, format!("R{} {m}", n.0));
-        };
-        let Some(at) = self.maps[r.map as usize].spin_lock_off else {
-            let name = &self.maps[r.map as usize].name;
-            return no(EINVAL, format!("map '{name}' has no valid bpf_spin_lock"));
-        };
-        let off = v as i64 + i64::from(r.off);
-        if off != i64::from(at) {
-            let m = format!("off {off} doesn't point to 'struct bpf_spin_lock' that is at {at}");
-            return no(EINVAL, m);
-        }
-        let key = (r.id, r.map);
-        if id == BPF_FUNC_SPIN_LOCK {
-            if self.cur.active_lock.is_some() {
-                return no(EINVAL, "Locking two bpf_spin_locks are not allowed");
-            }
-            self.cur.active_lock = Some(key);
-            return Ok(());
-        }
-        match self.cur.active_lock.take() {
-            None => no(EINVAL, "bpf_spin_unlock without taking a lock"),
-            Some(held) if held != key => no(EINVAL, "bpf_spin_unlock of different lock"),
-            Some(_) => Ok(()),
-        }
     }
 
     /// `check_reg_const_str`.

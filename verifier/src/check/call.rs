@@ -5,12 +5,11 @@ use bpf::uapi::MapType;
 
 use super::args::Meta;
 use crate::domain::reg::{RegState, RegType};
-use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::explore::{KeyState, MapState};
-use crate::proto::{Flags, FuncProto, RetBase};
-use crate::reject::{E2BIG, EINVAL};
+use crate::proto::{FuncProto, RetBase};
+use crate::reject::EINVAL;
 use crate::tables::{self, Availability};
 
 /// Helper ids with rules of their own.
@@ -21,16 +20,10 @@ mod id {
     pub(super) const GET_TASK_STACK: i32 = 141;
     pub(super) const PROBE_READ_STR: [i32; 3] = [45, 114, 115];
     pub(super) const GET_SMP_PROCESSOR_ID: i32 = 8;
-    pub(super) const SPIN_LOCK: [i32; 2] = [93, 94];
     /// `is_acquire_function`: socket lookups and ring buffer reservations.
     pub(super) const ACQUIRE: [i32; 4] = [84, 85, 99, 131];
     /// `is_ptr_cast_function`: the result dies with the argument.
     pub(super) const CAST: [i32; 7] = [95, 96, 137, 138, 139, 140, 207];
-    pub(super) const FOR_EACH_MAP_ELEM: i32 = 164;
-    pub(super) const TIMER_SET_CALLBACK: i32 = 170;
-    pub(super) const FIND_VMA: i32 = 180;
-    pub(super) const LOOP: i32 = 181;
-    pub(super) const USER_RINGBUF_DRAIN: i32 = 209;
 }
 
 /// `check_map_func_compatibility`, from the map's side: types and the helpers they are for.
@@ -118,10 +111,28 @@ impl Ver<'_> {
             let m = "cannot call GPL-restricted function from non-GPL compatible program";
             return no(EINVAL, m);
         }
-        if self.cur.active_lock.is_some() && !id::SPIN_LOCK.contains(&id) {
-            return no(EINVAL, "function calls are not allowed while holding a lock");
-        }
+        self.may_sleep_here(p)?;
         Ok(p)
+    }
+
+    /// Helpers that sleep, in critical sections.
+    fn may_sleep_here(&self, p: &FuncProto) -> R {
+        if !p.might_sleep {
+            return Ok(());
+        }
+        let held = &self.cur.held;
+        let place = if !self.cur.in_sleepable {
+            return no(EINVAL, "helper call might sleep in a non-sleepable prog");
+        } else if held.rcu {
+            "rcu_read_lock"
+        } else if held.preempt != 0 {
+            "non-preemptible"
+        } else if held.active_irq() != 0 {
+            "IRQ-disabled"
+        } else {
+            return Ok(());
+        };
+        no(EINVAL, format!("sleepable helper {}#{} in {place} region", p.name, p.id))
     }
 
     /// KERNEL v6.18 verifier.c:check_helper_call
@@ -139,14 +150,14 @@ impl Ver<'_> {
         }
         if let Some(n) = meta.release {
             let null = self.r(n).is_null();
-            if !null && !self.release(meta.ref_obj_id) {
+            if !null && self.release(meta.ref_obj_id).is_err() {
                 let m = format!("func {}#{id} reference has not been acquired before", p.name);
                 return no(EINVAL, m);
             }
         }
         self.callbacks(id, &meta)?;
         if id == id::TAIL_CALL {
-            self.check_leaks("tail_call")?;
+            self.resource_leak(false, true, "tail_call")?;
             self.note_tail_call()?;
         }
         for r in 0..6 {
@@ -161,9 +172,9 @@ impl Ver<'_> {
 
     /// `clear_all_pkt_pointers`.
     pub(crate) fn clear_packet_pointers(&mut self) {
-        let leaks = self.leaks_ok();
+        let dead = self.dead();
         for r in self.cur.all_regs_mut().filter(|r| r.is_pkt_pointer_any()) {
-            *r = if leaks { RegState::NOT_INIT } else { RegState::unknown() };
+            *r = dead;
         }
     }
 
@@ -288,76 +299,5 @@ impl Ver<'_> {
             (r.b.u32_min, r.b.u32_max, r.b.s32_min, r.b.s32_max) = (0, max, 0, max as i32);
             r.b.sync();
         }
-    }
-
-    /// Helpers that call back: `push_callback_call`.
-    fn callbacks(&mut self, id: i32, meta: &Meta) -> R {
-        match id {
-            id::LOOP => {
-                let flags = self.r(Reg(4)).as_const();
-                if flags.is_some() {
-                    self.mark_precise(Reg(4))?;
-                }
-                self.note_loop(meta.subprog, flags);
-                self.mark_precise(Reg::R1)?;
-                let depth = u64::from(self.cur.frame().callback_depth);
-                if depth >= self.r(Reg::R1).b.umax {
-                    self.cur.frame_mut().callback_depth = 0;
-                    return Ok(());
-                }
-                let ctx = *self.r(Reg::R3);
-                self.push_callback(meta, &[(1, self.unknown()), (2, ctx)], (0, 1))
-            }
-            id::FOR_EACH_MAP_ELEM => {
-                let (map, ctx) = (*self.r(Reg::R1), *self.r(Reg::R3));
-                let elem = |ty| RegState { map: map.map, ..RegState::pointer(ty, Flags::NONE) };
-                let (k, v) = (elem(RegType::MapKey), elem(RegType::MapValue));
-                let args = [(1, elem(RegType::ConstMapPtr)), (2, k), (3, v), (4, ctx)];
-                self.push_callback(meta, &args, (0, 1))
-            }
-            id::TIMER_SET_CALLBACK | id::FIND_VMA | id::USER_RINGBUF_DRAIN => {
-                unsupported(format!("callback of helper {id}"), "verifier.c:push_callback_call")
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// `update_loop_inline_state`.
-    fn note_loop(&mut self, subprog: Option<u32>, flags: Option<u64>) {
-        let aux = &mut self.aux[self.insn_idx as usize];
-        let fresh = aux.loop_inline.is_none() && aux.map == MapState::None;
-        let fits = subprog.filter(|_| flags == Some(0));
-        match (fresh, fits) {
-            (true, Some(s)) => aux.loop_inline = Some(s),
-            (false, Some(s)) if aux.loop_inline == Some(s) => {}
-            _ => (aux.loop_inline, aux.map) = (None, MapState::Poisoned),
-        }
-    }
-
-    /// A frame of the callback is walked later; here the helper returns.
-    fn push_callback(&mut self, meta: &Meta, args: &[(usize, RegState)], ret: (i32, i32)) -> R {
-        let Some(sub) = meta.subprog else {
-            return no(EINVAL, "callback is not a subprogram");
-        };
-        self.is_callback[sub as usize] = true;
-        let at = self.insn_idx;
-        if self.cur.frames.len() >= MAX_CALL_FRAMES {
-            let n = self.cur.frames.len() + 1;
-            let m = format!("the call stack of {n} frames is too deep");
-            return no(E2BIG, m);
-        }
-        let start = self.input.cfg.subprogs[sub as usize].start.0;
-        let st = self.push_stack(start, at)?;
-        st.callback_unroll_depth += 1;
-        st.frame_mut().callback_depth += 1;
-        let mut f = FuncState::new(at, st.frames.len() as u32, sub);
-        f.callback = Callback::Sync;
-        f.callback_ret = ret;
-        for (i, r) in args {
-            f.regs[*i] = *r;
-        }
-        st.frames.push(f);
-        self.cur.frame_mut().callback_depth = 0;
-        Ok(())
     }
 }

@@ -510,7 +510,7 @@ impl Ver<'_> {
             return no(EINVAL, "BPF_LD_[ABS|IND] instructions not allowed for this program type");
         }
         self.read(Reg::R6)?;
-        self.check_leaks("BPF_LD_[ABS|IND]")?;
+        self.resource_leak(false, true, "BPF_LD_[ABS|IND]")?;
         if !self.r(Reg::R6).is(RegType::Ctx) {
             return no(EINVAL, "at the time of BPF_LD_ABS|IND R6 != pointer to skb");
         }

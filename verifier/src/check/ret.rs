@@ -29,7 +29,8 @@ fn invalid_scalar(r: &RegState, min: i32, max: i32, ctx: &str) -> String {
 impl Ver<'_> {
     /// `process_bpf_exit_full`.
     pub(crate) fn check_exit(&mut self) -> R<Next> {
-        self.no_leaks("BPF_EXIT instruction in main prog")?;
+        let main = self.cur.curframe() == 0;
+        self.resource_leak(false, main, "BPF_EXIT instruction in main prog")?;
         if self.cur.curframe() > 0 {
             return self.func_exit();
         }

@@ -39,6 +39,54 @@ pub const AT_PKT_END: i32 = -1;
 /// `BEYOND_PKT_END`.
 pub const BEYOND_PKT_END: i32 = -2;
 
+/// `enum bpf_dynptr_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the names are the kernel's, without BPF_DYNPTR_TYPE_")]
+pub enum DynptrType {
+    Local,
+    Ringbuf,
+    Skb,
+    Xdp,
+    SkbMeta,
+    File,
+}
+
+/// `enum bpf_iter_state`, without the invalid one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IterState {
+    /// May have elements left.
+    Active,
+    /// Has none.
+    Drained,
+}
+
+/// What stack slots that hold a kernel object remember, and pointers to constant dynptrs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Obj {
+    /// No such object.
+    #[default]
+    None,
+    /// A dynptr: `bpf_reg_state::dynptr`.
+    Dynptr {
+        /// Kind of memory.
+        ty: DynptrType,
+        /// The slot with the lower address.
+        first: bool,
+    },
+    /// An iterator: `bpf_reg_state::iter`; the type is in `btf_id`.
+    Iter {
+        /// Where it stands.
+        state: IterState,
+        /// How often it was advanced on this path.
+        depth: u32,
+    },
+    /// Saved interrupt flags: `bpf_reg_state::irq`.
+    Irq {
+        /// By a resilient lock, not by `bpf_local_irq_save`.
+        lock: bool,
+    },
+}
+
 /// What is known about a register. The kernel keeps `range`, map, size and BTF id in a union;
 /// here they are fields that hold their neutral value when the type does not use them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +107,10 @@ pub struct RegState {
     pub mem_size: u32,
     /// BTF id of the structure (`BtfId`), subprogram (`Func`).
     pub btf_id: u32,
+    /// The dynptr a slice came from.
+    pub dynptr_id: u32,
+    /// The kernel object a stack slot holds or a dynptr pointer points to.
+    pub obj: Obj,
     /// Variable part of the offset, or the scalar's value.
     pub b: Bounds,
     /// Identity for null checks, packet ranges and linked scalars.
@@ -87,6 +139,8 @@ impl RegState {
             map_uid: 0,
             mem_size: 0,
             btf_id: 0,
+            dynptr_id: 0,
+            obj: Obj::None,
             b: Bounds::UNKNOWN,
             id: 0,
             ref_obj_id: 0,
@@ -213,5 +267,7 @@ impl RegState {
             && self.map_uid == o.map_uid
             && self.mem_size == o.mem_size
             && self.btf_id == o.btf_id
+            && self.dynptr_id == o.dynptr_id
+            && self.obj == o.obj
     }
 }

@@ -16,6 +16,10 @@ pub enum SlotType {
     Zero,
     /// Part of a dynptr.
     Dynptr,
+    /// Part of an iterator.
+    Iter,
+    /// Saved interrupt flags.
+    IrqFlag,
 }
 
 impl SlotType {
@@ -28,6 +32,8 @@ impl SlotType {
             SlotType::Misc => 'm',
             SlotType::Zero => '0',
             SlotType::Dynptr => 'd',
+            SlotType::Iter => 'i',
+            SlotType::IrqFlag => 'f',
         }
     }
 }
@@ -51,6 +57,15 @@ impl StackSlot {
     #[must_use]
     pub fn is_spill(&self) -> bool {
         self.types[7] == SlotType::Spill
+    }
+
+    /// `is_stack_slot_special`: a spilled register or a kernel object.
+    #[must_use]
+    pub const fn is_special(&self) -> bool {
+        match self.types[7] {
+            SlotType::Spill | SlotType::Dynptr | SlotType::Iter | SlotType::IrqFlag => true,
+            SlotType::Invalid | SlotType::Misc | SlotType::Zero => false,
+        }
     }
 
     /// All 8 bytes spill one register.

@@ -1,6 +1,6 @@
 //! Frames and whole states: `struct bpf_func_state`, `struct bpf_verifier_state`.
 
-use super::refs::{RefState, RefType};
+use super::refs::Held;
 use super::reg::{RegState, RegType};
 use super::stack::{SlotType, StackSlot};
 
@@ -116,10 +116,8 @@ pub struct Hist {
 pub struct VState {
     /// Frames, main first; never empty.
     pub frames: Vec<FuncState>,
-    /// Held references and locks.
-    pub refs: Vec<RefState>,
-    /// Id of the lock that is held.
-    pub active_lock: Option<(u32, u32)>,
+    /// References, locks, critical sections.
+    pub held: Held,
     /// The closest checkpoint on this path.
     pub parent: Option<u32>,
     /// Instructions of jumps since that checkpoint.
@@ -136,8 +134,6 @@ pub struct VState {
     pub may_goto_depth: u32,
     /// `callback_unroll_depth`.
     pub callback_unroll_depth: u32,
-    /// RCU read sections entered by kfunc.
-    pub active_rcu: u32,
 }
 
 impl VState {
@@ -167,10 +163,5 @@ impl VState {
     /// All registers of all frames, spilled ones included.
     pub fn all_regs_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
         self.frames.iter_mut().flat_map(FuncState::all_regs_mut)
-    }
-
-    /// Held pointers, without locks.
-    pub fn ptr_refs(&self) -> impl Iterator<Item = &RefState> {
-        self.refs.iter().filter(|r| r.ty == RefType::Ptr)
     }
 }

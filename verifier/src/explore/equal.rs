@@ -1,8 +1,8 @@
 //! `states_equal`: does a kept state cover the current one.
 
 use super::ver::Ver;
-use crate::domain::refs::RefType;
-use crate::domain::reg::{ADD_CONST, RegState, RegType};
+use crate::domain::refs::{Held, LockPtr};
+use crate::domain::reg::{ADD_CONST, Obj, RegState, RegType};
 use crate::domain::stack::{SlotType, StackSlot};
 use crate::domain::state::{FuncState, VState};
 
@@ -58,9 +58,7 @@ impl IdMap {
 
 /// KERNEL v6.18 verifier.c:states_equal
 pub(super) fn states_equal(v: &Ver<'_>, old: &VState, cur: &VState, exact: Exact) -> bool {
-    let plain = old.frames.len() == cur.frames.len()
-        && old.in_sleepable == cur.in_sleepable
-        && old.active_rcu == cur.active_rcu;
+    let plain = old.frames.len() == cur.frames.len() && old.in_sleepable == cur.in_sleepable;
     let mut ids = IdMap { pairs: Vec::new(), next: v.id_gen };
     if !plain || !refsafe(old, cur, &mut ids) {
         return false;
@@ -71,21 +69,20 @@ pub(super) fn states_equal(v: &Ver<'_>, old: &VState, cur: &VState, exact: Exact
     })
 }
 
-/// `refsafe`.
+/// KERNEL v6.18 verifier.c:refsafe
 fn refsafe(old: &VState, cur: &VState, ids: &mut IdMap) -> bool {
-    let lock = match (old.active_lock, cur.active_lock) {
-        (None, None) => true,
-        (Some((oi, om)), Some((ci, cm))) => om == cm && ids.same(oi, ci),
-        _ => false,
-    };
-    lock && old.refs.len() == cur.refs.len()
-        && old.refs.iter().zip(&cur.refs).all(|(o, c)| {
-            let same = match (o.ty, c.ty) {
-                (RefType::Ptr, RefType::Ptr) => true,
-                (a, b) => a == b,
-            };
-            same && ids.same(o.id, c.id)
-        })
+    let (o, c) = (&old.held, &cur.held);
+    let lock = |h: &Held| h.active_lock().map_or((0, LockPtr::None), |l| (l.id, l.ptr));
+    let ((oi, op), (ci, cp)) = (lock(o), lock(c));
+    o.refs.len() == c.refs.len()
+        && o.locks() == c.locks()
+        && o.preempt == c.preempt
+        && o.rcu == c.rcu
+        && ids.same(o.active_irq(), c.active_irq())
+        && ids.same(oi, ci)
+        && op == cp
+        && (o.refs.iter().zip(&c.refs))
+            .all(|(o, c)| ids.same(o.id, c.id) && o.ty == c.ty && o.ptr == c.ptr)
 }
 
 /// `func_states_equal`.
@@ -173,6 +170,25 @@ fn stacksafe(v: &Ver<'_>, old: &FuncState, cur: &FuncState, exact: Exact, ids: &
             o.types.iter().zip(&c.types).all(|(a, b)| {
                 ignored(a) || a == b || (*a == SlotType::Misc && *b == SlotType::Zero)
             });
-        bytes && (!o.is_spill() || regsafe(&o.reg, &c.reg, exact, ids))
+        bytes && slot_safe(o, c, exact, ids)
     })
+}
+
+/// What a slot remembers beyond the type of its bytes, which are the same.
+fn slot_safe(o: &StackSlot, c: &StackSlot, exact: Exact, ids: &mut IdMap) -> bool {
+    let (a, b) = (&o.reg, &c.reg);
+    match o.types[7] {
+        SlotType::Spill => regsafe(a, b, exact, ids),
+        SlotType::Dynptr => a.obj == b.obj && ids.same(a.ref_obj_id, b.ref_obj_id),
+        SlotType::Iter => {
+            // The depth is there to tell iterations apart, not to keep them apart.
+            let state = |r: &RegState| match r.obj {
+                Obj::Iter { state, .. } => Some(state),
+                Obj::None | Obj::Dynptr { .. } | Obj::Irq { .. } => None,
+            };
+            a.btf_id == b.btf_id && state(a) == state(b) && ids.same(a.ref_obj_id, b.ref_obj_id)
+        }
+        SlotType::IrqFlag => ids.same(a.ref_obj_id, b.ref_obj_id) && a.obj == b.obj,
+        SlotType::Invalid | SlotType::Misc | SlotType::Zero => true,
+    }
 }

@@ -183,6 +183,7 @@ impl Ver<'_> {
             }
             Insn::Call(Call::Helper(id)) => {
                 self.jmps_processed += 1;
+                self.call_under_lock(Call::Helper(id))?;
                 self.check_helper_call(id)
             }
             Insn::Call(Call::Local(off)) => {

@@ -166,6 +166,7 @@ impl Ver<'_> {
     /// `btf_check_func_arg_match`.
     fn global_call(&mut self, sub: usize) -> R<Next> {
         let name = self.sub_name(sub).to_string();
+        self.global_call_context(sub)?;
         let bad = |mut e: Box<crate::reject::Rejection>| {
             if !e.is_unsupported() {
                 e.message += &format!("\nCaller passes invalid args into func#{sub} ('{name}')");
@@ -187,6 +188,24 @@ impl Ver<'_> {
             self.clear_packet_pointers();
         }
         Ok(Next::Fall)
+    }
+
+    /// Global subprograms are verified on their own, as if nothing were held.
+    fn global_call_context(&self, sub: usize) -> R {
+        let held = &self.cur.held;
+        if held.locked() {
+            let m = "global function calls are not allowed while holding a lock,\n\
+                     use static function instead";
+            return no(EINVAL, m);
+        }
+        let atomic = held.rcu || held.preempt != 0 || held.active_irq() != 0;
+        if self.input.cfg.subprogs[sub].might_sleep && (atomic || !self.cur.in_sleepable) {
+            let m = "global functions that may sleep are not allowed in non-sleepable context,\n\
+                     i.e., in a RCU/IRQ/preempt-disabled section, or in\n\
+                     a non-sleepable BPF program context";
+            return no(EINVAL, m);
+        }
+        Ok(())
     }
 
     fn global_arg(&mut self, n: Reg, a: GlobalArg) -> R {
@@ -220,9 +239,6 @@ impl Ver<'_> {
         let Some(sub) = self.input.cfg.subprog_starting(InsnIdx(to)) else {
             return no(EINVAL, format!("verifier bug. No program starts at insn {to}"));
         };
-        if self.cur.active_lock.is_some() {
-            return no(EINVAL, "function calls are not allowed while holding a lock");
-        }
         if self.input.cfg.subprogs[sub].is_global {
             return self.global_call(sub);
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bpf::insn::{Insn, InsnIdx, Reg};
 
 use super::{Explored, Input, InsnAux, PtrClass};
+use crate::domain::refs::Held;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, VState};
 use crate::env::MapInfo;
@@ -285,8 +286,7 @@ impl<'a> Ver<'a> {
 pub(crate) fn blank_state() -> VState {
     VState {
         frames: vec![FuncState::new(u32::MAX, 0, 0)],
-        refs: Vec::new(),
-        active_lock: None,
+        held: Held::default(),
         parent: None,
         hist: Vec::new(),
         first_insn_idx: 0,
@@ -295,7 +295,6 @@ pub(crate) fn blank_state() -> VState {
         in_sleepable: false,
         may_goto_depth: 0,
         callback_unroll_depth: 0,
-        active_rcu: 0,
     }
 }
 

@@ -131,7 +131,8 @@ fn state_text(s: &VState, frame: usize, regs: u16, slots: u64, n: &Names<'_>) ->
             let _ = write!(t, " fp{off}={all}");
         }
     }
-    let ids: Vec<String> = s.refs.iter().filter(|r| r.id != 0).map(|r| r.id.to_string()).collect();
+    let ids: Vec<String> =
+        s.held.refs.iter().filter(|r| r.id != 0).map(|r| r.id.to_string()).collect();
     if !ids.is_empty() {
         let _ = write!(t, " refs={}", ids.join(","));
     }

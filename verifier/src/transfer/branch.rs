@@ -37,7 +37,7 @@ pub(crate) fn not_null(r: &mut RegState, maps: &[MapInfo], inner: Inner<'_>) {
 fn null_regs(s: &mut VState, regno: Reg, is_null: bool, maps: &[MapInfo], inner: Inner<'_>) {
     let r = s.frame().regs[regno.idx()];
     if r.ref_obj_id != 0 && r.ref_obj_id == r.id && is_null {
-        s.refs.retain(|x| x.id != r.ref_obj_id);
+        let _ = s.held.release_ptr(r.ref_obj_id);
     }
     for x in s.all_regs_mut().filter(|x| x.may_be_null() && x.id == r.id) {
         if is_null {

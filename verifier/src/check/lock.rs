@@ -1,0 +1,125 @@
+//! Locks: `bpf_spin_lock`, `bpf_res_spin_lock` and what may be called while one is held.
+//!
+//! | event | no lock held | this lock held | another held |
+//! |---|---|---|---|
+//! | spin lock | held | "function calls are not allowed" | the same |
+//! | resilient lock | held | AA deadlock | held too |
+//! | unlock, innermost | "without taking a lock" | released, non-owning references die | "different lock" |
+//! | unlock, not innermost | | "cannot be out of order" | "different lock" |
+
+use bpf::insn::{Call, Reg};
+
+use crate::domain::refs::{LockPtr, NotReleased, RefType};
+use crate::domain::reg::{RegState, RegType};
+use crate::explore::ver::{R, Ver, no};
+use crate::proto::Flags;
+use crate::reject::EINVAL;
+
+/// A lock operation of a helper or kfunc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LockOp {
+    /// Take it, or give it back.
+    pub(crate) take: bool,
+    /// Kind.
+    pub(crate) ty: RefType,
+}
+
+impl LockOp {
+    /// `lock_str`, also the head of the structure's name.
+    fn name(self) -> &'static str {
+        match self.ty {
+            RefType::ResLock | RefType::ResLockIrq => "bpf_res_spin",
+            RefType::Lock | RefType::Ptr | RefType::Irq => "bpf_spin",
+        }
+    }
+}
+
+impl Ver<'_> {
+    /// While a lock is held only its release and what cannot block may be called.
+    pub(crate) fn call_under_lock(&self, call: Call) -> R {
+        const SPIN_UNLOCK: i32 = 94;
+        const KPTR_XCHG: i32 = 194;
+        let fine = match call {
+            Call::Helper(id) => id == SPIN_UNLOCK || id == KPTR_XCHG,
+            Call::Local(_) => true,
+            Call::Kfunc { btf_id, off } => off == 0 && self.kfunc_spin_allowed(btf_id),
+        };
+        if fine || !self.cur.held.locked() {
+            return Ok(());
+        }
+        no(EINVAL, "function calls are not allowed while holding a lock")
+    }
+
+    /// `kfunc_spin_allowed`: graph operations, resilient locks, arena pages, iterators of
+    /// numbers.
+    fn kfunc_spin_allowed(&self, _btf_id: i32) -> bool {
+        false
+    }
+
+    /// KERNEL v6.18 verifier.c:process_spin_lock
+    pub(crate) fn spin_lock(&mut self, n: Reg, op: LockOp) -> R {
+        let r = *self.r(n);
+        let name = op.name();
+        let Some(v) = r.b.as_const() else {
+            let m = format!("{name}_lock has to be at the constant offset");
+            return no(EINVAL, format!("R{} doesn't have constant offset. {m}", n.0));
+        };
+        let at = self.lock_offset(&r, op)?;
+        let off = (v as i64).wrapping_add(r.off.into());
+        if off != i64::from(at) {
+            let m = format!("off {off} doesn't point to 'struct {name}_lock' that is at {at}");
+            return no(EINVAL, m);
+        }
+        let map = r.ty == RegType::MapValue;
+        let ptr = if map { LockPtr::Map(r.map) } else { LockPtr::Object };
+        if op.take { self.take_lock(op, r.id, ptr) } else { self.release_lock(op, r.id, ptr) }
+    }
+
+    /// Where the lock is in the map value or object a pointer points to.
+    fn lock_offset(&self, r: &RegState, op: LockOp) -> R<u32> {
+        let name = op.name();
+        if r.ty != RegType::MapValue {
+            return no(EINVAL, format!("local 'kptr' has no valid {name}_lock"));
+        }
+        let map = &self.maps[r.map as usize];
+        let at = if op.ty == RefType::Lock { map.spin_lock_off } else { None };
+        match at {
+            Some(at) => Ok(at),
+            None => no(EINVAL, format!("map '{}' has no valid {name}_lock", map.name)),
+        }
+    }
+
+    fn take_lock(&mut self, op: LockOp, id: u32, ptr: LockPtr) -> R {
+        const RES: [RefType; 2] = [RefType::ResLock, RefType::ResLockIrq];
+        if op.ty != RefType::Lock && self.cur.held.has_lock(&RES, id, ptr) {
+            return no(EINVAL, "Acquiring the same lock again, AA deadlock detected");
+        }
+        self.hold(op.ty, id, ptr);
+        Ok(())
+    }
+
+    fn release_lock(&mut self, op: LockOp, id: u32, ptr: LockPtr) -> R {
+        let name = op.name();
+        if !self.cur.held.locked() {
+            return no(EINVAL, format!("{name}_unlock without taking a lock"));
+        }
+        match self.cur.held.release_lock(op.ty, id, ptr) {
+            Ok(()) => {
+                self.invalidate_non_owning_refs();
+                Ok(())
+            }
+            Err(NotReleased::Missing) => no(EINVAL, format!("{name}_unlock of different lock")),
+            Err(NotReleased::OutOfOrder) => {
+                no(EINVAL, format!("{name}_unlock cannot be out of order"))
+            }
+        }
+    }
+
+    /// `invalidate_non_owning_refs`: they are good for one critical section.
+    pub(crate) fn invalidate_non_owning_refs(&mut self) {
+        let dead = self.dead();
+        for r in self.cur.all_regs_mut().filter(|r| r.flags.has(Flags::NON_OWN_REF)) {
+            *r = dead;
+        }
+    }
+}
