@@ -12,6 +12,7 @@ pub mod compile;
 pub mod engine;
 pub mod loader;
 pub mod machine;
+pub mod objects;
 pub mod runner;
 pub mod unicorn;
 

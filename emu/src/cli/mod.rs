@@ -8,6 +8,7 @@
 //! to do next. A verb returns, it never ends the process.
 
 mod btf;
+mod build;
 mod completions;
 mod features;
 mod inspect;
@@ -77,6 +78,8 @@ enum Verb {
     Inspect(inspect::Args),
     /// Shows BPF, native code and source side by side
     Jit(jit::Args),
+    /// Compiles .bpf.c files, for both byte orders
+    Build(build::Args),
     /// Prints the types of the modelled kernel
     Btf(btf::Args),
     /// Says what is modelled, and what is not
@@ -104,6 +107,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Verify(a) => verify::run(&a).into(),
         Verb::Inspect(a) => inspect::run(&a).into(),
         Verb::Jit(a) => jit::run(&a).into(),
+        Verb::Build(a) => build::run(&a).into(),
         Verb::Btf(a) => btf::run(&a).into(),
         Verb::Features(a) => features::run(&a).into(),
         Verb::Completions(a) => completions::run(&a).into(),

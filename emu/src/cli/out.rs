@@ -30,6 +30,12 @@ pub fn error(what: &str, next: &str) {
     let _ = writeln!(io::stderr(), "{head}: {what}{next}");
 }
 
+/// Words of another program, or findings already worded, on standard error.
+pub fn warn(text: &str) {
+    // There is nobody left to tell when standard error is closed.
+    let _closed = io::stderr().write_all(text.as_bytes());
+}
+
 /// Colours with a meaning.
 #[derive(Clone, Copy, Debug)]
 pub enum Colour {

@@ -39,11 +39,24 @@ pub(super) struct World {
     fds: Vec<i32>,
 }
 
-/// Reads and parses an object; an error has been reported.
-pub(super) fn read(path: &Path) -> Result<(Vec<u8>, Object), Exit> {
+/// Reads and parses an object, or the one that a source or its twin stands for on an architecture;
+/// an error has been reported.
+pub(super) fn read(path: &Path, arch: Option<Arch>) -> Result<(Vec<u8>, Object), Exit> {
     let name = path.display();
-    let bytes = std::fs::read(path).map_err(|e| {
-        out::error(&format!("{name}: {e}"), "give the path of a BPF object (.bpf.o)");
+    let is_source = crate::objects::is_source(path);
+    let bytes = match arch.or_else(|| is_source.then_some(Arch::X86_64)) {
+        Some(arch) => {
+            let (dir, leaf) = (path.parent().unwrap_or(Path::new("")), path.file_name());
+            let leaf = leaf.unwrap_or_default().to_string_lossy();
+            let found = crate::objects::read(dir, &leaf, arch);
+            found.map_err(|e| (format!("{name}: {}", e.what), e.hint))
+        }
+        None => std::fs::read(path).map_err(|e| {
+            (format!("{name}: {e}"), "give the path of a BPF object (.bpf.o)".to_owned())
+        }),
+    };
+    let bytes = bytes.map_err(|(what, next)| {
+        out::error(&what, &next);
         Exit::BadInput
     })?;
     let object = Object::parse(&bytes).map_err(|e| {
@@ -65,7 +78,7 @@ pub(super) fn default_arch(endian: Endian) -> Arch {
 impl World {
     /// Opens an object for an architecture; an error has been reported.
     pub(super) fn open(path: &Path, arch: Option<Arch>) -> Result<World, Exit> {
-        let (bytes, object) = read(path)?;
+        let (bytes, object) = read(path, arch)?;
         let arch = arch.unwrap_or_else(|| default_arch(object.endian));
         if arch.endian() != object.endian {
             let what = format!("{}: compiled for the other byte order than {arch}", path.display());

@@ -1,12 +1,12 @@
 //! Objects of a scenario: files with their twin of the other byte order, or assembler text.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bpf::Endian;
 use bpf::object::Object as ElfObject;
 use kernel_model::ProgId;
 use kernel_model::maps::MapId;
+use scenarios::Finding;
 use scenarios::schema::{Name, Object};
 use verifier::reject::Rejection;
 
@@ -52,36 +52,6 @@ pub struct Loaded {
     pub maps: Vec<LoadedMap>,
 }
 
-/// Finds the object file for a byte order.
-fn object_path(dir: &Path, file: &str, endian: Endian) -> Result<PathBuf, String> {
-    let tag = if endian == Endian::Little { "el" } else { "eb" };
-    let path = dir.join(file);
-    let (folder, leaf) = match (path.parent(), path.file_name().and_then(|n| n.to_str())) {
-        (Some(folder), Some(leaf)) => (folder.to_path_buf(), leaf.to_string()),
-        _ => return Err(format!("{file} names no file")),
-    };
-    let stem = leaf.strip_suffix(".bpf.o").or(leaf.strip_suffix(".bpf.c"));
-    let mut tried = Vec::new();
-    if let Some(stem) = stem {
-        tried.push(folder.join(tag).join(format!("{stem}.bpf.o")));
-        tried.push(folder.join(format!("{stem}.{tag}.bpf.o")));
-    }
-    if !leaf.ends_with(".c") {
-        tried.push(path);
-    }
-    tried.iter().find(|p| fits(p, endian)).cloned().ok_or_else(|| {
-        let names: Vec<String> = tried.iter().map(|p| p.display().to_string()).collect();
-        let order = if endian == Endian::Little { "little" } else { "big" };
-        format!("no {order}-endian object for {file}; looked for {}", names.join(", "))
-    })
-}
-
-/// A readable ELF file of that byte order (`EI_DATA`).
-fn fits(path: &Path, endian: Endian) -> bool {
-    let wanted = if endian == Endian::Little { 1 } else { 2 };
-    fs::read(path).is_ok_and(|b| b.get(5) == Some(&wanted))
-}
-
 /// Loads one object.
 pub(super) fn load(
     machine: &mut Machine,
@@ -109,7 +79,10 @@ fn load_file(
     object: &Object,
 ) -> Result<Loaded, RunError> {
     let endian = machine.arch().endian();
-    let bytes = read_object(dir, &file.v, endian).map_err(|e| RunError::input(file.span, e))?;
+    let bytes = crate::objects::read(dir, &file.v, machine.arch()).map_err(|e| {
+        let finding = Finding::error(file.span, e.what);
+        RunError::from(if e.hint.is_empty() { finding } else { finding.hint(e.hint) })
+    })?;
     let bad = |e: String| RunError::input(file.span, format!("{}: {e}", file.v));
     let elf = ElfObject::parse(&bytes).map_err(|e| bad(e.to_string()))?;
     let opts = options(&elf, object, endian)?;
@@ -130,18 +103,6 @@ fn load_file(
     let progs = done.progs.iter().map(|p| LoadedProg { name: p.name.clone(), id: ProgId(p.id) });
     let progs = progs.collect();
     Ok(Loaded { name: String::new(), elf: Some(elf), progs, refused: done.refused, maps })
-}
-
-/// Bytes of the object; a `.bpf.c` without objects beside it is compiled.
-fn read_object(dir: &Path, file: &str, endian: Endian) -> Result<Vec<u8>, String> {
-    let path = match object_path(dir, file, endian) {
-        Ok(path) => path,
-        Err(_) if file.ends_with(".bpf.c") && dir.join(file).exists() => {
-            return crate::compile::compile(&dir.join(file), endian);
-        }
-        Err(e) => return Err(e),
-    };
-    fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn options(elf: &ElfObject, object: &Object, endian: Endian) -> Result<LoadOptions, RunError> {
