@@ -3,7 +3,11 @@
 //! Helper prototypes, context tables and return ranges are facts of the kernel version and live in
 //! `verifier::tables`; this trait has what differs from one running kernel to the next.
 
+mod btf_kernel;
+
 use bpf::uapi::{MapType, ProgType};
+
+pub use btf_kernel::BtfKernel;
 
 /// A guest virtual address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

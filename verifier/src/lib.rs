@@ -27,4 +27,4 @@ pub mod verify;
 
 pub use env::KernelEnv;
 pub use verified::Verified;
-pub use verify::{Options, VerifyReport, verify, verify_report};
+pub use verify::{CheckReport, Options, VerifyReport, check, verify, verify_report};

@@ -8,7 +8,7 @@ use bpf::{Endian, Program};
 use crate::cfg;
 use crate::env::{KernelEnv, MapInfo};
 use crate::explore::{self, Opts};
-use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, Rejection};
+use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, EPERM, Rejection};
 use crate::rewrite;
 use crate::verified::{Parts, Stats, Verified};
 
@@ -30,6 +30,40 @@ const BPF_F_TEST_STATE_FREQ: u32 = 1 << 3;
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
 /// All flags 6.18 knows, up to `BPF_F_TEST_REG_INVARIANTS`.
 const PROG_FLAGS: u32 = 0xff;
+
+/// `is_net_admin_prog_type`.
+const NET_ADMIN_TYPES: &[ProgType] = &[
+    ProgType::SchedCls,
+    ProgType::SchedAct,
+    ProgType::Xdp,
+    ProgType::LwtIn,
+    ProgType::LwtOut,
+    ProgType::LwtXmit,
+    ProgType::LwtSeg6local,
+    ProgType::SkSkb,
+    ProgType::SkMsg,
+    ProgType::FlowDissector,
+    ProgType::CgroupDevice,
+    ProgType::CgroupSock,
+    ProgType::CgroupSockAddr,
+    ProgType::CgroupSockopt,
+    ProgType::CgroupSysctl,
+    ProgType::SockOps,
+    ProgType::Ext,
+    ProgType::Netfilter,
+];
+/// `is_perfmon_prog_type`.
+const PERFMON_TYPES: &[ProgType] = &[
+    ProgType::Kprobe,
+    ProgType::Tracepoint,
+    ProgType::PerfEvent,
+    ProgType::RawTracepoint,
+    ProgType::RawTracepointWritable,
+    ProgType::Tracing,
+    ProgType::Lsm,
+    ProgType::StructOps,
+    ProgType::Ext,
+];
 
 /// What the loader passes besides the program.
 #[derive(Clone, Copy, Debug)]
@@ -79,29 +113,71 @@ pub fn verify_report(p: Program, env: &dyn KernelEnv, o: &Options<'_>) -> Verify
     match run(p, env, o) {
         Ok((verified, log)) => VerifyReport { stats: *verified.stats(), result: Ok(verified), log },
         Err(mut r) => {
-            if r.log.is_empty() && o.opts.log_level != 0 {
-                r.log = format!("{}\n", r.message);
-            }
-            VerifyReport { log: r.log.clone(), stats: r.stats, result: Err(r) }
+            let log = log_of(&mut r, o);
+            VerifyReport { log, stats: r.stats, result: Err(r) }
         }
     }
 }
 
-fn run(
-    p: Program,
-    env: &dyn KernelEnv,
-    o: &Options<'_>,
-) -> Result<(Verified, String), Box<Rejection>> {
-    check_attributes(&p, &o.opts)?;
-    cfg::find_subprogs(&p, &p.insns, o.opts.bpf_capable)?;
-    check_func_info(&p)?;
+/// What the kernel says of a program, without the proof.
+#[derive(Debug)]
+pub struct CheckReport {
+    /// The verdict.
+    pub result: Result<(), Box<Rejection>>,
+    /// Log by the requested level.
+    pub log: String,
+    /// Statistics.
+    pub stats: Stats,
+    /// Stack bytes of each subprogram, the main one first; empty when not accepted.
+    pub stack_depths: Vec<u32>,
+}
+
+/// The verdict alone: all of [`verify`] but rewriting, which needs the kernel that will run the
+/// program. So a program can be judged against the BTF of a kernel that is not there.
+#[must_use]
+pub fn check(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> CheckReport {
+    match analyse(p, env, o) {
+        Ok(a) => CheckReport {
+            result: Ok(()),
+            log: a.explored.log,
+            stats: a.explored.stats,
+            stack_depths: a.explored.stack_depth,
+        },
+        Err(mut r) => {
+            let log = log_of(&mut r, o);
+            CheckReport { log, stats: r.stats, stack_depths: Vec::new(), result: Err(r) }
+        }
+    }
+}
+
+/// The log of a refusal: what was refused before exploration has only its message.
+fn log_of(r: &mut Rejection, o: &Options<'_>) -> String {
+    if r.log.is_empty() && o.opts.log_level != 0 {
+        r.log = format!("{}\n", r.message);
+    }
+    r.log.clone()
+}
+
+/// What is known of a program that was accepted, before it is rewritten.
+#[derive(Debug)]
+struct Analysed {
+    maps: UsedMaps,
+    cfg: cfg::Cfg,
+    opts: Opts,
+    explored: explore::Explored,
+}
+
+fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed, Box<Rejection>> {
+    check_attributes(p, &o.opts)?;
+    cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable)?;
+    check_func_info(p)?;
     let maps = resolve_maps(&p.insns, env, o.fd_array)?;
-    let cfg = cfg::build(&p, &p.insns, o.opts.bpf_capable)?;
+    let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable)?;
     let mut opts = o.opts;
     opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;
     opts.test_state_freq |= p.flags & BPF_F_TEST_STATE_FREQ != 0;
     let explored = explore::explore(&explore::Input {
-        program: &p,
+        program: p,
         insns: &p.insns,
         cfg: &cfg,
         maps: &maps.maps,
@@ -111,6 +187,15 @@ fn run(
         opts,
         endian: o.endian,
     })?;
+    Ok(Analysed { maps, cfg, opts, explored })
+}
+
+fn run(
+    p: Program,
+    env: &dyn KernelEnv,
+    o: &Options<'_>,
+) -> Result<(Verified, String), Box<Rejection>> {
+    let Analysed { maps, cfg, opts, explored } = analyse(&p, env, o)?;
     let rewritten = rewrite::rewrite(&rewrite::Input {
         program: &p,
         cfg: &cfg,
@@ -159,6 +244,9 @@ fn check_attributes(p: &Program, opts: &Opts) -> Result<(), Box<Rejection>> {
     if p.flags & !PROG_FLAGS != 0 {
         return refuse(EINVAL, "");
     }
+    if !may_load(p.prog_type, opts) {
+        return refuse(EPERM, "");
+    }
     let max = INSNS_MAX[usize::from(!opts.bpf_capable)];
     if p.insns.is_empty() || p.insns.len() > max {
         return Err(Box::new(Rejection::limit(E2BIG, "")));
@@ -186,6 +274,14 @@ fn check_attributes(p: &Program, opts: &Opts) -> Result<(), Box<Rejection>> {
         return refuse(EINVAL, "Tracing programs must provide btf_id");
     }
     Ok(())
+}
+
+/// The capabilities `bpf_prog_load` asks for by program type.
+fn may_load(ty: ProgType, opts: &Opts) -> bool {
+    let unprivileged = matches!(ty, ProgType::SocketFilter | ProgType::CgroupSkb);
+    (unprivileged || opts.bpf_capable)
+        && (!NET_ADMIN_TYPES.contains(&ty) || opts.net_admin)
+        && (!PERFMON_TYPES.contains(&ty) || opts.allow_ptr_leaks)
 }
 
 /// `can_be_sleepable`.

@@ -7,15 +7,18 @@
 //! **Invariants.** Results go to standard output, errors to standard error with the file and what
 //! to do next. A verb returns, it never ends the process.
 
+mod agree;
 mod btf;
 mod build;
 mod completions;
 mod features;
 mod inspect;
 mod jit;
+mod judge;
 mod native;
 pub mod out;
 mod replay;
+mod target;
 mod verify;
 mod world;
 
@@ -74,6 +77,8 @@ enum Verb {
     Replay(replay::Args),
     /// Verifies the programs of objects as the kernel does at load
     Verify(verify::Args),
+    /// Compares verdicts with those of a real kernel, by cause
+    Agree(agree::Args),
     /// Shows all that an object contains
     Inspect(inspect::Args),
     /// Shows BPF, native code and source side by side
@@ -105,6 +110,7 @@ fn run(verb: Verb) -> ExitCode {
     match verb {
         Verb::Replay(a) => replay::run(a),
         Verb::Verify(a) => verify::run(&a).into(),
+        Verb::Agree(a) => agree::run(&a).into(),
         Verb::Inspect(a) => inspect::run(&a).into(),
         Verb::Jit(a) => jit::run(&a).into(),
         Verb::Build(a) => build::run(&a).into(),

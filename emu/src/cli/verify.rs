@@ -1,14 +1,12 @@
 //! `orrery verify OBJ...`: the verdict on every program of every object.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use bpf::Arch;
-use bpf::object::ProgramDef;
-use serde::Serialize;
-use verifier::VerifyReport;
 
+use super::judge::{Row, Verdict, default_jobs, in_order, judge, silence_panics};
 use super::out::Colour;
+use super::target::{Target, TargetArgs};
 use super::world::World;
 use super::{Exit, arch, gravest, out};
 
@@ -30,122 +28,36 @@ pub(super) struct Args {
     /// Architecture; by default x86_64, or s390x for a big-endian object
     #[arg(long, value_parser = arch)]
     arch: Option<Arch>,
-}
-
-/// What the verifier says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Accepted,
-    Rejected,
-    Unsupported,
-    /// The program could not be linked, or the verifier itself failed.
-    Error,
-}
-
-/// The result on one program; the fields are those of `--json`.
-#[derive(Debug, Serialize)]
-struct Row {
-    object: String,
-    program: String,
-    section: String,
-    prog_type: &'static str,
-    verdict: Verdict,
-    error_line: Option<String>,
-    insns_processed: u32,
-    total_states: u32,
-    peak_states: u32,
-    stack_depth: u32,
-    time_us: u64,
-    #[serde(skip)]
-    log: String,
-    #[serde(skip)]
-    exit: Exit,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Objects worked on at a time; by default as many as there are CPUs
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let exits: Vec<Exit> = args.objects.iter().map(|path| object(args, path)).collect();
-    gravest(exits)
-}
-
-fn object(args: &Args, path: &Path) -> Exit {
-    let opened = World::open(path, args.arch)
-        .and_then(|w| w.programs(path, args.prog.as_deref()).map(|p| (w, p)));
-    let (world, programs) = match opened {
-        Ok(v) => v,
+    let target = match args.target.open() {
+        Ok(target) => target,
         Err(exit) => return exit,
     };
+    silence_panics();
     let mut exits = Vec::new();
-    for def in &programs {
-        let row = judge(&world, path, def, args.log_level);
-        show(args, &row);
-        exits.push(row.exit);
-    }
+    let work = |path: &PathBuf| object(args, &target, path);
+    in_order(&args.objects, args.jobs.unwrap_or_else(default_jobs), work, |rows| match rows {
+        Ok(rows) => rows.iter().for_each(|row| {
+            show(args, row);
+            exits.push(row.exit);
+        }),
+        Err(exit) => exits.push(exit),
+    });
     gravest(exits)
 }
 
-/// Verifies one program. A panic of the verifier is a verdict, not the end.
-fn judge(world: &World, path: &Path, def: &ProgramDef, log_level: u32) -> Row {
-    let mut row = Row {
-        object: path.display().to_string(),
-        program: def.name.clone(),
-        section: def.section.clone(),
-        prog_type: def.sec.as_ref().map_or("unspec", |s| s.prog_type.name()),
-        verdict: Verdict::Error,
-        error_line: None,
-        insns_processed: 0,
-        total_states: 0,
-        peak_states: 0,
-        stack_depth: 0,
-        time_us: 0,
-        log: String::new(),
-        exit: Exit::BadInput,
-    };
-    let program = match world.link(def) {
-        Ok(p) => p,
-        Err(e) => {
-            row.error_line = Some(e.to_string());
-            return row;
-        }
-    };
-    let begin = Instant::now();
-    let verify = std::panic::AssertUnwindSafe(|| world.verify(program, log_level));
-    let report = std::panic::catch_unwind(verify);
-    row.time_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
-    match report {
-        Ok(report) => fill(&mut row, report),
-        Err(payload) => {
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-            row.error_line = Some(format!("internal error: {}", text.unwrap_or("?")));
-            row.exit = Exit::Internal;
-        }
-    }
-    row
-}
-
-fn fill(row: &mut Row, report: VerifyReport) {
-    row.insns_processed = report.stats.insns_processed;
-    row.total_states = report.stats.total_states;
-    row.peak_states = report.stats.peak_states;
-    row.stack_depth = report.stats.stack_depth;
-    (row.verdict, row.exit) = match &report.result {
-        Ok(_) => (Verdict::Accepted, Exit::Ok),
-        Err(r) if r.is_unsupported() => (Verdict::Unsupported, Exit::Unsupported),
-        Err(_) => (Verdict::Rejected, Exit::NotMet),
-    };
-    if let Err(r) = &report.result {
-        let said = if r.is_unsupported() { None } else { error_line(&report.log) };
-        row.error_line = said.or_else(|| error_line(&r.message));
-    }
-    row.log = report.log;
-}
-
-/// The last line of a log that is not one of its statistics.
-fn error_line(log: &str) -> Option<String> {
-    let statistics = ["processed ", "verification time ", "stack depth "];
-    let is_word = |l: &&str| !l.is_empty() && !statistics.iter().any(|s| l.starts_with(s));
-    log.lines().map(str::trim_end).rev().find(is_word).map(str::to_owned)
+fn object(args: &Args, target: &Target, path: &Path) -> Result<Vec<Row>, Exit> {
+    let world = World::open_for(path, args.arch, target)?;
+    let programs = world.programs(path, args.prog.as_deref())?;
+    let opts = target.opts(args.log_level);
+    Ok(programs.iter().map(|def| judge(&world, path, def, opts)).collect())
 }
 
 fn show(args: &Args, row: &Row) {
@@ -168,9 +80,10 @@ fn show(args: &Args, row: &Row) {
     let head = format!("{}: {} ({}): {verdict}", row.object, row.program, row.prog_type);
     let why = row.error_line.as_ref().map_or(String::new(), |l| format!(": {l}"));
     let (insns, states, peak) = (row.insns_processed, row.total_states, row.peak_states);
+    let stack = if row.stack_depth.is_empty() { "0" } else { &row.stack_depth };
     out::line(&format!("{head}{why}"));
     out::line(&format!(
-        "    {insns} insns, {states} states, {peak} at most, {} bytes of stack, {} us",
-        row.stack_depth, row.time_us
+        "    {insns} insns, {states} states, {peak} at most, {stack} bytes of stack, {} us",
+        row.time_us
     ));
 }

@@ -2,19 +2,22 @@
 //!
 //! The maps are created in the modelled kernel by the loader. Where it cannot (a map type that is
 //! not modelled, an object that is not meant to be loaded as a whole), the verifier is given the
-//! object's own definitions: a program is judged all the same.
+//! object's own definitions: a program is judged all the same. So it is for a kernel that is known
+//! by its BTF alone.
 
 use std::path::Path;
 
+use bpf::btf::Btf;
 use bpf::object::{Kconfig, LinkEnv, MapDef, MapOrigin, Object, ObjectError, ProgramDef};
-use bpf::uapi::MapType;
+use bpf::uapi::{MapType, ProgType};
 use bpf::{Arch, Endian, Program};
 use kernel_model::Kernel;
 use kernel_model::types::Types;
-use verifier::env::{CtxAccess, CtxConv, GuestAddr, KernelEnv, Layout, MapInfo};
+use verifier::env::{BtfKernel, CtxAccess, CtxConv, GuestAddr, KernelEnv, Layout, MapInfo};
 use verifier::explore::{Opts, PtrClass};
-use verifier::{Options, VerifyReport, verify_report};
+use verifier::{CheckReport, Options, VerifyReport, check, verify_report};
 
+use super::target::{RealKernel, Symbols, Target};
 use super::{Exit, out};
 use crate::loader::{self, LoadOptions};
 
@@ -36,6 +39,7 @@ pub(super) struct World {
     pub(super) arch: Arch,
     env: Env,
     kconfig: Kconfig,
+    ksyms: Symbols,
     fds: Vec<i32>,
 }
 
@@ -96,33 +100,99 @@ impl World {
         let types = Types::of(arch).btf();
         let loaded = loader::load(&mut kernel, types, object.endian, &bytes, &opts);
         let (env, fds) = match loaded {
-            Ok(loaded) => (Env { kernel, defined: Vec::new() }, loaded.maps),
+            Ok(loaded) => (Env::Model { kernel, defined: Vec::new() }, loaded.maps),
             Err(_) => {
                 // A fresh one: the load may have left maps behind.
-                let defined: Vec<MapInfo> = defined_maps(&object);
+                let defined: Vec<MapInfo> = defined_maps(&object, &kconfig, config.cpus);
                 let fds = (0..defined.len()).map(|i| DEFINED_FD + i as i32).collect();
-                (Env { kernel: Kernel::new(config), defined }, fds)
+                (Env::Model { kernel: Kernel::new(config), defined }, fds)
             }
         };
-        Ok(World { object, arch, env, kconfig, fds })
+        Ok(World { object, arch, env, kconfig, ksyms: Symbols::default(), fds })
     }
 
-    /// Links one program against the types of the modelled kernel.
+    /// Opens an object for a target, the modelled kernel or another; an error has been reported.
+    pub(super) fn open_for(
+        path: &Path,
+        arch: Option<Arch>,
+        target: &Target,
+    ) -> Result<World, Exit> {
+        match &target.real {
+            None => World::open(path, arch),
+            Some(real) => {
+                let (_, object) = read(path)?;
+                Ok(World::beside(path, object, arch, real))
+            }
+        }
+    }
+
+    /// An object beside a kernel that is known by its BTF.
+    fn beside(path: &Path, object: Object, arch: Option<Arch>, real: &RealKernel) -> World {
+        let mut maps = defined_maps(&object, &real.kconfig, real.cpus);
+        for (map, def) in maps.iter_mut().zip(object.maps()) {
+            map.name = kernel_map_name(path, def);
+        }
+        let fds = (0..maps.len()).map(BtfKernel::fd).collect();
+        World {
+            arch: arch.unwrap_or_else(|| default_arch(object.endian)),
+            object,
+            env: Env::Btf(BtfKernel { btf: real.btf.clone(), maps, cpus: real.cpus }),
+            kconfig: real.kconfig.clone(),
+            ksyms: real.ksyms.clone(),
+            fds,
+        }
+    }
+
+    /// Links one program against the types of the kernel.
     pub(super) fn link(&self, def: &ProgramDef) -> Result<Program, ObjectError> {
-        let ksyms = std::collections::BTreeMap::<String, u64>::new();
-        let target_btf = Types::of(self.arch).btf();
-        self.object.link(def, &LinkEnv { target_btf, kconfig: &self.kconfig, ksyms: &ksyms })
+        let target_btf = match &self.env {
+            Env::Model { .. } => Types::of(self.arch).btf(),
+            Env::Btf(kernel) => &kernel.btf,
+        };
+        self.link_to(def, target_btf)
+    }
+
+    /// Links one program against types.
+    pub(super) fn link_to(
+        &self,
+        def: &ProgramDef,
+        target_btf: &Btf,
+    ) -> Result<Program, ObjectError> {
+        let env = LinkEnv { target_btf, kconfig: &self.kconfig, ksyms: &self.ksyms };
+        let mut program = self.object.link(def, &env)?;
+        if program.prog_type == ProgType::StructOps {
+            program.attach_to = struct_ops_member(&self.object, &def.name).or(program.attach_to);
+        }
+        Ok(program)
     }
 
     /// Verifies a linked program.
     pub(super) fn verify(&self, program: Program, log_level: u32) -> VerifyReport {
-        let options = Options {
-            opts: Opts { log_level, ..Opts::default() },
+        let opts = Opts { log_level, ..Opts::default() };
+        verify_report(program, &self.env, &self.options(opts))
+    }
+
+    /// The verdict on a linked program, without the proof.
+    pub(super) fn check(&self, program: &Program, opts: Opts) -> CheckReport {
+        check(program, &self.env, &self.options(opts))
+    }
+
+    fn options(&self, opts: Opts) -> Options<'_> {
+        Options {
+            opts,
             fd_array: &self.fds,
             prog_btf: self.object.btf(),
             endian: self.object.endian,
-        };
-        verify_report(program, &self.env, &options)
+        }
+    }
+
+    /// Changes the definition of a map of a kernel that is known by its BTF.
+    pub(super) fn amend_map(&mut self, index: usize, amend: impl FnOnce(&mut MapInfo)) {
+        if let Env::Btf(kernel) = &mut self.env
+            && let Some(map) = kernel.maps.get_mut(index)
+        {
+            amend(map);
+        }
     }
 
     /// The programs to work on: all, or the one that is named. An error has been reported.
@@ -145,16 +215,54 @@ impl World {
     }
 }
 
-fn defined_maps(object: &Object) -> Vec<MapInfo> {
-    object.maps().iter().enumerate().map(|(i, m)| defined_map(i as u32, m)).collect()
+/// `struct/member` of the first struct_ops variable that names a program.
+fn struct_ops_member(object: &Object, program: &str) -> Option<String> {
+    let btf = object.btf()?;
+    object.maps().iter().filter_map(|m| m.struct_ops.as_ref()).find_map(|ops| {
+        let (offset, _) = ops.progs.iter().find(|(_, name)| name == program)?;
+        let member = btf.members(ops.ty).find(|m| m.byte_off() == *offset)?;
+        let name = bpf::object::essential_name(btf.name(btf.resolve(ops.ty)));
+        Some(format!("{name}/{}", member.name))
+    })
 }
 
-fn defined_map(index: u32, m: &MapDef) -> MapInfo {
+fn defined_maps(object: &Object, kconfig: &Kconfig, cpus: u32) -> Vec<MapInfo> {
+    let contents = |m: &MapDef| match m.origin {
+        MapOrigin::Kconfig => object.kconfig_contents(kconfig).unwrap_or_default(),
+        _ => m.data.clone().unwrap_or_default(),
+    };
+    let define = |(i, m): (usize, &MapDef)| {
+        let mut info = defined_map(i as u32, m, &contents(m));
+        if m.map_type == MapType::PerfEventArray && m.max_entries == 0 {
+            info.max_entries = cpus;
+        }
+        info
+    };
+    object.maps().iter().enumerate().map(define).collect()
+}
+
+/// The name libbpf gives a map: that of a data section begins with the object's.
+fn kernel_map_name(path: &Path, def: &MapDef) -> String {
+    const MAX: usize = 15; // BPF_OBJ_NAME_LEN - 1
+    const SUFFIX: usize = 7; // the longest of .data, .bss, .rodata
+    let own_section = def.name.get(1..).is_some_and(|n| n.contains('.'));
+    let prefix = match def.origin {
+        MapOrigin::Declared | MapOrigin::StructOps => 0,
+        _ if own_section => 0,
+        _ => MAX.saturating_sub(SUFFIX.max(def.name.len())),
+    };
+    let file = path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+    let object = file.split('.').next().unwrap_or_default();
+    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
+    object.chars().take(prefix).chain(def.name.chars()).take(MAX).map(fit).collect()
+}
+
+fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
     let addr = DEFINED_ADDR + (u64::from(index) << 24);
     let single = m.map_type == MapType::Array && m.max_entries == 1;
     let frozen = matches!(m.origin, MapOrigin::Rodata | MapOrigin::Kconfig);
-    let contents = || {
-        let mut data = m.data.clone().unwrap_or_default();
+    let filled = || {
+        let mut data = contents.to_vec();
         data.resize(m.value_size as usize, 0);
         data
     };
@@ -169,54 +277,68 @@ fn defined_map(index: u32, m: &MapDef) -> MapInfo {
         map_extra: m.map_extra,
         addr: GuestAddr(addr),
         value_addr: single.then_some(GuestAddr(addr + 0x1000)),
-        frozen_value: (frozen && m.flags & RDONLY_PROG != 0).then(contents),
-        inner: m.inner.as_ref().map(|inner| Box::new(defined_map(index, inner))),
+        frozen_value: (frozen && m.flags & RDONLY_PROG != 0).then(filled),
+        inner: m.inner.as_ref().map(|inner| Box::new(defined_map(index, inner, &[]))),
         value_type_id: m.value_type,
         spin_lock_off: None,
         timer_off: None,
     }
 }
 
-/// The modelled kernel, with maps that exist only as definitions.
+/// The kernel a program is verified for.
 #[derive(Debug)]
-struct Env {
-    kernel: Kernel,
-    defined: Vec<MapInfo>,
+#[allow(clippy::large_enum_variant, reason = "there is one of them")]
+enum Env {
+    /// The modelled one, with maps that exist only as definitions.
+    Model { kernel: Kernel, defined: Vec<MapInfo> },
+    /// One that is known by its BTF.
+    Btf(BtfKernel),
+}
+
+impl Env {
+    fn kernel(&self) -> &dyn KernelEnv {
+        match self {
+            Env::Model { kernel, .. } => kernel,
+            Env::Btf(kernel) => kernel,
+        }
+    }
 }
 
 impl KernelEnv for Env {
     fn map_by_fd(&self, fd: i32) -> Option<MapInfo> {
-        match usize::try_from(fd - DEFINED_FD) {
-            Ok(i) => self.defined.get(i).cloned(),
-            Err(_) => self.kernel.map_by_fd(fd),
+        match self {
+            Env::Model { defined, .. } if fd >= DEFINED_FD => {
+                defined.get(usize::try_from(fd - DEFINED_FD).ok()?).cloned()
+            }
+            env => env.kernel().map_by_fd(fd),
         }
     }
 
-    fn btf(&self) -> Option<&bpf::btf::Btf> {
-        KernelEnv::btf(&self.kernel)
+    fn btf(&self) -> Option<&Btf> {
+        self.kernel().btf()
     }
 
     fn nr_cpu_ids(&self) -> u32 {
-        self.kernel.nr_cpu_ids()
+        self.kernel().nr_cpu_ids()
     }
 
     fn layout(&self) -> Layout {
-        self.kernel.layout()
+        self.kernel().layout()
     }
 
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
-        self.kernel.conv_ctx(access)
+        self.kernel().conv_ctx(access)
     }
 
     fn conv_sock(&self, class: PtrClass, access: CtxAccess) -> Option<CtxConv> {
-        self.kernel.conv_sock(class, access)
+        self.kernel().conv_sock(class, access)
     }
 
     fn has_helper(&self, id: i32) -> bool {
-        self.kernel.has_helper(id)
+        self.kernel().has_helper(id)
     }
 
     fn identity(&self) -> u64 {
-        self.kernel.identity()
+        self.kernel().identity()
     }
 }

@@ -16,6 +16,8 @@ pub struct Opts {
     pub bpf_capable: bool,
     /// `CAP_PERFMON`: pointer leaks, uninitialised stack reads, Spectre rewrites off.
     pub allow_ptr_leaks: bool,
+    /// `CAP_NET_ADMIN`: program types of the network.
+    pub net_admin: bool,
     /// `BPF_F_STRICT_ALIGNMENT`.
     pub strict_alignment: bool,
     /// `BPF_F_TEST_STATE_FREQ`.
@@ -30,6 +32,7 @@ impl Default for Opts {
             log_level: 1,
             bpf_capable: true,
             allow_ptr_leaks: true,
+            net_admin: true,
             strict_alignment: false,
             test_state_freq: false,
             insns_max: 1_000_000,

@@ -1,0 +1,201 @@
+//! A verdict as the command line shows it: one row for each program.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use bpf::Program;
+use bpf::object::{ObjectError, ProgramDef};
+use serde::Serialize;
+use verifier::CheckReport;
+use verifier::explore::Opts;
+
+use super::Exit;
+use super::world::World;
+
+/// What the verifier says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    Accepted,
+    Rejected,
+    Unsupported,
+    /// The program could not be linked, or the verifier itself failed.
+    Error,
+}
+
+/// The result on one program; the fields are those of `--json`.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) object: String,
+    pub(super) program: String,
+    pub(super) section: String,
+    pub(super) prog_type: &'static str,
+    pub(super) verdict: Verdict,
+    pub(super) error_line: Option<String>,
+    pub(super) insns_processed: u32,
+    pub(super) total_states: u32,
+    pub(super) peak_states: u32,
+    pub(super) max_states_per_insn: u32,
+    /// Of each subprogram, as the kernel prints it: `8+0+16`.
+    pub(super) stack_depth: String,
+    pub(super) time_us: u64,
+    pub(super) log: String,
+    #[serde(skip)]
+    pub(super) exit: Exit,
+}
+
+/// Links and verifies one program of an object.
+pub(super) fn judge(world: &World, path: &Path, def: &ProgramDef, opts: Opts) -> Row {
+    judge_linked(world, path, def, world.link(def), opts)
+}
+
+/// Verifies one program. A panic of the verifier is a verdict, not the end.
+pub(super) fn judge_linked(
+    world: &World,
+    path: &Path,
+    def: &ProgramDef,
+    program: Result<Program, ObjectError>,
+    opts: Opts,
+) -> Row {
+    let mut row = Row {
+        object: path.display().to_string(),
+        program: def.name.clone(),
+        section: def.section.clone(),
+        prog_type: def.sec.as_ref().map_or("unspec", |s| s.prog_type.name()),
+        verdict: Verdict::Error,
+        error_line: None,
+        insns_processed: 0,
+        total_states: 0,
+        peak_states: 0,
+        max_states_per_insn: 0,
+        stack_depth: String::new(),
+        time_us: 0,
+        log: String::new(),
+        exit: Exit::BadInput,
+    };
+    let program = match program {
+        Ok(p) => p,
+        Err(e) => {
+            row.error_line = Some(e.to_string());
+            return row;
+        }
+    };
+    let begin = Instant::now();
+    let report = catch_unwind(AssertUnwindSafe(|| world.check(&program, opts)));
+    row.time_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
+    match report {
+        Ok(report) => fill(&mut row, report),
+        Err(payload) => {
+            let text = payload.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+            row.error_line = Some(format!("internal error: {}", text.unwrap_or("?")));
+            row.exit = Exit::Internal;
+        }
+    }
+    row
+}
+
+fn fill(row: &mut Row, report: CheckReport) {
+    row.insns_processed = report.stats.insns_processed;
+    row.total_states = report.stats.total_states;
+    row.peak_states = report.stats.peak_states;
+    row.max_states_per_insn = report.stats.max_states_per_insn;
+    let depths: Vec<String> = report.stack_depths.iter().map(u32::to_string).collect();
+    row.stack_depth = depths.join("+");
+    (row.verdict, row.exit) = match &report.result {
+        Ok(()) => (Verdict::Accepted, Exit::Ok),
+        Err(r) if r.is_unsupported() => (Verdict::Unsupported, Exit::Unsupported),
+        Err(_) => (Verdict::Rejected, Exit::NotMet),
+    };
+    if let Err(r) = &report.result {
+        let said = if r.is_unsupported() { None } else { error_line(&report.log) };
+        row.error_line = said.or_else(|| error_line(&r.message));
+    }
+    row.log = report.log;
+}
+
+/// The last line of a log that is not one of its statistics.
+fn error_line(log: &str) -> Option<String> {
+    let statistics = ["processed ", "verification time ", "stack depth "];
+    let is_word = |l: &&str| !l.is_empty() && !statistics.iter().any(|s| l.starts_with(s));
+    log.lines().map(str::trim_end).rev().find(is_word).map(str::to_owned)
+}
+
+/// Panics become verdicts: their default report would only be in the way.
+pub(super) fn silence_panics() {
+    std::panic::set_hook(Box::new(|_| {}));
+}
+
+/// Stack of a worker: deep call chains recurse.
+const WORKER_STACK: usize = 64 << 20;
+
+/// Works on all items, some at a time, and hands the results on in the order of the items.
+pub(super) fn in_order<T: Sync, R: Send>(
+    items: &[T],
+    jobs: usize,
+    work: impl Fn(&T) -> R + Sync,
+    mut each: impl FnMut(R),
+) {
+    let next = AtomicUsize::new(0);
+    let (send, receive) = mpsc::channel();
+    let send = Mutex::new(send);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, items.len().max(1)) {
+            let worker = || {
+                let send = send.lock().map(|s| s.clone());
+                let Ok(send) = send else { return };
+                while let Some((i, item)) = {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    items.get(i).map(|item| (i, item))
+                } {
+                    // The receiver is gone only when the process ends.
+                    let _ = send.send((i, work(item)));
+                }
+            };
+            let built = std::thread::Builder::new().stack_size(WORKER_STACK);
+            built.spawn_scoped(scope, worker).expect("a thread can be started");
+        }
+        let mut waiting = BTreeMap::new();
+        for at in 0..items.len() {
+            while !waiting.contains_key(&at) {
+                let Ok((i, r)) = receive.recv() else { return };
+                waiting.insert(i, r);
+            }
+            waiting.remove(&at).into_iter().for_each(&mut each);
+        }
+    });
+}
+
+/// Number of jobs when none is given.
+pub(super) fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_keep_the_order_of_items() {
+        let items: Vec<u64> = (0..50).collect();
+        let mut seen = Vec::new();
+        let slow = |i: &u64| {
+            std::thread::sleep(std::time::Duration::from_micros(500 * (i % 3)));
+            *i
+        };
+        in_order(&items, 3, slow, |i| seen.push(i));
+        assert_eq!(seen, items);
+    }
+
+    #[test]
+    fn the_error_line_is_above_the_statistics() {
+        let log = "0: (95) exit\nR0 !read_ok\nprocessed 1 insns (limit 1000000)\n";
+        assert_eq!(error_line(log).as_deref(), Some("R0 !read_ok"));
+        assert_eq!(error_line(""), None);
+    }
+}
