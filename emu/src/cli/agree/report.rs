@@ -93,12 +93,13 @@ impl Pair {
     }
 }
 
-/// A message without its numbers and quoted names.
+/// A message without its numbers; digits inside a name stay, but for registers.
 fn shape(text: &str) -> String {
     let mut out = String::new();
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        if !c.is_ascii_digit() || out.ends_with(|p: char| p.is_ascii_alphabetic() && p != 'R') {
+        let named = out.ends_with(|p: char| p.is_ascii_alphanumeric() || p == '_');
+        if !c.is_ascii_digit() || (named && out != "R" && !out.ends_with(" R")) {
             out.push(c);
             continue;
         }
