@@ -120,7 +120,7 @@ impl World {
         match &target.real {
             None => World::open(path, arch),
             Some(real) => {
-                let (_, object) = read(path)?;
+                let (_, object) = read(path, arch)?;
                 Ok(World::beside(path, object, arch, real))
             }
         }
