@@ -172,7 +172,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable)?;
     check_func_info(p)?;
     let maps = resolve_maps(&p.insns, env, o.fd_array)?;
-    let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable)?;
+    let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf())?;
     let mut opts = o.opts;
     opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;
     opts.test_state_freq |= p.flags & BPF_F_TEST_STATE_FREQ != 0;

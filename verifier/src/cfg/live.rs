@@ -1,5 +1,6 @@
 //! Static liveness of registers: `compute_live_registers`. Bit n is register n.
 
+use bpf::btf::Btf;
 use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src};
 use bpf::uapi::ProgType;
 
@@ -26,8 +27,13 @@ fn src_bit(src: Src) -> u16 {
 }
 
 /// Registers live before each instruction.
-pub(super) fn live_before(insns: &[Insn], cfg: &Cfg, prog_type: ProgType) -> Vec<u16> {
-    let effects: Vec<(u16, u16)> = insns.iter().map(|i| effect(i, prog_type)).collect();
+pub(super) fn live_before(
+    insns: &[Insn],
+    cfg: &Cfg,
+    prog_type: ProgType,
+    kernel: Option<&Btf>,
+) -> Vec<u16> {
+    let effects: Vec<(u16, u16)> = insns.iter().map(|i| effect(i, prog_type, kernel)).collect();
     let mut live = vec![0u16; insns.len()];
     let mut changed = true;
     while changed {
@@ -45,7 +51,7 @@ pub(super) fn live_before(insns: &[Insn], cfg: &Cfg, prog_type: ProgType) -> Vec
 
 /// Registers used and defined by an instruction.
 // tidy: flat match
-pub(super) fn effect(insn: &Insn, prog_type: ProgType) -> (u16, u16) {
+pub(super) fn effect(insn: &Insn, prog_type: ProgType, kernel: Option<&Btf>) -> (u16, u16) {
     match *insn {
         Insn::Alu { op: AluOp::Mov, dst, src, .. } => (src_bit(src), bit(dst)),
         Insn::Alu { dst, src, .. } => (bit(dst) | src_bit(src), bit(dst)),
@@ -64,7 +70,7 @@ pub(super) fn effect(insn: &Insn, prog_type: ProgType) -> (u16, u16) {
         Insn::Jmp { dst, src, .. } => (bit(dst) | src_bit(src), 0),
         Insn::Gotox { dst } => (bit(dst), 0),
         Insn::Callx { dst } => (bit(dst) | ARGS, CALLER_SAVED),
-        Insn::Call(call) => (call_args(call, prog_type), CALLER_SAVED),
+        Insn::Call(call) => (call_args(call, prog_type, kernel), CALLER_SAVED),
         Insn::Exit => (R0, 0),
         Insn::LdImm64Hi | Insn::Ja { .. } | Insn::MayGoto { .. } => (0, 0),
     }
@@ -79,9 +85,15 @@ fn atomic(op: AtomicOp, operands: u16, src: u16) -> (u16, u16) {
 }
 
 /// Argument registers a call reads; a call whose prototype is not known may read them all.
-fn call_args(call: Call, prog_type: ProgType) -> u16 {
-    let Call::Helper(id) = call else { return ARGS };
-    let Some(proto) = crate::tables::helper_for(id, prog_type) else { return ARGS };
-    let used = proto.args.iter().take_while(|a| a.base != ArgBase::DontCare).count();
+fn call_args(call: Call, prog_type: ProgType, kernel: Option<&Btf>) -> u16 {
+    let used = match call {
+        Call::Helper(id) => crate::tables::helper_for(id, prog_type)
+            .map(|p| p.args.iter().take_while(|a| a.base != ArgBase::DontCare).count()),
+        Call::Kfunc { btf_id, off: 0 } => {
+            kernel.and_then(|b| b.func_proto(btf_id.cast_unsigned())).map(|p| p.1.len().min(5))
+        }
+        _ => None,
+    };
+    let Some(used) = used else { return ARGS };
     ((1 << (used + 1)) - 1) & ARGS
 }

@@ -6,6 +6,7 @@ mod subprogs;
 mod walk;
 
 use bpf::Program;
+use bpf::btf::Btf;
 use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 
 use crate::reject::Rejection;
@@ -66,11 +67,16 @@ pub(crate) fn target(at: usize, off: i32) -> i64 {
 
 pub(crate) use subprogs::idx as slot;
 
-/// Builds and checks the static graph of a program.
+/// Builds and checks the static graph of a program. `kernel` has the prototypes of kfuncs.
 ///
 /// # Errors
 /// What `check_subprogs` and `check_cfg` refuse, in their words.
-pub fn build(program: &Program, insns: &[Insn], bpf_capable: bool) -> Result<Cfg, Box<Rejection>> {
+pub fn build(
+    program: &Program,
+    insns: &[Insn],
+    bpf_capable: bool,
+    kernel: Option<&Btf>,
+) -> Result<Cfg, Box<Rejection>> {
     let n = insns.len();
     let subprogs = find_subprogs(program, insns, bpf_capable)?;
     let mut cfg = Cfg {
@@ -89,7 +95,7 @@ pub fn build(program: &Program, insns: &[Insn], bpf_capable: bool) -> Result<Cfg
     effects(program, insns, &mut cfg);
     order::postorder(insns, &mut cfg);
     order::scc(insns, &mut cfg);
-    cfg.live_regs_before = live::live_before(insns, &cfg, program.prog_type);
+    cfg.live_regs_before = live::live_before(insns, &cfg, program.prog_type, kernel);
     Ok(cfg)
 }
 
@@ -179,7 +185,7 @@ mod tests {
 
     fn run(insns: &[Insn], bpf_capable: bool) -> Result<Cfg, String> {
         let p = bare_program("t", ProgType::SocketFilter, insns.to_vec());
-        build(&p, insns, bpf_capable).map_err(|r| r.message)
+        build(&p, insns, bpf_capable, None).map_err(|r| r.message)
     }
 
     fn message(insns: &[Insn]) -> String {

@@ -66,6 +66,32 @@ const BTF_TYPES: Types =
 const PERCPU_TYPES: Types =
     &[(RegType::BtfId, Flags::MEM_PERCPU), (RegType::BtfId, Flags::MEM_PERCPU.or(TRUSTED))];
 
+/// Types whose offset may be anything.
+const FREE_OFFSETS: Types = &[
+    (RegType::Stack, NONE),
+    (RegType::Packet, NONE),
+    (RegType::PacketMeta, NONE),
+    (RegType::MapKey, NONE),
+    (RegType::MapValue, NONE),
+    (RegType::Mem, NONE),
+    (RegType::Mem, Flags::MEM_RDONLY),
+    (RegType::Mem, Flags::MEM_RINGBUF),
+    (RegType::Buf, NONE),
+    (RegType::Buf, Flags::MEM_RDONLY),
+    (RegType::Arena, NONE),
+    (RegType::Scalar, NONE),
+];
+const OWNED: Flags = Flags::MEM_ALLOC.or(Flags::NON_OWN_REF);
+/// Types that may point into the object, at a constant offset.
+const FIXED_OFFSETS: Types = &[
+    (RegType::BtfId, NONE),
+    (RegType::BtfId, Flags::MEM_ALLOC),
+    (RegType::BtfId, TRUSTED),
+    (RegType::BtfId, Flags::MEM_RCU),
+    (RegType::BtfId, OWNED),
+    (RegType::BtfId, OWNED.or(Flags::MEM_RCU)),
+];
+
 /// `compatible_reg_types`.
 fn compatible(base: ArgBase) -> Option<Types> {
     use ArgBase as A;
@@ -113,7 +139,8 @@ impl Ver<'_> {
         }
         if !(r.is_null() && arg.flags.has(Flags::PTR_MAYBE_NULL)) {
             self.reg_type(n, &r, &arg)?;
-            self.arg_offset(n, &r, &arg)?;
+            let dynptr = arg.base == ArgBase::PtrToDynptr;
+            self.arg_reg_off(n, &r, arg.flags.has(Flags::OBJ_RELEASE), dynptr)?;
         }
         self.arg_refs(n, &r, &arg, meta)?;
         self.arg_value(p, i, n, &r, &arg, meta)
@@ -164,17 +191,22 @@ impl Ver<'_> {
     }
 
     /// KERNEL v6.18 verifier.c:check_func_arg_reg_off
-    fn arg_offset(&mut self, n: Reg, r: &RegState, arg: &ArgType) -> R {
+    pub(crate) fn arg_reg_off(&self, n: Reg, r: &RegState, release: bool, dynptr: bool) -> R {
         use RegType as T;
-        if arg.flags.has(Flags::OBJ_RELEASE) && r.off != 0 {
-            let m = "must have zero offset when passed to release func or trusted arg to kfunc";
-            return no(EINVAL, format!("R{} {m}", n.0));
+        if release {
+            if dynptr && r.is(T::Stack) {
+                return Ok(());
+            }
+            if r.off != 0 {
+                let m = "must have zero offset when passed to release func or trusted arg to kfunc";
+                return no(EINVAL, format!("R{} {m}", n.0));
+            }
+            return self.ptr_off(n, r, false);
         }
-        let free = matches!(
-            r.ty,
-            T::Stack | T::Packet | T::PacketMeta | T::MapKey | T::MapValue | T::Mem | T::Buf
-        );
-        if free || r.is_scalar() || r.ty == T::BtfId { Ok(()) } else { self.ctx_unmodified(n) }
+        if FREE_OFFSETS.contains(&(r.ty, r.flags)) {
+            return Ok(());
+        }
+        self.ptr_off(n, r, FIXED_OFFSETS.contains(&(r.ty, r.flags)))
     }
 
     fn arg_refs(&mut self, n: Reg, r: &RegState, arg: &ArgType, meta: &mut Meta) -> R {
@@ -292,7 +324,7 @@ impl Ver<'_> {
     }
 
     /// `check_reg_const_str`.
-    fn const_str(&mut self, n: Reg, r: &RegState) -> R {
+    pub(crate) fn const_str(&mut self, n: Reg, r: &RegState) -> R {
         let m = &self.maps[r.map as usize];
         let Some(bytes) = m.frozen_value.as_ref() else {
             return no(EACCES, format!("R{} does not point to a readonly map'", n.0));

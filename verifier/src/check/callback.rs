@@ -15,10 +15,11 @@ use bpf::insn::Reg;
 use bpf::uapi::MapType;
 
 use super::args::Meta;
+use super::kfunc::meta::{KfArg, KfuncMeta};
 use crate::domain::reg::{DynptrType, Obj, RegState, RegType};
 use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::explore::MapState;
-use crate::explore::ver::{Pending, R, Ver, blank_state, no};
+use crate::explore::ver::{Pending, R, Ver, blank_state, no, unsupported};
 use crate::proto::Flags;
 use crate::reject::{E2BIG, EINVAL, ENOTSUPP, Rejection};
 
@@ -183,6 +184,30 @@ impl Ver<'_> {
             return Err(Box::new(Rejection::limit(E2BIG, m)));
         }
         Ok(())
+    }
+}
+
+impl<'a> Ver<'a> {
+    /// `KF_ARG_PTR_TO_WORKQUEUE`, `KF_ARG_PTR_TO_TASK_WORK`.
+    pub(crate) fn kf_async_arg(
+        &mut self,
+        _meta: &mut KfuncMeta<'a>,
+        _i: usize,
+        _n: Reg,
+        _r: &RegState,
+        _kind: KfArg,
+    ) -> R {
+        unsupported("work queues", "verifier.c:check_map_field_pointer")
+    }
+
+    /// The map argument is not the one that holds the work queue.
+    pub(crate) fn kf_map_differs(&mut self, _uid: u32, _r: &RegState) -> R {
+        Ok(())
+    }
+
+    /// `set_timer_callback_state`, `set_task_work_schedule_callback_state`.
+    pub(crate) fn push_kf_async_callback(&mut self, _meta: &KfuncMeta<'a>) -> R {
+        unsupported("asynchronous callbacks of kfuncs", "verifier.c:push_async_cb")
     }
 }
 

@@ -14,13 +14,17 @@ use crate::tables;
 impl Ver<'_> {
     /// `__check_ptr_off_reg` with no offset allowed.
     pub(crate) fn ctx_unmodified(&self, n: Reg) -> R {
-        let p = self.r(n);
+        self.ptr_off(n, self.r(n), false)
+    }
+
+    /// `__check_ptr_off_reg`.
+    pub(crate) fn ptr_off(&self, n: Reg, p: &RegState, fixed_ok: bool) -> R {
         let (what, i, off) = (type_of(p), n.0, p.off);
         if off < 0 {
             let m = format!("negative offset {what} ptr R{i} off={off} disallowed");
             return no(EACCES, m);
         }
-        if off != 0 {
+        if off != 0 && !fixed_ok {
             let m = format!("dereference of modified {what} ptr R{i} off={off} disallowed");
             return no(EACCES, m);
         }

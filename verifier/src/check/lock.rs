@@ -9,11 +9,37 @@
 
 use bpf::insn::{Call, Reg};
 
+use super::kfunc::meta::KfuncMeta;
+use crate::btf::BtfSrc;
 use crate::domain::refs::{LockPtr, NotReleased, RefType};
 use crate::domain::reg::{RegState, RegType};
-use crate::explore::ver::{R, Ver, no};
+use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::proto::Flags;
 use crate::reject::EINVAL;
+
+/// `kfunc_spin_allowed`: kfuncs that may be called while a lock is held.
+const LOCKED_OK: &[&str] = &[
+    "bpf_list_push_front_impl",
+    "bpf_list_push_back_impl",
+    "bpf_list_pop_front",
+    "bpf_list_pop_back",
+    "bpf_list_front",
+    "bpf_list_back",
+    "bpf_rbtree_add_impl",
+    "bpf_rbtree_remove",
+    "bpf_rbtree_first",
+    "bpf_rbtree_root",
+    "bpf_rbtree_left",
+    "bpf_rbtree_right",
+    "bpf_refcount_acquire_impl",
+    "bpf_iter_num_new",
+    "bpf_iter_num_next",
+    "bpf_iter_num_destroy",
+    "bpf_res_spin_lock",
+    "bpf_res_spin_unlock",
+    "bpf_res_spin_lock_irqsave",
+    "bpf_res_spin_unlock_irqrestore",
+];
 
 /// A lock operation of a helper or kfunc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +76,9 @@ impl Ver<'_> {
         no(EINVAL, "function calls are not allowed while holding a lock")
     }
 
-    /// `kfunc_spin_allowed`: graph operations, resilient locks, arena pages, iterators of
-    /// numbers.
-    fn kfunc_spin_allowed(&self, _btf_id: i32) -> bool {
-        false
+    /// `kfunc_spin_allowed`.
+    fn kfunc_spin_allowed(&self, btf_id: i32) -> bool {
+        LOCKED_OK.contains(&self.btf_name(BtfSrc::Vmlinux, btf_id.cast_unsigned()))
     }
 
     /// KERNEL v6.18 verifier.c:process_spin_lock
@@ -121,5 +146,23 @@ impl Ver<'_> {
         for r in self.cur.all_regs_mut().filter(|r| r.flags.has(Flags::NON_OWN_REF)) {
             *r = dead;
         }
+    }
+}
+
+impl<'a> Ver<'a> {
+    /// `KF_ARG_PTR_TO_RES_SPIN_LOCK`: `process_spin_lock`.
+    pub(crate) fn kf_res_lock_arg(
+        &mut self,
+        _meta: &mut KfuncMeta<'a>,
+        _i: usize,
+        _n: Reg,
+        _r: &RegState,
+    ) -> R {
+        unsupported("bpf_res_spin_lock", "verifier.c:process_spin_lock")
+    }
+
+    /// The branch on which the lock is not taken.
+    pub(crate) fn res_lock_failed_branch(&mut self, _meta: &KfuncMeta<'a>) -> R {
+        unsupported("bpf_res_spin_lock", "verifier.c:check_kfunc_call")
     }
 }

@@ -2,6 +2,7 @@
 
 use super::scalar::Bounds;
 use super::tnum::Tnum;
+use crate::btf::BtfSrc;
 use crate::proto::Flags;
 
 /// `enum bpf_reg_type`, base part.
@@ -105,6 +106,8 @@ pub struct RegState {
     pub map_uid: u32,
     /// Size of `Mem` and `Buf`.
     pub mem_size: u32,
+    /// BTF that `btf_id` is an id of.
+    pub btf: BtfSrc,
     /// BTF id of the structure (`BtfId`), subprogram (`Func`).
     pub btf_id: u32,
     /// The dynptr a slice came from.
@@ -138,6 +141,7 @@ impl RegState {
             map: 0,
             map_uid: 0,
             mem_size: 0,
+            btf: BtfSrc::Vmlinux,
             btf_id: 0,
             dynptr_id: 0,
             obj: Obj::None,
@@ -266,6 +270,7 @@ impl RegState {
             && self.map == o.map
             && self.map_uid == o.map_uid
             && self.mem_size == o.mem_size
+            && self.btf == o.btf
             && self.btf_id == o.btf_id
             && self.dynptr_id == o.dynptr_id
             && self.obj == o.obj

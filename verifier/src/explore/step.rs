@@ -26,10 +26,14 @@ pub(crate) fn stats_line(s: &Stats) -> String {
     )
 }
 
-/// Prints map references as the kernel does, which has addresses there.
-struct LogNames;
+/// Prints map references as the kernel does, which has addresses there, and kfuncs by name.
+struct LogNames<'a>(Option<&'a bpf::btf::Btf>);
 
-impl disasm::Names for LogNames {
+impl disasm::Names for LogNames<'_> {
+    fn kfunc(&self, btf_id: i32, _off: i16) -> Option<String> {
+        self.0.map(|b| b.name(btf_id.cast_unsigned()).to_string())
+    }
+
     fn imm64(&self, imm: &Imm64) -> Option<String> {
         matches!(imm, Imm64::MapFd(_) | Imm64::MapIdx(_)).then(|| "0x0".into())
     }
@@ -144,7 +148,7 @@ impl Ver<'_> {
             log.put(&format!("; {} @ {file}:{}\n", l.text.trim_start(), l.line));
             log.last_line = Some(i);
         }
-        log.insn(at, &disasm::disasm_op(self.insn(at), &LogNames));
+        log.insn(at, &disasm::disasm_op(self.insn(at), &LogNames(self.input.env.btf())));
         self.log = log;
     }
 
@@ -190,14 +194,16 @@ impl Ver<'_> {
                 self.jmps_processed += 1;
                 self.check_func_call(off)
             }
-            Insn::Call(Call::Kfunc { btf_id, .. }) => {
-                unsupported(format!("kfunc {btf_id}"), "verifier.c:check_kfunc_call")
+            Insn::Call(Call::Kfunc { btf_id, off }) => {
+                self.jmps_processed += 1;
+                self.call_under_lock(Call::Kfunc { btf_id, off })?;
+                self.check_kfunc_call(btf_id, off)
             }
             Insn::Exit => {
                 self.jmps_processed += 1;
                 self.check_exit()
             }
-            Insn::AddrSpaceCast { .. } => unsupported("addr_space_cast", "verifier.c:check_alu_op"),
+            Insn::AddrSpaceCast { dst, src, .. } => self.check_addr_space_cast(dst, src),
             Insn::Gotox { .. } => unsupported("gotox", "verifier.c:check_indirect_jump"),
             Insn::Callx { .. } => unsupported("callx", "verifier.c:check_indirect_call"),
             Insn::MovPercpu { .. } | Insn::LdImm64Hi => {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bpf::insn::{Insn, InsnIdx, Reg};
 
 use super::{Explored, Input, InsnAux, PtrClass};
+use crate::btf::record::{self, Record};
 use crate::domain::refs::Held;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, VState};
@@ -59,6 +60,10 @@ pub(crate) struct Ver<'a> {
     pub(crate) input: Input<'a>,
     /// `Input::maps` and behind them the templates of inner maps.
     pub(crate) maps: Vec<MapInfo>,
+    /// Special fields of the values of `maps`.
+    pub(crate) map_records: Vec<Record>,
+    /// `struct_meta_tab`: structures of the program with special fields.
+    pub(crate) obj_records: BTreeMap<u32, Record>,
     pub(crate) cur: VState,
     pub(crate) pending: Vec<Pending>,
     pub(crate) kept: Vec<Kept>,
@@ -99,6 +104,8 @@ impl<'a> Ver<'a> {
         maps.extend(input.maps.iter().filter_map(|m| m.inner.as_deref().cloned()));
         Ver {
             input: *input,
+            map_records: maps.iter().map(record::of_map).collect(),
+            obj_records: BTreeMap::new(),
             maps,
             cur: blank_state(),
             pending: Vec::new(),

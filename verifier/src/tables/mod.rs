@@ -8,6 +8,8 @@ mod avail_table;
 mod ctx;
 mod ctx_table;
 mod helpers;
+mod kfunc_table;
+pub(crate) mod kfuncs;
 mod ret;
 mod rows;
 
