@@ -4,12 +4,13 @@
 //!  unicorn ─► engine (text, stubs, exits) ─► machine (vCPUs + Kernel) ◄─ loader (objects)
 //! ```
 //!
-//! **Invariants.** `unsafe` lives in [`unicorn`] alone. The machine is a value: between two steps
-//! it can be snapshot and restored.
+//! **Invariants.** `unsafe` lives in [`unicorn`] and in the door of [`host`] alone. The machine is
+//! a value: between two steps it can be snapshot and restored.
 
 pub mod cli;
 pub mod compile;
 pub mod engine;
+pub mod host;
 pub mod loader;
 pub mod machine;
 pub mod objects;

@@ -60,6 +60,8 @@ pub struct ProgLoad<'a> {
     pub btf: Option<&'a Btf>,
     /// Log level: 0 none, 1 the path to an error, 2 everything, 4 statistics.
     pub log_level: u32,
+    /// Of an operation of `struct_ops`: the structure's type and the member.
+    pub struct_ops: Option<(String, String)>,
 }
 
 /// What `BPF_PROG_LOAD` says.
@@ -94,6 +96,10 @@ pub trait Bpf {
     fn prog_load(&mut self, load: ProgLoad<'_>) -> Result<ProgLoaded, ProgRefusal>;
     /// Number of possible CPUs.
     fn cpus(&self) -> u32;
+    /// Whether it has maps of type `struct_ops`.
+    fn has_struct_ops(&self) -> bool {
+        false
+    }
 }
 
 /// What the caller decides.
@@ -233,7 +239,9 @@ pub fn load(
     for def in chosen(&object, opts)? {
         let program = object.link(def, &env)?;
         let (btf, log_level) = (object.btf(), opts.log_level);
-        match load_prog(kernel, ProgLoad { program, fd_array: &maps, btf, log_level }) {
+        let struct_ops = struct_ops_member(&object, &program.name);
+        let load = ProgLoad { program, fd_array: &maps, btf, log_level, struct_ops };
+        match load_prog(kernel, load) {
             Ok(p) => progs.push(p),
             Err(LoadError::Rejected { program, rejection }) if opts.keep_going => {
                 refused.push((program, rejection));
@@ -244,6 +252,18 @@ pub fn load(
     let loaded = LoadedObject { object, maps, progs, refused };
     fill_slots(kernel, &loaded)?;
     Ok(loaded)
+}
+
+/// Type and member of the first `struct_ops` variable that a function is in.
+#[must_use]
+pub fn struct_ops_member(object: &Object, prog: &str) -> Option<(String, String)> {
+    let btf = object.btf()?;
+    object.maps().iter().filter_map(|m| m.struct_ops.as_ref()).find_map(|ops| {
+        let (at, _) = ops.progs.iter().find(|p| p.1 == prog)?;
+        let ty = btf.resolve(ops.ty);
+        let member = btf.members(ty).find(|m| m.bit_off == at * 8)?;
+        Some((bpf::object::essential_name(btf.name(ty)).to_owned(), member.name.to_owned()))
+    })
 }
 
 /// The programs to load, in the object's order.
@@ -281,7 +301,7 @@ fn create_map(
     def: &MapDef,
     opts: &LoadOptions,
 ) -> Result<Fd, LoadError> {
-    if def.origin == MapOrigin::StructOps {
+    if def.origin == MapOrigin::StructOps && !kernel.has_struct_ops() {
         return Err(LoadError::Unsupported(format!("struct_ops map '{}'", def.name)));
     }
     // libbpf makes a throw-away map of the inner definition: only its shape is kept.
@@ -303,7 +323,10 @@ fn create_map(
         numa_node: def.numa_node,
         map_extra: def.map_extra,
         inner,
-        btf_types: (def.key_type, def.value_type),
+        btf_types: match &def.struct_ops {
+            Some(ops) => (0, ops.ty),
+            None => (def.key_type, def.value_type),
+        },
     };
     let made = kernel.map_create(&attr, object.btf());
     made.map_err(|errno| map_error(def, "BPF_MAP_CREATE", errno))

@@ -13,6 +13,11 @@ macro_rules! errnos {
             pub fn name(self) -> &'static str {
                 match self { $(Errno::$name => stringify!($name),)* }
             }
+            /// From its number.
+            #[must_use]
+            pub fn from_raw(raw: i32) -> Option<Errno> {
+                match raw { $($n => Some(Errno::$name),)* _ => None }
+            }
             /// From its name.
             #[must_use]
             pub fn from_name(name: &str) -> Option<Errno> {
@@ -23,13 +28,15 @@ macro_rules! errnos {
 }
 
 errnos! {
-    EPERM = 1, ENOENT = 2, EIO = 5, E2BIG = 7, EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13,
-    EFAULT = 14, EBUSY = 16, EEXIST = 17, EXDEV = 18, ENODEV = 19, EINVAL = 22, ENFILE = 23,
-    EMFILE = 24, ENOSPC = 28, ERANGE = 34,
-    EDEADLK = 35, ENAMETOOLONG = 36, ELOOP = 40, ENODATA = 61, EPROTO = 71, EOVERFLOW = 75,
-    EBADFD = 77, EMSGSIZE = 90, EPROTONOSUPPORT = 93, ESOCKTNOSUPPORT = 94, EOPNOTSUPP = 95,
-    EAFNOSUPPORT = 97, ENETUNREACH = 101, ENOBUFS = 105, ENOTCONN = 107, ETIMEDOUT = 110,
-    EHOSTUNREACH = 113, ESTALE = 116, ECANCELED = 125, ENOTSUPP = 524,
+    EPERM = 1, ENOENT = 2, ESRCH = 3, EINTR = 4, EIO = 5, ENXIO = 6, E2BIG = 7, ENOEXEC = 8,
+    EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13, EFAULT = 14, EBUSY = 16, EEXIST = 17,
+    EXDEV = 18, ENODEV = 19, ENOTDIR = 20, EINVAL = 22, ENFILE = 23, EMFILE = 24, ENOTTY = 25,
+    EFBIG = 27, ENOSPC = 28, ESPIPE = 29, EROFS = 30, EDOM = 33, ERANGE = 34, EDEADLK = 35,
+    ENAMETOOLONG = 36, ENOSYS = 38, ELOOP = 40, ENODATA = 61, EPROTO = 71, EBADMSG = 74,
+    EOVERFLOW = 75, EBADFD = 77, EMSGSIZE = 90, EPROTONOSUPPORT = 93, ESOCKTNOSUPPORT = 94,
+    EOPNOTSUPP = 95, EAFNOSUPPORT = 97, ENETUNREACH = 101, ENOBUFS = 105, EISCONN = 106,
+    ENOTCONN = 107, ETIMEDOUT = 110, EHOSTUNREACH = 113, EINPROGRESS = 115, ESTALE = 116,
+    ECANCELED = 125, ENOTSUPP = 524,
 }
 
 impl Errno {

@@ -384,6 +384,12 @@ impl Btf {
         btf
     }
 
+    /// The whole string table; strings end with NUL.
+    #[must_use]
+    pub fn strings(&self) -> &str {
+        &self.strings
+    }
+
     /// The string at an offset of the string table; empty when out of range.
     #[must_use]
     pub fn str(&self, off: u32) -> &str {

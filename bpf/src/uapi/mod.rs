@@ -1,4 +1,14 @@
-//! UAPI numbers as enums: `enum bpf_prog_type`, `bpf_map_type`, `bpf_attach_type` of Linux 6.18.
+//! The user-space interface of bpf(2) as of Linux 6.18: numbers as enums, structures as tables.
+//!
+//! [`Cmd`] and [`attr`] are the commands with their halves of `union bpf_attr`, [`info`] what the
+//! kernel answers with, [`fields`] how a structure is read and written in either byte order.
+
+pub mod attr;
+mod cmd;
+pub mod fields;
+pub mod info;
+
+pub use cmd::Cmd;
 
 /// `enum bpf_prog_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -342,5 +352,45 @@ impl AttachType {
     #[must_use]
     pub fn name(self) -> &'static str {
         AttachType::TABLE.iter().find(|r| r.0 == self).map_or("?", |r| r.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::attr::{ATTR_SIZE, MapElem, ProgLoad, TestRun};
+    use super::fields::Struct;
+    use super::info::{MapInfo, ProgInfo};
+    use crate::Endian;
+
+    fn fields_do_not_overlap<S: Struct>() {
+        let mut fields = S::FIELDS.to_vec();
+        fields.sort_by_key(|f| f.1);
+        for pair in fields.windows(2) {
+            assert!(pair[0].1 + pair[0].2 <= pair[1].1, "{}: {pair:?}", S::NAME);
+        }
+        assert!(S::END <= S::SIZE, "{}", S::NAME);
+    }
+
+    #[test]
+    fn structures_have_room_for_their_fields() {
+        fields_do_not_overlap::<ProgLoad>();
+        fields_do_not_overlap::<TestRun>();
+        fields_do_not_overlap::<ProgInfo>();
+        fields_do_not_overlap::<MapInfo>();
+        assert_eq!(ProgLoad::END, ATTR_SIZE);
+    }
+
+    #[test]
+    fn both_byte_orders_read_back() {
+        let a = MapElem { map_fd: 3, key: 0x1122_3344_5566_7788, value: 2, flags: 1 };
+        for endian in [Endian::Little, Endian::Big] {
+            let bytes = a.encode(endian);
+            assert_eq!(MapElem::decode(&bytes, endian), a);
+            assert_eq!(bytes[8], if endian == Endian::Big { 0x11 } else { 0x88 });
+        }
+        // A caller that knows less: the rest reads as zero.
+        let short = &a.encode(Endian::Big)[..12];
+        let read = MapElem::decode(short, Endian::Big);
+        assert_eq!((read.key, read.flags), (0x1122_3344_0000_0000, 0));
     }
 }

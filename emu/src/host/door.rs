@@ -1,0 +1,146 @@
+//! The door: the one place where bpf(2) of the running kernel is called.
+//!
+//! What goes through is a list, [`ALLOWED`]: nothing that attaches, pins, opens somebody else's
+//! object by path or changes a setting of the machine.
+
+use std::os::fd::OwnedFd;
+
+use bpf::uapi::Cmd;
+use bpf::uapi::attr::ATTR_SIZE;
+
+/// Commands that may be sent. Everything made by them is gone when its descriptor is closed.
+const ALLOWED: &[Cmd] = &[
+    Cmd::MapCreate,
+    Cmd::MapLookupElem,
+    Cmd::MapUpdateElem,
+    Cmd::MapDeleteElem,
+    Cmd::MapGetNextKey,
+    Cmd::MapLookupAndDeleteElem,
+    Cmd::MapLookupBatch,
+    Cmd::MapLookupAndDeleteBatch,
+    Cmd::MapUpdateBatch,
+    Cmd::MapDeleteBatch,
+    Cmd::MapFreeze,
+    Cmd::ProgLoad,
+    Cmd::ProgTestRun,
+    Cmd::BtfLoad,
+    Cmd::ObjGetInfoByFd,
+    Cmd::ProgBindMap,
+];
+
+/// A buffer whose address goes into the attributes.
+#[derive(Debug)]
+pub(super) enum Data<'a> {
+    /// The kernel reads it.
+    In(&'a [u8]),
+    /// The kernel writes it.
+    Out(&'a mut [u8]),
+}
+
+/// Where in `union bpf_attr` a buffer's address and length belong.
+#[derive(Debug)]
+pub(super) struct Buf<'a> {
+    /// Offset of the pointer.
+    pub(super) at: usize,
+    /// Offset of the length in bytes, when the kernel is told one.
+    pub(super) len_at: Option<usize>,
+    /// The bytes.
+    pub(super) data: Data<'a>,
+}
+
+impl<'a> Buf<'a> {
+    /// Bytes whose number the kernel knows from elsewhere.
+    pub(super) fn input(at: usize, data: &'a [u8]) -> Buf<'a> {
+        Buf { at, len_at: None, data: Data::In(data) }
+    }
+
+    /// Room for as many bytes as the kernel knows from elsewhere to be written.
+    pub(super) fn output(at: usize, data: &'a mut [u8]) -> Buf<'a> {
+        Buf { at, len_at: None, data: Data::Out(data) }
+    }
+
+    /// The kernel is told the length at this offset.
+    pub(super) fn sized(mut self, len_at: usize) -> Buf<'a> {
+        self.len_at = Some(len_at);
+        self
+    }
+
+    fn place(&mut self, attr: &mut [u8; ATTR_SIZE]) {
+        let (addr, len) = match &mut self.data {
+            Data::In([]) => (0, 0),
+            Data::In(b) => (b.as_ptr().expose_provenance() as u64, b.len()),
+            Data::Out(b) => (address(b), b.len()),
+        };
+        attr[self.at..self.at + 8].copy_from_slice(&addr.to_ne_bytes());
+        if let Some(at) = self.len_at {
+            let len = u32::try_from(len).expect("buffers are far smaller than 4 GiB");
+            attr[at..at + 4].copy_from_slice(&len.to_ne_bytes());
+        }
+    }
+}
+
+/// Address of a buffer, for a structure that is itself pointed to.
+pub(super) fn address(buf: &mut [u8]) -> u64 {
+    if buf.is_empty() { 0 } else { buf.as_mut_ptr().expose_provenance() as u64 }
+}
+
+/// What the kernel answered.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// A new object.
+    Fd(OwnedFd),
+    /// Done.
+    Done,
+}
+
+/// `EPERM`.
+pub(super) const EPERM: i32 = 1;
+
+/// Issues a command; the error is the errno. `attr` holds afterwards what the kernel wrote to it.
+///
+/// The caller sees to it that a buffer without a length field is as long as the kernel takes it
+/// to be: that is decided by objects this process made (key and value size of a map).
+pub(super) fn bpf(
+    cmd: Cmd,
+    attr: &mut [u8; ATTR_SIZE],
+    mut bufs: Vec<Buf<'_>>,
+) -> Result<Answer, i32> {
+    if !ALLOWED.contains(&cmd) {
+        return Err(EPERM);
+    }
+    for b in &mut bufs {
+        b.place(attr);
+    }
+    let made = matches!(cmd, Cmd::MapCreate | Cmd::ProgLoad | Cmd::BtfLoad);
+    issue(cmd, attr, made)
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[allow(unsafe_code, reason = "bpf(2) has no safe wrapper in std, and every oracle check needs it")]
+fn issue(cmd: Cmd, attr: &mut [u8; ATTR_SIZE], made: bool) -> Result<Answer, i32> {
+    use std::os::fd::FromRawFd;
+    let number = libc::c_long::from(cmd as u32);
+    // SAFETY: `attr` is a live, exclusive buffer of the length given. The kernel checks every
+    // address before it uses it, and those in `attr` were put there by `Buf::place` from slices
+    // that `bufs` of the only caller keeps borrowed: shared ones for what the kernel reads,
+    // exclusive ones for what it writes, with their true lengths. (`bpf_prog_info` holds two more,
+    // made by `address` from vectors that its caller owns.)
+    let ret = unsafe { libc::syscall(libc::SYS_bpf, number, attr.as_mut_ptr(), attr.len()) };
+    let Ok(fd) = i32::try_from(ret) else { return Err(EPERM) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(EPERM));
+    }
+    if !made {
+        return Ok(Answer::Done);
+    }
+    // SAFETY: these commands return a descriptor that was opened for this call and has no other
+    // owner.
+    Ok(Answer::Fd(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Only the x86-64 kernel's answers are comparable with what is known of it.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn issue(_: Cmd, _: &mut [u8; ATTR_SIZE], _: bool) -> Result<Answer, i32> {
+    // ENOSYS: there is no such system call here.
+    Err(38)
+}

@@ -1,0 +1,309 @@
+//! `BPF_PROG_LOAD` as libbpf does it: descriptors patched into the instructions, BTF with func and
+//! line info, what the program is attached to found by name in the kernel's BTF.
+
+use bpf::btf::Btf;
+use bpf::insn::{Imm64, Insn, encode_all};
+use bpf::uapi::Cmd;
+use bpf::uapi::attr::ProgLoad as Attr;
+use bpf::uapi::fields::{Struct, obj_name};
+use bpf::uapi::info::{FuncInfo, LineInfo};
+use bpf::{Endian, Program};
+use kernel_model::Errno;
+use verifier::reject::{RejectKind, Rejection};
+use verifier::verified::Stats;
+
+use super::door::{self, Answer, Buf};
+use super::log::{self, HostStats};
+use super::{ENDIAN, HostKernel, attr_bytes, btf as types};
+use crate::loader::{Fd, ProgLoad, ProgLoaded, ProgRefusal};
+
+/// First log buffer; most logs fit.
+const LOG_BYTES: usize = 64 << 10;
+/// Largest log buffer: beyond it the log is cut and the verdict says `ENOSPC`.
+const LOG_BYTES_MAX: usize = 256 << 20;
+/// `EAGAIN`: a signal came; libbpf tries five times.
+const EAGAIN: i32 = 11;
+const ENOSPC: i32 = 28;
+const ATTEMPTS: u32 = 5;
+
+/// What the running kernel said to a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HostVerdict {
+    /// 0 when it was accepted.
+    pub errno: i32,
+    /// The verifier's log at the level asked for, statistics included.
+    pub log: String,
+    /// The statistics as numbers.
+    pub stats: HostStats,
+    /// The rewritten program, addresses hidden.
+    pub xlated: Vec<u8>,
+    /// Native code of all its functions.
+    pub jited: Vec<u8>,
+    /// Descriptor of an accepted program; [`HostKernel::close`] frees it.
+    pub fd: Option<Fd>,
+}
+
+impl HostVerdict {
+    /// The last line that is not one of the statistics: why a program was refused.
+    #[must_use]
+    pub fn reason(&self) -> Option<&str> {
+        log::last_word(&self.log)
+    }
+}
+
+/// A program as bytes, for callers that make their own.
+#[derive(Clone, Debug)]
+pub struct RawLoad<'a> {
+    /// `enum bpf_prog_type`.
+    pub prog_type: u32,
+    /// Instructions, little-endian `struct bpf_insn`.
+    pub insns: &'a [u8],
+    /// `expected_attach_type`.
+    pub attach_type: u32,
+    /// `prog_flags`.
+    pub flags: u32,
+    /// Licence.
+    pub license: &'a str,
+    /// Name, cut to 15 bytes.
+    pub name: &'a str,
+    /// `log_level`; 4 (statistics) is always added.
+    pub level: u32,
+    /// `attach_btf_id` in the kernel's BTF, 0 for none.
+    pub attach_btf_id: u32,
+    /// Descriptors of maps for `BPF_PSEUDO_MAP_IDX`, and of module BTF.
+    pub fd_array: &'a [Fd],
+    /// Descriptor of the program's BTF, with encoded `struct bpf_func_info` and `bpf_line_info`.
+    pub btf: Option<(Fd, &'a [u8], &'a [u8])>,
+}
+
+impl Default for RawLoad<'_> {
+    fn default() -> Self {
+        RawLoad {
+            prog_type: 0,
+            insns: &[],
+            attach_type: 0,
+            flags: 0,
+            license: "GPL",
+            name: "",
+            level: 0,
+            attach_btf_id: 0,
+            fd_array: &[],
+            btf: None,
+        }
+    }
+}
+
+/// Offset of a field of `BPF_PROG_LOAD`.
+const fn offset(field: &str) -> usize {
+    let (mut i, fields) = (0, Attr::FIELDS);
+    while i < fields.len() {
+        if same(fields[i].0.as_bytes(), field.as_bytes()) {
+            return fields[i].1;
+        }
+        i += 1;
+    }
+    panic!("no such field");
+}
+
+const fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let mut i = 0;
+    while i < a.len() {
+        if a[i] != b[i] {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+impl HostKernel {
+    /// Loads instruction bytes and says what the kernel made of them.
+    pub fn load_raw(&mut self, load: &RawLoad<'_>) -> HostVerdict {
+        let mut bytes = LOG_BYTES;
+        loop {
+            let mut log = vec![0; bytes];
+            let (answer, needed) = self.attempt(load, &mut log);
+            let enough = needed.clamp(bytes * 2, LOG_BYTES_MAX);
+            if matches!(answer, Err(ENOSPC)) && bytes < LOG_BYTES_MAX {
+                bytes = enough;
+                continue;
+            }
+            return self.verdict(answer, &log);
+        }
+    }
+
+    /// One `BPF_PROG_LOAD`, and the log's true size.
+    fn attempt(&self, load: &RawLoad<'_>, log: &mut [u8]) -> (Result<Answer, i32>, usize) {
+        let license = [load.license.as_bytes(), &[0]].concat();
+        let fds: Vec<u8> = load.fd_array.iter().flat_map(|fd| fd.to_le_bytes()).collect();
+        let (btf_fd, funcs, lines) = load.btf.unwrap_or((0, &[], &[]));
+        let attr = Attr {
+            prog_type: load.prog_type,
+            insn_cnt: (load.insns.len() / 8) as u32,
+            log_level: load.level | 4,
+            kern_version: self.version,
+            prog_flags: load.flags,
+            prog_name: obj_name(load.name),
+            expected_attach_type: load.attach_type,
+            prog_btf_fd: btf_fd.cast_unsigned(),
+            func_info_rec_size: if funcs.is_empty() { 0 } else { FuncInfo::SIZE as u32 },
+            func_info_cnt: (funcs.len() / FuncInfo::SIZE) as u32,
+            line_info_rec_size: if lines.is_empty() { 0 } else { LineInfo::SIZE as u32 },
+            line_info_cnt: (lines.len() / LineInfo::SIZE) as u32,
+            attach_btf_id: load.attach_btf_id,
+            ..Attr::default()
+        };
+        let mut last = Err(EAGAIN);
+        for _ in 0..ATTEMPTS {
+            let mut bytes = attr_bytes(&attr);
+            let bufs = vec![
+                Buf::input(const { offset("insns") }, load.insns),
+                Buf::input(const { offset("license") }, &license),
+                Buf::input(const { offset("func_info") }, funcs),
+                Buf::input(const { offset("line_info") }, lines),
+                Buf::input(const { offset("fd_array") }, &fds),
+                Buf::output(const { offset("log_buf") }, log).sized(const { offset("log_size") }),
+            ];
+            last = door::bpf(Cmd::ProgLoad, &mut bytes, bufs);
+            if !matches!(last, Err(EAGAIN)) {
+                let needed = Attr::decode(&bytes, ENDIAN).log_true_size as usize;
+                return (last, needed);
+            }
+        }
+        (last, 0)
+    }
+
+    fn verdict(&mut self, answer: Result<Answer, i32>, log: &[u8]) -> HostVerdict {
+        let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+        let log = String::from_utf8_lossy(&log[..end]).into_owned();
+        let mut v = HostVerdict { stats: log::statistics(&log), log, ..HostVerdict::default() };
+        match answer {
+            Ok(Answer::Fd(fd)) => {
+                let fd = self.keep(fd);
+                v.fd = Some(fd);
+                if let Ok(detail) = self.prog_detail(fd) {
+                    (v.xlated, v.jited) = (detail.xlated, detail.jited);
+                }
+            }
+            Ok(Answer::Done) => {}
+            Err(errno) => v.errno = errno,
+        }
+        v
+    }
+
+    /// Loads a linked program. `fd_array` has the maps by their index in the object, `btf` is the
+    /// object's, `struct_ops` the type and member an operation is for.
+    ///
+    /// # Errors
+    /// The errno of what had to be done before: loading the BTF, finding what to attach to.
+    pub fn load_program(
+        &mut self,
+        program: &Program,
+        fd_array: &[Fd],
+        btf: Option<&Btf>,
+        struct_ops: Option<(&str, &str)>,
+        level: u32,
+    ) -> Result<HostVerdict, Errno> {
+        let insns = instruction_bytes(program, fd_array);
+        let target = types::attach_target(&self.vmlinux, program, struct_ops)?;
+        let (mut funcs, mut lines) = (Vec::new(), Vec::new());
+        let btf_fd = match btf {
+            Some(btf) => {
+                (funcs, lines) = records(program, btf);
+                Some(self.btf_load(btf)?)
+            }
+            None => None,
+        };
+        let load = RawLoad {
+            prog_type: program.prog_type as u32,
+            insns: &insns,
+            attach_type: target.attach_type,
+            flags: program.flags,
+            license: &program.license,
+            name: &program.name,
+            level,
+            attach_btf_id: target.btf_id,
+            fd_array: &[],
+            btf: btf_fd.map(|fd| (fd, &funcs[..], &lines[..])),
+        };
+        Ok(self.load_raw(&load))
+    }
+
+    /// The loader's `BPF_PROG_LOAD`.
+    pub(super) fn load_for_loader(&mut self, l: ProgLoad<'_>) -> Result<ProgLoaded, ProgRefusal> {
+        let ops = l.struct_ops.as_ref().map(|(ty, member)| (ty.as_str(), member.as_str()));
+        let mut level = l.log_level;
+        loop {
+            let v = self.load_program(&l.program, l.fd_array, l.btf, ops, level);
+            let v = v.map_err(ProgRefusal::Errno)?;
+            // Without a log there is no reason: libbpf asks again.
+            if v.errno != 0 && level & 3 == 0 {
+                level |= 1;
+                continue;
+            }
+            return match v.fd {
+                Some(fd) => Ok(ProgLoaded { fd, id: self.prog_id(fd), log: v.log }),
+                None => Err(refusal(v)),
+            };
+        }
+    }
+}
+
+fn refusal(v: HostVerdict) -> ProgRefusal {
+    let Some(reason) = v.reason() else {
+        return ProgRefusal::Errno(Errno::from_raw(v.errno).unwrap_or(Errno::EIO));
+    };
+    ProgRefusal::Rejected(Box::new(Rejection {
+        kind: RejectKind::Unsafe,
+        insn: None,
+        message: reason.to_owned(),
+        errno: v.errno,
+        stats: Stats {
+            insns_processed: v.stats.insns_processed,
+            total_states: v.stats.total_states,
+            peak_states: v.stats.peak_states,
+            max_states_per_insn: v.stats.max_states_per_insn,
+            mark_read: v.stats.mark_read,
+            stack_depth: v.stats.stack_depth,
+        },
+        log: v.log,
+    }))
+}
+
+/// The instructions with map descriptors in the place of map indices.
+fn instruction_bytes(program: &Program, fds: &[Fd]) -> Vec<u8> {
+    let fd_of = |idx: i32| usize::try_from(idx).ok().and_then(|i| fds.get(i)).copied();
+    let patched = program.insns.iter().map(|insn| match *insn {
+        Insn::LdImm64 { dst, imm: Imm64::MapIdx(idx) } => {
+            Insn::LdImm64 { dst, imm: Imm64::MapFd(fd_of(idx).unwrap_or(-1)) }
+        }
+        Insn::LdImm64 { dst, imm: Imm64::MapIdxValue { idx, off } } => {
+            Insn::LdImm64 { dst, imm: Imm64::MapValue { fd: fd_of(idx).unwrap_or(-1), off } }
+        }
+        other => other,
+    });
+    let patched: Vec<Insn> = patched.collect();
+    encode_all(&patched).iter().flat_map(|s| s.to_bytes(Endian::Little)).collect()
+}
+
+/// `struct bpf_func_info` and `struct bpf_line_info` records.
+fn records(program: &Program, btf: &Btf) -> (Vec<u8>, Vec<u8>) {
+    let func = |f: &bpf::program::Func| {
+        FuncInfo { insn_off: f.start.0, type_id: f.type_id }.encode(ENDIAN)
+    };
+    // A program without a type for each of its functions has no func info for the kernel.
+    if program.funcs.iter().any(|f| f.type_id == 0) {
+        return (Vec::new(), Vec::new());
+    }
+    let offsets = types::string_offsets(btf);
+    let find = |s: &str| offsets.get(s).copied().unwrap_or(0);
+    let line = |l: &bpf::program::Line| {
+        let line_col = l.line << 10 | (l.col & 0x3ff);
+        let (file_name_off, line_off) = (find(&l.file), find(&l.text));
+        LineInfo { insn_off: l.insn.0, file_name_off, line_off, line_col }.encode(ENDIAN)
+    };
+    (program.funcs.iter().flat_map(func).collect(), program.lines.iter().flat_map(line).collect())
+}
