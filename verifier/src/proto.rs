@@ -31,6 +31,13 @@ impl Flags {
     pub const MEM_WRITE: Flags = Flags(1 << 18);
     pub const DYNPTR_TYPE_SKB_META: Flags = Flags(1 << 19);
     pub const DYNPTR_TYPE_FILE: Flags = Flags(1 << 20);
+    /// `DYNPTR_TYPE_FLAG_MASK`.
+    pub const DYNPTR_TYPES: Flags = Flags::DYNPTR_TYPE_LOCAL
+        .or(Flags::DYNPTR_TYPE_RINGBUF)
+        .or(Flags::DYNPTR_TYPE_SKB)
+        .or(Flags::DYNPTR_TYPE_XDP)
+        .or(Flags::DYNPTR_TYPE_SKB_META)
+        .or(Flags::DYNPTR_TYPE_FILE);
 
     /// All of `other` are set.
     #[must_use]

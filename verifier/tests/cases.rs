@@ -52,7 +52,8 @@ fn maps(a: &Assembly) -> Vec<MapInfo> {
         flags: m.flags,
         map_extra: 0,
         addr: GuestAddr(0x1000 * u64::from(i + 1)),
-        value_addr: None,
+        value_addr: (m.map_type == bpf::uapi::MapType::Array && m.max_entries == 1)
+            .then_some(GuestAddr(0x10_0000)),
         frozen_value: None,
         inner: None,
         value_type_id: 0,

@@ -21,6 +21,8 @@ pub(crate) struct Meta {
     pub(crate) subprog: Option<u32>,
     pub(crate) mem_size: u64,
     pub(crate) ref_obj_id: u32,
+    /// The dynptr a slice is taken from.
+    pub(crate) dynptr_id: u32,
     pub(crate) release: Option<Reg>,
     /// Stack bytes the helper initialises: register and size.
     pub(crate) fills: Option<(Reg, i64)>,
@@ -110,7 +112,8 @@ fn compatible(base: ArgBase) -> Option<Types> {
         A::PtrToFunc => &[(RegType::Func, NONE)],
         A::PtrToStack => &[(RegType::Stack, NONE)],
         A::PtrToConstStr | A::PtrToTimer => &[(RegType::MapValue, NONE)],
-        A::DontCare | A::Anything | A::PtrToArena | A::KptrXchgDest | A::PtrToDynptr => {
+        A::PtrToDynptr => &[(RegType::Stack, NONE), (RegType::ConstDynptr, NONE)],
+        A::DontCare | A::Anything | A::PtrToArena | A::KptrXchgDest => {
             return None;
         }
     })
@@ -160,13 +163,15 @@ impl Ver<'_> {
     fn reg_type(&mut self, n: Reg, r: &RegState, arg: &ArgType) -> R {
         let Some(types) = compatible(arg.base) else {
             let what = match arg.base {
-                ArgBase::PtrToDynptr => "dynptr argument",
                 ArgBase::KptrXchgDest => "bpf_kptr_xchg",
                 _ => "arena argument",
             };
             return unsupported(what, "verifier.c:check_func_arg");
         };
         let mut flags = r.flags;
+        if arg.base == ArgBase::PtrToMem {
+            flags = flags.without(Flags::DYNPTR_TYPES);
+        }
         if arg.flags.has(Flags::MEM_RDONLY) {
             flags = flags.without(Flags::MEM_RDONLY);
         }
@@ -211,7 +216,9 @@ impl Ver<'_> {
 
     fn arg_refs(&mut self, n: Reg, r: &RegState, arg: &ArgType, meta: &mut Meta) -> R {
         if arg.flags.has(Flags::OBJ_RELEASE) {
-            if r.ref_obj_id == 0 && !r.is_null() {
+            if arg.base == ArgBase::PtrToDynptr {
+                self.dynptr_release_arg(n, r)?;
+            } else if r.ref_obj_id == 0 && !r.is_null() {
                 let m = format!("R{} must be referenced when passed to release function", n.0);
                 return no(EINVAL, m);
             }
@@ -289,6 +296,7 @@ impl Ver<'_> {
                 let take = p.id == BPF_FUNC_SPIN_LOCK;
                 self.spin_lock(n, LockOp { take, ty: RefType::Lock })?;
             }
+            A::PtrToDynptr => self.helper_dynptr(n, arg)?,
             A::PtrToConstStr => self.const_str(n, r)?,
             A::PtrToTimer => self.timer_arg(r, meta)?,
             _ => {}

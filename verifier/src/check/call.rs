@@ -4,11 +4,11 @@ use bpf::insn::Reg;
 use bpf::uapi::MapType;
 
 use super::args::Meta;
-use crate::domain::reg::{RegState, RegType};
+use crate::domain::reg::{DynptrType, RegState, RegType};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::explore::{KeyState, MapState};
-use crate::proto::{FuncProto, RetBase};
+use crate::proto::{ArgBase, FuncProto, RetBase};
 use crate::reject::EINVAL;
 use crate::tables::{self, Availability};
 
@@ -16,6 +16,7 @@ use crate::tables::{self, Availability};
 mod id {
     pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
     pub(super) const TAIL_CALL: i32 = 12;
+    pub(super) const DYNPTR_DATA: i32 = 203;
     pub(super) const GET_STACK: i32 = 67;
     pub(super) const GET_TASK_STACK: i32 = 141;
     pub(super) const PROBE_READ_STR: [i32; 3] = [45, 114, 115];
@@ -146,16 +147,11 @@ impl Ver<'_> {
         self.note_map(id, &meta);
         if let Some((n, size)) = meta.fills {
             let r = *self.r(n);
-            self.stack_clobber(&r, r.off, size);
+            self.stack_clobber(&r, r.off, size)?;
         }
-        if let Some(n) = meta.release {
-            let null = self.r(n).is_null();
-            if !null && self.release(meta.ref_obj_id).is_err() {
-                let m = format!("func {}#{id} reference has not been acquired before", p.name);
-                return no(EINVAL, m);
-            }
-        }
+        self.helper_release(p, &meta)?;
         self.callbacks(id, &meta)?;
+        let moved = self.dynptr_helper(p, &mut meta)?;
         if id == id::TAIL_CALL {
             self.resource_leak(false, true, "tail_call")?;
             self.note_tail_call()?;
@@ -164,16 +160,33 @@ impl Ver<'_> {
             self.set(Reg(r), RegState::NOT_INIT);
         }
         self.returned(p, id, &meta)?;
-        if p.changes_pkt_data {
+        if p.changes_pkt_data || moved {
             self.clear_packet_pointers();
         }
         Ok(Next::Fall)
     }
 
+    /// The argument that the helper takes over.
+    fn helper_release(&mut self, p: &FuncProto, meta: &Meta) -> R {
+        let Some(n) = meta.release else { return Ok(()) };
+        let arg = p.args[usize::from(n.0 - 1)];
+        let done = if arg.base == ArgBase::PtrToDynptr {
+            self.release_dynptr(n)
+        } else {
+            self.r(n).is_null() || self.release(meta.ref_obj_id).is_ok()
+        };
+        if done {
+            return Ok(());
+        }
+        let m = format!("func {}#{} reference has not been acquired before", p.name, p.id);
+        no(EINVAL, m)
+    }
+
     /// `clear_all_pkt_pointers`.
     pub(crate) fn clear_packet_pointers(&mut self) {
         let dead = self.dead();
-        for r in self.cur.all_regs_mut().filter(|r| r.is_pkt_pointer_any()) {
+        let slice = |r: &RegState| r.ty == RegType::Mem && r.flags.any(DynptrType::PACKET);
+        for r in self.cur.all_regs_mut().filter(|r| r.is_pkt_pointer_any() || slice(r)) {
             *r = dead;
         }
     }
@@ -252,6 +265,7 @@ impl Ver<'_> {
             RetBase::PtrToMem => {
                 let mut r = RegState::pointer(T::Mem, flags);
                 r.mem_size = u32::try_from(meta.mem_size).unwrap_or(u32::MAX);
+                r.dynptr_id = meta.dynptr_id;
                 r
             }
             RetBase::PtrToBtfId => {
@@ -275,7 +289,7 @@ impl Ver<'_> {
         let sock_map = meta.map.map(|m| self.maps[m as usize].map_type);
         let lookup = id == id::MAP_LOOKUP_ELEM
             && matches!(sock_map, Some(MapType::Sockmap | MapType::Sockhash));
-        if id::CAST.contains(&id) {
+        if id::CAST.contains(&id) || id == id::DYNPTR_DATA {
             r.ref_obj_id = meta.ref_obj_id;
         } else if id::ACQUIRE.contains(&id) || lookup {
             let i = self.acquire();

@@ -18,4 +18,5 @@ pub(crate) mod obj;
 pub(crate) mod refs;
 pub(crate) mod region;
 pub(crate) mod ret;
+pub(crate) mod slots;
 pub(crate) mod stack;

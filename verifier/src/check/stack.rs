@@ -2,6 +2,7 @@
 
 use bpf::insn::{Reg, Src};
 
+use super::mem::Access;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::scalar::Bounds;
 use crate::domain::stack::{SlotType, StackSlot};
@@ -124,6 +125,7 @@ impl Ver<'_> {
         if !self.leaks_ok() && slot.is_spill() && !slot.is_scalar_spill() && size != 8 {
             return no(EACCES, "attempt to corrupt spilled pointer on stack");
         }
+        self.destroy_dynptr(p.frameno, spi)?;
         let aligned = off % 8 == 0 && self.capable();
         let spilled = match v {
             Value::Reg(r) if self.r(r).is_scalar() && aligned => {
@@ -142,7 +144,7 @@ impl Ver<'_> {
                 self.spill(p, spi, RegState::known(i as i64 as u64), size);
                 true
             }
-            Value::Reg(r) if self.r(r).is_pointer() => {
+            Value::Reg(r) if self.r(r).is_spillable() => {
                 let x = *self.r(r);
                 if size != 8 {
                     return no(EACCES, "invalid size of register spill");
@@ -195,6 +197,9 @@ impl Ver<'_> {
             Value::Misc => false,
         };
         let mut zero_used = false;
+        for i in min..max {
+            self.destroy_dynptr(p.frameno, place(i).0)?;
+        }
         for i in min..max {
             let (spi, at) = place(i);
             self.scratch_slot(spi);
@@ -260,7 +265,8 @@ impl Ver<'_> {
         for i in 0..size as i32 {
             let (spi, at) = place(off + i);
             let t = self.stack_frame(p)[spi].types[at];
-            if t == SlotType::Dynptr || (t == SlotType::Invalid && !leaks) {
+            let object = matches!(t, SlotType::Dynptr | SlotType::Iter | SlotType::IrqFlag);
+            if object || (t == SlotType::Invalid && !leaks) {
                 let m = format!("invalid read from stack off {off}+{i} size {size}");
                 return no(EACCES, m);
             }
@@ -394,23 +400,35 @@ impl Ver<'_> {
     }
 
     /// A helper writes these bytes: `check_mem_access(BPF_WRITE, value_regno -1)` per byte.
-    pub(crate) fn stack_clobber(&mut self, p: &RegState, off: i32, size: i64) {
+    pub(crate) fn stack_clobber(&mut self, p: &RegState, off: i32, size: i64) -> R {
         let min = (p.b.smin + i64::from(off)) as i32;
         let max = (p.b.smax + i64::from(off) + size) as i32;
         for i in min..max {
             let (spi, at) = place(i);
+            self.destroy_dynptr(p.frameno, spi)?;
             self.scratch_slot(spi);
             let slot = &mut self.stack_frame(p)[spi];
             scrub(slot);
             slot.types[at] = SlotType::Misc;
         }
+        Ok(())
+    }
+
+    /// A callee builds a kernel object of `slots` slots: it writes them eight bytes at a time.
+    pub(crate) fn write_slots(&mut self, n: Reg, slots: usize) -> R {
+        for off in (0..slots as i32).map(|i| i * 8) {
+            let write = Some(Value::Misc);
+            self.check_mem(Access { base: n, off, size: 8, write, dst: None, sext: false })?;
+        }
+        Ok(())
     }
 }
 
-/// Spilled registers of a partly overwritten slot become bytes.
+/// `scrub_special_slot`: a partly overwritten register or kernel object becomes bytes.
 fn scrub(slot: &mut StackSlot) {
-    if slot.is_spill() {
-        slot.types.iter_mut().filter(|t| **t == SlotType::Spill).for_each(|t| *t = SlotType::Misc);
+    if slot.is_special() {
+        let written = slot.types.iter_mut().filter(|t| **t != SlotType::Invalid);
+        written.for_each(|t| *t = SlotType::Misc);
     }
     slot.reg = RegState::NOT_INIT;
 }

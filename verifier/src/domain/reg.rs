@@ -201,6 +201,12 @@ impl RegState {
         !matches!(self.ty, RegType::Scalar | RegType::NotInit)
     }
 
+    /// `is_spillable_regtype`, scalars apart.
+    #[must_use]
+    pub fn is_spillable(&self) -> bool {
+        self.is_pointer() && !matches!(self.ty, RegType::ConstDynptr | RegType::TpBuffer)
+    }
+
     /// Scalar constant.
     #[must_use]
     pub fn as_const(&self) -> Option<u64> {

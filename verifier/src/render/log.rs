@@ -3,9 +3,9 @@
 
 use std::fmt::Write as _;
 
-use crate::domain::reg::{ADD_CONST, RegState, RegType};
+use crate::domain::reg::{ADD_CONST, IterState, Obj, RegState, RegType};
 use crate::domain::scalar::Bounds;
-use crate::domain::stack::SlotType;
+use crate::domain::stack::{SlotType, StackSlot};
 use crate::domain::state::{Callback, VState};
 use crate::env::MapInfo;
 use crate::proto::Flags;
@@ -116,21 +116,7 @@ fn state_text(s: &VState, frame: usize, regs: u16, slots: u64, n: &Names<'_>) ->
             let _ = write!(t, " R{i}={}", reg(r, f.frameno, n));
         }
     }
-    for (i, slot) in f.stack.iter().enumerate() {
-        let untouched = i < 64 && slots >> i & 1 == 0;
-        if untouched || slot.types == [SlotType::Invalid; 8] {
-            continue;
-        }
-        let off = -8 * (i as i32 + 1);
-        if slot.is_spill() {
-            let head = slot.types.iter().take_while(|t| **t != SlotType::Spill);
-            let head: String = head.map(|t| t.char()).collect();
-            let _ = write!(t, " fp{off}={head}{}", reg(&slot.reg, f.frameno, n));
-        } else {
-            let all: String = slot.types.iter().map(|t| t.char()).collect();
-            let _ = write!(t, " fp{off}={all}");
-        }
-    }
+    stack_text(&f.stack, slots, f.frameno, n, &mut t);
     let ids: Vec<String> =
         s.held.refs.iter().filter(|r| r.id != 0).map(|r| r.id.to_string()).collect();
     if !ids.is_empty() {
@@ -142,6 +128,62 @@ fn state_text(s: &VState, frame: usize, regs: u16, slots: u64, n: &Names<'_>) ->
         Callback::Async => t.push_str(" async_cb"),
     }
     t
+}
+
+/// The stack slots of a state, those of the mask.
+fn stack_text(stack: &[StackSlot], slots: u64, frameno: u32, n: &Names<'_>, t: &mut String) {
+    let mut i = 0;
+    while let Some(mut slot) = stack.get(i) {
+        let untouched = i < 64 && slots >> i & 1 == 0;
+        let kind = slot.types[7];
+        if !untouched && kind == SlotType::Dynptr {
+            // The identity is printed at the lower slot.
+            i += 1;
+            slot = stack.get(i).unwrap_or(slot);
+        }
+        let off = -8 * (i as i32 + 1);
+        i += 1;
+        if untouched || slot.types == [SlotType::Invalid; 8] {
+            continue;
+        }
+        let all = || slot.types.iter().map(|t| t.char()).collect::<String>();
+        let _ = match kind {
+            SlotType::Spill => {
+                let head = slot.types.iter().take_while(|t| **t != SlotType::Spill);
+                let head: String = head.map(|t| t.char()).collect();
+                write!(t, " fp{off}={head}{}", reg(&slot.reg, frameno, n))
+            }
+            SlotType::Dynptr => write!(t, " fp{off}={}", dynptr_text(&slot.reg)),
+            // The other slots of an iterator have no reference.
+            SlotType::Iter if slot.reg.ref_obj_id == 0 => Ok(()),
+            SlotType::Iter => write!(t, " fp{off}={}", iter_text(&slot.reg, n)),
+            SlotType::Invalid | SlotType::Misc | SlotType::Zero | SlotType::IrqFlag => {
+                write!(t, " fp{off}={}", all())
+            }
+        };
+    }
+}
+
+/// `dynptr_local(id=1,dynptr_id=1)`: the kernel reads `first_slot` as an id, which is 1.
+fn dynptr_text(r: &RegState) -> String {
+    let Obj::Dynptr { ty, .. } = r.obj else { return "dynptr_".into() };
+    let held = match r.ref_obj_id {
+        0 => String::new(),
+        id => format!(",ref_id={id}"),
+    };
+    format!("dynptr_{}(id={}{held},dynptr_id=1)", ty.name(), r.id)
+}
+
+/// `iter_num(ref_id=1,state=active,depth=0)`.
+fn iter_text(r: &RegState, n: &Names<'_>) -> String {
+    let Obj::Iter { state, depth } = r.obj else { return "iter_".into() };
+    let name = n.btf.map_or("?", |b| b.name(r.btf_id));
+    let name = name.strip_prefix("bpf_iter_").unwrap_or(name);
+    let state = match state {
+        IterState::Active => "active",
+        IterState::Drained => "drained",
+    };
+    format!("iter_{name}(ref_id={},state={state},depth={depth})", r.ref_obj_id)
 }
 
 /// `verbose_unum`.
@@ -298,5 +340,8 @@ fn identity(r: &RegState, n: &Names<'_>, parts: &mut Vec<String>) {
     }
     if r.ty == RegType::Mem {
         parts.push(format!("sz={}", unum(r.mem_size.into())));
+    }
+    if let (RegType::ConstDynptr, Obj::Dynptr { ty, .. }) = (r.ty, r.obj) {
+        parts.push(format!("type={}", ty.name()));
     }
 }

@@ -142,6 +142,8 @@ pub(crate) struct KfuncMeta<'a> {
     pub(crate) arg_obj: Option<(BtfSrc, u32)>,
     /// The refcounted argument is an owning reference.
     pub(crate) arg_owning_ref: bool,
+    /// `initialized_dynptr`: the last dynptr argument that is not constructed.
+    pub(crate) dynptr: Option<RegState>,
 }
 
 impl<'a> KfuncMeta<'a> {
@@ -269,6 +271,7 @@ impl<'a> Ver<'a> {
             ret_btf_id: 0,
             arg_obj: None,
             arg_owning_ref: false,
+            dynptr: None,
         })
     }
 
