@@ -112,6 +112,16 @@ impl Assume {
         self
     }
 
+    /// Zero-extension where the verifier would ask for it, instead of everywhere.
+    #[must_use]
+    pub fn zext_where_read(mut self) -> Assume {
+        let p = &mut self.parts;
+        let outside: Vec<bool> =
+            p.subprogs.iter().enumerate().map(|(n, f)| n == 0 || f.is_callback).collect();
+        crate::rewrite::zext::mark(&p.insns, &mut p.facts, &p.subprogs, &outside);
+        self
+    }
+
     /// The token.
     #[must_use]
     pub fn build(self) -> Verified {

@@ -46,7 +46,7 @@ fn machine(arch: Arch) -> Machine {
 fn load_prog(m: &mut Machine, insns: Vec<Insn>, probe: &[u32]) -> ProgId {
     let id = ProgId(m.kernel.progs.len() as u32 + 1);
     let p = bare_program("t", ProgType::Xdp, insns.clone());
-    let mut a = Assume::new(p, insns).layout(TEST_LAYOUT);
+    let mut a = Assume::new(p, insns).layout(TEST_LAYOUT).zext_where_read();
     for at in probe {
         a = a.fact(bpf::insn::InsnIdx(*at), |f| f.mem = MemClass::Probe);
     }
@@ -323,7 +323,7 @@ fn generated_programs_agree_with_the_interpreter_in_result_and_count() {
     let opts = bpf::insn::generate::Options::default();
     for &arch in ARCHS {
         let mut m = machine(arch);
-        for seed in 0..60 {
+        for seed in 0..150 {
             let insns = bpf::insn::generate::program(seed, opts);
             let (r0, retired) = oracle(&insns, arch.endian());
             let p = load_prog(&mut m, insns, &[]);

@@ -4,7 +4,7 @@ use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 
 use super::dead::Live;
 use super::expand::{Seq, To, expand, may_goto_prologue};
-use super::{Input, Rewritten, defines_low_half, is_tail_call};
+use super::{Input, Rewritten, defines_low_half, is_tail_call, zext};
 use crate::cfg::slot;
 use crate::explore::PtrClass;
 use crate::reject::{E2BIG, EFAULT, Rejection};
@@ -55,7 +55,8 @@ pub(super) fn layout(input: &Input<'_>, live: &Live) -> Result<Rewritten, Box<Re
     for (at, (insn, to)) in out.insns.iter_mut().zip(&to).enumerate() {
         resolve(insn, *to, at, &pos)?;
     }
-    subprogs(input, &mut out, &pos, &depth);
+    let outside = subprogs(input, &mut out, &pos, &depth);
+    zext::mark(&out.insns, &mut out.facts, &out.subprogs, &outside);
     Ok(out)
 }
 
@@ -70,8 +71,7 @@ fn push(out: &mut Rewritten, tos: &mut Vec<To>, insn: Insn, to: To, orig: usize,
     out.facts.push(InsnFacts { orig: slot(orig), first, mem: MemClass::Plain, zext });
 }
 
-/// Places a sequence. An instruction that stays keeps the facts exploration found for it; those
-/// of an expansion are extended whenever they could need it.
+/// Places a sequence. An instruction that stays keeps the facts exploration found for it.
 fn place(
     input: &Input<'_>,
     out: &mut Rewritten,
@@ -87,7 +87,6 @@ fn place(
     for (n, (insn, to)) in seq.0.into_iter().enumerate() {
         push(out, tos, insn, to, orig, n == 0 && !second_half);
         if let Some(facts) = out.facts.last_mut().filter(|_| single) {
-            facts.zext &= aux.zext_dst;
             facts.mem = match aux.ptr {
                 PtrClass::Probe => MemClass::Probe,
                 PtrClass::Arena => MemClass::Arena,
@@ -148,8 +147,9 @@ fn too_far(at: usize) -> Box<Rejection> {
     Box::new(Rejection::limit(E2BIG, text))
 }
 
-/// Facts of the subprograms that have code left.
-fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u32]) {
+/// Facts of the subprograms that have code left; which of them others may enter.
+fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u32]) -> Vec<bool> {
+    let mut outside = Vec::new();
     for (number, sub) in input.cfg.subprogs.iter().enumerate() {
         let (start, end) = (pos.entry[sub.start.idx()], pos.entry[sub.end.idx()]);
         if start == end {
@@ -171,9 +171,12 @@ fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u3
             is_callback: input.explored.is_callback.get(number).copied().unwrap_or(false),
             orig_start: sub.start,
         };
+        // A global function may be replaced, or replace another.
+        outside.push(number == 0 || sub.is_global || facts.is_callback);
         out.subprogs.push(facts);
     }
     mark_tail_call_reachable(out);
+    outside
 }
 
 /// A tail call in a callee replaces the caller too: both keep the counter.

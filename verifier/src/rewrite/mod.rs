@@ -17,6 +17,7 @@ mod ctx;
 mod dead;
 mod expand;
 mod layout;
+pub(crate) mod zext;
 
 use bpf::insn::{AtomicOp, Call, Insn, Size, Width};
 use bpf::{Endian, Program};
