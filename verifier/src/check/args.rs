@@ -5,6 +5,7 @@ use bpf::uapi::MapType;
 
 use super::helper_mem::MemUse;
 use super::lock::LockOp;
+use crate::btf::record::FieldKind;
 use crate::domain::refs::RefType;
 use crate::domain::reg::{RegState, RegType};
 use crate::explore::ver::{R, Ver, no, unsupported};
@@ -298,7 +299,10 @@ impl Ver<'_> {
             }
             A::PtrToDynptr => self.helper_dynptr(n, arg)?,
             A::PtrToConstStr => self.const_str(n, r)?,
-            A::PtrToTimer => self.timer_arg(r, meta)?,
+            A::PtrToTimer => {
+                self.map_field_pointer(n, r, FieldKind::Timer)?;
+                (meta.map, meta.map_uid) = (Some(r.map), r.map_uid);
+            }
             _ => {}
         }
         Ok(())
@@ -317,16 +321,20 @@ impl Ver<'_> {
         Ok(())
     }
 
-    /// `process_timer_func`.
-    fn timer_arg(&self, r: &RegState, meta: &Meta) -> R {
-        let at = self.maps[r.map as usize].timer_off;
-        let off = r.b.as_const().map(|v| v as i64 + i64::from(r.off));
-        if at.is_none() || off != at.map(i64::from) {
-            let m = format!("off {} doesn't point to 'struct bpf_timer'", off.unwrap_or(0));
+    /// KERNEL v6.18 verifier.c:check_map_field_pointer
+    pub(crate) fn map_field_pointer(&self, n: Reg, r: &RegState, kind: FieldKind) -> R {
+        let (name, map) = (kind.name(), &self.maps[r.map as usize]);
+        let Some(v) = r.b.as_const() else {
+            let m = format!("{name} has to be at the constant offset");
+            return no(EINVAL, format!("R{} doesn't have constant offset. {m}", n.0));
+        };
+        let Some(f) = self.map_records[r.map as usize].find(kind) else {
+            return no(EINVAL, format!("map '{}' has no valid {name}", map.name));
+        };
+        let off = (v as i64).wrapping_add(r.off.into());
+        if off != i64::from(f.off) {
+            let m = format!("off {off} doesn't point to 'struct {name}' that is at {}", f.off);
             return no(EINVAL, m);
-        }
-        if meta.map.is_some_and(|m| m != r.map) {
-            return no(EINVAL, "timer pointer in R1 and map pointer in R2 differ");
         }
         Ok(())
     }

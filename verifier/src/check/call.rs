@@ -254,7 +254,7 @@ impl Ver<'_> {
                 };
                 let mut r = RegState::pointer(T::MapValue, flags);
                 (r.map, r.map_uid) = (m, meta.map_uid);
-                if !r.may_be_null() && self.maps[m as usize].spin_lock_off.is_some() {
+                if !r.may_be_null() && self.may_hold_lock(&r) {
                     r.id = self.new_id();
                 }
                 r

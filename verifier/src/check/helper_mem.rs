@@ -48,7 +48,7 @@ impl Ver<'_> {
             }
             T::MapValue => {
                 self.map_access_type(&p, off, size, u.write)?;
-                self.map_access(n, &p, off, size, u.zero_ok)?;
+                self.map_access(n, &p, (off, size), u.zero_ok, true)?;
             }
             T::Mem => {
                 if u.write && p.flags.has(Flags::MEM_RDONLY) {

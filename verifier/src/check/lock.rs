@@ -11,6 +11,7 @@ use bpf::insn::{Call, Reg};
 
 use super::kfunc::meta::KfuncMeta;
 use crate::btf::BtfSrc;
+use crate::btf::record::FieldKind;
 use crate::domain::refs::{LockPtr, NotReleased, RefType};
 use crate::domain::reg::{RegState, RegType};
 use crate::explore::ver::{R, Ver, no, unsupported};
@@ -102,16 +103,16 @@ impl Ver<'_> {
 
     /// Where the lock is in the map value or object a pointer points to.
     fn lock_offset(&self, r: &RegState, op: LockOp) -> R<u32> {
-        let name = op.name();
-        if r.ty != RegType::MapValue {
-            return no(EINVAL, format!("local 'kptr' has no valid {name}_lock"));
+        let kind =
+            if op.ty == RefType::Lock { FieldKind::SpinLock } else { FieldKind::ResSpinLock };
+        if let Some(f) = self.reg_record(r).and_then(|rec| rec.find(kind)) {
+            return Ok(f.off);
         }
-        let map = &self.maps[r.map as usize];
-        let at = if op.ty == RefType::Lock { map.spin_lock_off } else { None };
-        match at {
-            Some(at) => Ok(at),
-            None => no(EINVAL, format!("map '{}' has no valid {name}_lock", map.name)),
-        }
+        let (what, name) = match r.ty {
+            RegType::MapValue => ("map", self.maps[r.map as usize].name.as_str()),
+            _ => ("local", "kptr"),
+        };
+        no(EINVAL, format!("{what} '{name}' has no valid {}_lock", op.name()))
     }
 
     fn take_lock(&mut self, op: LockOp, id: u32, ptr: LockPtr) -> R {

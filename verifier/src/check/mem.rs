@@ -4,6 +4,7 @@ use bpf::insn::{AtomicOp, Reg, Size, Src};
 use bpf::uapi::MapType;
 
 use super::stack::Value;
+use crate::btf::record::{Field, FieldKind};
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::tnum::Tnum;
 use crate::explore::PtrClass;
@@ -364,16 +365,25 @@ impl Ver<'_> {
     }
 
     /// KERNEL v6.18 verifier.c:check_map_access
-    pub(crate) fn map_access(&self, n: Reg, p: &RegState, off: i32, size: i64, zero: bool) -> R {
-        let m = &self.maps[p.map as usize];
+    ///
+    /// `helper`: the access is one of a helper, not of an instruction.
+    pub(crate) fn map_access(
+        &self,
+        n: Reg,
+        p: &RegState,
+        (off, size): (i32, i64),
+        zero: bool,
+        helper: bool,
+    ) -> R {
         self.mem_region(n, p, off, size, self.map_value_bytes(p.map), zero)?;
-        let fields = [(m.spin_lock_off, 4i64, "bpf_spin_lock"), (m.timer_off, 16, "bpf_timer")];
-        for (at, len, name) in fields {
-            let Some(at) = at.map(i64::from) else { continue };
-            let (lo, hi) = (p.b.smin + i64::from(off), p.b.umax as i64 + i64::from(off) + size);
-            if lo < at + len && at < hi {
-                let m = format!("{name} cannot be accessed directly by load/store");
-                return no(EACCES, m);
+        let (lo, hi) = (p.b.smin + i64::from(off), p.b.umax as i64 + i64::from(off) + size);
+        let touched = |f: &&Field| lo < i64::from(f.off + f.size) && i64::from(f.off) < hi;
+        for f in self.map_records[p.map as usize].fields.iter().filter(touched) {
+            if f.kind.is_kptr() || f.kind == FieldKind::Uptr {
+                kptr_access(f, p, off, size, helper)?;
+            } else {
+                let name = f.kind.name();
+                return no(EACCES, format!("{name} cannot be accessed directly by load/store"));
             }
         }
         Ok(())
@@ -387,7 +397,10 @@ impl Ver<'_> {
     fn mem_map_value(&mut self, a: Access, p: &RegState) -> R {
         self.plain_data(a, "map")?;
         self.map_access_type(p, a.off, a.size.into(), a.write.is_some())?;
-        self.map_access(a.base, p, a.off, a.size.into(), false)?;
+        self.map_access(a.base, p, (a.off, a.size.into()), false, false)?;
+        if let Some(f) = self.kptr_at(p, a.off) {
+            return self.kptr_load_store(a, &f);
+        }
         let Some(d) = a.dst.filter(|_| a.write.is_none()) else { return Ok(()) };
         let m = &self.maps[p.map as usize];
         let frozen = m
@@ -525,6 +538,26 @@ impl Ver<'_> {
         self.set(Reg::R0, u);
         Ok(Next::Fall)
     }
+}
+
+/// A kernel pointer in a map is read and written whole, by instructions.
+fn kptr_access(f: &Field, p: &RegState, off: i32, size: i64, helper: bool) -> R {
+    let name = f.kind.name();
+    if helper {
+        return no(EACCES, format!("{name} cannot be accessed indirectly by helper"));
+    }
+    let Some(v) = p.b.as_const() else {
+        return no(EACCES, format!("{name} access cannot have variable offset"));
+    };
+    let at = i64::from(off).wrapping_add(v as i64);
+    if at != i64::from(f.off) {
+        let m = format!("{name} access misaligned expected={} off={at}", f.off);
+        return no(EACCES, m);
+    }
+    if size != 8 {
+        return no(EACCES, format!("{name} access size must be BPF_DW"));
+    }
+    Ok(())
 }
 
 /// Adds the kernel's second line to a refusal.

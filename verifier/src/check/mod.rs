@@ -12,6 +12,7 @@ pub(crate) mod helper_mem;
 pub(crate) mod irq;
 pub(crate) mod iter;
 pub(crate) mod kfunc;
+pub(crate) mod kptr;
 pub(crate) mod lock;
 pub(crate) mod mem;
 pub(crate) mod obj;

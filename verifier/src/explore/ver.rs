@@ -102,10 +102,11 @@ impl<'a> Ver<'a> {
         let subs = input.cfg.subprogs.len();
         let mut maps = input.maps.to_vec();
         maps.extend(input.maps.iter().filter_map(|m| m.inner.as_deref().cloned()));
+        let (own, kernel) = (input.prog_btf, input.env.btf());
         Ver {
             input: *input,
-            map_records: maps.iter().map(record::of_map).collect(),
-            obj_records: BTreeMap::new(),
+            map_records: maps.iter().map(|m| record::of_map(m, own, kernel)).collect(),
+            obj_records: own.map(|b| record::struct_metas(b, kernel)).unwrap_or_default(),
             maps,
             cur: blank_state(),
             pending: Vec::new(),
@@ -142,7 +143,7 @@ impl<'a> Ver<'a> {
     }
 
     pub(crate) fn names(&self) -> Names<'_> {
-        Names { maps: &self.maps, btf: self.input.env.btf() }
+        Names { maps: &self.maps, btf: self.input.env.btf(), prog_btf: self.input.prog_btf }
     }
 
     pub(crate) fn insn(&self, at: u32) -> &'a Insn {

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use crate::btf::BtfSrc;
 use crate::domain::reg::{ADD_CONST, IterState, Obj, RegState, RegType};
 use crate::domain::scalar::Bounds;
 use crate::domain::stack::{SlotType, StackSlot};
@@ -35,6 +36,7 @@ pub(crate) struct Log {
 pub(crate) struct Names<'a> {
     pub(crate) maps: &'a [MapInfo],
     pub(crate) btf: Option<&'a bpf::btf::Btf>,
+    pub(crate) prog_btf: Option<&'a bpf::btf::Btf>,
 }
 
 impl Log {
@@ -298,7 +300,8 @@ pub(crate) fn reg(r: &RegState, frameno: u32, n: &Names<'_>) -> String {
         }
     }
     if r.ty == RegType::BtfId {
-        head.push_str(n.btf.map_or("?", |b| b.name(r.btf_id)));
+        let btf = if r.btf == BtfSrc::Vmlinux { n.btf } else { n.prog_btf };
+        head.push_str(btf.map_or("?", |b| b.name(r.btf_id)));
     }
     let mut parts = Vec::new();
     identity(r, n, &mut parts);
@@ -324,6 +327,9 @@ fn identity(r: &RegState, n: &Names<'_>, parts: &mut Vec<String>) {
     }
     if r.ref_obj_id != 0 {
         parts.push(format!("ref_obj_id={}", r.ref_obj_id));
+    }
+    if r.flags.has(Flags::MEM_ALLOC) && r.flags.has(Flags::NON_OWN_REF) {
+        parts.push("non_own_ref".into());
     }
     if matches!(r.ty, RegType::ConstMapPtr | RegType::MapValue | RegType::MapKey) {
         let m = &n.maps[r.map as usize];

@@ -1,8 +1,11 @@
 //! Conditional jumps over states: which branches are walked and what each one knows.
 
+use std::collections::BTreeMap;
+
 use bpf::insn::{JmpOp, Reg, Src, Width};
 
 use super::jump::{self, Cond, collect_linked, find_good_pkt_pointers, mark_pkt_end, sync_linked};
+use crate::btf::record::{FieldKind, Record};
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{LinkedRegs, VState};
 use crate::env::MapInfo;
@@ -12,19 +15,46 @@ use crate::proto::Flags;
 use crate::reject::EACCES;
 use bpf::uapi::MapType;
 
-/// Which map an inner lookup leads to.
-type Inner<'a> = &'a dyn Fn(u32) -> Option<u32>;
+/// What null checks need to know of maps and allocated objects.
+struct Facts {
+    maps: Vec<MapInfo>,
+    /// Which map an inner lookup leads to.
+    inner: Vec<Option<u32>>,
+    records: Vec<Record>,
+    objects: BTreeMap<u32, Record>,
+}
+
+impl Facts {
+    /// `reg_may_point_to_spin_lock`.
+    fn may_hold_lock(&self, r: &RegState) -> bool {
+        let rec = match r.ty {
+            RegType::MapValue => self.records.get(r.map as usize),
+            RegType::BtfId if r.flags.has(Flags::MEM_ALLOC) => self.objects.get(&r.btf_id),
+            _ => None,
+        };
+        rec.is_some_and(|r| r.has(FieldKind::SpinLock) || r.has(FieldKind::ResSpinLock))
+    }
+
+    /// The uid of an inner map tells its timers from those of another.
+    fn needs_uid(&self, map: u32) -> bool {
+        let own = [FieldKind::Timer, FieldKind::Workqueue, FieldKind::TaskWork];
+        self.records.get(map as usize).is_some_and(|r| own.iter().any(|k| r.has(*k)))
+    }
+}
 
 /// `mark_ptr_not_null_reg`.
-pub(crate) fn not_null(r: &mut RegState, maps: &[MapInfo], inner: Inner<'_>) {
+fn not_null(r: &mut RegState, facts: &Facts) {
     r.flags = r.flags.without(Flags::PTR_MAYBE_NULL);
     if r.ty != RegType::MapValue {
         return;
     }
-    match maps[r.map as usize].map_type {
+    match facts.maps[r.map as usize].map_type {
         MapType::ArrayOfMaps | MapType::HashOfMaps => {
-            if let Some(i) = inner(r.map) {
-                (r.ty, r.map, r.map_uid) = (RegType::ConstMapPtr, i, r.id);
+            if let Some(i) = facts.inner.get(r.map as usize).copied().flatten() {
+                (r.ty, r.map) = (RegType::ConstMapPtr, i);
+                if facts.needs_uid(i) {
+                    r.map_uid = r.id;
+                }
             }
         }
         MapType::Xskmap => r.ty = RegType::XdpSock,
@@ -34,7 +64,7 @@ pub(crate) fn not_null(r: &mut RegState, maps: &[MapInfo], inner: Inner<'_>) {
 }
 
 /// `mark_ptr_or_null_regs`.
-fn null_regs(s: &mut VState, regno: Reg, is_null: bool, maps: &[MapInfo], inner: Inner<'_>) {
+fn null_regs(s: &mut VState, regno: Reg, is_null: bool, facts: &Facts) {
     let r = s.frame().regs[regno.idx()];
     if r.ref_obj_id != 0 && r.ref_obj_id == r.id && is_null {
         let _ = s.held.release_ptr(r.ref_obj_id);
@@ -45,9 +75,8 @@ fn null_regs(s: &mut VState, regno: Reg, is_null: bool, maps: &[MapInfo], inner:
             *x = RegState { subreg_def: def, ..RegState::known(0) };
             continue;
         }
-        not_null(x, maps, inner);
-        let lock = x.ty == RegType::MapValue && maps[x.map as usize].spin_lock_off.is_some();
-        if !lock {
+        not_null(x, facts);
+        if !facts.may_hold_lock(x) {
             x.id = 0;
         }
     }
@@ -191,9 +220,12 @@ impl Ver<'_> {
         (src, s): (Src, RegState),
         jump: &mut VState,
     ) -> R {
-        let maps = std::mem::take(&mut self.maps);
-        let table: Vec<Option<u32>> = (0..maps.len()).map(|m| self.inner_map(m as u32)).collect();
-        let inner = |m: u32| table.get(m as usize).copied().flatten();
+        let facts = Facts {
+            inner: (0..self.maps.len()).map(|m| self.inner_map(m as u32)).collect(),
+            maps: std::mem::take(&mut self.maps),
+            records: std::mem::take(&mut self.map_records),
+            objects: std::mem::take(&mut self.obj_records),
+        };
         let equality = matches!(op, JmpOp::Eq | JmpOp::Ne);
         if let (Src::Reg(r), false, true) = (src, is32, equality) {
             let both = d.is_pointer() && s.is_pointer();
@@ -201,15 +233,16 @@ impl Ver<'_> {
             if both && !btf && d.may_be_null() != s.may_be_null() {
                 let st = if op == JmpOp::Eq { &mut *jump } else { &mut self.cur };
                 let which = if s.may_be_null() { r } else { dst };
-                not_null(&mut st.frame_mut().regs[which.idx()], &maps, &inner);
+                not_null(&mut st.frame_mut().regs[which.idx()], &facts);
             }
         }
         let null_check = !is32 && equality && src == Src::Imm(0) && d.may_be_null();
         if null_check {
-            null_regs(&mut self.cur, dst, op == JmpOp::Ne, &maps, &inner);
-            null_regs(jump, dst, op == JmpOp::Eq, &maps, &inner);
+            null_regs(&mut self.cur, dst, op == JmpOp::Ne, &facts);
+            null_regs(jump, dst, op == JmpOp::Eq, &facts);
         }
-        self.maps = maps;
+        (self.maps, self.map_records, self.obj_records) =
+            (facts.maps, facts.records, facts.objects);
         let matched = match src {
             Src::Reg(r) if !is32 && !null_check => {
                 match_pkt(op, (dst, d), (r, s), &mut self.cur, jump)

@@ -409,7 +409,7 @@ impl Ver<'_> {
                     return unsupported("arena map value", "verifier.c:check_ld_imm");
                 }
                 r.off = off as i32;
-                if self.maps[r.map as usize].spin_lock_off.is_some() {
+                if self.may_hold_lock(&r) {
                     r.id = self.new_id();
                 }
                 r
