@@ -178,16 +178,37 @@ pub struct Options {
     pub atomics: bool,
     /// Instructions of cpu v4: movsx, ldsx, sdiv, smod, bswap, gotol.
     pub v4: bool,
+    /// Bounded loops.
+    pub loops: bool,
+    /// The main program's r1 is a buffer of [`BUFFER`] bytes, which it reads, writes and leaves
+    /// its digest in (all 64 bits, of which a program returns 32).
+    pub memory: bool,
 }
+
+/// Bytes of the buffer of [`Options::memory`].
+pub const BUFFER: u64 = 128;
 
 impl Default for Options {
     fn default() -> Options {
-        Options { len: 40, subprogs: 2, raw_div: false, atomics: true, v4: true }
+        Options {
+            len: 40,
+            subprogs: 2,
+            raw_div: false,
+            atomics: true,
+            v4: true,
+            loops: false,
+            memory: false,
+        }
     }
 }
 
 /// Bytes of stack a function initialises and uses.
 const STACK: i16 = 64;
+
+/// Frame offset where the main program keeps the buffer's address.
+const BUFFER_SLOT: i16 = -STACK - 8;
+/// Frame offset of a loop's counter.
+const COUNT_SLOT: i16 = -STACK - 16;
 
 /// A terminating program with all its functions, the main one first. It takes no arguments into
 /// account and returns a digest of its registers and stack.
@@ -225,13 +246,16 @@ struct Gen<'a> {
     ptr: Reg,
     /// The pointer's distance from the frame pointer.
     ptr_off: i16,
+    /// The pointer is the buffer's instead.
+    buffer: bool,
 }
 
 impl<'a> Gen<'a> {
     fn new(rng: &'a mut Rng, opts: Options, func: u32) -> Gen<'a> {
         let ptr = Reg(1 + rng.below(9) as u8);
         let ptr_off = -(rng.below(STACK as u32 + 1) as i16);
-        Gen { rng, opts, func, out: Vec::new(), calls: Vec::new(), ptr, ptr_off }
+        let buffer = opts.memory && func == 0;
+        Gen { rng, opts, func, out: Vec::new(), calls: Vec::new(), ptr, ptr_off, buffer }
     }
 
     fn mov(&mut self, dst: Reg, src: Src) {
@@ -243,6 +267,12 @@ impl<'a> Gen<'a> {
     }
 
     fn set_pointer(&mut self) {
+        if self.buffer {
+            let (size, dst) = (Size::DW, self.ptr);
+            let load = Insn::Load { size, sext: false, dst, src: Reg::FP, off: BUFFER_SLOT };
+            self.out.push(load);
+            return;
+        }
         self.mov(self.ptr, Src::Reg(Reg::FP));
         self.alu(AluOp::Add, self.ptr, Src::Imm(i32::from(self.ptr_off)));
     }
@@ -262,6 +292,10 @@ impl<'a> Gen<'a> {
     }
 
     fn function(&mut self) {
+        if self.buffer {
+            let (off, src) = (BUFFER_SLOT, Src::Reg(Reg::R1));
+            self.out.push(Insn::Store { size: Size::DW, dst: Reg::FP, off, src });
+        }
         self.set_pointer();
         for r in 0..10 {
             // The main program's arguments belong to the environment, a subprogram's to us.
@@ -286,7 +320,9 @@ impl<'a> Gen<'a> {
     fn block(&mut self, len: u32, depth: u32) {
         let end = self.out.len() + len as usize;
         while self.out.len() < end {
-            if depth < 4 && self.rng.one_in(6) {
+            if self.opts.loops && depth == 0 && self.rng.one_in(12) {
+                self.repeat();
+            } else if depth < 4 && self.rng.one_in(6) {
                 let inner = 1 + self.rng.below(8);
                 self.branch(inner, depth);
             } else {
@@ -307,6 +343,24 @@ impl<'a> Gen<'a> {
         self.out.push(jump);
         self.block(len, depth + 1);
         self.patch(at);
+    }
+
+    /// A loop of a few rounds with its counter on the stack.
+    fn repeat(&mut self) {
+        let (rounds, len) = (2 + self.rng.below(4), 2 + self.rng.below(8));
+        let (size, off) = (Size::DW, COUNT_SLOT);
+        let src = Src::Imm(rounds as i32);
+        self.out.push(Insn::Store { size, dst: Reg::FP, off, src });
+        let top = self.out.len();
+        self.block(len, 1);
+        let dst = self.scalar();
+        self.out.push(Insn::Load { size, sext: false, dst, src: Reg::FP, off });
+        self.alu(AluOp::Add, dst, Src::Imm(-1));
+        self.out.push(Insn::Store { size, dst: Reg::FP, off, src: Src::Reg(dst) });
+        let width = self.rng.pick(&WIDTHS);
+        let back = top as i64 - self.out.len() as i64 - 1;
+        let (op, src, off) = (JmpOp::Ne, Src::Imm(0), back as i16);
+        self.out.push(Insn::Jmp { width, op, dst, src, off });
     }
 
     /// Makes the jump at `at` go to the next instruction to be emitted.
@@ -359,12 +413,23 @@ impl<'a> Gen<'a> {
     /// A base register and an offset to an aligned place on the stack, sometimes unaligned.
     fn address(&mut self, size: Size, aligned: bool) -> (Reg, i16) {
         let bytes = size.bytes() as i16;
+        if self.buffer && self.rng.one_in(2) {
+            let room = BUFFER as i16;
+            let aligned = aligned || !self.rng.one_in(8);
+            let off = if aligned {
+                bytes * self.rng.below((room / bytes) as u32) as i16
+            } else {
+                self.rng.below((room - bytes + 1) as u32) as i16
+            };
+            return (self.ptr, off);
+        }
         let at = if aligned || !self.rng.one_in(8) {
             -bytes * (1 + self.rng.below((STACK / bytes) as u32) as i16)
         } else {
             -bytes - self.rng.below((STACK - bytes + 1) as u32) as i16
         };
-        if self.rng.one_in(2) { (Reg::FP, at) } else { (self.ptr, at - self.ptr_off) }
+        let on_frame = self.buffer || self.rng.one_in(2);
+        if on_frame { (Reg::FP, at) } else { (self.ptr, at - self.ptr_off) }
     }
 
     fn load(&mut self) {
@@ -478,6 +543,11 @@ impl<'a> Gen<'a> {
             self.out.push(load);
             self.alu(AluOp::Mul, acc, Src::Imm(0x0100_0193));
             self.alu(AluOp::Xor, acc, Src::Reg(via));
+        }
+        if self.buffer {
+            self.set_pointer();
+            let (dst, src) = (self.ptr, Src::Reg(acc));
+            self.out.push(Insn::Store { size: Size::DW, dst, off: 0, src });
         }
         self.out.push(Insn::Exit);
     }
