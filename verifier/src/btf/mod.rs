@@ -3,12 +3,14 @@
 //! ```text
 //!  ctx.rs     the context structure of a program type
 //!  record.rs  btf_record: special fields of map values and allocated objects
+//!  walk.rs    btf_struct_walk: the member an access touches
 //!  same.rs    btf_struct_ids_match: one structure inside another
 //! ```
 
 mod ctx;
 pub mod record;
 mod same;
+pub(crate) mod walk;
 
 use bpf::btf::{Btf, Kind};
 

@@ -5,6 +5,7 @@ use bpf::uapi::MapType;
 
 use super::helper_mem::MemUse;
 use super::lock::LockOp;
+use crate::btf::BtfSrc;
 use crate::btf::record::FieldKind;
 use crate::domain::refs::RefType;
 use crate::domain::reg::{RegState, RegType};
@@ -187,8 +188,8 @@ impl Ver<'_> {
         let wants = arg.base == ArgBase::PtrToBtfId && !arg.btf.is_empty();
         if r.ty == RegType::BtfId && wants {
             let id = self.btf_struct(arg.btf)?;
-            if !self.btf_contains(r.btf_id, r.off, id) {
-                let b = self.input.env.btf().map_or("?", |b| b.name(r.btf_id));
+            if !self.struct_ids_match((r.btf, r.btf_id), r.off, (BtfSrc::Vmlinux, id), false) {
+                let b = self.btf_name(r.btf, r.btf_id);
                 let m = format!("R{} is of type {b} but {} is expected", n.0, arg.btf);
                 return no(EACCES, m);
             }

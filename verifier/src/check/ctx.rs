@@ -4,7 +4,6 @@ use bpf::insn::Reg;
 
 use super::mem::Access;
 use crate::domain::reg::{RegState, RegType};
-use crate::explore::PtrClass;
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::proto::{CtxReg, CtxVerdict, Flags};
 use crate::reject::EACCES;
@@ -154,104 +153,6 @@ impl Ver<'_> {
         match btf.and_then(|b| b.find(name, bpf::btf::Kind::Struct)) {
             Some(id) => Ok(id),
             None => unsupported(format!("struct {name} in BTF"), "btf.c:btf_ctx_access"),
-        }
-    }
-
-    /// `btf_struct_ids_match`: the structure itself, or one that lies at this offset in it.
-    pub(crate) fn btf_contains(&self, outer: u32, off: i32, inner: u32) -> bool {
-        let Some(btf) = self.input.env.btf() else { return false };
-        let (mut ty, mut at) = (outer, off.max(0) as u32);
-        loop {
-            if at == 0 && ty == inner {
-                return true;
-            }
-            let next = btf.members(ty).find_map(|m| {
-                let (start, t) = (m.bit_off / 8, btf.resolve(m.ty));
-                let kind = btf.kind(t);
-                let nested = matches!(kind, bpf::btf::Kind::Struct | bpf::btf::Kind::Union);
-                let len = btf.size_of(t).unwrap_or(0);
-                (nested && start <= at && at < start + len).then(|| (t, at - start))
-            });
-            let Some((t, rest)) = next else { return false };
-            (ty, at) = (t, rest);
-        }
-    }
-
-    /// `check_ptr_to_btf_access`: probe loads through BTF pointers.
-    pub(crate) fn mem_btf(&mut self, a: Access, p: &RegState) -> R {
-        let n = a.base.0;
-        if a.write.is_some() {
-            return unsupported(
-                "store through a BTF pointer",
-                "verifier.c:check_ptr_to_btf_access",
-            );
-        }
-        if a.off < 0 {
-            let btf = self.input.env.btf().map_or("?", |b| b.name(p.btf_id));
-            let m = format!("R{n} is ptr_{btf} invalid negative access: off={}", a.off);
-            return no(EACCES, m);
-        }
-        if p.b.as_const() != Some(0) {
-            let btf = self.input.env.btf().map_or("?", |b| b.name(p.btf_id));
-            let t = p.b.var_off;
-            let m =
-                format!("R{n} is ptr_{btf} invalid variable offset: off={}, var_off={t}", a.off);
-            return no(EACCES, m);
-        }
-        let loaded = self.walk_struct(p, a.off as u32, a.size)?;
-        if let Some(d) = a.dst {
-            self.set(d, loaded);
-            if loaded.is_scalar() && a.size < 8 {
-                let r = &mut self.regs()[d.idx()];
-                if a.sext { r.b.sign_extend64(a.size) } else { r.b.truncate(a.size) }
-            }
-        }
-        self.note_ptr(PtrClass::Probe)
-    }
-
-    /// `btf_struct_walk`: the member at an offset, descending into structures and arrays.
-    fn walk_struct(&self, p: &RegState, off: u32, size: u32) -> R<RegState> {
-        use bpf::btf::Kind;
-        let Some(btf) = self.input.env.btf() else {
-            return unsupported("BTF pointer without vmlinux BTF", "btf.c:btf_struct_access");
-        };
-        let name = btf.name(p.btf_id);
-        let total = btf.size_of(p.btf_id).unwrap_or(0);
-        if off.saturating_add(size) > total {
-            let m = format!("access beyond struct {name} at off {off} size {size}");
-            return no(EACCES, m);
-        }
-        let (mut ty, mut at) = (btf.skip_quals(p.btf_id), off);
-        loop {
-            match btf.kind(ty) {
-                Kind::Struct | Kind::Union => {
-                    let inside = btf.members(ty).find_map(|m| {
-                        let (start, t) = (m.bit_off / 8, btf.resolve(m.ty));
-                        let len = btf.size_of(t).unwrap_or(0);
-                        (start <= at && at < start + len).then(|| (t, at - start))
-                    });
-                    let Some((t, rest)) = inside else { return Ok(self.unknown()) };
-                    (ty, at) = (t, rest);
-                }
-                Kind::Array => {
-                    let bpf::btf::Body::Array { elem, .. } = *btf.body(ty) else { break };
-                    let t = btf.resolve(elem);
-                    let len = btf.size_of(t).unwrap_or(1).max(1);
-                    (ty, at) = (t, at % len);
-                }
-                _ => break,
-            }
-        }
-        let pointee = btf.pointee(ty).map(|t| btf.resolve(t));
-        match pointee {
-            Some(t) if btf.kind(t) == Kind::Struct && at == 0 && size == 8 => {
-                // KERNEL v6.18 verifier.c:check_ptr_to_btf_access: a walked pointer is neither
-                // trusted nor checked for NULL, it is probed.
-                let mut r = RegState::pointer(RegType::BtfId, Flags::NONE);
-                r.btf_id = t;
-                Ok(r)
-            }
-            _ => Ok(self.unknown()),
         }
     }
 }

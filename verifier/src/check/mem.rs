@@ -1,6 +1,6 @@
 //! Loads, stores and atomics: `check_mem_access` over all pointer types.
 
-use bpf::insn::{AtomicOp, Reg, Size, Src};
+use bpf::insn::{AtomicOp, Insn, Reg, Size, Src};
 use bpf::uapi::MapType;
 
 use super::stack::Value;
@@ -223,29 +223,14 @@ impl Ver<'_> {
             T::Packet | T::PacketMeta => self.mem_packet(here, &p)?,
             T::FlowKeys => self.mem_flow_keys(here)?,
             T::SockCommon | T::Socket | T::TcpSock | T::XdpSock => self.mem_sock(here, &p)?,
-            T::BtfId => return self.mem_btf(here, &p),
+            T::BtfId => self.mem_btf(here, &p)?,
             T::TpBuffer | T::Buf => self.mem_buffer(here, &p)?,
-            T::ConstMapPtr => {
-                return unsupported(
-                    "fields of struct bpf_map",
-                    "verifier.c:check_ptr_to_map_access",
-                );
-            }
+            T::ConstMapPtr => self.mem_map_ptr(here, &p)?,
             T::Arena => return unsupported("arena access", "verifier.c:check_mem_access"),
             _ => return self.bad_mem(&p, a.base),
         }
-        let class = match p.ty {
-            // A trampoline's arguments are read as they are.
-            T::Ctx if self.is_trampoline() => PtrClass::Plain,
-            T::Ctx => PtrClass::Ctx,
-            T::SockCommon => PtrClass::SockCommon,
-            T::Socket => PtrClass::Socket,
-            T::TcpSock => PtrClass::TcpSock,
-            T::XdpSock => PtrClass::XdpSock,
-            T::Mem if p.flags.has(Flags::PTR_UNTRUSTED) => PtrClass::Probe,
-            _ => PtrClass::Plain,
-        };
-        self.note_ptr(class)?;
+        let load = matches!(self.insn(self.insn_idx), Insn::Load { .. });
+        self.note_ptr(&p, load && a.write.is_none())?;
         self.extend_loaded(a);
         Ok(())
     }

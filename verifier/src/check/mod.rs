@@ -2,6 +2,8 @@
 
 pub(crate) mod arena;
 pub(crate) mod args;
+pub(crate) mod btf_ptr;
+pub(crate) mod btf_write;
 pub(crate) mod call;
 pub(crate) mod callback;
 pub(crate) mod ctx;

@@ -253,7 +253,11 @@ impl RegState {
         }
         match self.ty {
             T::Socket | T::TcpSock | T::MapValue | T::MapKey | T::SockCommon => true,
-            T::BtfId => self.flags.any(Flags::PTR_TRUSTED.or(Flags::MEM_ALLOC)),
+            T::BtfId => {
+                let trust = Flags::PTR_TRUSTED.or(Flags::MEM_ALLOC).or(Flags::NON_OWN_REF);
+                let safe = self.flags.without(trust) == Flags::NONE;
+                self.ref_obj_id != 0 || (safe && self.flags.any(trust))
+            }
             T::Mem => !self.flags.has(Flags::PTR_UNTRUSTED),
             T::ConstMapPtr => true,
             _ => false,

@@ -4,7 +4,9 @@ use bpf::Program;
 use bpf::insn::Insn;
 
 use crate::cfg::Cfg;
+use crate::domain::reg::RegType;
 use crate::env::{KernelEnv, MapInfo};
+use crate::proto::Flags;
 use crate::verified::Stats;
 
 /// Options of one verification.
@@ -125,6 +127,8 @@ pub struct InsnAux {
     pub seen: bool,
     /// Pointer class of a memory access.
     pub ptr: PtrClass,
+    /// Type of that pointer, merged over the paths (`ptr_type`).
+    pub ptr_type: Option<(RegType, Flags)>,
     /// Size in bytes of the field a narrow context load belongs to (`ctx_field_size`); 0: same.
     pub ctx_field_size: u32,
     /// Map argument of a map helper.

@@ -10,6 +10,7 @@ use crate::domain::refs::Held;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, VState};
 use crate::env::MapInfo;
+use crate::proto::Flags;
 use crate::reject::{EACCES, Rejection};
 use crate::render::log::{Log, Names};
 use crate::verified::Stats;
@@ -241,21 +242,48 @@ impl<'a> Ver<'a> {
         Ok(&mut self.pending.last_mut().expect("just pushed").state)
     }
 
-    /// `save_aux_ptr_type`: one instruction may not need different rewrites on two paths.
-    pub(crate) fn note_ptr(&mut self, class: PtrClass) -> R {
-        let a = &mut self.aux[self.insn_idx as usize];
-        if a.ptr == PtrClass::None {
-            a.ptr = class;
-        } else if a.ptr != class {
-            // A probe load of a pointer that another path may dereference plainly stays a probe.
-            let mild = |c| matches!(c, PtrClass::Plain | PtrClass::Probe);
-            if mild(a.ptr) && mild(class) && class != a.ptr {
-                a.ptr = PtrClass::Probe;
-                return Ok(());
+    /// `save_aux_ptr_type`: one instruction may not need different rewrites on two paths. A load
+    /// that is trusted on one path and not on another is a probe (`trust_may_differ`).
+    pub(crate) fn note_ptr(&mut self, p: &RegState, trust_may_differ: bool) -> R {
+        let now = (p.ty, p.flags);
+        let seen = self.aux[self.insn_idx as usize].ptr_type;
+        let merged = match seen {
+            None => now,
+            Some(old) if old == now || (mismatch_ok(old.0) && mismatch_ok(now.0)) => old,
+            Some(old) if trust_may_differ && mem_or_btf(old.0) && mem_or_btf(now.0) => {
+                let mem = old.0 == RegType::Mem || now.0 == RegType::Mem;
+                let kept = Flags::PTR_UNTRUSTED.or(Flags::MEM_RDONLY).0;
+                let flags = Flags((old.1.0 | now.1.0) & kept);
+                (if mem { RegType::Mem } else { RegType::BtfId }, flags)
             }
-            return no(crate::reject::EINVAL, "same insn cannot be used with different pointers");
-        }
+            Some(_) => {
+                let m = "same insn cannot be used with different pointers";
+                return no(crate::reject::EINVAL, m);
+            }
+        };
+        let class = self.class_of(merged);
+        let aux = &mut self.aux[self.insn_idx as usize];
+        (aux.ptr_type, aux.ptr) = (Some(merged), class);
         Ok(())
+    }
+
+    /// What the rewriter makes of an access (`convert_ctx_accesses`).
+    fn class_of(&self, (ty, flags): (RegType, Flags)) -> PtrClass {
+        use RegType as T;
+        let rdonly = Flags::MEM_RDONLY.or(Flags::PTR_UNTRUSTED);
+        match ty {
+            // A trampoline's arguments are read as they are.
+            T::Ctx if self.is_trampoline() => PtrClass::Plain,
+            T::Ctx => PtrClass::Ctx,
+            T::SockCommon => PtrClass::SockCommon,
+            T::Socket => PtrClass::Socket,
+            T::TcpSock => PtrClass::TcpSock,
+            T::XdpSock => PtrClass::XdpSock,
+            T::Arena => PtrClass::Arena,
+            T::BtfId if flags == Flags::NONE || flags.has(Flags::PTR_UNTRUSTED) => PtrClass::Probe,
+            T::Mem if flags == rdonly => PtrClass::Probe,
+            _ => PtrClass::Plain,
+        }
     }
 
     pub(crate) fn finish(mut self) -> Explored {
@@ -322,4 +350,18 @@ fn defines_low_half(insn: &Insn) -> bool {
         }
         _ => false,
     }
+}
+
+/// `reg_type_mismatch_ok`: accesses that are not rewritten.
+fn mismatch_ok(ty: RegType) -> bool {
+    use RegType as T;
+    !matches!(
+        ty,
+        T::Ctx | T::Socket | T::SockCommon | T::TcpSock | T::XdpSock | T::BtfId | T::Arena
+    )
+}
+
+/// `is_ptr_to_mem_or_btf_id`.
+fn mem_or_btf(ty: RegType) -> bool {
+    matches!(ty, RegType::Mem | RegType::BtfId)
 }
