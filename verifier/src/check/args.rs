@@ -6,13 +6,12 @@ use bpf::uapi::MapType;
 use super::helper_mem::MemUse;
 use super::lock::LockOp;
 use crate::btf::BtfSrc;
-use crate::btf::record::FieldKind;
+use crate::btf::record::{Field, FieldKind};
 use crate::domain::refs::RefType;
-use crate::domain::reg::{RegState, RegType};
-use crate::explore::ver::{R, Ver, no, unsupported};
+use crate::domain::reg::RegState;
+use crate::explore::ver::{R, Ver, no};
 use crate::proto::{ArgBase, ArgType, Flags, FuncProto};
 use crate::reject::{EACCES, EINVAL};
-use crate::render::log::{type_of, type_str};
 use crate::tables;
 
 /// `struct bpf_call_arg_meta`: what the arguments say together.
@@ -28,98 +27,15 @@ pub(crate) struct Meta {
     pub(crate) release: Option<Reg>,
     /// Stack bytes the helper initialises: register and size.
     pub(crate) fills: Option<(Reg, i64)>,
-    /// BTF id a `PTR_TO_BTF_ID` argument had.
+    /// Largest size of a memory argument.
     pub(crate) msize_max: i64,
+    /// Field that `bpf_kptr_xchg` exchanges.
+    pub(crate) kptr: Option<Field>,
+    /// Type of a per-CPU argument.
+    pub(crate) percpu: Option<(BtfSrc, u32)>,
 }
 
 const BPF_FUNC_SPIN_LOCK: i32 = 93;
-
-const NONE: Flags = Flags::NONE;
-const TRUSTED: Flags = Flags::PTR_TRUSTED;
-
-type Types = &'static [(RegType, Flags)];
-
-const MEM_TYPES: Types = &[
-    (RegType::Stack, NONE),
-    (RegType::Packet, NONE),
-    (RegType::PacketMeta, NONE),
-    (RegType::MapKey, NONE),
-    (RegType::MapValue, NONE),
-    (RegType::Mem, NONE),
-    (RegType::Mem, Flags::MEM_RINGBUF),
-    (RegType::Buf, NONE),
-    (RegType::BtfId, TRUSTED),
-];
-const SCALAR: Types = &[(RegType::Scalar, NONE)];
-const SK_TYPES: Types = &[
-    (RegType::SockCommon, NONE),
-    (RegType::Socket, NONE),
-    (RegType::TcpSock, NONE),
-    (RegType::XdpSock, NONE),
-];
-const BTF_SK_TYPES: Types = &[
-    (RegType::SockCommon, NONE),
-    (RegType::Socket, NONE),
-    (RegType::TcpSock, NONE),
-    (RegType::XdpSock, NONE),
-    (RegType::BtfId, NONE),
-    (RegType::BtfId, TRUSTED),
-];
-const BTF_TYPES: Types =
-    &[(RegType::BtfId, NONE), (RegType::BtfId, TRUSTED), (RegType::BtfId, Flags::MEM_RCU)];
-const PERCPU_TYPES: Types =
-    &[(RegType::BtfId, Flags::MEM_PERCPU), (RegType::BtfId, Flags::MEM_PERCPU.or(TRUSTED))];
-
-/// Types whose offset may be anything.
-const FREE_OFFSETS: Types = &[
-    (RegType::Stack, NONE),
-    (RegType::Packet, NONE),
-    (RegType::PacketMeta, NONE),
-    (RegType::MapKey, NONE),
-    (RegType::MapValue, NONE),
-    (RegType::Mem, NONE),
-    (RegType::Mem, Flags::MEM_RDONLY),
-    (RegType::Mem, Flags::MEM_RINGBUF),
-    (RegType::Buf, NONE),
-    (RegType::Buf, Flags::MEM_RDONLY),
-    (RegType::Arena, NONE),
-    (RegType::Scalar, NONE),
-];
-const OWNED: Flags = Flags::MEM_ALLOC.or(Flags::NON_OWN_REF);
-/// Types that may point into the object, at a constant offset.
-const FIXED_OFFSETS: Types = &[
-    (RegType::BtfId, NONE),
-    (RegType::BtfId, Flags::MEM_ALLOC),
-    (RegType::BtfId, TRUSTED),
-    (RegType::BtfId, Flags::MEM_RCU),
-    (RegType::BtfId, OWNED),
-    (RegType::BtfId, OWNED.or(Flags::MEM_RCU)),
-];
-
-/// `compatible_reg_types`.
-fn compatible(base: ArgBase) -> Option<Types> {
-    use ArgBase as A;
-    Some(match base {
-        A::PtrToMapKey | A::PtrToMapValue | A::PtrToMem => MEM_TYPES,
-        A::ConstSize | A::ConstSizeOrZero | A::ConstAllocSizeOrZero => SCALAR,
-        A::ConstMapPtr => &[(RegType::ConstMapPtr, NONE)],
-        A::PtrToCtx => &[(RegType::Ctx, NONE)],
-        A::PtrToSockCommon => SK_TYPES,
-        A::PtrToBtfIdSockCommon => BTF_SK_TYPES,
-        A::PtrToSocket => &[(RegType::Socket, NONE)],
-        A::PtrToBtfId => BTF_TYPES,
-        A::PtrToPercpuBtfId => PERCPU_TYPES,
-        A::PtrToSpinLock => &[(RegType::MapValue, NONE), (RegType::BtfId, Flags::MEM_ALLOC)],
-        A::PtrToRingbufMem => &[(RegType::Mem, Flags::MEM_RINGBUF)],
-        A::PtrToFunc => &[(RegType::Func, NONE)],
-        A::PtrToStack => &[(RegType::Stack, NONE)],
-        A::PtrToConstStr | A::PtrToTimer => &[(RegType::MapValue, NONE)],
-        A::PtrToDynptr => &[(RegType::Stack, NONE), (RegType::ConstDynptr, NONE)],
-        A::DontCare | A::Anything | A::PtrToArena | A::KptrXchgDest => {
-            return None;
-        }
-    })
-}
 
 impl Ver<'_> {
     /// KERNEL v6.18 verifier.c:check_func_arg
@@ -143,7 +59,7 @@ impl Ver<'_> {
             }
         }
         if !(r.is_null() && arg.flags.has(Flags::PTR_MAYBE_NULL)) {
-            self.reg_type(n, &r, &arg)?;
+            self.reg_type(p, n, &r, &arg, meta)?;
             let dynptr = arg.base == ArgBase::PtrToDynptr;
             self.arg_reg_off(n, &r, arg.flags.has(Flags::OBJ_RELEASE), dynptr)?;
         }
@@ -161,61 +77,6 @@ impl Ver<'_> {
         arg
     }
 
-    /// KERNEL v6.18 verifier.c:check_reg_type
-    fn reg_type(&mut self, n: Reg, r: &RegState, arg: &ArgType) -> R {
-        let Some(types) = compatible(arg.base) else {
-            let what = match arg.base {
-                ArgBase::KptrXchgDest => "bpf_kptr_xchg",
-                _ => "arena argument",
-            };
-            return unsupported(what, "verifier.c:check_func_arg");
-        };
-        let mut flags = r.flags;
-        if arg.base == ArgBase::PtrToMem {
-            flags = flags.without(Flags::DYNPTR_TYPES);
-        }
-        if arg.flags.has(Flags::MEM_RDONLY) {
-            flags = flags.without(Flags::MEM_RDONLY);
-        }
-        if arg.flags.has(Flags::PTR_MAYBE_NULL) {
-            flags = flags.without(Flags::PTR_MAYBE_NULL);
-        }
-        if !types.contains(&(r.ty, flags)) {
-            let all: Vec<String> = types.iter().map(|t| type_str(t.0, t.1)).collect();
-            let m = format!("R{} type={} expected={}", n.0, type_of(r), all.join(", "));
-            return no(EACCES, m);
-        }
-        let wants = arg.base == ArgBase::PtrToBtfId && !arg.btf.is_empty();
-        if r.ty == RegType::BtfId && wants {
-            let id = self.btf_struct(arg.btf)?;
-            if !self.struct_ids_match((r.btf, r.btf_id), r.off, (BtfSrc::Vmlinux, id), false) {
-                let b = self.btf_name(r.btf, r.btf_id);
-                let m = format!("R{} is of type {b} but {} is expected", n.0, arg.btf);
-                return no(EACCES, m);
-            }
-        }
-        Ok(())
-    }
-
-    /// KERNEL v6.18 verifier.c:check_func_arg_reg_off
-    pub(crate) fn arg_reg_off(&self, n: Reg, r: &RegState, release: bool, dynptr: bool) -> R {
-        use RegType as T;
-        if release {
-            if dynptr && r.is(T::Stack) {
-                return Ok(());
-            }
-            if r.off != 0 {
-                let m = "must have zero offset when passed to release func or trusted arg to kfunc";
-                return no(EINVAL, format!("R{} {m}", n.0));
-            }
-            return self.ptr_off(n, r, false);
-        }
-        if FREE_OFFSETS.contains(&(r.ty, r.flags)) {
-            return Ok(());
-        }
-        self.ptr_off(n, r, FIXED_OFFSETS.contains(&(r.ty, r.flags)))
-    }
-
     fn arg_refs(&mut self, n: Reg, r: &RegState, arg: &ArgType, meta: &mut Meta) -> R {
         if arg.flags.has(Flags::OBJ_RELEASE) {
             if arg.base == ArgBase::PtrToDynptr {
@@ -226,7 +87,7 @@ impl Ver<'_> {
             }
             meta.release = Some(n);
         }
-        if r.ref_obj_id != 0 {
+        if r.ref_obj_id != 0 && arg.base != ArgBase::KptrXchgDest {
             if meta.ref_obj_id != 0 {
                 let (a, b) = (r.ref_obj_id, meta.ref_obj_id);
                 return no(EACCES, format!("more than one arg with ref_obj_id R{} {a} {b}", n.0));
@@ -294,6 +155,8 @@ impl Ver<'_> {
                 self.mark_precise(n)?;
             }
             A::PtrToFunc => meta.subprog = Some(r.btf_id),
+            A::KptrXchgDest => self.kptr_dest(n, r, meta)?,
+            A::PtrToPercpuBtfId => meta.percpu = Some((r.btf, r.btf_id)),
             A::PtrToSpinLock => {
                 let take = p.id == BPF_FUNC_SPIN_LOCK;
                 self.spin_lock(n, LockOp { take, ty: RefType::Lock })?;
@@ -329,6 +192,7 @@ impl Ver<'_> {
             let m = format!("{name} has to be at the constant offset");
             return no(EINVAL, format!("R{} doesn't have constant offset. {m}", n.0));
         };
+        self.map_has_btf(r.map, name)?;
         let Some(f) = self.map_records[r.map as usize].find(kind) else {
             return no(EINVAL, format!("map '{}' has no valid {name}", map.name));
         };

@@ -21,8 +21,8 @@ mod id {
     pub(super) const GET_TASK_STACK: i32 = 141;
     pub(super) const PROBE_READ_STR: [i32; 3] = [45, 114, 115];
     pub(super) const GET_SMP_PROCESSOR_ID: i32 = 8;
-    /// `is_acquire_function`: socket lookups and ring buffer reservations.
-    pub(super) const ACQUIRE: [i32; 4] = [84, 85, 99, 131];
+    /// `is_acquire_function`: socket lookups, ring buffer reservations, kernel pointers.
+    pub(super) const ACQUIRE: [i32; 5] = [84, 85, 99, 131, 194];
     /// `is_ptr_cast_function`: the result dies with the argument.
     pub(super) const CAST: [i32; 7] = [95, 96, 137, 138, 139, 140, 207];
 }
@@ -156,10 +156,14 @@ impl Ver<'_> {
             self.resource_leak(false, true, "tail_call")?;
             self.note_tail_call()?;
         }
+        let percpu = match p.ret.base {
+            RetBase::PtrToMemOrBtfId => Some(self.percpu_result(&meta, p.ret.flags)?),
+            _ => None,
+        };
         for r in 0..6 {
             self.set(Reg(r), RegState::NOT_INIT);
         }
-        self.returned(p, id, &meta)?;
+        self.returned(p, id, &meta, percpu)?;
         if p.changes_pkt_data || moved {
             self.clear_packet_pointers();
         }
@@ -172,6 +176,8 @@ impl Ver<'_> {
         let arg = p.args[usize::from(n.0 - 1)];
         let done = if arg.base == ArgBase::PtrToDynptr {
             self.release_dynptr(n)
+        } else if meta.kptr.is_some() && meta.ref_obj_id != 0 {
+            self.kptr_xchg_release(meta.ref_obj_id)
         } else {
             self.r(n).is_null() || self.release(meta.ref_obj_id).is_ok()
         };
@@ -238,7 +244,7 @@ impl Ver<'_> {
     }
 
     /// R0 after the call.
-    fn returned(&mut self, p: &FuncProto, id: i32, meta: &Meta) -> R {
+    fn returned(&mut self, p: &FuncProto, id: i32, meta: &Meta, percpu: Option<RegState>) -> R {
         use RegType as T;
         let flags = p.ret.flags;
         let mut r = match p.ret.base {
@@ -268,6 +274,7 @@ impl Ver<'_> {
                 r.dynptr_id = meta.dynptr_id;
                 r
             }
+            RetBase::PtrToBtfId if let Some(f) = meta.kptr => self.kptr_xchg_result(&f, flags),
             RetBase::PtrToBtfId => {
                 let mut r = RegState::pointer(T::BtfId, flags);
                 if p.ret.btf.is_empty() {
@@ -279,9 +286,7 @@ impl Ver<'_> {
                 r.btf_id = self.btf_struct(p.ret.btf)?;
                 r
             }
-            RetBase::PtrToMemOrBtfId => {
-                return unsupported("per-CPU kernel variables", "verifier.c:check_helper_call");
-            }
+            RetBase::PtrToMemOrBtfId => percpu.unwrap_or_else(|| self.unknown()),
         };
         if r.may_be_null() {
             r.id = self.new_id();

@@ -7,8 +7,10 @@
 //! | `percpu_kptr` | RCU pointer in an RCU section, else untrusted | no | yes |
 //! | `uptr` | memory of the user's | no | no |
 
+use bpf::btf::Kind;
 use bpf::insn::{Insn, Reg};
 
+use super::args::Meta;
 use super::mem::Access;
 use super::stack::Value;
 use crate::btf::BtfSrc;
@@ -16,7 +18,7 @@ use crate::btf::record::{Field, FieldKind as K};
 use crate::domain::reg::{RegState, RegType};
 use crate::explore::ver::{R, Ver, no};
 use crate::proto::Flags;
-use crate::reject::EACCES;
+use crate::reject::{EACCES, EFAULT, EINVAL};
 use crate::render::log::{type_of, type_str};
 
 /// `rcu_protected_types`: kernel objects that outlive an RCU section.
@@ -24,6 +26,101 @@ const RCU_PROTECTED: &[&str] =
     &["prog_test_ref_kfunc", "cgroup", "bpf_cpumask", "task_struct", "bpf_crypto_ctx"];
 
 impl Ver<'_> {
+    /// KERNEL v6.18 verifier.c:process_kptr_func
+    pub(super) fn kptr_dest(&mut self, n: Reg, r: &RegState, meta: &mut Meta) -> R {
+        if r.ty == RegType::MapValue {
+            self.map_has_btf(r.map, "bpf_kptr_xchg")?;
+            meta.map = Some(r.map);
+        }
+        let Some(v) = r.b.as_const() else {
+            let m = "doesn't have constant offset. kptr has to be at the constant offset";
+            return no(EINVAL, format!("R{} {m}", n.0));
+        };
+        let rec = self.reg_record(r).filter(|rec| rec.fields.iter().any(|f| f.kind.is_kptr()));
+        let Some(rec) = rec else {
+            return no(EINVAL, format!("R{} has no valid kptr", n.0));
+        };
+        let off = (r.off).wrapping_add(v as i32);
+        let field = rec.at(off.cast_unsigned()).filter(|f| f.kind.is_kptr()).copied();
+        let Some(f) = field else {
+            return no(EACCES, format!("off={off} doesn't point to kptr"));
+        };
+        if f.kind == K::KptrUnref {
+            return no(EACCES, format!("off={off} kptr isn't referenced kptr"));
+        }
+        meta.kptr = Some(f);
+        Ok(())
+    }
+
+    /// What `bpf_kptr_xchg` returns: the pointer that was there.
+    pub(super) fn kptr_xchg_result(&self, f: &Field, flags: Flags) -> RegState {
+        let mut r = RegState::pointer(RegType::BtfId, flags);
+        (r.btf, r.btf_id) = f.target;
+        if r.btf == BtfSrc::Program {
+            r.flags = r.flags.or(Flags::MEM_ALLOC);
+            if f.kind == K::KptrPercpu {
+                r.flags = r.flags.or(Flags::MEM_PERCPU);
+            }
+        }
+        r
+    }
+
+    /// The reference that `bpf_kptr_xchg` stores: a per-CPU object stays valid in its RCU
+    /// section.
+    pub(super) fn kptr_xchg_release(&mut self, ref_obj_id: u32) -> bool {
+        if self.cur.held.release_ptr(ref_obj_id).is_err() {
+            return false;
+        }
+        let (rcu, dead) = (self.in_rcu_cs(), self.dead());
+        let percpu = Flags::MEM_ALLOC.or(Flags::MEM_PERCPU);
+        for r in self.cur.all_regs_mut().filter(|r| r.ref_obj_id == ref_obj_id) {
+            if rcu && r.flags.has(percpu) {
+                r.ref_obj_id = 0;
+                r.flags = r.flags.without(Flags::MEM_ALLOC).or(Flags::MEM_RCU);
+            } else {
+                *r = dead;
+            }
+        }
+        true
+    }
+
+    /// `bpf_per_cpu_ptr` and `bpf_this_cpu_ptr`: the variable or object on one CPU.
+    pub(super) fn percpu_result(&mut self, meta: &Meta, flags: Flags) -> R<RegState> {
+        let (src, id) = meta.percpu.unwrap_or_default();
+        let Some(btf) = self.btf_of(src) else {
+            return no(EFAULT, "Helper has invalid btf/btf_id in R1");
+        };
+        let id = btf.resolve(id);
+        if matches!(btf.kind(id), Kind::Struct | Kind::Union) {
+            let alloc = self.r(Reg::R1).flags.has(Flags::MEM_RCU);
+            let flags = if alloc {
+                Flags::MEM_ALLOC.or(Flags::MEM_RCU)
+            } else {
+                flags.without(Flags::MEM_RDONLY)
+            };
+            let mut r = RegState::pointer(RegType::BtfId, flags);
+            (r.btf, r.btf_id) = (src, id);
+            return Ok(r);
+        }
+        let Some(size) = btf.size_of(id) else {
+            let name = btf.name(id);
+            let m = format!("unable to resolve the size of type '{name}': -22");
+            return no(EINVAL, m);
+        };
+        let mut r = RegState::pointer(RegType::Mem, flags);
+        r.mem_size = size;
+        Ok(r)
+    }
+
+    /// A map whose values' fields are used must say what they are.
+    pub(crate) fn map_has_btf(&self, map: u32, user: &str) -> R {
+        let m = &self.maps[map as usize];
+        if m.value_type_id != 0 || !self.map_records[map as usize].is_empty() {
+            return Ok(());
+        }
+        no(EINVAL, format!("map '{}' has to have BTF in order to use {user}", m.name))
+    }
+
     /// The pointer field at a constant offset of a map value.
     pub(crate) fn kptr_at(&self, p: &RegState, off: i32) -> Option<Field> {
         let at = i64::from(off).wrapping_add(p.b.as_const()? as i64);

@@ -108,6 +108,9 @@ impl Ver<'_> {
         if let Some(f) = self.reg_record(r).and_then(|rec| rec.find(kind)) {
             return Ok(f.off);
         }
+        if r.ty == RegType::MapValue {
+            self.map_has_btf(r.map, &format!("{}_lock", op.name()))?;
+        }
         let (what, name) = match r.ty {
             RegType::MapValue => ("map", self.maps[r.map as usize].name.as_str()),
             _ => ("local", "kptr"),

@@ -1,6 +1,7 @@
 //! What must be true before an instruction: accesses, arguments, references, returns.
 
 pub(crate) mod arena;
+pub(crate) mod arg_types;
 pub(crate) mod args;
 pub(crate) mod btf_ptr;
 pub(crate) mod btf_write;
