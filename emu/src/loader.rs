@@ -9,6 +9,7 @@
 //! into the model and, through the system call, into the kernel of the host.
 
 mod model;
+pub(crate) mod uapi;
 
 use std::collections::BTreeMap;
 

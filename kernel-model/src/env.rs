@@ -58,7 +58,7 @@ impl KernelEnv for Kernel {
     fn map_by_fd(&self, fd: i32) -> Option<MapInfo> {
         match self.fds.get(&fd)? {
             FdObject::Map(id) => self.maps.get(id).map(|m| self.map_info(m)),
-            FdObject::Prog(_) => None,
+            _ => None,
         }
     }
 

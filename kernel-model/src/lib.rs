@@ -118,6 +118,14 @@ pub struct Kernel {
     pub(crate) map_by_addr: BTreeMap<u64, maps::MapId>,
     /// Descriptors of the loading process.
     pub fds: BTreeMap<i32, syscall::FdObject>,
+    /// `BPF_F_RDONLY`, `BPF_F_WRONLY` of descriptors that were opened by id.
+    pub(crate) fd_modes: BTreeMap<i32, u32>,
+    /// BTF objects by id; the kernel's own has id 1 and is not among them.
+    pub btfs: BTreeMap<syscall::BtfId, syscall::BtfObject>,
+    /// Links by id.
+    pub links: BTreeMap<syscall::LinkId, syscall::Link>,
+    /// Where the program that is loaded next stood in its object.
+    pub section_note: Option<syscall::SectionNote>,
     pub(crate) next_map: u32,
     pub(crate) next_vmalloc: u64,
     /// Elements to be freed at the end of the grace period.
@@ -147,6 +155,10 @@ impl Kernel {
             maps: BTreeMap::new(),
             map_by_addr: BTreeMap::new(),
             fds: BTreeMap::new(),
+            fd_modes: BTreeMap::new(),
+            btfs: BTreeMap::new(),
+            links: BTreeMap::new(),
+            section_note: None,
             next_map: 1,
             next_vmalloc: 0,
             rcu_free: Vec::new(),

@@ -10,10 +10,12 @@ use super::fields::uapi_structs;
 
 /// Bytes of the union that are sent: all that 6.18 reads of an unsigned program.
 pub const ATTR_SIZE: usize = 152;
+/// `sizeof(union bpf_attr)` of 6.18: what a caller may give and has to leave zero.
+pub const KERNEL_ATTR_SIZE: usize = 168;
 
 uapi_structs! {
     /// `BPF_MAP_CREATE`.
-    MapCreate "map_create", 80 {
+    MapCreate "map_create", 96 {
         map_type: u32 = 0,
         key_size: u32 = 4,
         value_size: u32 = 8,
@@ -30,6 +32,8 @@ uapi_structs! {
         map_extra: u64 = 64,
         value_type_btf_obj_fd: i32 = 72,
         map_token_fd: i32 = 76,
+        excl_prog_hash: u64 = 80,
+        excl_prog_hash_size: u32 = 88,
     }
     /// `BPF_MAP_*_ELEM`, and `BPF_MAP_FREEZE`, which uses `map_fd` alone.
     MapElem "map_elem", 32 {
@@ -118,7 +122,7 @@ uapi_structs! {
         id: u32 = 0,
         next_id: u32 = 4,
     }
-    /// `BPF_*_GET_FD_BY_ID`.
+    /// `BPF_*_GET_FD_BY_ID`; programs and links end with `id`, maps with the token.
     FdById "fd_by_id", 16 {
         id: u32 = 0,
         next_id: u32 = 4,

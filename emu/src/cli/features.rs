@@ -144,11 +144,8 @@ fn creates(map_type: MapType) -> bool {
         value_size,
         max_entries: if key_size == 0 && value_size == 0 { 4096 } else { 1 },
         flags,
-        map_extra: 0,
         name: "probe".to_owned(),
-        value_type_id: 0,
-        spin_lock_off: None,
-        timer_off: None,
+        ..MapDef::default()
     };
     let shapes = [(4, 8, 0), (4, 4, 0), (8, 8, 1), (0, 8, 0), (0, 0, 0)];
     shapes.into_iter().any(|(key, value, flags)| {

@@ -1,20 +1,20 @@
 //! `BPF_PROG_LOAD` as libbpf does it: descriptors patched into the instructions, BTF with func and
 //! line info, what the program is attached to found by name in the kernel's BTF.
 
+use bpf::Program;
 use bpf::btf::Btf;
-use bpf::insn::{Imm64, Insn, encode_all};
 use bpf::uapi::Cmd;
 use bpf::uapi::attr::ProgLoad as Attr;
 use bpf::uapi::fields::{Struct, obj_name};
 use bpf::uapi::info::{FuncInfo, LineInfo};
-use bpf::{Endian, Program};
 use kernel_model::Errno;
 use verifier::reject::{RejectKind, Rejection};
 use verifier::verified::Stats;
 
 use super::door::{self, Answer, Buf};
 use super::log::{self, HostStats};
-use super::{ENDIAN, HostKernel, attr_bytes, btf as types};
+use super::{ENDIAN, HostKernel, attr_bytes};
+use crate::loader::uapi::{attach_target, instruction_bytes, records};
 use crate::loader::{Fd, ProgLoad, ProgLoaded, ProgRefusal};
 
 /// First log buffer; most logs fit.
@@ -198,7 +198,7 @@ impl HostKernel {
     /// object's, `struct_ops` the type and member an operation is for.
     ///
     /// # Errors
-    /// The errno of what had to be done before: loading the BTF, finding what to attach to.
+    /// `ESRCH` when the kernel has nothing of the name the program is for.
     pub fn load_program(
         &mut self,
         program: &Program,
@@ -207,16 +207,14 @@ impl HostKernel {
         struct_ops: Option<(&str, &str)>,
         level: u32,
     ) -> Result<HostVerdict, Errno> {
-        let insns = instruction_bytes(program, fd_array);
-        let target = types::attach_target(&self.vmlinux, program, struct_ops)?;
+        let insns = instruction_bytes(program, fd_array, ENDIAN);
+        let target = attach_target(&self.vmlinux, program, struct_ops)?;
         let (mut funcs, mut lines) = (Vec::new(), Vec::new());
-        let btf_fd = match btf {
-            Some(btf) => {
-                (funcs, lines) = records(program, btf);
-                Some(self.btf_load(btf)?)
-            }
-            None => None,
-        };
+        // BTF that the kernel does not take is left out, as libbpf does.
+        let btf_fd = btf.and_then(|b| self.btf_load(b).ok());
+        if let (Some(btf), Some(_)) = (btf, btf_fd) {
+            (funcs, lines) = records(program, btf, ENDIAN);
+        }
         let load = RawLoad {
             prog_type: program.prog_type as u32,
             insns: &insns,
@@ -271,39 +269,4 @@ fn refusal(v: HostVerdict) -> ProgRefusal {
         },
         log: v.log,
     }))
-}
-
-/// The instructions with map descriptors in the place of map indices.
-fn instruction_bytes(program: &Program, fds: &[Fd]) -> Vec<u8> {
-    let fd_of = |idx: i32| usize::try_from(idx).ok().and_then(|i| fds.get(i)).copied();
-    let patched = program.insns.iter().map(|insn| match *insn {
-        Insn::LdImm64 { dst, imm: Imm64::MapIdx(idx) } => {
-            Insn::LdImm64 { dst, imm: Imm64::MapFd(fd_of(idx).unwrap_or(-1)) }
-        }
-        Insn::LdImm64 { dst, imm: Imm64::MapIdxValue { idx, off } } => {
-            Insn::LdImm64 { dst, imm: Imm64::MapValue { fd: fd_of(idx).unwrap_or(-1), off } }
-        }
-        other => other,
-    });
-    let patched: Vec<Insn> = patched.collect();
-    encode_all(&patched).iter().flat_map(|s| s.to_bytes(Endian::Little)).collect()
-}
-
-/// `struct bpf_func_info` and `struct bpf_line_info` records.
-fn records(program: &Program, btf: &Btf) -> (Vec<u8>, Vec<u8>) {
-    let func = |f: &bpf::program::Func| {
-        FuncInfo { insn_off: f.start.0, type_id: f.type_id }.encode(ENDIAN)
-    };
-    // A program without a type for each of its functions has no func info for the kernel.
-    if program.funcs.iter().any(|f| f.type_id == 0) {
-        return (Vec::new(), Vec::new());
-    }
-    let offsets = types::string_offsets(btf);
-    let find = |s: &str| offsets.get(s).copied().unwrap_or(0);
-    let line = |l: &bpf::program::Line| {
-        let line_col = l.line << 10 | (l.col & 0x3ff);
-        let (file_name_off, line_off) = (find(&l.file), find(&l.text));
-        LineInfo { insn_off: l.insn.0, file_name_off, line_off, line_col }.encode(ENDIAN)
-    };
-    (program.funcs.iter().flat_map(func).collect(), program.lines.iter().flat_map(line).collect())
 }

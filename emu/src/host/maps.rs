@@ -11,6 +11,7 @@ use kernel_model::Errno;
 
 use super::door::{self, Answer, Buf};
 use super::{HostKernel, attr_bytes};
+use crate::loader::uapi::takes_btf;
 use crate::loader::{Bpf, Fd, MapCreate, ProgLoad, ProgLoaded, ProgRefusal};
 
 /// Offsets of `key` and `value` in the attributes of the element commands.
@@ -21,29 +22,6 @@ const NUMA_NODE: u32 = 1 << 2;
 
 fn errno(raw: i32) -> Errno {
     Errno::from_raw(raw).unwrap_or(Errno::EIO)
-}
-
-/// Map types whose key and value types libbpf does not tell the kernel.
-fn takes_btf(t: MapType) -> bool {
-    use MapType::*;
-    let without = [
-        PerfEventArray,
-        CgroupArray,
-        StackTrace,
-        ArrayOfMaps,
-        HashOfMaps,
-        Devmap,
-        DevmapHash,
-        Cpumap,
-        Xskmap,
-        Sockmap,
-        Sockhash,
-        Queue,
-        Stack,
-        Arena,
-        StructOps,
-    ];
-    !without.contains(&t)
 }
 
 impl HostKernel {

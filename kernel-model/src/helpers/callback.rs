@@ -151,12 +151,7 @@ mod tests {
             key_size: 4,
             value_size: 8,
             max_entries: 3,
-            flags: 0,
-            map_extra: 0,
-            name: String::new(),
-            value_type_id: 0,
-            spin_lock_off: None,
-            timer_off: None,
+            ..MapDef::default()
         };
         let id = k.map_create(def, None).unwrap();
         let addr = k.maps[&id].addr;

@@ -29,6 +29,32 @@ pub struct MapDef {
     pub spin_lock_off: Option<u32>,
     /// Byte offset of a `bpf_timer` in the value.
     pub timer_off: Option<u32>,
+    /// NUMA node, with `BPF_F_NUMA_NODE`.
+    pub numa_node: u32,
+    /// BTF id of the key's type in the loader's BTF, 0 for none.
+    pub key_type_id: u32,
+    /// The loader's BTF, 0 for none.
+    pub btf_id: u32,
+}
+
+impl Default for MapDef {
+    fn default() -> MapDef {
+        MapDef {
+            map_type: MapType::Unspec,
+            key_size: 0,
+            value_size: 0,
+            max_entries: 0,
+            flags: 0,
+            map_extra: 0,
+            name: String::new(),
+            value_type_id: 0,
+            spin_lock_off: None,
+            timer_off: None,
+            numa_node: 0,
+            key_type_id: 0,
+            btf_id: 0,
+        }
+    }
 }
 
 /// An array index in guest byte order; out of range for a key of another size.
@@ -40,55 +66,21 @@ pub(crate) fn index_of(endian: bpf::Endian, key: &[u8]) -> u32 {
     }
 }
 
-/// Values larger than this no per-CPU allocation takes (`PCPU_MIN_UNIT_SIZE`).
-const PERCPU_VALUE_MAX: u32 = 32768;
-
-/// Checks that need no memory.
-fn check(def: &MapDef) -> Result<(), Errno> {
-    use MapType::*;
-    let MapDef { map_type, key_size, value_size, max_entries, flags, .. } = *def;
-    let sizes_ok = match map_type {
-        Array | PercpuArray => key_size == 4 && value_size > 0,
-        Hash | PercpuHash | LruHash | LruPercpuHash => key_size > 0 && value_size > 0,
-        LpmTrie => (5..=260).contains(&key_size) && value_size > 0,
-        ProgArray | PerfEventArray | ArrayOfMaps => key_size == 4 && value_size == 4,
-        HashOfMaps => key_size > 0 && value_size == 4,
-        Devmap | DevmapHash | Cpumap => key_size == 4 && matches!(value_size, 4 | 8),
-        Queue | Stack | BloomFilter => key_size == 0 && value_size > 0,
-        Ringbuf | UserRingbuf => key_size == 0 && value_size == 0,
-        _ => return Err(Errno::EINVAL),
-    };
-    if !sizes_ok || max_entries == 0 {
-        return Err(Errno::EINVAL);
-    }
-    if super::is_percpu(map_type) && value_size > PERCPU_VALUE_MAX {
-        return Err(Errno::E2BIG);
-    }
-    let pages = PAGE_SIZE as u32;
-    if matches!(map_type, Ringbuf | UserRingbuf)
-        && (!max_entries.is_power_of_two() || !max_entries.is_multiple_of(pages))
-    {
-        return Err(Errno::EINVAL);
-    }
-    if map_type == LpmTrie && flags & 1 == 0 {
-        return Err(Errno::EINVAL);
-    }
-    if key_size > 512 && map_type != LpmTrie {
-        return Err(Errno::E2BIG);
-    }
-    Ok(())
-}
-
 impl Kernel {
     /// `BPF_MAP_CREATE`.
     ///
     /// # Errors
     /// As the kernel: `EINVAL`, `E2BIG`, `ENOMEM`; maps of maps need `inner`.
     pub fn map_create(&mut self, def: MapDef, inner: Option<MapDef>) -> Result<MapId, Errno> {
-        check(&def)?;
+        super::rules::check(&def)?;
         let nested = matches!(def.map_type, MapType::ArrayOfMaps | MapType::HashOfMaps);
         if nested != inner.is_some() {
             return Err(Errno::EINVAL);
+        }
+        let mut def = def;
+        if matches!(def.map_type, MapType::Devmap | MapType::DevmapHash) {
+            // dev_map_init_map: programs read the entries only.
+            def.flags |= super::rules::RDONLY_PROG;
         }
         let id = MapId(self.next_map);
         let (addr, kind) = self.map_storage(&def)?;
@@ -149,6 +141,7 @@ impl Kernel {
             Devmap | DevmapHash | Cpumap => {
                 (self.kzalloc(plain, "bpf_map")?, Kind::Targets(table()))
             }
+            StackTrace => (self.kzalloc(plain, "bpf_map")?, Kind::Stacks(Default::default())),
             Queue | Stack => (self.kzalloc(plain, "bpf_map")?, Kind::Fifo(Default::default())),
             BloomFilter => (self.kzalloc(plain, "bpf_map")?, Kind::Bloom(Default::default())),
             Ringbuf | UserRingbuf => {

@@ -53,7 +53,9 @@ impl Kernel {
                 && m.def.key_size == template.key_size
                 && m.def.value_size == template.value_size
                 && m.def.flags == template.flags
+                && m.def.spin_lock_off == template.spin_lock_off
                 && (m.def.map_type != bpf::uapi::MapType::Array
+                    || template.flags & super::rules::INNER_MAP != 0
                     || m.def.max_entries == template.max_entries);
             if !same {
                 return Err(Errno::EINVAL);
@@ -67,6 +69,9 @@ impl Kernel {
             Kind::Maps { slots, ptrs } => {
                 let index = attr::index_of(endian, key);
                 let slot = slots.get_mut(index as usize).ok_or(Errno::E2BIG)?;
+                if inner.is_none() && slot.is_none() {
+                    return Err(Errno::ENOENT);
+                }
                 *slot = inner;
                 let at = *ptrs + u64::from(index) * 8;
                 self.mem.write_u64(at, addr).map_err(|_| Errno::EFAULT)
@@ -110,6 +115,22 @@ impl Kernel {
         let Kind::Perf { open } = &mut map.kind else { return Err(Errno::EINVAL) };
         *open.get_mut(index as usize).ok_or(Errno::E2BIG)? = true;
         Ok(())
+    }
+
+    /// Takes the perf event out of a slot.
+    pub(crate) fn perf_close(&mut self, id: MapId, index: u32) -> Result<(), Errno> {
+        let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
+        let Kind::Perf { open } = &mut map.kind else { return Err(Errno::EINVAL) };
+        if index >= map.def.max_entries {
+            return Err(Errno::E2BIG);
+        }
+        match open.get_mut(index as usize) {
+            Some(slot) if *slot => {
+                *slot = false;
+                Ok(())
+            }
+            _ => Err(Errno::ENOENT),
+        }
     }
 
     pub(crate) fn perf_is_open(&self, id: MapId, index: u32) -> Option<bool> {

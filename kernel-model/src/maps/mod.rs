@@ -10,6 +10,7 @@ mod attr;
 mod inner;
 mod ops;
 mod ring;
+mod rules;
 mod store;
 mod user;
 
@@ -18,8 +19,11 @@ use std::collections::{BTreeMap, VecDeque};
 use bpf::uapi::MapType;
 
 pub use attr::MapDef;
+pub(crate) use attr::index_of;
+pub use rules::types;
+pub(crate) use rules::{BtfRule, check, of as rule_of};
 
-use crate::{CpuId, Errno, Kernel, ProgId};
+use crate::{CpuId, Kernel, ProgId};
 
 /// Kernel id of a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +65,8 @@ pub(crate) enum Kind {
     Bloom(std::collections::BTreeSet<Vec<u8>>),
     /// Ring buffer.
     Ring(ring::Ring),
+    /// Stack traces by bucket.
+    Stacks(BTreeMap<u32, Vec<u8>>),
     /// Perf event array: which slots user space has opened.
     Perf { open: Vec<bool> },
     /// devmap and cpumap: what user space wrote, by key.
@@ -88,6 +94,11 @@ impl Map {
     #[must_use]
     pub fn is_percpu(&self) -> bool {
         is_percpu(self.def.map_type)
+    }
+
+    /// Whether elements are found by a key whose writes take `BPF_NOEXIST` and `BPF_EXIST`.
+    pub(crate) fn is_keyed(&self) -> bool {
+        matches!(self.kind, Kind::Array { .. } | Kind::Hash(_) | Kind::Targets(_))
     }
 
     /// Distance between the values of two CPUs.
@@ -195,8 +206,16 @@ impl Kernel {
             | Kind::Fifo(_)
             | Kind::Bloom(_)
             | Kind::Ring(_)
+            | Kind::Stacks(_)
             | Kind::Perf { .. } => 0,
         }
+    }
+
+    /// The first element of a hash table at a place or after it, with its place.
+    pub(crate) fn map_key_from(&self, id: MapId, place: u64) -> Option<(u64, Vec<u8>)> {
+        let map = self.maps.get(&id)?;
+        let (Kind::Hash(table) | Kind::MapHash { table, .. }) = &map.kind else { return None };
+        table.order.range(place..).next().map(|(at, key)| (*at, key.clone()))
     }
 
     /// Number of elements (not for arrays).
@@ -208,17 +227,10 @@ impl Kernel {
             Some((Kind::Fifo(q), _)) => q.len() as u64,
             Some((Kind::Bloom(b), _)) => b.len() as u64,
             Some((Kind::Progs { slots, .. }, _)) => slots.iter().flatten().count() as u64,
+            Some((Kind::Stacks(s), _)) => s.len() as u64,
             Some((Kind::Maps { slots, .. }, _)) => slots.iter().flatten().count() as u64,
             Some((_, max)) => max.into(),
             None => 0,
-        }
-    }
-
-    /// `EINVAL` for operations a map type does not have.
-    pub(crate) fn not_for(t: MapType) -> Errno {
-        match t {
-            MapType::Queue | MapType::Stack | MapType::BloomFilter => Errno::EOPNOTSUPP,
-            _ => Errno::EOPNOTSUPP,
         }
     }
 }

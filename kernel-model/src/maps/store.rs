@@ -12,6 +12,9 @@ pub(crate) const EXIST: u64 = 2;
 /// `BPF_F_LOCK`.
 const LOCK: u64 = 4;
 
+/// Longest queue of a cpumap entry.
+const CPUMAP_QUEUE_MAX: u32 = 16384;
+
 /// Whose write it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Who {
@@ -69,7 +72,7 @@ impl Kernel {
     /// `bpf_map_update_elem`.
     ///
     /// # Errors
-    /// As the kernel: `EINVAL`, `E2BIG`, `EEXIST`, `ENOENT`, `ENOMEM`.
+    /// As the kernel: `EINVAL`, `E2BIG`, `EEXIST`, `ENOENT`, `ENOSPC`, `ENOMEM`, `ENOTSUPP`.
     pub(crate) fn map_update(
         &mut self,
         id: MapId,
@@ -80,7 +83,10 @@ impl Kernel {
     ) -> Result<(), Errno> {
         let map = self.maps.get(&id).ok_or(Errno::EBADF)?;
         let t = map.def.map_type;
-        if flags & !(LOCK | NOEXIST | EXIST) != 0 || flags & 3 == 3 {
+        if flags & LOCK != 0 && map.def.spin_lock_off.is_none() {
+            return Err(Errno::EINVAL);
+        }
+        if map.is_keyed() && flags & !LOCK > EXIST {
             return Err(Errno::EINVAL);
         }
         match &map.kind {
@@ -89,13 +95,15 @@ impl Kernel {
                 let key = self.lpm_key(key)?;
                 self.hash_update(id, &key, value, flags, who)
             }
-            Kind::Hash(_) | Kind::Targets(_) => self.hash_update(id, key, value, flags, who),
+            Kind::Hash(_) => self.hash_update(id, key, value, flags, who),
+            Kind::Targets(_) => self.target_update(id, key, value, flags),
             Kind::Fifo(_) | Kind::Bloom(_) => self.fifo_push(id, value, flags),
+            Kind::Ring(_) => Err(Errno::ENOTSUPP),
             Kind::Progs { .. }
             | Kind::Maps { .. }
             | Kind::MapHash { .. }
-            | Kind::Ring(_)
-            | Kind::Perf { .. } => Err(Kernel::not_for(t)),
+            | Kind::Stacks(_)
+            | Kind::Perf { .. } => Err(Errno::EINVAL),
         }
     }
 
@@ -166,7 +174,6 @@ impl Kernel {
         }
         if table.by_key.len() as u64 >= max {
             if !is_lru(t) {
-                // devmap and cpumap index by key; a trie says ENOSPC.
                 return Err(if t == MapType::LpmTrie { Errno::ENOSPC } else { Errno::E2BIG });
             }
             let oldest = table.order.values().next().cloned().unwrap_or_default();
@@ -185,17 +192,121 @@ impl Kernel {
     /// `bpf_map_delete_elem`.
     ///
     /// # Errors
-    /// `ENOENT`; `EINVAL` for arrays; `EOPNOTSUPP` where there are no keys.
+    /// `ENOENT`; `EINVAL` for arrays and beyond the end; `EOPNOTSUPP` where there are no keys.
     pub(crate) fn map_delete(&mut self, id: MapId, key: &[u8]) -> Result<(), Errno> {
         let map = self.maps.get(&id).ok_or(Errno::EBADF)?;
+        let (t, max) = (map.def.map_type, map.def.max_entries);
         match &map.kind {
-            Kind::Array { .. } => Err(Errno::EINVAL),
-            Kind::Hash(_) if map.def.map_type == MapType::LpmTrie => {
+            Kind::Hash(_) if t == MapType::LpmTrie => {
                 let key = self.lpm_key(key)?;
                 self.map_delete_key(id, &key)
             }
-            Kind::Hash(_) | Kind::Targets(_) => self.map_delete_key(id, key),
-            _ => Err(Kernel::not_for(map.def.map_type)),
+            Kind::Hash(_) => self.map_delete_key(id, key),
+            Kind::Targets(_) if t == MapType::DevmapHash => self.map_delete_key(id, key),
+            Kind::Targets(_) if attr::index_of(self.mem.endian(), key) >= max => Err(Errno::EINVAL),
+            // A slot that is empty already is as good.
+            Kind::Targets(_) => self.map_delete_key(id, key).or(Ok(())),
+            Kind::Stacks(_) => self.stack_delete(id, key),
+            Kind::Ring(_) => Err(Errno::ENOTSUPP),
+            Kind::Bloom(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Perf { .. } => self.perf_close(id, attr::index_of(self.mem.endian(), key)),
+            Kind::Array { .. }
+            | Kind::Fifo(_)
+            | Kind::Progs { .. }
+            | Kind::Maps { .. }
+            | Kind::MapHash { .. } => Err(Errno::EINVAL),
+        }
+    }
+
+    fn stack_delete(&mut self, id: MapId, key: &[u8]) -> Result<(), Errno> {
+        let index = attr::index_of(self.mem.endian(), key);
+        let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
+        if index >= map.def.max_entries.next_power_of_two() {
+            return Err(Errno::E2BIG);
+        }
+        let Kind::Stacks(stacks) = &mut map.kind else { return Err(Errno::EINVAL) };
+        stacks.remove(&index).map(|_| ()).ok_or(Errno::ENOENT)
+    }
+
+    /// Writes an entry of a devmap or cpumap (`dev_map_update_elem`, `cpu_map_update_elem`).
+    fn target_update(
+        &mut self,
+        id: MapId,
+        key: &[u8],
+        value: &[u8],
+        flags: u64,
+    ) -> Result<(), Errno> {
+        let map = self.maps.get(&id).ok_or(Errno::EBADF)?;
+        let (t, max) = (map.def.map_type, map.def.max_entries);
+        let Kind::Targets(table) = &map.kind else { return Err(Errno::EINVAL) };
+        let (known, full) = (table.by_key.contains_key(key), table.by_key.len() >= max as usize);
+        let endian = self.mem.endian();
+        let index = attr::index_of(endian, key);
+        // The first word is the device or the length of the queue.
+        let first = attr::index_of(endian, value.get(..4).unwrap_or_default());
+        match t {
+            MapType::DevmapHash if first == 0 => return Err(Errno::EINVAL),
+            MapType::DevmapHash if known && flags & NOEXIST != 0 => return Err(Errno::EEXIST),
+            MapType::DevmapHash => {}
+            _ if index >= max => return Err(Errno::E2BIG),
+            _ if flags & NOEXIST != 0 => return Err(Errno::EEXIST),
+            MapType::Cpumap if first > CPUMAP_QUEUE_MAX => return Err(Errno::EOVERFLOW),
+            MapType::Cpumap if index >= self.config.cpus => return Err(Errno::ENODEV),
+            _ => {}
+        }
+        if t != MapType::Cpumap && first != 0 && !self.net.nics.contains_key(&first) {
+            return Err(Errno::EINVAL);
+        }
+        let value = self.target_value(t, first, value)?;
+        if t == MapType::DevmapHash && !known && full {
+            return Err(Errno::E2BIG);
+        }
+        if known {
+            self.map_delete_key(id, key)?;
+        }
+        if first == 0 {
+            return Ok(());
+        }
+        let at = self.kzalloc(value.len().max(8) as u64, "map element")?;
+        self.mem.write(at, &value).map_err(|_| Errno::EFAULT)?;
+        let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
+        if let Kind::Targets(table) = &mut map.kind {
+            table.insert(key.to_vec(), at);
+        }
+        Ok(())
+    }
+
+    /// The value as it is kept: in the place of a program's descriptor stands its id.
+    fn target_value(&self, t: MapType, first: u32, value: &[u8]) -> Result<Vec<u8>, Errno> {
+        let mut value = value.to_vec();
+        let Some(word) = value.get(4..8) else { return Ok(value) };
+        let fd = attr::index_of(self.mem.endian(), word).cast_signed();
+        if fd <= 0 {
+            return Ok(value);
+        }
+        // Without a device there is nothing the program could run for.
+        if first == 0 {
+            return Err(Errno::EINVAL);
+        }
+        let prog = self.progs.get(&self.fd_prog(fd)?).ok_or(Errno::EBADF)?;
+        let wanted = match t {
+            MapType::Cpumap => bpf::uapi::AttachType::XdpCpumap,
+            _ => bpf::uapi::AttachType::XdpDevmap,
+        };
+        if prog.prog_type() != bpf::uapi::ProgType::Xdp
+            || prog.verified.program().attach_type != Some(wanted)
+        {
+            return Err(Errno::EINVAL);
+        }
+        value[4..8].copy_from_slice(&self.word(prog.id.0));
+        Ok(value)
+    }
+
+    /// A u32 in guest byte order.
+    pub(crate) fn word(&self, v: u32) -> [u8; 4] {
+        match self.mem.endian() {
+            bpf::Endian::Little => v.to_le_bytes(),
+            bpf::Endian::Big => v.to_be_bytes(),
         }
     }
 
@@ -208,6 +319,13 @@ impl Kernel {
         let elem = table.remove(key).ok_or(Errno::ENOENT)?;
         self.rcu_free.push(elem.value);
         Ok(())
+    }
+
+    /// Frees what user space took out, when no program runs that could still look at it.
+    pub(crate) fn rcu_quiet(&mut self) {
+        if self.cpus.iter().all(|c| c.prog_frame().is_none()) {
+            self.rcu_flush();
+        }
     }
 
     /// End of a grace period: nothing can hold a pointer into freed elements any more.

@@ -1,158 +1,174 @@
-//! The bpf(2) face: objects by descriptor, and `BPF_PROG_LOAD`.
+//! bpf(2): the commands with the UAPI's structures, in the target's byte order.
+//!
+//! ```text
+//!  Kernel::bpf(cmd, attr, memory) ─► COMMANDS row ─► map, batch, prog, btf, info, link, test_run
+//! ```
+//!
+//! Sources: kernel/bpf/syscall.c; errnos as measured on 6.18.
 
+mod batch;
+mod btf;
+mod fd;
+mod info;
+mod link;
+mod map;
+mod prog;
 pub mod test_run;
+pub mod user;
 
-use std::sync::Arc;
+use bpf::Endian;
+use bpf::uapi::Cmd;
+use bpf::uapi::attr::{self, KERNEL_ATTR_SIZE};
+use bpf::uapi::fields::Struct;
+use verifier::reject::Rejection;
 
-use bpf::Program;
-use bpf::btf::Btf;
-use verifier::verify::{Options, VerifyReport, verify_report};
+pub use btf::{BtfId, BtfObject, VMLINUX_BTF};
+pub use fd::FdObject;
+pub use link::{Link, LinkId, LinkTarget};
+pub use map::SectionNote;
+pub use user::{UserMemory, UserSpace};
 
-use crate::maps::{MapDef, MapId};
-use crate::{Errno, Kernel, Prog, ProgId, field};
+use crate::{Errno, Kernel};
 
-/// What a descriptor stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FdObject {
-    /// A map.
-    Map(MapId),
-    /// A program.
-    Prog(ProgId),
+/// Why a command failed, beyond its errno.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The kernel's own refusal.
+    Kernel,
+    /// The model has no such thing; the kernel may have.
+    Unsupported(String),
+    /// The verifier's refusal.
+    Rejected(Box<Rejection>),
 }
 
-/// First descriptor that is handed out: 0 to 2 are taken in every process.
-const FIRST_FD: i32 = 3;
+/// A command failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.text())]
+pub struct SysError {
+    /// What the caller sees.
+    pub errno: Errno,
+    /// The reason.
+    pub why: Why,
+}
+
+impl SysError {
+    /// Something that the model does not have.
+    #[must_use]
+    pub fn unsupported(what: impl Into<String>) -> SysError {
+        SysError { errno: Errno::ENOTSUPP, why: Why::Unsupported(what.into()) }
+    }
+
+    fn text(&self) -> String {
+        match &self.why {
+            Why::Kernel => self.errno.name().to_owned(),
+            Why::Unsupported(what) => format!("unsupported: {what}"),
+            Why::Rejected(r) => format!("{}: {}", self.errno, r.message),
+        }
+    }
+}
+
+impl From<Errno> for SysError {
+    fn from(errno: Errno) -> SysError {
+        SysError { errno, why: Why::Kernel }
+    }
+}
+
+/// What a command returns: a descriptor, or 0.
+pub type SysResult = Result<i32, SysError>;
+
+/// One call: its attributes and the memory of the process.
+pub(crate) struct Call<'a> {
+    pub(crate) attr: &'a mut [u8],
+    pub(crate) user: &'a mut dyn UserMemory,
+    pub(crate) endian: Endian,
+}
+
+impl Call<'_> {
+    /// The command's half of the union.
+    pub(crate) fn get<S: Struct>(&self) -> S {
+        S::decode(self.attr, self.endian)
+    }
+
+    /// Writes fields back to the process.
+    pub(crate) fn put<S: Struct>(&mut self, s: &S) {
+        s.encode_into(self.attr, self.endian);
+    }
+
+    /// A u32 in the target's byte order.
+    pub(crate) fn word(&self, v: u32) -> [u8; 4] {
+        match self.endian {
+            Endian::Little => v.to_le_bytes(),
+            Endian::Big => v.to_be_bytes(),
+        }
+    }
+}
+
+/// What a command does.
+type Body = fn(&mut Kernel, &mut Call<'_>) -> SysResult;
+
+/// A command: end of the last field it knows (`CHECK_ATTR`), and its body.
+#[rustfmt::skip]
+const COMMANDS: &[(Cmd, usize, Body)] = &[
+    (Cmd::MapCreate, attr::MapCreate::END, map::create),
+    (Cmd::MapLookupElem, attr::MapElem::END, map::lookup),
+    (Cmd::MapUpdateElem, attr::MapElem::END, map::update),
+    (Cmd::MapDeleteElem, attr::MapDelete::END, map::delete),
+    (Cmd::MapGetNextKey, attr::MapNextKey::END, map::next_key),
+    (Cmd::MapLookupAndDeleteElem, attr::MapElem::END, map::lookup_and_delete),
+    (Cmd::MapFreeze, attr::MapFreeze::END, map::freeze),
+    (Cmd::MapLookupBatch, attr::MapBatch::END, batch::lookup),
+    (Cmd::MapLookupAndDeleteBatch, attr::MapBatch::END, batch::lookup_and_delete),
+    (Cmd::MapUpdateBatch, attr::MapBatch::END, batch::update),
+    (Cmd::MapDeleteBatch, attr::MapBatch::END, batch::delete),
+    (Cmd::ProgLoad, attr::ProgLoad::END, prog::load),
+    (Cmd::ProgTestRun, attr::TestRun::END, test_run::command),
+    (Cmd::ProgBindMap, attr::ProgBindMap::END, prog::bind_map),
+    (Cmd::BtfLoad, attr::BtfLoad::END, btf::load),
+    (Cmd::ObjGetInfoByFd, attr::Info::END, info::by_fd),
+    (Cmd::ProgGetNextId, attr::NextId::END, fd::prog_next_id),
+    (Cmd::MapGetNextId, attr::NextId::END, fd::map_next_id),
+    (Cmd::BtfGetNextId, attr::NextId::END, fd::btf_next_id),
+    (Cmd::LinkGetNextId, attr::NextId::END, fd::link_next_id),
+    (Cmd::ProgGetFdById, 4, fd::prog_by_id),
+    (Cmd::MapGetFdById, attr::FdById::END, fd::map_by_id),
+    (Cmd::BtfGetFdById, attr::FdById::END, fd::btf_by_id),
+    (Cmd::LinkGetFdById, 4, fd::link_by_id),
+    (Cmd::LinkCreate, attr::LinkCreate::END, link::create),
+    (Cmd::LinkUpdate, attr::LinkUpdate::END, link::update),
+    (Cmd::LinkDetach, attr::LinkDetach::END, link::detach),
+];
+
+/// Commands that the model has.
+pub fn commands() -> impl Iterator<Item = Cmd> {
+    COMMANDS.iter().map(|c| c.0)
+}
 
 impl Kernel {
-    fn fd_install(&mut self, object: FdObject) -> i32 {
-        let fd = self.fds.keys().next_back().map_or(FIRST_FD, |fd| fd + 1);
-        self.fds.insert(fd, object);
-        fd
-    }
-
-    /// The map behind a descriptor.
+    /// bpf(2). `attr` is the process's copy of `union bpf_attr`, as long as it says; what the
+    /// kernel writes to it is in it afterwards. `memory` is what its pointers refer to.
     ///
     /// # Errors
-    /// `EBADF`, `EINVAL`.
-    pub fn fd_map(&self, fd: i32) -> Result<MapId, Errno> {
-        match self.fds.get(&fd).ok_or(Errno::EBADF)? {
-            FdObject::Map(id) => Ok(*id),
-            FdObject::Prog(_) => Err(Errno::EINVAL),
+    /// The kernel's errno, or what is not modelled.
+    pub fn bpf(&mut self, cmd: u32, attr: &mut [u8], memory: &mut dyn UserMemory) -> SysResult {
+        // bpf_check_uarg_tail_zero: a newer caller's fields must not be used.
+        if attr.len() > 4096 {
+            return Err(Errno::E2BIG.into());
         }
-    }
-
-    /// The program behind a descriptor.
-    ///
-    /// # Errors
-    /// `EBADF`, `EINVAL`.
-    pub fn fd_prog(&self, fd: i32) -> Result<ProgId, Errno> {
-        match self.fds.get(&fd).ok_or(Errno::EBADF)? {
-            FdObject::Prog(id) => Ok(*id),
-            FdObject::Map(_) => Err(Errno::EINVAL),
+        if attr.iter().skip(KERNEL_ATTR_SIZE).any(|b| *b != 0) {
+            return Err(Errno::E2BIG.into());
         }
-    }
-
-    /// `BPF_MAP_CREATE`; `inner` is `inner_map_fd`.
-    ///
-    /// # Errors
-    /// As [`Kernel::map_create`].
-    pub fn sys_map_create(&mut self, def: MapDef, inner: Option<i32>) -> Result<i32, Errno> {
-        let inner = match inner {
-            Some(fd) => {
-                let id = self.fd_map(fd)?;
-                self.maps.get(&id).map(|m| m.def.clone())
-            }
-            None => None,
+        let Some(cmd) = Cmd::from_raw(cmd) else { return Err(Errno::EINVAL.into()) };
+        let Some((_, end, body)) = COMMANDS.iter().find(|c| c.0 == cmd) else {
+            return Err(SysError::unsupported(format!("bpf(2) command {}", cmd.name())));
         };
-        let id = self.map_create(def, inner)?;
-        Ok(self.fd_install(FdObject::Map(id)))
-    }
-
-    /// `BPF_MAP_UPDATE_ELEM`: values of prog arrays and maps of maps are descriptors.
-    ///
-    /// # Errors
-    /// As the kernel.
-    pub fn sys_map_update(
-        &mut self,
-        fd: i32,
-        key: &[u8],
-        value: &[u8],
-        flags: u64,
-    ) -> Result<(), Errno> {
-        use bpf::uapi::MapType;
-        let id = self.fd_map(fd)?;
+        if attr.iter().skip(*end).any(|b| *b != 0) {
+            let signed = cmd == Cmd::ProgLoad && attr.len() >= KERNEL_ATTR_SIZE;
+            return Err(match signed {
+                true => SysError::unsupported("signed programs"),
+                false => Errno::EINVAL.into(),
+            });
+        }
         let endian = self.mem.endian();
-        let word = |b: &[u8]| -> Result<u32, Errno> {
-            let b: [u8; 4] = b.try_into().map_err(|_| Errno::EINVAL)?;
-            Ok(match endian {
-                bpf::Endian::Little => u32::from_le_bytes(b),
-                bpf::Endian::Big => u32::from_be_bytes(b),
-            })
-        };
-        match self.maps.get(&id).map(|m| m.def.map_type) {
-            Some(MapType::ProgArray) => {
-                let prog = self.fd_prog(word(value)?.cast_signed())?;
-                self.prog_array_set(id, word(key)?, Some(prog))
-            }
-            Some(MapType::ArrayOfMaps | MapType::HashOfMaps) => {
-                let inner = self.fd_map(word(value)?.cast_signed())?;
-                self.map_in_map_set(id, key, Some(inner))
-            }
-            _ => self.user_update(id, key, value, flags),
-        }
-    }
-
-    /// `BPF_PROG_LOAD`. On acceptance the program has a descriptor; the report has the log and
-    /// the statistics either way, and what was proved on acceptance.
-    pub fn sys_prog_load(
-        &mut self,
-        program: Program,
-        fd_array: &[i32],
-        btf: Option<&Btf>,
-        opts: verifier::explore::Opts,
-    ) -> (Option<(i32, ProgId)>, VerifyReport) {
-        let options = Options { opts, fd_array, prog_btf: btf, endian: self.mem.endian() };
-        let report = verify_report(program, self, &options);
-        let loaded = match &report.result {
-            Ok(verified) => {
-                let maps = fd_array.iter().filter_map(|fd| self.fd_map(*fd).ok()).collect();
-                self.prog_install(Arc::new(verified.clone()), maps).ok()
-            }
-            Err(_) => None,
-        };
-        let loaded = loaded.map(|id| (self.fd_install(FdObject::Prog(id)), id));
-        (loaded, report)
-    }
-
-    /// Gives a verified program its object in guest memory.
-    fn prog_install(
-        &mut self,
-        verified: Arc<verifier::Verified>,
-        maps: Vec<MapId>,
-    ) -> Result<ProgId, Errno> {
-        let id = ProgId(self.progs.keys().next_back().map_or(1, |p| p.0 + 1));
-        let addr = self.kzalloc(crate::types::size("bpf_prog"), "bpf_prog")?;
-        let program = verified.program();
-        let numbers = [
-            (field!("bpf_prog", "type"), u64::from(program.prog_type as u32)),
-            (field!("bpf_prog", "len"), verified.len() as u64),
-        ];
-        for (f, value) in numbers {
-            self.set(addr, f, value);
-        }
-        let prog = Prog {
-            id,
-            verified,
-            addr,
-            entry: 0,
-            maps,
-            refs: 1,
-            run_cnt: 0,
-            misses: 0,
-            load_time_ns: self.now(self.this_cpu),
-            btf_id: 0,
-        };
-        self.progs.insert(id, prog);
-        Ok(id)
+        body(self, &mut Call { attr, user: memory, endian })
     }
 }

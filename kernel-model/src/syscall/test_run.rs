@@ -1,5 +1,6 @@
 //! `BPF_PROG_TEST_RUN` as a frame.
 
+use super::{Call, SysError, SysResult};
 use crate::Kernel;
 use crate::cpu::{CpuId, Flow, Input};
 
@@ -11,4 +12,8 @@ impl Kernel {
     pub(crate) fn test_run_step(&mut self, _cpu: CpuId, _run: TestRun, _input: Input) -> Flow {
         Flow::Done(0)
     }
+}
+
+pub(super) fn command(_: &mut Kernel, _: &mut Call<'_>) -> SysResult {
+    Err(SysError::unsupported("BPF_PROG_TEST_RUN without a machine"))
 }

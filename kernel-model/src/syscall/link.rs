@@ -1,0 +1,218 @@
+//! Links: `BPF_LINK_CREATE`, `BPF_LINK_UPDATE`, `BPF_LINK_DETACH`.
+//!
+//! A link holds an attachment for as long as a descriptor of it is open.
+
+use bpf::Endian;
+use bpf::uapi::attr::{LinkCreate, LinkCreateOrder, LinkDetach, LinkUpdate};
+use bpf::uapi::fields::Struct;
+use bpf::uapi::{AttachType, ProgType};
+
+use super::{Call, FdObject, SysError, SysResult};
+use crate::net::{Dir, Order};
+use crate::{Errno, Kernel, ProgId};
+
+/// Kernel id of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u32);
+
+/// What a link attaches to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkTarget {
+    /// The driver of a nic.
+    Xdp {
+        /// Nic.
+        ifindex: u32,
+    },
+    /// A tcx hook of a nic.
+    Tcx {
+        /// Nic.
+        ifindex: u32,
+        /// Direction.
+        dir: Dir,
+    },
+    /// Nothing any more.
+    Detached,
+}
+
+/// An attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The program.
+    pub prog: ProgId,
+    /// Where it is.
+    pub target: LinkTarget,
+}
+
+impl LinkTarget {
+    /// `enum bpf_link_type`.
+    pub(super) fn link_type(self) -> u32 {
+        match self {
+            LinkTarget::Xdp { .. } => 6,
+            LinkTarget::Tcx { .. } => 11,
+            LinkTarget::Detached => 0,
+        }
+    }
+
+    /// The end of `struct bpf_link_info`.
+    pub(super) fn describe(self, out: &mut [u8; 48], endian: Endian) {
+        let words = match self {
+            LinkTarget::Xdp { ifindex } => [ifindex, 0],
+            LinkTarget::Tcx { ifindex, dir } => [ifindex, attach_type(dir) as u32],
+            LinkTarget::Detached => [0, 0],
+        };
+        for (at, word) in words.into_iter().enumerate() {
+            let b = match endian {
+                Endian::Little => word.to_le_bytes(),
+                Endian::Big => word.to_be_bytes(),
+            };
+            out[at * 4..at * 4 + 4].copy_from_slice(&b);
+        }
+    }
+}
+
+fn attach_type(dir: Dir) -> AttachType {
+    match dir {
+        Dir::Ingress => AttachType::TcxIngress,
+        Dir::Egress => AttachType::TcxEgress,
+    }
+}
+
+/// `BPF_F_REPLACE`, `BPF_F_BEFORE`, `BPF_F_AFTER`, `BPF_F_ID`, `BPF_F_LINK`.
+const REPLACE: u32 = 1 << 2;
+const BEFORE: u32 = 1 << 3;
+const AFTER: u32 = 1 << 4;
+const BY_ID: u32 = 1 << 5;
+const BY_LINK: u32 = 1 << 13;
+
+pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
+    let a: LinkCreate = call.get();
+    let prog = k.fd_prog(a.prog_fd.cast_signed())?;
+    let kind = k.progs.get(&prog).ok_or(Errno::EBADF)?.prog_type();
+    let attach = AttachType::from_raw(a.attach_type).ok_or(Errno::EINVAL)?;
+    let target = match (attach, kind) {
+        (AttachType::Xdp, ProgType::Xdp) => xdp(k, &a, prog)?,
+        (AttachType::TcxIngress, ProgType::SchedCls) => tcx(k, call, &a, prog, Dir::Ingress)?,
+        (AttachType::TcxEgress, ProgType::SchedCls) => tcx(k, call, &a, prog, Dir::Egress)?,
+        (AttachType::Xdp | AttachType::TcxIngress | AttachType::TcxEgress, _) => {
+            return Err(Errno::EINVAL.into());
+        }
+        (other, _) => {
+            return Err(SysError::unsupported(format!("links of type {}", other.name())));
+        }
+    };
+    let id = LinkId(k.links.keys().next_back().map_or(0, |l| l.0) + 1);
+    k.links.insert(id, Link { prog, target });
+    Ok(k.fd_install(FdObject::Link(id)))
+}
+
+fn xdp(k: &mut Kernel, a: &LinkCreate, prog: ProgId) -> Result<LinkTarget, SysError> {
+    let ifindex = a.target_fd;
+    let nic = k.net.nics.get(&ifindex).ok_or(Errno::ENODEV)?;
+    if nic.xdp.is_some() {
+        return Err(Errno::EBUSY.into());
+    }
+    k.xdp_attach(ifindex, Some(prog))?;
+    Ok(LinkTarget::Xdp { ifindex })
+}
+
+/// `tcx_link_attach`, by `bpf_mprog`.
+fn tcx(
+    k: &mut Kernel,
+    call: &Call<'_>,
+    a: &LinkCreate,
+    prog: ProgId,
+    dir: Dir,
+) -> Result<LinkTarget, SysError> {
+    let known = BEFORE | AFTER | BY_ID | BY_LINK;
+    if a.flags & !known != 0 || a.flags & (BEFORE | AFTER) == BEFORE | AFTER {
+        return Err(Errno::EINVAL.into());
+    }
+    let order = LinkCreateOrder::decode(&a.extra, call.endian);
+    if order.expected_revision != 0 {
+        return Err(SysError::unsupported("expected_revision"));
+    }
+    let other = if order.relative_fd == 0 && a.flags & BY_ID == 0 {
+        None
+    } else {
+        Some(relative(k, a.flags, order.relative_fd)?)
+    };
+    let order = match (a.flags & (BEFORE | AFTER), other) {
+        (0, None) => Order::Last,
+        (BEFORE, None) => Order::First,
+        (AFTER, None) => Order::Last,
+        (BEFORE, Some(p)) => Order::Before(p),
+        (AFTER, Some(p)) => Order::After(p),
+        _ => return Err(Errno::ERANGE.into()),
+    };
+    k.tcx_attach(a.target_fd, dir, prog, order)?;
+    Ok(LinkTarget::Tcx { ifindex: a.target_fd, dir })
+}
+
+/// `bpf_mprog_link`, `bpf_mprog_prog`: the neighbour by descriptor or id.
+fn relative(k: &Kernel, flags: u32, which: u32) -> Result<ProgId, Errno> {
+    match (flags & BY_LINK != 0, flags & BY_ID != 0) {
+        (false, false) => k.fd_prog(which.cast_signed()),
+        (false, true) => {
+            Some(ProgId(which)).filter(|p| k.progs.contains_key(p)).ok_or(Errno::ENOENT)
+        }
+        (true, false) => Ok(k.links[&k.fd_link(which.cast_signed())?].prog),
+        (true, true) => k.links.get(&LinkId(which)).map(|l| l.prog).ok_or(Errno::ENOENT),
+    }
+}
+
+pub(super) fn update(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
+    let a: LinkUpdate = call.get();
+    if a.flags & !REPLACE != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let id = k.fd_link(a.link_fd.cast_signed())?;
+    let new = k.fd_prog(a.new_prog_fd.cast_signed())?;
+    let link = k.links[&id];
+    let old = match (a.flags & REPLACE, a.old_prog_fd) {
+        (0, 0) => None,
+        (0, _) => return Err(Errno::EINVAL.into()),
+        (_, fd) => Some(k.fd_prog(fd.cast_signed())?),
+    };
+    if old.is_some_and(|old| old != link.prog) {
+        return Err(Errno::EPERM.into());
+    }
+    if k.progs[&new].prog_type() != k.progs[&link.prog].prog_type() {
+        return Err(Errno::EINVAL.into());
+    }
+    let nic =
+        |k: &mut Kernel, ifindex| k.net.nics.get_mut(&ifindex).ok_or(Errno::ENODEV).map(|_| ());
+    match link.target {
+        LinkTarget::Detached => return Err(Errno::ENOLINK.into()),
+        LinkTarget::Xdp { ifindex } => {
+            nic(k, ifindex)?;
+            k.xdp_attach(ifindex, Some(new))?;
+        }
+        LinkTarget::Tcx { ifindex, dir } => {
+            nic(k, ifindex)?;
+            k.tcx_attach(ifindex, dir, new, Order::After(link.prog))?;
+            k.tcx_detach(ifindex, dir, link.prog)?;
+        }
+    }
+    k.links.insert(id, Link { prog: new, ..link });
+    Ok(0)
+}
+
+pub(super) fn detach(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
+    let a: LinkDetach = call.get();
+    let id = k.fd_link(a.link_fd.cast_signed())?;
+    k.link_release(id)?;
+    Ok(0)
+}
+
+impl Kernel {
+    /// Takes a link's program off its hook.
+    pub(super) fn link_release(&mut self, id: LinkId) -> Result<(), Errno> {
+        let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
+        let (prog, target) = (link.prog, std::mem::replace(&mut link.target, LinkTarget::Detached));
+        match target {
+            LinkTarget::Xdp { ifindex } => self.xdp_attach(ifindex, None),
+            LinkTarget::Tcx { ifindex, dir } => self.tcx_detach(ifindex, dir, prog),
+            LinkTarget::Detached => Ok(()),
+        }
+    }
+}
