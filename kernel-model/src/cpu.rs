@@ -4,7 +4,7 @@
 //! The engine keeps one register context per `Step::Enter` that has not returned. A kernel path
 //! that runs programs is a [`Frame`]; nothing is kept on a host stack while a program runs.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use bpf::insn::InsnIdx;
 
@@ -13,6 +13,7 @@ use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
 use crate::prog::ProgId;
 use crate::syscall::test_run::TestRun;
+use crate::trace::{Deferred, TraceFrame};
 
 /// Number of a CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -179,6 +180,8 @@ pub enum Frame {
     TestRun(Box<TestRun>),
     /// A path of the network stack.
     Net(Box<NetFrame>),
+    /// Programs attached to what fired.
+    Trace(Box<TraceFrame>),
     /// One program with a context that already exists (tracing hooks); the value is its R0.
     Hook {
         /// Program.
@@ -213,6 +216,8 @@ pub enum Flow {
         /// What runs first.
         child: Frame,
     },
+    /// This frame goes on as another.
+    Become(Frame),
     /// Complete, with a value for the frame below.
     Done(u64),
     /// The program that led here cannot go on.
@@ -230,8 +235,14 @@ pub struct Cpu {
     pub clock_ns: u64,
     /// BPF instructions retired.
     pub retired: u64,
-    /// Running task.
-    pub current: u32,
+    /// `task_struct` of the running task.
+    pub task: u64,
+    /// What fired in the step that is in progress.
+    pub(crate) fired: VecDeque<Deferred>,
+    /// `bpf_prog_active`: a probe or perf event program runs.
+    pub(crate) prog_active: bool,
+    /// `bpf_prog.active` of the other tracing programs.
+    pub(crate) active: BTreeSet<ProgId>,
     /// A result that the frame on top still has to be told (after `Step::Abort`).
     pub(crate) pending: Option<Input>,
 }
@@ -242,7 +253,11 @@ impl Cpu {
     pub fn prog_frame(&self) -> Option<&ProgFrame> {
         self.frames.iter().rev().find_map(|f| match f {
             Frame::Prog(p) => Some(p),
-            Frame::Helper(_) | Frame::TestRun(_) | Frame::Net(_) | Frame::Hook { .. } => None,
+            Frame::Helper(_)
+            | Frame::TestRun(_)
+            | Frame::Net(_)
+            | Frame::Trace(_)
+            | Frame::Hook { .. } => None,
         })
     }
 
@@ -258,7 +273,11 @@ impl Cpu {
     pub(crate) fn prog_frame_mut(&mut self) -> Option<&mut ProgFrame> {
         self.frames.iter_mut().rev().find_map(|f| match f {
             Frame::Prog(p) => Some(p),
-            Frame::Helper(_) | Frame::TestRun(_) | Frame::Net(_) | Frame::Hook { .. } => None,
+            Frame::Helper(_)
+            | Frame::TestRun(_)
+            | Frame::Net(_)
+            | Frame::Trace(_)
+            | Frame::Hook { .. } => None,
         })
     }
 }

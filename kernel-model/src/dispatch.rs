@@ -5,6 +5,7 @@ use crate::cpu::{CpuId, Fault, Flow, Frame, Input, ProgFrame, Step};
 use crate::event::{EventKind, Value};
 use crate::helpers::{self, Ret};
 use crate::prog::ProgId;
+use crate::trace::{Then, TraceFrame};
 
 impl Kernel {
     /// Queues kernel work on a CPU.
@@ -16,7 +17,7 @@ impl Kernel {
     #[must_use]
     pub fn is_idle(&self, cpu: CpuId) -> bool {
         let c = &self.cpus[cpu.idx()];
-        c.frames.is_empty() && c.queue.is_empty()
+        c.frames.is_empty() && c.queue.is_empty() && c.fired.is_empty()
     }
 
     /// What the CPU does next, when no program is running on it.
@@ -31,6 +32,12 @@ impl Kernel {
         assert!(c.frames.is_empty(), "a program is running: next() is not its return");
         match c.queue.pop_front() {
             Some(frame) => self.drive(cpu, frame, Input::Start),
+            // What fired in a run that was cancelled.
+            None if !c.fired.is_empty() => {
+                let items = std::mem::take(&mut c.fired);
+                let frame = TraceFrame::new(items, Then::Done(0));
+                self.drive(cpu, Frame::Trace(Box::new(frame)), Input::Start)
+            }
             None => Step::Idle,
         }
     }
@@ -50,12 +57,21 @@ impl Kernel {
         let at = self.events.len();
         let call = EventKind::HelperCall { prog, name: row.name, args: seen, ret: None, nth };
         self.emit(cpu, call);
-        match (row.body)(self, cpu, args) {
+        let ret = match self.inject_call(cpu, row.name, prog) {
+            Some(r0) => Ret::Val(r0),
+            None => (row.body)(self, cpu, args),
+        };
+        match ret {
             Ret::Val(r0) => {
                 if let EventKind::HelperCall { ret, .. } = &mut self.events[at].kind {
                     *ret = Some(Value::of(r0));
                 }
-                Step::Resume { r0 }
+                if self.cpus[cpu.idx()].fired.is_empty() {
+                    return Step::Resume { r0 };
+                }
+                let items = std::mem::take(&mut self.cpus[cpu.idx()].fired);
+                let frame = TraceFrame::new(items, Then::Done(r0));
+                self.drive(cpu, Frame::Trace(Box::new(frame)), Input::Start)
             }
             Ret::Frame(frame) => self.drive(cpu, frame, Input::Start),
             Ret::Fault(fault) => self.abort(cpu, fault),
@@ -106,7 +122,8 @@ impl Kernel {
 
     fn drive(&mut self, cpu: CpuId, mut frame: Frame, mut input: Input) -> Step {
         loop {
-            match self.frame_step(cpu, frame, input) {
+            let flow = self.frame_step(cpu, frame, input);
+            match self.with_fired(cpu, flow) {
                 Flow::Call { frame: this, child } => {
                     self.cpus[cpu.idx()].frames.push(this);
                     if let Frame::Prog(p) = child {
@@ -114,6 +131,8 @@ impl Kernel {
                     }
                     (frame, input) = (child, Input::Start);
                 }
+                Flow::Become(Frame::Prog(p)) => return self.enter(cpu, p),
+                Flow::Become(next) => (frame, input) = (next, Input::Start),
                 Flow::Done(value) => return self.finish(cpu, value),
                 Flow::Fault(fault) => return self.abort(cpu, fault),
             }
@@ -126,6 +145,7 @@ impl Kernel {
             Frame::Helper(h) => self.helper_step(cpu, h, input),
             Frame::TestRun(t) => self.test_run_step(cpu, *t, input),
             Frame::Net(n) => self.net_step(cpu, *n, input),
+            Frame::Trace(t) => self.trace_step(cpu, *t, input),
             Frame::Hook { prog, ctx, cookie, free } => match input {
                 Input::Start => {
                     let mut child = ProgFrame::main(prog, self.entry_of(prog), ctx);

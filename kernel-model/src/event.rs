@@ -150,6 +150,20 @@ pub enum EventKind {
         /// Kernel reason, e.g. `ringbuf full`.
         reason: &'static str,
     },
+    /// A fault of the scenario happened.
+    Injected {
+        /// Kind, e.g. `alloc`.
+        fault: &'static str,
+        /// What failed.
+        what: String,
+    },
+    /// A tracepoint that someone listens to.
+    Tracepoint {
+        /// Name.
+        name: &'static str,
+        /// Arguments.
+        args: Vec<Value>,
+    },
     /// `bpf_trace_printk`.
     Print {
         /// Formatted text.

@@ -16,6 +16,10 @@ pub const STACK_STRIDE: u64 = 0x1_0000;
 pub const STACK_SIZE: u64 = 0x8000;
 /// First address of the vmalloc allocator (above the stacks of 256 CPUs).
 pub const VMALLOC_OBJECTS: u64 = VMALLOC + 0x1000_0000;
+/// Text of the kernel's own functions: their addresses have names but no code behind them.
+pub const KERNEL_TEXT: u64 = 0xffff_ffff_8100_0000;
+/// Distance between two functions of the kernel.
+pub const KERNEL_FUNCTION_STRIDE: u64 = 256;
 /// Trap stubs of helpers: `HELPER_STUBS + id * STUB_STRIDE`.
 pub const HELPER_STUBS: u64 = 0xffff_ffff_a000_0000;
 /// Trap stubs of kfuncs: `KFUNC_STUBS + n * STUB_STRIDE`.

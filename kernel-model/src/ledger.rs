@@ -22,8 +22,8 @@ pub enum Kind {
     Irq,
     /// A packet buffer.
     Skb,
-    /// A receive ring descriptor or its page.
-    RingDescriptor,
+    /// A page of the page pool.
+    Page,
     /// Memory allocated for a program.
     Object,
 }

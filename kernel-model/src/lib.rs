@@ -5,7 +5,7 @@
 //!  engine ◄─Step── next / helper_call / prog_return / prog_fault ──► frames (cpu.rs) ─► events
 //! ```
 //!
-//! Reading order: layout, mem, alloc, cpu, dispatch, helpers, maps, syscall, env, net.
+//! Reading order: layout, mem, alloc, cpu, dispatch, helpers, maps, syscall, env, net, trace.
 //!
 //! **Invariants.** No Unicorn, no JIT, no host clock or randomness. [`Kernel`] is `Clone`, and
 //! everything in it is ordered. Guest memory changes through `GuestMemory::write` alone. What is
@@ -18,6 +18,7 @@ mod dispatch;
 pub mod env;
 pub mod errno;
 pub mod event;
+pub mod fault;
 pub mod helpers;
 pub mod layout;
 pub mod ledger;
@@ -26,6 +27,8 @@ pub mod mem;
 pub mod net;
 pub mod prog;
 pub mod syscall;
+mod task;
+pub mod trace;
 pub mod types;
 
 use std::collections::BTreeMap;
@@ -134,6 +137,11 @@ pub struct Kernel {
     pub ledger: ledger::Ledger,
     /// Network.
     pub net: net::Net,
+    /// Attached tracing programs.
+    pub hooks: trace::Hooks,
+    pub(crate) last_pid: u32,
+    /// Injected faults.
+    pub faults: fault::Faults,
     /// CPU on whose behalf the model works now, for allocation sites.
     pub(crate) this_cpu: CpuId,
 }
@@ -164,10 +172,14 @@ impl Kernel {
             rcu_free: Vec::new(),
             ledger: ledger::Ledger::default(),
             net: net::Net::default(),
+            hooks: trace::Hooks::default(),
+            last_pid: 2,
+            faults: fault::Faults::default(),
             this_cpu: CpuId(0),
             config,
         };
         k.map_stacks();
+        k.boot_tasks();
         k
     }
 
@@ -238,6 +250,9 @@ impl Kernel {
 
     /// A zeroed kernel object.
     pub fn kzalloc(&mut self, size: u64, what: &'static str) -> Result<u64, Errno> {
+        if self.inject_alloc(what) {
+            return Err(Errno::ENOMEM);
+        }
         let site = self.site(what);
         self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM)
     }

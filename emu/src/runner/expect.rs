@@ -126,7 +126,9 @@ impl Run<'_> {
                 && *prog == id
             {
                 packet += 1;
-                let entry = found.entry(*raw as u32).or_default();
+                let raw = *raw as u32;
+                let code = if xdp { raw.min(matching::XDP_INVALID) } else { raw };
+                let entry = found.entry(code).or_default();
                 entry.0 += 1;
                 entry.1 = packet;
             }
@@ -637,7 +639,7 @@ fn show(pattern: &Is<u64>) -> String {
 
 fn code_name(code: u32, xdp: bool) -> String {
     let names: &[&str] = if xdp {
-        &["ABORTED", "DROP", "PASS", "TX", "REDIRECT"]
+        &["ABORTED", "DROP", "PASS", "TX", "REDIRECT", "INVALID"]
     } else {
         &["OK", "RECLASSIFY", "SHOT", "PIPE", "STOLEN", "QUEUED", "REPEAT", "REDIRECT"]
     };

@@ -7,6 +7,9 @@ use scenarios::tree::Kind;
 
 use super::{Run, RunError, wire};
 
+/// Stands for every value that is no verdict of XDP.
+pub(super) const XDP_INVALID: u32 = 5;
+
 /// Verdict names by program type, for `ret` patterns and histograms.
 const CODES: &[(&str, u32)] = &[
     ("XDP_ABORTED", 0),
@@ -14,6 +17,7 @@ const CODES: &[(&str, u32)] = &[
     ("XDP_PASS", 2),
     ("XDP_TX", 3),
     ("XDP_REDIRECT", 4),
+    ("XDP_INVALID", XDP_INVALID),
     ("TC_ACT_UNSPEC", u32::MAX),
     ("TC_ACT_OK", 0),
     ("TC_ACT_RECLASSIFY", 1),

@@ -142,7 +142,7 @@ impl Run<'_> {
                     machine::Order::Before(p) => Order::Before(self.prog(p)?),
                     machine::Order::After(p) => Order::After(self.prog(p)?),
                 };
-                let done = self.machine.kernel.tcx_attach(ifindex, dir, id, order);
+                let done = self.attach_tc(ifindex, dir, id, order);
                 done.map_err(|e| RunError::input(prog.span, format!("attaching: {e:?}")))
             }
             Attach::Auto { prog } => self.attach_auto(prog),
@@ -160,27 +160,44 @@ impl Run<'_> {
         }
     }
 
+    /// To tcx when the section says so, else to clsact.
+    fn attach_tc(
+        &mut self,
+        nic: u32,
+        dir: Dir,
+        id: kernel_model::ProgId,
+        order: Order,
+    ) -> Result<(), kernel_model::Errno> {
+        let k = &mut self.machine.kernel;
+        let at = k.prog(id).and_then(|p| p.verified.program().attach_type);
+        if matches!(at, Some(AttachType::TcxIngress | AttachType::TcxEgress)) {
+            k.tcx_attach(nic, dir, id, order)
+        } else {
+            k.clsact_attach(nic, dir, id, order)
+        }
+    }
+
     /// As the section name says; XDP and tc go to the only nic.
     fn attach_auto(&mut self, prog: &Name) -> Result<(), RunError> {
+        use kernel_model::trace::AttachError;
         let id = self.prog(prog)?;
         let program = self.machine.kernel.prog(id).expect("just found").verified.program();
         let (kind, at) = (program.prog_type, program.attach_type);
+        if !matches!(kind, ProgType::Xdp | ProgType::SchedCls) {
+            return self.machine.kernel.trace_attach(id, 0).map_err(|e| match e {
+                AttachError::Unsupported(what) => RunError::unsupported(prog.span, what),
+                e => RunError::input(prog.span, format!("attaching: {e}")),
+            });
+        }
         let nics: Vec<u32> = self.machine.kernel.net.nics.keys().copied().collect();
         let [nic] = nics.as_slice() else {
             let message = "Auto needs a machine with one nic; write Xdp(..) or Tc(..)";
             return Err(RunError::input(prog.span, message));
         };
-        let k = &mut self.machine.kernel;
         let done = match (kind, at) {
-            (ProgType::Xdp, _) => k.xdp_attach(*nic, Some(id)),
-            (ProgType::SchedCls, Some(AttachType::TcxEgress)) => {
-                k.tcx_attach(*nic, Dir::Egress, id, Order::Last)
-            }
-            (ProgType::SchedCls, _) => k.tcx_attach(*nic, Dir::Ingress, id, Order::Last),
-            (other, _) => {
-                let what = format!("attaching {} programs", other.name());
-                return Err(RunError::unsupported(prog.span, what));
-            }
+            (ProgType::Xdp, _) => self.machine.kernel.xdp_attach(*nic, Some(id)),
+            (_, Some(AttachType::TcxEgress)) => self.attach_tc(*nic, Dir::Egress, id, Order::Last),
+            _ => self.attach_tc(*nic, Dir::Ingress, id, Order::Last),
         };
         done.map_err(|e| RunError::input(prog.span, format!("attaching: {e:?}")))
     }
@@ -207,9 +224,10 @@ impl Run<'_> {
             if nic.xdp == Some(id) {
                 nic.xdp = None;
             }
-            nic.ingress.retain(|p| *p != id);
-            nic.egress.retain(|p| *p != id);
+            nic.ingress.remove(id);
+            nic.egress.remove(id);
         }
+        self.machine.kernel.trace_detach(id);
         Ok(())
     }
 

@@ -46,8 +46,15 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Helpers whose result is a number in the machine's byte order.
-const ORDER_DEPENDENT: &[&str] = &["csum_diff"];
+/// Helpers whose result is a number in the machine's byte order, or a clock.
+const NOT_COMPARED: &[&str] = &[
+    "csum_diff",
+    "ktime_get_ns",
+    "ktime_get_boot_ns",
+    "ktime_get_coarse_ns",
+    "ktime_get_tai_ns",
+    "jiffies64",
+];
 
 /// One line; `full` adds the clock and what depends on byte order.
 // tidy: flat match
@@ -61,7 +68,7 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
         }
         EventKind::HelperCall { prog, name, args, ret, nth } => {
             let ret = match ret {
-                Some(_) if !full && ORDER_DEPENDENT.contains(name) => "_".to_string(),
+                Some(_) if !full && NOT_COMPARED.contains(name) => "_".to_string(),
                 Some(r) => r.to_string(),
                 None => "..".to_string(),
             };
@@ -87,6 +94,12 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
         EventKind::Record { map, data } => {
             format!("record {} {} bytes", names.map(*map), data.len())
         }
+        EventKind::Injected { fault, what } => format!("injected {fault}: {what}"),
+        EventKind::Tracepoint { name, args } if full => {
+            let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+            format!("tracepoint {name}({})", args.join(", "))
+        }
+        EventKind::Tracepoint { name, .. } => format!("tracepoint {name}"),
         EventKind::Drop { reason } => format!("drop {reason}"),
         EventKind::Print { text } => format!("print {text:?}"),
         EventKind::Fault { prog, fault } => {

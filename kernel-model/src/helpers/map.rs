@@ -5,7 +5,7 @@ use bpf::uapi::MapType;
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::maps::MapId;
-use crate::net::RedirectInfo;
+use crate::net::{RedirectInfo, Target};
 use crate::{Errno, EventKind, Kernel};
 
 /// The rows.
@@ -15,6 +15,8 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 2, name: "map_update_elem", nargs: 4, body: update },
     HelperRow { id: 3, name: "map_delete_elem", nargs: 2, body: delete },
     HelperRow { id: 25, name: "perf_event_output", nargs: 5, body: perf_event_output },
+    HelperRow { id: 111, name: "skb_output", nargs: 5, body: perf_event_output },
+    HelperRow { id: 121, name: "xdp_output", nargs: 5, body: perf_event_output },
     HelperRow { id: 51, name: "redirect_map", nargs: 3, body: redirect_map },
     HelperRow { id: 87, name: "map_push_elem", nargs: 3, body: push },
     HelperRow { id: 88, name: "map_pop_elem", nargs: 2, body: pop },
@@ -172,26 +174,37 @@ fn perf_event_output(k: &mut Kernel, cpu: CpuId, [ctx, map, flags, data, size]: 
     done(output(k))
 }
 
+/// `BPF_F_BROADCAST` and `BPF_F_EXCLUDE_INGRESS`.
+const BROADCAST: u64 = 8;
+const EXCLUDE_INGRESS: u64 = 16;
+
 /// `bpf_redirect_map`; the low two bits of flags are what a failed look-up returns.
 fn redirect_map(k: &mut Kernel, cpu: CpuId, [map, index, flags, ..]: [u64; 5]) -> Ret {
     let id = match k.helper_map(map) {
         Ok(id) => id,
         Err(f) => return Ret::Fault(f),
     };
-    // BPF_F_BROADCAST (8) and BPF_F_EXCLUDE_INGRESS (16) send copies; not modelled.
-    if flags & 0x18 != 0 {
-        return Ret::Fault(Fault::unsupported("bpf_redirect_map with BPF_F_BROADCAST"));
-    }
-    if flags & !3 != 0 {
+    let t = k.maps[&id].def.map_type;
+    // A cpumap takes no flags of its own, an xskmap neither.
+    let own = if t == MapType::Cpumap { 0 } else { BROADCAST | EXCLUDE_INGRESS };
+    if flags & !(3 | own) != 0 {
         return Ret::Val(0);
     }
-    let Some(target) = k.redirect_target(id, index as u32) else { return Ret::Val(flags & 3) };
-    k.net.redirect.insert(cpu, target);
+    let target = if flags & BROADCAST != 0 {
+        Some(Target::All { map: id, exclude_ingress: flags & EXCLUDE_INGRESS != 0 })
+    } else {
+        k.redirect_target(id, index as u32)
+    };
+    let Some(target) = target else {
+        k.net.redirect.remove(&cpu);
+        return Ret::Val(flags & 3);
+    };
+    k.net.redirect.insert(cpu, RedirectInfo { target, flags, peer: false });
     Ret::Val(4)
 }
 
 impl Kernel {
-    fn redirect_target(&mut self, id: MapId, index: u32) -> Option<RedirectInfo> {
+    fn redirect_target(&mut self, id: MapId, index: u32) -> Option<Target> {
         let map = self.maps.get(&id)?;
         let (t, max) = (map.def.map_type, map.def.max_entries);
         let key = match self.mem.endian() {
@@ -201,11 +214,14 @@ impl Kernel {
         if t != MapType::DevmapHash && index >= max {
             return None;
         }
-        let at = self.map_lookup(id, &key, CpuId(0));
-        let value = if at == 0 { return None } else { self.mem.read_u32(at).ok()? };
+        let value = self.map_lookup(id, &key, CpuId(0));
+        if value == 0 {
+            return None;
+        }
+        let (number, prog) = self.devmap_value(id, value);
         Some(match t {
-            MapType::Cpumap => RedirectInfo { ifindex: 0, flags: 0, cpu: Some(index) },
-            _ => RedirectInfo { ifindex: value, flags: 0, cpu: None },
+            MapType::Cpumap => Target::Cpu { map: id, cpu: index, value, qsize: number, prog },
+            _ => Target::Dev { map: id, index, value, ifindex: number, prog },
         })
     }
 

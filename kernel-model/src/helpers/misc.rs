@@ -24,15 +24,13 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 97, name: "skb_ecn_set_ce", nargs: 1, body: skb_ecn_set_ce },
     HelperRow { id: 135, name: "csum_level", nargs: 2, body: csum_level },
     HelperRow { id: 163, name: "check_mtu", nargs: 5, body: check_mtu },
-    unsupported!(27, "get_stackid", 3, "stack walks (kernel/bpf/stackmap.c)"),
-    unsupported!(67, "get_stack", 4, "stack walks (kernel/bpf/stackmap.c)"),
+    unsupported!(27, "get_stackid", 3, "stack trace maps (kernel/bpf/stackmap.c)"),
     unsupported!(153, "per_cpu_ptr", 2, "per-CPU variables of the kernel"),
     unsupported!(154, "this_cpu_ptr", 1, "per-CPU variables of the kernel"),
     unsupported!(169, "timer_init", 3, "timers (struct bpf_hrtimer)"),
     unsupported!(170, "timer_set_callback", 2, "timers (struct bpf_hrtimer)"),
     unsupported!(171, "timer_start", 3, "timers (struct bpf_hrtimer)"),
     unsupported!(172, "timer_cancel", 1, "timers (struct bpf_hrtimer)"),
-    unsupported!(173, "get_func_ip", 1, "probed addresses (kernel/trace/bpf_trace.c)"),
     unsupported!(209, "user_ringbuf_drain", 4, "samples from user space (kernel/bpf/ringbuf.c)"),
 ];
 

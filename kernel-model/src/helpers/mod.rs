@@ -7,6 +7,7 @@ mod misc;
 mod net;
 mod skb;
 mod sync;
+mod task;
 mod time;
 mod trace;
 
@@ -51,6 +52,7 @@ const TABLES: &[&[HelperRow]] = &[
     net::ROWS,
     skb::ROWS,
     sync::ROWS,
+    task::ROWS,
     time::ROWS,
     trace::ROWS,
 ];

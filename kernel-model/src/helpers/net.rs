@@ -2,7 +2,7 @@
 
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
-use crate::net::RedirectInfo;
+use crate::net::{RedirectInfo, Target};
 use crate::net::{frag_at, shared_info};
 use crate::{Errno, Kernel, field};
 
@@ -17,6 +17,7 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 84, name: "sk_lookup_tcp", nargs: 5, body: no_socket },
     HelperRow { id: 85, name: "sk_lookup_udp", nargs: 5, body: no_socket },
     HelperRow { id: 99, name: "skc_lookup_tcp", nargs: 5, body: no_socket },
+    HelperRow { id: 155, name: "redirect_peer", nargs: 2, body: redirect_peer },
     HelperRow { id: 188, name: "xdp_get_buff_len", nargs: 1, body: xdp_get_buff_len },
     HelperRow { id: 189, name: "xdp_load_bytes", nargs: 4, body: xdp_load_bytes },
     HelperRow { id: 190, name: "xdp_store_bytes", nargs: 4, body: xdp_store_bytes },
@@ -35,9 +36,19 @@ fn redirect(k: &mut Kernel, cpu: CpuId, [ifindex, flags, ..]: [u64; 5]) -> Ret {
         // XDP_ABORTED is 0.
         return Ret::Val(if xdp { 0 } else { TC_ACT_SHOT });
     }
-    let info = RedirectInfo { ifindex: ifindex as u32, flags, cpu: None };
+    let info = RedirectInfo { target: Target::Device(ifindex as u32), flags, peer: false };
     k.net.redirect.insert(cpu, info);
     Ret::Val(if xdp { XDP_REDIRECT } else { TC_ACT_REDIRECT })
+}
+
+/// To the ingress of the device at the other end, without leaving the CPU.
+fn redirect_peer(k: &mut Kernel, cpu: CpuId, [ifindex, flags, ..]: [u64; 5]) -> Ret {
+    if flags != 0 {
+        return Ret::Val(TC_ACT_SHOT);
+    }
+    let info = RedirectInfo { target: Target::Device(ifindex as u32), flags, peer: true };
+    k.net.redirect.insert(cpu, info);
+    Ret::Val(TC_ACT_REDIRECT)
 }
 
 fn xdp_adjust_head(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret {
@@ -88,7 +99,15 @@ fn xdp_adjust_tail(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret 
     let (data, end) = xdp_data(k, xdp);
     let delta = i64::from(delta as i32);
     if k.get(xdp, field!("xdp_buff", "flags")) & 1 != 0 {
-        return Ret::Fault(Fault::unsupported("bpf_xdp_adjust_tail on a frame with fragments"));
+        let moved = if delta < 0 {
+            shrink_tail(k, xdp, delta.unsigned_abs())
+        } else {
+            grow_tail(k, xdp, delta as u64)
+        };
+        return match moved {
+            Ok(r) => r.into(),
+            Err(f) => Ret::Fault(f),
+        };
     }
     let to = end.wrapping_add_signed(delta);
     if to > shared_info(hard_start) || to < data + 14 {
@@ -101,6 +120,62 @@ fn xdp_adjust_tail(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret 
     }
     k.set(xdp, field!("xdp_buff", "data_end"), to);
     Ret::Val(0)
+}
+
+/// `bpf_xdp_frags_increase_tail`: into the room behind the last fragment.
+fn grow_tail(k: &mut Kernel, xdp: u64, by: u64) -> Result<Result<u64, Errno>, Fault> {
+    let shared = shared_info(k.get(xdp, field!("xdp_buff", "data_hard_start")));
+    let rxq = k.get(xdp, field!("xdp_buff", "rxq"));
+    let frag_size = k.get(rxq, field!("xdp_rxq_info", "frag_size"));
+    if frag_size == 0 || frag_size > k.get(xdp, field!("xdp_buff", "frame_sz")) {
+        return Ok(Err(Errno::EOPNOTSUPP));
+    }
+    let n = k.get(shared, field!("skb_shared_info", "nr_frags")) as usize;
+    let at = frag_at(shared, n - 1);
+    let (off, len) =
+        (k.get(at, field!("skb_frag", "offset")), k.get(at, field!("skb_frag", "len")));
+    if by > frag_size.saturating_sub(off + len) {
+        return Ok(Err(Errno::EINVAL));
+    }
+    let page = k.get(at, field!("skb_frag", "netmem"));
+    k.mem.fill(page + off + len, by as usize, 0)?;
+    k.set(at, field!("skb_frag", "len"), len + by);
+    let size = field!("skb_shared_info", "xdp_frags_size");
+    let all = k.get(shared, size);
+    k.set(shared, size, all + by);
+    Ok(Ok(0))
+}
+
+/// `bpf_xdp_frags_shrink_tail`: fragments that are used up go, the first buffer is last.
+fn shrink_tail(k: &mut Kernel, xdp: u64, by: u64) -> Result<Result<u64, Errno>, Fault> {
+    let shared = shared_info(k.get(xdp, field!("xdp_buff", "data_hard_start")));
+    if by + 14 > xdp_len(k, xdp) {
+        return Ok(Err(Errno::EINVAL));
+    }
+    let (nr, size) =
+        (field!("skb_shared_info", "nr_frags"), field!("skb_shared_info", "xdp_frags_size"));
+    let (mut n, mut left, mut freed) = (k.get(shared, nr), by, 0);
+    while n > 0 && left > 0 {
+        let at = frag_at(shared, n as usize - 1);
+        let len = k.get(at, field!("skb_frag", "len"));
+        let part = left.min(len);
+        (left, freed) = (left - part, freed + part);
+        if part == len {
+            n -= 1;
+        } else {
+            k.set(at, field!("skb_frag", "len"), len - part);
+        }
+    }
+    let all = k.get(shared, size);
+    k.set(shared, size, all - freed);
+    k.set(shared, nr, n);
+    if n == 0 {
+        let flags = k.get(xdp, field!("xdp_buff", "flags"));
+        k.set(xdp, field!("xdp_buff", "flags"), flags & !1);
+        let end = k.get(xdp, field!("xdp_buff", "data_end"));
+        k.set(xdp, field!("xdp_buff", "data_end"), end - left);
+    }
+    Ok(Ok(0))
 }
 
 fn xdp_data(k: &Kernel, xdp: u64) -> (u64, u64) {

@@ -3,7 +3,7 @@
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::layout::DIRECT_MAP;
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, field};
 
 /// The rows.
 #[rustfmt::skip]
@@ -27,7 +27,8 @@ fn done(r: Result<u64, Fault>) -> Ret {
 /// 0, or `-EFAULT` and a cleared buffer.
 fn probe(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Result<u64, Fault> {
     let len = len as u32 as usize;
-    let right_half = (from >= DIRECT_MAP) == kernel;
+    let right_half =
+        (from >= DIRECT_MAP) == kernel && (kernel || !k.inject_user_page(from, len as u64));
     let read = right_half.then(|| k.mem.read_vec(from, len).ok()).flatten();
     k.mem.write(to, read.as_deref().unwrap_or(&vec![0; len]))?;
     Ok(if read.is_some() { 0 } else { Errno::EFAULT.ret() })
@@ -44,6 +45,10 @@ fn probe_read_user(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) -> R
 /// Bytes up to and with the NUL, at most `len`, the last one made NUL.
 fn probe_str(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Result<u64, Fault> {
     let len = u64::from(len as u32);
+    if !kernel && k.inject_user_page(from, len) {
+        k.mem.write(to, &vec![0; len as usize])?;
+        return Ok(Errno::EFAULT.ret());
+    }
     let mut out = Vec::new();
     while (out.len() as u64) < len && out.last() != Some(&0) {
         let at = from.wrapping_add(out.len() as u64);
@@ -71,8 +76,9 @@ fn probe_read_user_str(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) 
 }
 
 fn get_current_pid_tgid(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
-    let pid = u64::from(k.cpus[cpu.idx()].current);
-    Ret::Val(pid << 32 | pid)
+    let task = k.cpus[cpu.idx()].task;
+    let (pid, tgid) = (k.get(task, field!("task_struct", "pid")), field!("task_struct", "tgid"));
+    Ret::Val(k.get(task, tgid) << 32 | pid)
 }
 
 fn get_attach_cookie(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {

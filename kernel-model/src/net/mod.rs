@@ -1,72 +1,63 @@
-//! The network stack: devices with rings, NAPI, XDP, sk_buffs, tcx, and where frames end.
+//! The network stack: devices with rings, NAPI, XDP, sk_buffs, tcx and clsact, and where frames
+//! end.
 //!
 //! ```text
-//!  receive ─► rx ring ─► NAPI poll ─► XDP ─► sk_buff ─► tcx ingress ─► Up
+//!  receive ─► rx ring ─► NAPI poll ─► XDP ─► sk_buff ─► tc ingress ─► Up
 //!                          │ TX/REDIRECT       │ redirect
 //!                          ▼                   ▼
-//!                        tx ring ◄── tcx egress ◄── xmit          ─► Out, and the peer's ring
+//!                        tx ring ◄── tc egress ◄── xmit          ─► Out, and the peer's ring
 //! ```
 //!
-//! Reading order: nic, rx, xdp, skb, tc, check. Every path that runs a program is a [`NetFrame`].
+//! Reading order: nic, rx, xdp, redirect, cpumap, tx, skb, tc, check. Every path that runs a
+//! program is a [`NetFrame`].
 
 pub mod check;
+mod cpumap;
 mod nic;
+mod redirect;
 mod rss;
 mod rx;
 mod skb;
 mod tc;
+mod tx;
 mod xdp;
 
 pub use nic::{Nic, NicConfig, Rss};
-pub(crate) use rss::frame_hash;
 pub use rx::{Dropped, SkbFields};
-pub use tc::{Dir, Order};
+pub use tc::{Dir, Order, TcHook};
+
+pub(crate) use redirect::{RedirectInfo, Target};
+pub(crate) use rss::frame_hash;
 pub(crate) use xdp::{frag_at, shared_info};
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use crate::Kernel;
 use crate::cpu::{CpuId, Flow, Input};
-
-/// What `bpf_redirect*` asked for on a CPU (`struct bpf_redirect_info`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RedirectInfo {
-    /// Target device, 0 for none.
-    pub(crate) ifindex: u32,
-    /// Helper flags.
-    pub(crate) flags: u64,
-    /// To a CPU instead of a device (cpumap).
-    pub(crate) cpu: Option<u32>,
-}
-
-/// A frame that waits for the end of the poll (devmap and cpumap bulk queues).
-#[derive(Clone, Debug)]
-pub(crate) struct Bulk {
-    /// Where to.
-    pub(crate) to: RedirectInfo,
-    /// Device it came from.
-    pub(crate) from: u32,
-    /// Its bytes.
-    pub(crate) bytes: Vec<u8>,
-}
+use crate::maps::MapId;
 
 /// State of the network stack.
 #[derive(Clone, Debug, Default)]
 pub struct Net {
     /// Devices by ifindex.
     pub nics: BTreeMap<u32, Nic>,
-    /// Per CPU.
+    /// Per CPU: what a redirect helper asked for.
     pub(crate) redirect: BTreeMap<CpuId, RedirectInfo>,
-    /// Per CPU, flushed at the end of a poll.
-    pub(crate) bulk: BTreeMap<CpuId, Vec<Bulk>>,
+    /// Per CPU: bulk queues that the end of the poll flushes.
+    bulk: BTreeMap<CpuId, Vec<redirect::Work>>,
+    /// Entries of cpumaps that have been used, by map and CPU.
+    pub(crate) cpumap: BTreeMap<(MapId, u32), cpumap::Entry>,
+    /// Per CPU: `xdp_buff` and its queue infos for programs that no driver runs.
+    pub(crate) scratch: BTreeMap<CpuId, u64>,
     /// Packets dropped, by kernel reason.
     pub drops: BTreeMap<&'static str, u64>,
-    /// Free sk_buff objects, reused in order.
-    pub(crate) skb_pool: Vec<u64>,
     /// Free pages for packet data.
     pub(crate) page_pool: Vec<u64>,
     /// Extra fields of frames in the rings, by descriptor address.
     pub(crate) given: BTreeMap<u64, SkbFields>,
+    /// `pr_warn_once` of an invalid XDP verdict.
+    pub(crate) warned_invalid_xdp: bool,
 }
 
 /// A path of the network stack that runs programs.
@@ -74,10 +65,40 @@ pub struct Net {
 pub enum NetFrame {
     /// NAPI poll of one receive queue.
     Poll(rx::Poll),
-    /// An sk_buff on its way up: tcx ingress, then the end.
+    /// An sk_buff on its way up: tc ingress, then the end.
     Ingress(tc::Chain),
-    /// An sk_buff on its way out: tcx egress, then the wire.
+    /// An sk_buff on its way out: tc egress, then the wire.
     Egress(tc::Chain),
+    /// Bulk queues of redirected frames on their way out.
+    Flush(redirect::Flush),
+    /// The kernel thread of a cpumap entry.
+    CpuMap(cpumap::Kthread),
+}
+
+impl NetFrame {
+    /// Functions of the kernel that the path stands for, innermost first.
+    pub(crate) fn functions(&self) -> &'static [&'static str] {
+        match self {
+            NetFrame::Poll(_) => &["__napi_poll", "net_rx_action"],
+            NetFrame::Ingress(_) => &["__netif_receive_skb"],
+            NetFrame::Egress(_) => &["__dev_queue_xmit"],
+            NetFrame::Flush(_) => &["xdp_do_flush"],
+            NetFrame::CpuMap(_) => &["cpu_map_kthread_run"],
+        }
+    }
+}
+
+/// Numbers of `enum skb_drop_reason`.
+static REASONS: LazyLock<BTreeMap<String, u64>> = LazyLock::new(|| {
+    let btf = crate::types::Types::of(bpf::Arch::X86_64).btf();
+    let id = btf.find("skb_drop_reason", bpf::btf::Kind::Enum).expect("in the type table");
+    btf.enumerators(id).map(|(name, value)| (name.to_string(), value)).collect()
+});
+
+/// Number of a drop reason; the name stands without its prefix.
+pub(crate) fn reason_number(reason: &str) -> u64 {
+    let full = format!("SKB_DROP_REASON_{reason}");
+    REASONS.get(&full).copied().expect("a reason of enum skb_drop_reason")
 }
 
 impl Kernel {
@@ -87,12 +108,24 @@ impl Kernel {
             NetFrame::Poll(poll) => self.poll_step(cpu, poll, input),
             NetFrame::Ingress(chain) => self.ingress_step(cpu, chain, input),
             NetFrame::Egress(chain) => self.egress_step(cpu, chain, input),
+            NetFrame::Flush(flush) => self.flush_step(cpu, flush, input),
+            NetFrame::CpuMap(thread) => self.kthread_step(cpu, thread, input),
         }
     }
 
-    /// Counts and reports a dropped packet (`kfree_skb_reason`).
+    /// Counts and reports a dropped packet.
     pub(crate) fn drop_packet(&mut self, cpu: CpuId, reason: &'static str) {
         *self.net.drops.entry(reason).or_default() += 1;
         self.emit(cpu, crate::EventKind::Drop { reason });
+    }
+
+    /// Address of a program's `struct bpf_prog`, 0 for none.
+    pub(crate) fn prog_addr(&self, prog: Option<crate::ProgId>) -> u64 {
+        prog.and_then(|p| self.progs.get(&p)).map_or(0, |p| p.addr)
+    }
+
+    /// Address of a device, 0 for none.
+    pub(crate) fn dev_addr(&self, ifindex: u32) -> u64 {
+        self.net.nics.get(&ifindex).map_or(0, |n| n.dev)
     }
 }

@@ -1,7 +1,10 @@
 //! Devices: `net_device`, receive rings in guest memory, attachment points.
 
+use super::tc::TcHook;
+use super::tx::TxRing;
 use crate::cpu::CpuId;
 use crate::layout::{DIRECT_MAP, PAGE_SIZE};
+use crate::ledger::{Held, Kind};
 use crate::{Errno, Kernel, ProgId, field};
 
 /// How frames are spread over receive queues.
@@ -70,6 +73,10 @@ pub struct Queue {
     pub rxq: u64,
     /// `struct xdp_buff` of the frame in progress.
     pub xdp: u64,
+    /// `struct napi_struct`.
+    pub napi: u64,
+    /// Its transmit ring.
+    pub(crate) tx: TxRing,
     /// A poll is queued or running.
     pub scheduled: bool,
 }
@@ -91,10 +98,10 @@ pub struct Nic {
     pub up: bool,
     /// XDP program.
     pub xdp: Option<ProgId>,
-    /// tcx ingress chain, in order.
-    pub ingress: Vec<ProgId>,
-    /// tcx egress chain, in order.
-    pub egress: Vec<ProgId>,
+    /// tc ingress: tcx, then clsact.
+    pub ingress: TcHook,
+    /// tc egress, likewise.
+    pub egress: TcHook,
     /// Next queue for [`Rss::RoundRobin`].
     pub(crate) turn: u32,
 }
@@ -136,7 +143,7 @@ impl Kernel {
         self.set(dev, field!("net_device", "dev_addr"), dev + u64::from(addr.off));
         let mut queues = Vec::new();
         for n in 0..config.queues {
-            queues.push(self.add_queue(dev, n, &config)?);
+            queues.push(self.add_queue(ifindex, dev, n, &config)?);
         }
         if let Some(q) = queues.first() {
             self.set(dev, field!("net_device", "_rx"), q.rxq);
@@ -148,8 +155,8 @@ impl Kernel {
             peer: None,
             up: true,
             xdp: None,
-            ingress: Vec::new(),
-            egress: Vec::new(),
+            ingress: TcHook::default(),
+            egress: TcHook::default(),
             turn: 0,
             config,
         };
@@ -158,11 +165,18 @@ impl Kernel {
         Ok(ifindex)
     }
 
-    fn add_queue(&mut self, dev: u64, n: u32, config: &NicConfig) -> Result<Queue, Errno> {
+    fn add_queue(
+        &mut self,
+        ifindex: u32,
+        dev: u64,
+        n: u32,
+        config: &NicConfig,
+    ) -> Result<Queue, Errno> {
         let ring = self.kzalloc(u64::from(config.ring) * DESC_BYTES, "rx ring")?;
         let rxq = self.kzalloc(crate::types::size("xdp_rxq_info"), "xdp_rxq_info")?;
         self.set(rxq, field!("xdp_rxq_info", "dev"), dev);
         self.set(rxq, field!("xdp_rxq_info", "queue_index"), n.into());
+        self.set(rxq, field!("xdp_rxq_info", "frag_size"), PAGE_SIZE);
         let xdp = self.kzalloc(crate::types::size("xdp_buff"), "xdp_buff")?;
         let txq = self.kzalloc(crate::types::size("xdp_txq_info"), "xdp_txq_info")?;
         self.set(txq, field!("xdp_txq_info", "dev"), dev);
@@ -171,7 +185,16 @@ impl Kernel {
         self.set(xdp, field!("xdp_buff", "frame_sz"), PAGE_SIZE);
         let cpu = config.irqs.get(n as usize).copied().unwrap_or(n) % self.config.cpus;
         let cpu = CpuId(cpu);
-        Ok(Queue { ring, filled: 0, consumed: 0, cpu, rxq, xdp, scheduled: false })
+        let tx = self.kzalloc(u64::from(config.ring) * DESC_BYTES, "tx ring")?;
+        let napi = self.kzalloc(crate::types::size("napi_struct"), "napi_struct")?;
+        self.set(napi, field!("napi_struct", "dev"), dev);
+        self.set(napi, field!("napi_struct", "weight"), u64::from(super::rx::BUDGET));
+        // MIN_NAPI_ID is the number of possible CPUs plus one.
+        let id = self.config.cpus + 1 + ifindex * 256 + n;
+        self.set(napi, field!("napi_struct", "napi_id"), id.into());
+        self.set(napi, field!("napi_struct", "index"), n.into());
+        let tx = TxRing::new(tx);
+        Ok(Queue { ring, filled: 0, consumed: 0, cpu, rxq, xdp, napi, tx, scheduled: false })
     }
 
     /// Plugs in every cable whose two ends exist.
@@ -221,18 +244,35 @@ impl Kernel {
         self.set(dev, f, old.wrapping_add(n));
     }
 
-    /// A page for packet data, from the pool.
-    pub(crate) fn net_page(&mut self) -> Result<u64, Errno> {
-        if let Some(page) = self.net.page_pool.pop() {
-            return Ok(page);
+    /// A page for packet data, from the pool. The ledger has it until it is given back.
+    pub(crate) fn net_page(&mut self, what: &'static str) -> Result<u64, Errno> {
+        if self.inject_alloc(what) {
+            return Err(Errno::ENOMEM);
         }
-        let phys = self.alloc.pages(&mut self.mem, 1).ok_or(Errno::ENOMEM)?;
-        Ok(DIRECT_MAP + phys)
+        let page = match self.net.page_pool.pop() {
+            Some(page) => page,
+            None => DIRECT_MAP + self.alloc.pages(&mut self.mem, 1).ok_or(Errno::ENOMEM)?,
+        };
+        self.kernel_holds(Kind::Page, page, what);
+        Ok(page)
     }
 
     /// Gives a page back to the pool.
     pub(crate) fn net_page_put(&mut self, page: u64) {
-        self.net.page_pool.push(page & !(PAGE_SIZE - 1));
+        let page = page & !(PAGE_SIZE - 1);
+        if self.ledger.release(Kind::Page, page).is_none() {
+            let what = format!("page {page:#x} is given back twice to the page pool");
+            self.emit(self.this_cpu, crate::EventKind::Leak { what });
+            return;
+        }
+        self.net.page_pool.push(page);
+    }
+
+    /// Notes what a kernel path holds, apart from any program.
+    pub(crate) fn kernel_holds(&mut self, kind: Kind, addr: u64, what: &'static str) {
+        let cpu = self.this_cpu;
+        let held = Held { cpu, prog: None, depth: 0, what, clock_ns: self.now(cpu) };
+        self.ledger.acquire(kind, addr, held);
     }
 }
 

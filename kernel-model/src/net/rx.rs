@@ -7,7 +7,9 @@ use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::{Kernel, field};
 
 /// `NAPI_POLL_WEIGHT`.
-const BUDGET: u32 = 64;
+pub(super) const BUDGET: u32 = 64;
+/// `NET_RX_SOFTIRQ`.
+const NET_RX_SOFTIRQ: u64 = 3;
 
 /// Why hardware did not take a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,16 @@ pub struct Poll {
     pub(super) done: u32,
     /// The frame whose program runs.
     pub(super) current: Option<Buffer>,
+    stage: Stage,
+}
+
+/// How far a poll has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    New,
+    Frames,
+    Flush,
+    Done,
 }
 
 impl Kernel {
@@ -96,11 +108,14 @@ impl Kernel {
         if parts > 18 {
             return Err(Dropped::TooLong);
         }
-        if q.filled - q.consumed + parts > ring_size {
+        if q.filled - q.consumed + parts > ring_size || self.ring_blocked(ifindex) {
             return Err(Dropped::RingFull);
         }
         for (i, part) in frame.chunks(chunk).enumerate() {
-            let page = self.net_page().map_err(|_| Dropped::NoMemory)?;
+            let Ok(page) = self.net_page("rx ring") else {
+                self.ring_unfill(&q, ring_size, i as u64);
+                return Err(Dropped::NoMemory);
+            };
             let last = i as u64 + 1 == parts;
             let at = q.ring + (q.filled + i as u64) % ring_size * DESC_BYTES;
             let flags = DESC_DONE | if last { DESC_EOP } else { 0 };
@@ -117,41 +132,52 @@ impl Kernel {
         Ok(())
     }
 
+    /// Takes back the buffers of a frame that is not complete.
+    fn ring_unfill(&mut self, q: &super::nic::Queue, size: u64, parts: u64) {
+        for n in 0..parts {
+            let at = q.ring + (q.filled + n) % size * DESC_BYTES;
+            let page = self.mem.read_u64(at).expect("rings are mapped");
+            self.net.given.remove(&at);
+            self.net_page_put(page);
+        }
+    }
+
     fn interrupt(&mut self, ifindex: u32, queue: u32, parts: u64) {
         let nic = self.net.nics.get_mut(&ifindex).expect("looked up before");
         let q = &mut nic.queues[queue as usize];
         q.filled += parts;
         if !std::mem::replace(&mut q.scheduled, true) {
             let cpu = q.cpu;
-            let poll = Poll { ifindex, queue, done: 0, current: None };
+            let poll = Poll { ifindex, queue, done: 0, current: None, stage: Stage::New };
             self.submit(cpu, Frame::Net(Box::new(NetFrame::Poll(poll))));
         }
     }
 
     pub(super) fn poll_step(&mut self, cpu: CpuId, mut poll: Poll, input: Input) -> Flow {
-        if let Some(buffer) = poll.current.take() {
-            let verdict = match input {
-                Input::Return(v) => Some(v),
-                Input::Aborted(_) => None,
-                Input::Start => unreachable!("a frame is in progress"),
-            };
-            match self.xdp_verdict(cpu, &poll, buffer, verdict) {
-                Next::Handled => {}
-                Next::Child(child) => return call(poll, child),
+        match input {
+            Input::Start if poll.stage == Stage::New => {
+                poll.stage = Stage::Frames;
+                let napi = self.poll_napi(&poll);
+                self.fire(cpu, "softirq_entry", &[NET_RX_SOFTIRQ]);
+                self.func_enter(cpu, "net_rx_action", &[]);
+                self.func_enter(cpu, "__napi_poll", &[napi, 0]);
+                return Flow::Become(Frame::Net(Box::new(NetFrame::Poll(poll))));
+            }
+            Input::Start => {}
+            Input::Return(_) | Input::Aborted(_) => {
+                let verdict = if let Input::Return(v) = input { Some(v) } else { None };
+                if let Some(buffer) = poll.current.take()
+                    && let Next::Child(child) = self.xdp_verdict(cpu, &poll, buffer, verdict)
+                {
+                    return call(poll, child);
+                }
             }
         }
-        loop {
-            if poll.done >= BUDGET {
-                self.xdp_flush(cpu);
-                poll.done = 0;
-                self.submit(cpu, Frame::Net(Box::new(NetFrame::Poll(poll))));
-                return Flow::Done(0);
-            }
-            let Some(buffer) = self.take_frame(&poll) else {
-                self.xdp_flush(cpu);
-                let nic = self.net.nics.get_mut(&poll.ifindex).expect("devices stay");
-                nic.queues[poll.queue as usize].scheduled = false;
-                return Flow::Done(0);
+        while poll.stage == Stage::Frames {
+            let Some(buffer) = (poll.done < BUDGET).then(|| self.take_frame(&poll)).flatten()
+            else {
+                poll.stage = Stage::Flush;
+                break;
             };
             poll.done += 1;
             let nic = &self.net.nics[&poll.ifindex];
@@ -162,9 +188,40 @@ impl Kernel {
                 poll.current = Some(buffer);
                 return call(poll, Frame::Prog(child));
             }
-            if let Some(child) = self.up_the_stack(cpu, poll.ifindex, poll.queue, buffer) {
+            if let Some(child) = self.up_the_stack(cpu, buffer) {
                 return call(poll, child);
             }
+        }
+        if poll.stage == Stage::Flush {
+            poll.stage = Stage::Done;
+            self.tx_kick(cpu, poll.ifindex, poll.queue);
+            if let Some(child) = self.xdp_flush(cpu) {
+                return call(poll, child);
+            }
+        }
+        self.poll_end(cpu, poll);
+        Flow::Done(0)
+    }
+
+    fn poll_napi(&self, poll: &Poll) -> u64 {
+        self.net.nics[&poll.ifindex].queues[poll.queue as usize].napi
+    }
+
+    /// The end of a poll: with work left it is repolled, else interrupts are on again.
+    fn poll_end(&mut self, cpu: CpuId, mut poll: Poll) {
+        let napi = self.poll_napi(&poll);
+        let work = u64::from(poll.done);
+        self.fire(cpu, "napi_poll", &[napi, work, BUDGET.into()]);
+        self.func_exit(cpu, "__napi_poll", &[napi, 0], work);
+        self.func_exit(cpu, "net_rx_action", &[], 0);
+        self.fire(cpu, "softirq_exit", &[NET_RX_SOFTIRQ]);
+        let nic = self.net.nics.get_mut(&poll.ifindex).expect("devices stay");
+        let q = &mut nic.queues[poll.queue as usize];
+        if poll.done >= BUDGET || q.filled > q.consumed {
+            (poll.done, poll.stage) = (0, Stage::New);
+            self.submit(cpu, Frame::Net(Box::new(NetFrame::Poll(poll))));
+        } else {
+            q.scheduled = false;
         }
     }
 
@@ -186,7 +243,7 @@ impl Kernel {
             match &mut out {
                 None => {
                     let given = self.net.given.remove(&desc).unwrap_or_default();
-                    let mut first = Buffer::new(page, len, given);
+                    let mut first = Buffer::new((poll.ifindex, poll.queue), page, len, given);
                     first.hash = (word >> 32) as u32;
                     out = Some(first);
                 }

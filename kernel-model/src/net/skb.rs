@@ -4,6 +4,8 @@ use super::xdp::{Buffer, frag_at, shared_info};
 use super::{NetFrame, check};
 use crate::cpu::{CpuId, Frame};
 use crate::layout::PAGE_SIZE;
+use crate::ledger::Kind;
+use crate::trace::{Deferred, symbol};
 use crate::{Errno, Kernel, field};
 
 /// Bytes in front of a frame that the model builds itself (`NET_SKB_PAD` and room to push).
@@ -12,15 +14,11 @@ const SKB_HEADROOM: u64 = 256;
 impl Kernel {
     /// Builds the sk_buff of a received frame and starts its way up; the frame of the kernel
     /// path to run, or `None` when it was dropped.
-    pub(super) fn up_the_stack(
-        &mut self,
-        cpu: CpuId,
-        ifindex: u32,
-        queue: u32,
-        b: Buffer,
-    ) -> Option<Frame> {
+    pub(super) fn up_the_stack(&mut self, cpu: CpuId, b: Buffer) -> Option<Frame> {
+        let (ifindex, queue) = (b.dev, b.queue);
         let dev = self.net.nics[&ifindex].dev;
         let Ok(skb) = self.skb_alloc(dev, b.page, b.data, b.end) else {
+            self.buffer_put(&b);
             self.drop_packet(cpu, "NOMEM");
             return None;
         };
@@ -32,6 +30,9 @@ impl Kernel {
         self.set(skb, field!("sk_buff", "data_len"), more);
         self.set(skb, field!("sk_buff", "queue_mapping"), u64::from(queue) + 1);
         self.set(skb, field!("sk_buff", "hash"), b.hash.into());
+        let napi = self.net.nics[&ifindex].queues[queue as usize].napi;
+        let napi_id = self.get(napi, field!("napi_struct", "napi_id"));
+        self.set(skb, field!("sk_buff", "napi_id"), napi_id);
         let given = b.given;
         let optional = [
             (field!("sk_buff", "mark"), given.mark.map(u64::from)),
@@ -47,7 +48,10 @@ impl Kernel {
             }
         }
         self.eth_type_trans(skb);
-        self.skb_vlan_untag(skb);
+        self.func_enter(cpu, "eth_type_trans", &[skb, dev]);
+        let protocol = self.get(skb, field!("sk_buff", "protocol"));
+        self.func_exit(cpu, "eth_type_trans", &[skb, dev], protocol);
+        self.fire(cpu, "napi_gro_receive_entry", &[skb]);
         let chain = super::tc::Chain::ingress(self, ifindex, skb);
         Some(Frame::Net(Box::new(NetFrame::Ingress(chain))))
     }
@@ -63,13 +67,8 @@ impl Kernel {
     /// An sk_buff over a page that holds `data..end`.
     fn skb_alloc(&mut self, dev: u64, page: u64, data: u64, end: u64) -> Result<u64, Errno> {
         let size = crate::types::size("sk_buff");
-        let skb = match self.net.skb_pool.pop() {
-            Some(skb) => {
-                self.mem.fill(skb, size as usize, 0).map_err(|_| Errno::EFAULT)?;
-                skb
-            }
-            None => self.kzalloc(size, "sk_buff")?,
-        };
+        let skb = self.kzalloc(size, "sk_buff")?;
+        self.kernel_holds(Kind::Skb, skb, "sk_buff");
         self.set(skb, field!("sk_buff", "dev"), dev);
         self.set(skb, field!("sk_buff", "head"), page);
         self.set(skb, field!("sk_buff", "data"), data);
@@ -90,7 +89,7 @@ impl Kernel {
     /// A new sk_buff with these bytes, frame from the MAC header on.
     pub(crate) fn skb_from_bytes(&mut self, ifindex: u32, bytes: &[u8]) -> Result<u64, Errno> {
         let dev = self.net.nics.get(&ifindex).ok_or(Errno::ENODEV)?.dev;
-        let page = self.net_page()?;
+        let page = self.net_page("sk_buff")?;
         let data = page + SKB_HEADROOM;
         let room = (shared_info(page) - data) as usize;
         let (linear, rest) = bytes.split_at(bytes.len().min(room));
@@ -98,7 +97,7 @@ impl Kernel {
         let skb = self.skb_alloc(dev, page, data, data + linear.len() as u64)?;
         let shared = shared_info(page);
         for (n, part) in rest.chunks(super::nic::buffer_bytes() as usize).enumerate() {
-            let frag = self.net_page()?;
+            let frag = self.net_page("sk_buff fragment")?;
             self.mem.write(frag + SKB_HEADROOM, part).map_err(|_| Errno::EFAULT)?;
             let at = frag_at(shared, n);
             self.set(at, field!("skb_frag", "netmem"), frag);
@@ -183,19 +182,28 @@ impl Kernel {
         self.set(cb, field!("bpf_skb_data_end", "data_end"), head + tail);
     }
 
-    /// All bytes of an sk_buff from `data` on, with a VLAN tag that hardware would insert.
-    pub(crate) fn skb_bytes(&self, skb: u64) -> Vec<u8> {
+    /// Addresses and lengths of an sk_buff's parts from `data` on.
+    pub(super) fn skb_parts(&self, skb: u64) -> Vec<(u64, u64)> {
         let head = self.get(skb, field!("sk_buff", "head"));
         let data = self.get(skb, field!("sk_buff", "data"));
         let tail = self.get(skb, field!("sk_buff", "tail"));
-        let mut bytes = self.bytes(data, head + tail - data);
+        let mut parts = vec![(data, head + tail - data)];
         let shared = shared_info(head);
         let frags = self.get(shared, field!("skb_shared_info", "nr_frags"));
         for n in 0..frags as usize {
             let at = frag_at(shared, n);
             let page = self.get(at, field!("skb_frag", "netmem"));
             let offset = self.get(at, field!("skb_frag", "offset"));
-            bytes.extend(self.bytes(page + offset, self.get(at, field!("skb_frag", "len"))));
+            parts.push((page + offset, self.get(at, field!("skb_frag", "len"))));
+        }
+        parts
+    }
+
+    /// All bytes of an sk_buff from `data` on.
+    pub(crate) fn skb_bytes(&self, skb: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (at, len) in self.skb_parts(skb) {
+            bytes.extend(self.bytes(at, len));
         }
         bytes
     }
@@ -213,8 +221,31 @@ impl Kernel {
         bytes
     }
 
-    /// Frees an sk_buff and its pages.
-    pub(crate) fn kfree_skb(&mut self, skb: u64) {
+    /// `consume_skb`: the end of a packet that was not dropped.
+    pub(crate) fn consume_skb(&mut self, cpu: CpuId, skb: u64, location: &'static str) {
+        let at = symbol(location).unwrap_or(0);
+        self.func_enter(cpu, "consume_skb", &[skb]);
+        self.fire(cpu, "consume_skb", &[skb, at]);
+        self.after_fired(cpu, Deferred::FreeSkb(skb));
+    }
+
+    /// `kfree_skb_reason`: the end of a packet that was dropped, counted by reason.
+    pub(crate) fn skb_drop(
+        &mut self,
+        cpu: CpuId,
+        skb: u64,
+        reason: &'static str,
+        location: &'static str,
+    ) {
+        let (number, at) = (super::reason_number(reason), symbol(location).unwrap_or(0));
+        self.func_enter(cpu, "sk_skb_reason_drop", &[0, skb, number]);
+        self.fire(cpu, "kfree_skb", &[skb, at, number, 0]);
+        self.drop_packet(cpu, reason);
+        self.after_fired(cpu, Deferred::FreeSkb(skb));
+    }
+
+    /// `__kfree_skb`: gives back the pages and the object.
+    pub(crate) fn skb_release(&mut self, skb: u64) {
         let head = self.get(skb, field!("sk_buff", "head"));
         let shared = shared_info(head);
         let frags = self.get(shared, field!("skb_shared_info", "nr_frags"));
@@ -223,7 +254,8 @@ impl Kernel {
             self.net_page_put(page);
         }
         self.net_page_put(head);
-        self.net.skb_pool.push(skb);
+        self.ledger.release(Kind::Skb, skb);
+        self.kfree(skb, "__kfree_skb");
     }
 
     /// The first bytes of the packet a program runs on, for `bpf_perf_event_output`.

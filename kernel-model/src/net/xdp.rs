@@ -2,13 +2,16 @@
 
 use super::nic::HEADROOM;
 use super::rx::{Poll, SkbFields};
-use super::{Bulk, NetFrame, RedirectInfo};
 use crate::cpu::{CpuId, Frame};
 use crate::{EventKind, Kernel, ProgId, field};
 
 /// A received frame: one page, or a first page and fragments.
 #[derive(Clone, Debug)]
 pub(super) struct Buffer {
+    /// Device and queue it arrived at.
+    pub(super) dev: u32,
+    /// See `dev`.
+    pub(super) queue: u32,
     /// First page.
     pub(super) page: u64,
     /// First byte of the frame.
@@ -34,9 +37,17 @@ pub(super) enum Next {
 }
 
 impl Buffer {
-    pub(super) fn new(page: u64, len: u64, given: SkbFields) -> Buffer {
+    pub(super) fn new((dev, queue): (u32, u32), page: u64, len: u64, given: SkbFields) -> Buffer {
         let data = page + HEADROOM;
-        Buffer { page, data, end: data + len, meta: data, frags: Vec::new(), hash: 0, given }
+        let (end, meta, frags) = (data + len, data, Vec::new());
+        Buffer { dev, queue, page, data, end, meta, frags, hash: 0, given }
+    }
+
+    /// Addresses and lengths of its parts.
+    pub(super) fn parts(&self) -> Vec<(u64, u64)> {
+        let mut parts = vec![(self.data, self.end - self.data)];
+        parts.extend(self.frags.iter().map(|f| (f.0 + HEADROOM, f.1)));
+        parts
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -76,7 +87,7 @@ impl Kernel {
     }
 
     /// Reads back what the program made of the frame.
-    fn xdp_read_back(&mut self, xdp: u64, b: &mut Buffer) {
+    pub(super) fn xdp_read_back(&mut self, xdp: u64, b: &mut Buffer) {
         b.data = self.get(xdp, field!("xdp_buff", "data"));
         b.end = self.get(xdp, field!("xdp_buff", "data_end"));
         b.meta = self.get(xdp, field!("xdp_buff", "data_meta")).min(b.data);
@@ -107,43 +118,39 @@ impl Kernel {
         let act = verdict.unwrap_or(0) as u32;
         self.verdict_event(cpu, prog, xdp_name(act), verdict.unwrap_or(0));
         match act {
-            2 => {
-                let child = self.up_the_stack(cpu, poll.ifindex, poll.queue, b);
-                return child.map_or(Next::Handled, Next::Child);
-            }
-            3 => {
-                let bytes = self.buffer_take(&b);
-                self.wire_out(cpu, poll.ifindex, &bytes);
-            }
-            4 => {
-                let info = self.net.redirect.remove(&cpu).unwrap_or_default();
-                if info == RedirectInfo::default() {
-                    self.buffer_put(&b);
+            2 => return self.up_the_stack(cpu, b).map_or(Next::Handled, Next::Child),
+            3 => match self.tx_put_buffer(poll.ifindex, poll.queue, b) {
+                Ok(()) => {}
+                Err(back) => {
+                    self.xdp_exception(cpu, poll.ifindex, prog, act);
+                    self.buffer_put(&back.0);
+                    self.drop_packet(cpu, "XDP_TX_ERR");
+                }
+            },
+            4 => match self.xdp_do_redirect(cpu, prog, b) {
+                Ok(Some(child)) => return Next::Child(child),
+                Ok(None) => {}
+                Err(back) => {
+                    self.xdp_exception(cpu, poll.ifindex, prog, act);
+                    self.buffer_put(&back.0);
                     self.drop_packet(cpu, "XDP_REDIRECT_ERR");
-                } else {
-                    let bytes = self.buffer_take(&b);
-                    let bulk = Bulk { to: info, from: poll.ifindex, bytes };
-                    self.net.bulk.entry(cpu).or_default().push(bulk);
                 }
-            }
-            1 => {
-                self.buffer_put(&b);
-                self.drop_packet(cpu, "XDP");
-            }
+            },
+            1 => self.xdp_drop(cpu, &b),
             _ => {
-                self.buffer_put(&b);
-                if act > 4 {
-                    let text = format!("Illegal XDP return value {act}, expect packet loss!");
-                    self.emit(cpu, EventKind::Note { topic: "xdp", text });
+                if act != 0 {
+                    self.warn_invalid_xdp(cpu, Some(poll.ifindex), prog, act);
                 }
-                self.emit(
-                    cpu,
-                    EventKind::Note { topic: "xdp_exception", text: xdp_name(act).into() },
-                );
-                self.drop_packet(cpu, "XDP");
+                self.xdp_exception(cpu, poll.ifindex, prog, act);
+                self.xdp_drop(cpu, &b);
             }
         }
         Next::Handled
+    }
+
+    fn xdp_exception(&mut self, cpu: CpuId, ifindex: u32, prog: Option<ProgId>, act: u32) {
+        let args = [self.dev_addr(ifindex), self.prog_addr(prog), act.into()];
+        self.fire(cpu, "xdp_exception", &args);
     }
 
     /// Reports a verdict.
@@ -159,45 +166,44 @@ impl Kernel {
         }
     }
 
-    /// `xdp_do_flush`: sends what was redirected during the poll.
-    pub(super) fn xdp_flush(&mut self, cpu: CpuId) {
-        for bulk in self.net.bulk.remove(&cpu).unwrap_or_default() {
-            if let Some(target) = bulk.to.cpu {
-                self.cpu_redirect(target, bulk.from, &bulk.bytes);
-            } else if self.net.nics.contains_key(&bulk.to.ifindex) {
-                self.wire_out(cpu, bulk.to.ifindex, &bulk.bytes);
-            } else {
-                self.drop_packet(cpu, "XDP_REDIRECT_ERR");
+    /// A copy of a frame in pages of its own (`xdpf_clone`, frames of one page alone).
+    pub(super) fn buffer_clone(&mut self, b: &Buffer) -> Option<Buffer> {
+        if !b.frags.is_empty() {
+            return None;
+        }
+        let page = self.net_page("cloned frame").ok()?;
+        let bytes = self.bytes(b.page, crate::layout::PAGE_SIZE);
+        self.mem.write(page, &bytes).ok()?;
+        let moved = |at: u64| at - b.page + page;
+        let mut copy = b.clone();
+        (copy.page, copy.data) = (page, moved(b.data));
+        (copy.end, copy.meta) = (moved(b.end), moved(b.meta));
+        Some(copy)
+    }
+
+    /// The `xdp_buff` of a CPU for programs of map entries, set to a source and a target.
+    pub(super) fn xdp_scratch(&mut self, cpu: CpuId, dev: u32, queue: u32, to: u32) -> u64 {
+        let (buff, rxq) = (crate::types::size("xdp_buff"), crate::types::size("xdp_rxq_info"));
+        let xdp = match self.net.scratch.get(&cpu) {
+            Some(at) => *at,
+            None => {
+                let size = buff + rxq + crate::types::size("xdp_txq_info");
+                let at = self.kzalloc(size, "xdp_buff").expect("memory for one xdp_buff");
+                self.net.scratch.insert(cpu, at);
+                at
             }
-        }
-    }
-
-    /// cpumap: the frame becomes an sk_buff on another CPU.
-    fn cpu_redirect(&mut self, target: u32, from: u32, bytes: &[u8]) {
-        let cpu = CpuId(target);
-        if target >= self.config.cpus {
-            self.drop_packet(self.this_cpu, "XDP_REDIRECT_ERR");
-            return;
-        }
-        let Ok(skb) = self.skb_from_bytes(from, bytes) else {
-            self.drop_packet(cpu, "NOMEM");
-            return;
         };
-        let chain = super::tc::Chain::ingress(self, from, skb);
-        self.submit(cpu, Frame::Net(Box::new(NetFrame::Ingress(chain))));
+        let (rx, tx) = (xdp + buff, xdp + buff + rxq);
+        self.set(xdp, field!("xdp_buff", "rxq"), rx);
+        self.set(xdp, field!("xdp_buff", "txq"), tx);
+        let (from, to) = (self.dev_addr(dev), self.dev_addr(to));
+        self.set(rx, field!("xdp_rxq_info", "dev"), from);
+        self.set(rx, field!("xdp_rxq_info", "queue_index"), queue.into());
+        self.set(tx, field!("xdp_txq_info", "dev"), to);
+        xdp
     }
 
-    /// The bytes of a frame; its pages go back to the pool.
-    fn buffer_take(&mut self, b: &Buffer) -> Vec<u8> {
-        let mut bytes = self.bytes(b.data, b.end - b.data);
-        for (page, len) in &b.frags {
-            bytes.extend(self.bytes(page + HEADROOM, *len));
-        }
-        self.buffer_put(b);
-        bytes
-    }
-
-    fn buffer_put(&mut self, b: &Buffer) {
+    pub(super) fn buffer_put(&mut self, b: &Buffer) {
         for (page, _) in b.frags.iter().rev() {
             self.net_page_put(*page);
         }

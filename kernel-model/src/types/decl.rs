@@ -39,6 +39,8 @@ pub(super) enum Decl {
     Typedef { name: String, ty: Ty },
     Struct(Struct),
     Enum { name: String, values: Vec<(String, i64)> },
+    Func { name: String, ret: Ty, params: Vec<(String, Ty)> },
+    Trace { group: String, name: String, params: Vec<(String, Ty)>, record: String },
 }
 
 /// Whether lines under `#section` count for an architecture.
@@ -142,6 +144,20 @@ impl Parser {
                 Decl::Struct(Struct { name, union: false, members })
             }
             "enum" => self.enumeration(),
+            "func" => {
+                let ret = self.pointers();
+                let name = self.word();
+                let params = self.params();
+                self.expect(";");
+                Decl::Func { name, ret, params }
+            }
+            "trace" => {
+                let (group, name) = (self.word(), self.word());
+                let params = self.params();
+                let record = self.word();
+                self.expect(";");
+                Decl::Trace { group, name, params, record }
+            }
             other => panic!("type table: {other} starts no declaration"),
         }
     }
@@ -169,11 +185,31 @@ impl Parser {
         out
     }
 
-    fn member(&mut self) -> Member {
+    /// A type with its stars.
+    fn pointers(&mut self) -> Ty {
         let mut ty = self.base();
         while self.eat("*") {
             ty = Ty::Ptr(Box::new(ty));
         }
+        ty
+    }
+
+    fn params(&mut self) -> Vec<(String, Ty)> {
+        self.expect("(");
+        let mut out = Vec::new();
+        while !self.eat(")") {
+            let ty = self.pointers();
+            if ty == Ty::Void {
+                continue;
+            }
+            out.push((self.word(), ty));
+            self.eat(",");
+        }
+        out
+    }
+
+    fn member(&mut self) -> Member {
+        let mut ty = self.pointers();
         let named = !matches!(self.peek(), ";" | ":");
         let name = if named { self.word() } else { String::new() };
         if self.eat("[") {

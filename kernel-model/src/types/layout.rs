@@ -55,6 +55,8 @@ impl Layout {
                 self.shapes.insert(key.clone(), (size, size));
                 (key, self.b.enumeration(name, size, signed, &list))
             }
+            // Nothing refers to them.
+            Decl::Func { .. } | Decl::Trace { .. } => return,
         };
         self.ids.insert(key, id);
     }
@@ -73,8 +75,29 @@ impl Layout {
                 self.b.set(self.ids[&key], body);
                 self.shapes.insert(key, shape);
             }
+            Decl::Func { name, ret, params } => {
+                let proto = self.proto(ret, params);
+                let linkage = bpf::btf::Linkage::Static;
+                self.b.add(name, Body::Func { proto, linkage });
+            }
+            Decl::Trace { name, params, .. } => {
+                // The first argument of a probe is its own data.
+                let mut all = vec![(String::new(), Ty::Ptr(Box::new(Ty::Void)))];
+                all.extend(params.iter().cloned());
+                let proto = self.proto(&Ty::Void, &all);
+                let ptr = self.b.ptr(proto);
+                self.b.typedef(&format!("btf_trace_{name}"), ptr);
+            }
             Decl::Int { .. } | Decl::Enum { .. } => {}
         }
+    }
+
+    fn proto(&mut self, ret: &Ty, params: &[(String, Ty)]) -> TypeId {
+        let ret = self.id(ret);
+        let ids: Vec<TypeId> = params.iter().map(|p| self.id(&p.1)).collect();
+        let named: Vec<(&str, TypeId)> =
+            params.iter().zip(ids).map(|(p, id)| (&*p.0, id)).collect();
+        self.b.func_proto(ret, &named)
     }
 
     /// What is used by value must be declared before, as in C.

@@ -12,8 +12,69 @@ use std::sync::{Arc, LazyLock};
 use bpf::Arch;
 use bpf::btf::{Btf, Kind};
 
-const TABLES: [&str; 3] =
-    [include_str!("base.types"), include_str!("kernel.types"), include_str!("uapi.types")];
+const TABLES: [&str; 4] = [
+    include_str!("base.types"),
+    include_str!("kernel.types"),
+    include_str!("uapi.types"),
+    include_str!("trace.types"),
+];
+
+/// A tracepoint of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracepoint {
+    /// Subsystem, the folder in tracefs.
+    pub group: String,
+    /// Name.
+    pub name: String,
+    /// Names of its arguments.
+    pub args: Vec<String>,
+    /// Struct of its record.
+    pub record: String,
+}
+
+/// A function of the model that programs attach to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Name.
+    pub name: String,
+    /// Names of its arguments.
+    pub args: Vec<String>,
+}
+
+static TRACEPOINTS: LazyLock<Vec<Tracepoint>> = LazyLock::new(|| {
+    let decls = decl::parse(&TABLES.concat(), Arch::X86_64).into_iter();
+    let rows = decls.filter_map(|d| match d {
+        decl::Decl::Trace { group, name, params, record } => {
+            let args = params.into_iter().map(|p| p.0).collect();
+            Some(Tracepoint { group, name, args, record })
+        }
+        _ => None,
+    });
+    rows.collect()
+});
+
+static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
+    let decls = decl::parse(&TABLES.concat(), Arch::X86_64).into_iter();
+    let rows = decls.filter_map(|d| match d {
+        decl::Decl::Func { name, params, .. } => {
+            Some(Function { name, args: params.into_iter().map(|p| p.0).collect() })
+        }
+        _ => None,
+    });
+    rows.collect()
+});
+
+/// All tracepoints.
+#[must_use]
+pub fn tracepoints() -> &'static [Tracepoint] {
+    &TRACEPOINTS
+}
+
+/// All functions that programs attach to.
+#[must_use]
+pub fn functions() -> &'static [Function] {
+    &FUNCTIONS
+}
 
 /// Types of one architecture.
 #[derive(Clone, Debug)]

@@ -1,0 +1,170 @@
+//! Injected faults: allocations and helpers that fail, rings that are full, user pages that are
+//! not there. Each counts its occasions from 1 and is reported when it happens.
+
+use crate::cpu::CpuId;
+use crate::{EventKind, Kernel, ProgId};
+
+/// What goes wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An allocation fails, of a site or program when one is named.
+    Alloc {
+        /// Kernel object, e.g. `htab_elem`.
+        site: Option<String>,
+        /// Program on whose behalf.
+        prog: Option<ProgId>,
+    },
+    /// A helper returns a value instead of being called.
+    Call {
+        /// Name without `bpf_`.
+        func: String,
+        /// Caller.
+        prog: Option<ProgId>,
+        /// The value.
+        ret: u64,
+    },
+    /// A page of user memory is not there for one access.
+    UserPage {
+        /// Any address in it.
+        addr: u64,
+    },
+    /// A receive ring takes nothing for a while.
+    RingFull {
+        /// Device.
+        ifindex: u32,
+        /// From this virtual time.
+        from: u64,
+        /// To this one.
+        to: u64,
+    },
+}
+
+impl Kind {
+    /// Name as scenarios write it in events.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Kind::Alloc { .. } => "alloc",
+            Kind::Call { .. } => "call",
+            Kind::UserPage { .. } => "user_page",
+            Kind::RingFull { .. } => "ring_full",
+        }
+    }
+}
+
+/// One fault of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injected {
+    /// Kind.
+    pub kind: Kind,
+    /// First occasion that fails, from 1.
+    pub nth: u64,
+    /// How many fail.
+    pub times: u64,
+    /// Occasions so far.
+    pub seen: u64,
+    /// How often it happened.
+    pub happened: u64,
+}
+
+/// All faults of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    list: Vec<Injected>,
+}
+
+impl Faults {
+    /// Adds a fault.
+    pub fn add(&mut self, kind: Kind, nth: u64, times: u64) {
+        self.list.push(Injected { kind, nth, times, seen: 0, happened: 0 });
+    }
+
+    /// All of them, in order.
+    #[must_use]
+    pub fn list(&self) -> &[Injected] {
+        &self.list
+    }
+
+    /// Counts an occasion of each fault that applies; the first that strikes.
+    fn strike(&mut self, applies: impl Fn(&Kind) -> bool) -> Option<Kind> {
+        let mut hit = None;
+        for f in self.list.iter_mut().filter(|f| applies(&f.kind)) {
+            f.seen += 1;
+            if f.seen >= f.nth && f.seen - f.nth < f.times && hit.is_none() {
+                f.happened += 1;
+                hit = Some(f.kind.clone());
+            }
+        }
+        hit
+    }
+}
+
+impl Kernel {
+    /// Whether an allocation is made to fail.
+    pub(crate) fn inject_alloc(&mut self, what: &str) -> bool {
+        if self.faults.list.is_empty() {
+            return false;
+        }
+        let running = self.cpus[self.this_cpu.idx()].prog_frame().map(|p| p.prog);
+        let hit = self.faults.strike(|kind| match kind {
+            Kind::Alloc { site, prog } => {
+                site.as_deref().is_none_or(|s| s == what) && prog.is_none_or(|p| Some(p) == running)
+            }
+            _ => false,
+        });
+        if hit.is_some() {
+            self.emit(self.this_cpu, EventKind::Injected { fault: "alloc", what: what.into() });
+        }
+        hit.is_some()
+    }
+
+    /// The value of a helper that is made to fail.
+    pub(crate) fn inject_call(&mut self, cpu: CpuId, func: &str, caller: ProgId) -> Option<u64> {
+        if self.faults.list.is_empty() {
+            return None;
+        }
+        let hit = self.faults.strike(|kind| match kind {
+            Kind::Call { func: f, prog, .. } => f == func && prog.is_none_or(|p| p == caller),
+            _ => false,
+        });
+        let Some(Kind::Call { ret, .. }) = hit else { return None };
+        self.emit(cpu, EventKind::Injected { fault: "call", what: format!("bpf_{func}") });
+        Some(ret)
+    }
+
+    /// Whether a read of user memory hits a page that is not there.
+    pub(crate) fn inject_user_page(&mut self, addr: u64, len: u64) -> bool {
+        if self.faults.list.is_empty() {
+            return false;
+        }
+        let page = |a: u64| a / crate::layout::PAGE_SIZE;
+        let last = addr.saturating_add(len.max(1) - 1);
+        let hit = self.faults.strike(|kind| match kind {
+            Kind::UserPage { addr: a } => (page(addr)..=page(last)).contains(&page(*a)),
+            _ => false,
+        });
+        if hit.is_some() {
+            let what = format!("{addr:#x}");
+            self.emit(self.this_cpu, EventKind::Injected { fault: "user_page", what });
+        }
+        hit.is_some()
+    }
+
+    /// Whether a receive ring takes nothing now.
+    pub(crate) fn ring_blocked(&mut self, ifindex: u32) -> bool {
+        if self.faults.list.is_empty() {
+            return false;
+        }
+        let now = self.cpus.iter().map(|c| c.clock_ns).max().unwrap_or(0);
+        let hit = self.faults.strike(|kind| match kind {
+            Kind::RingFull { ifindex: i, from, to } => *i == ifindex && (*from..*to).contains(&now),
+            _ => false,
+        });
+        if hit.is_some() {
+            let nic = self.net.nics.get(&ifindex);
+            let what = nic.map_or_else(String::new, |n| n.config.name.clone());
+            self.emit(self.this_cpu, EventKind::Injected { fault: "ring_full", what });
+        }
+        hit.is_some()
+    }
+}

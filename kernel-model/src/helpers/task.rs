@@ -1,0 +1,183 @@
+//! The running task, kernel stacks and what is traced (kernel/bpf/helpers.c,
+//! kernel/trace/bpf_trace.c, kernel/bpf/stackmap.c).
+
+use bpf::uapi::{AttachType, ProgType};
+
+use super::{HelperRow, Ret};
+use crate::cpu::{CpuId, Fault};
+use crate::layout::DIRECT_MAP;
+use crate::{Errno, Kernel, field};
+
+/// The rows.
+#[rustfmt::skip]
+pub(crate) const ROWS: &[HelperRow] = &[
+    HelperRow { id: 15, name: "get_current_uid_gid", nargs: 0, body: get_current_uid_gid },
+    HelperRow { id: 16, name: "get_current_comm", nargs: 2, body: get_current_comm },
+    HelperRow { id: 35, name: "get_current_task", nargs: 0, body: get_current_task },
+    HelperRow { id: 36, name: "probe_write_user", nargs: 3, body: probe_write_user },
+    HelperRow { id: 67, name: "get_stack", nargs: 4, body: get_stack },
+    HelperRow { id: 141, name: "get_task_stack", nargs: 4, body: get_task_stack },
+    HelperRow { id: 148, name: "copy_from_user", nargs: 3, body: copy_from_user },
+    HelperRow { id: 158, name: "get_current_task_btf", nargs: 0, body: get_current_task },
+    HelperRow { id: 173, name: "get_func_ip", nargs: 1, body: get_func_ip },
+    HelperRow { id: 183, name: "get_func_arg", nargs: 3, body: get_func_arg },
+    HelperRow { id: 184, name: "get_func_ret", nargs: 2, body: get_func_ret },
+    HelperRow { id: 185, name: "get_func_arg_cnt", nargs: 1, body: get_func_arg_cnt },
+];
+
+/// The value of a fallible body.
+fn done(r: Result<Result<u64, Errno>, Fault>) -> Ret {
+    match r {
+        Ok(r) => r.into(),
+        Err(fault) => Ret::Fault(fault),
+    }
+}
+
+fn get_current_task(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
+    Ret::Val(k.cpus[cpu.idx()].task)
+}
+
+fn get_current_uid_gid(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
+    let cred = k.get(k.cpus[cpu.idx()].task, field!("task_struct", "cred"));
+    let (uid, gid) = (k.get(cred, field!("cred", "uid")), k.get(cred, field!("cred", "gid")));
+    Ret::Val(gid << 32 | uid)
+}
+
+/// `strscpy_pad`: cut with a NUL, the rest cleared.
+fn get_current_comm(k: &mut Kernel, cpu: CpuId, [buf, size, ..]: [u64; 5]) -> Ret {
+    let size = size as u32 as usize;
+    let mut bytes = k.task_comm(k.cpus[cpu.idx()].task).into_bytes();
+    bytes.truncate(size.saturating_sub(1));
+    bytes.resize(size, 0);
+    k.mem.write(buf, &bytes).map_or_else(|f| Ret::Fault(f.into()), |()| Ret::Val(0))
+}
+
+/// `PF_KTHREAD` and `PF_EXITING` of `task_struct.flags`.
+const NO_USER: u64 = 0x0020_0000 | 0x4;
+
+fn probe_write_user(k: &mut Kernel, cpu: CpuId, [to, from, size, ..]: [u64; 5]) -> Ret {
+    let flags = k.get(k.cpus[cpu.idx()].task, field!("task_struct", "flags"));
+    if flags & NO_USER != 0 || to >= DIRECT_MAP {
+        return Ret::Val(Errno::EPERM.ret());
+    }
+    let size = size as u32 as usize;
+    let write = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
+        let bytes = k.mem.read_vec(from, size)?;
+        if k.inject_user_page(to, size as u64) {
+            return Ok(Err(Errno::EFAULT));
+        }
+        Ok(k.mem.write(to, &bytes).map(|()| 0).map_err(|_| Errno::EFAULT))
+    };
+    done(write(k))
+}
+
+/// Clears the buffer when a page is not there.
+fn copy_from_user(k: &mut Kernel, _: CpuId, [to, size, from, ..]: [u64; 5]) -> Ret {
+    let size = size as u32 as usize;
+    let there = from < DIRECT_MAP && !k.inject_user_page(from, size as u64);
+    let read = there.then(|| k.mem.read_vec(from, size).ok()).flatten();
+    let bytes = read.as_deref().unwrap_or(&vec![0; size]).to_vec();
+    let copy = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
+        k.mem.write(to, &bytes)?;
+        Ok(if read.is_some() { Ok(0) } else { Err(Errno::EFAULT) })
+    };
+    done(copy(k))
+}
+
+/// `BPF_F_SKIP_FIELD_MASK`, `BPF_F_USER_STACK`, `BPF_F_USER_BUILD_ID`.
+const SKIP: u64 = 0xff;
+const USER_STACK: u64 = 1 << 8;
+const USER_BUILD_ID: u64 = 1 << 11;
+
+fn get_stack(k: &mut Kernel, cpu: CpuId, [_, buf, size, flags, _]: [u64; 5]) -> Ret {
+    let stack = k.kernel_stack(cpu);
+    done(put_stack(k, &stack, buf, size as u32, flags))
+}
+
+/// Another task is not running, and the model's tasks have no saved stack.
+fn get_task_stack(k: &mut Kernel, cpu: CpuId, [task, buf, size, flags, _]: [u64; 5]) -> Ret {
+    let stack = if task == k.cpus[cpu.idx()].task { k.kernel_stack(cpu) } else { Vec::new() };
+    done(put_stack(k, &stack, buf, size as u32, flags))
+}
+
+/// `__bpf_get_stack`: the bytes written; errors clear the buffer.
+fn put_stack(
+    k: &mut Kernel,
+    stack: &[u64],
+    buf: u64,
+    size: u32,
+    flags: u64,
+) -> Result<Result<u64, Errno>, Fault> {
+    k.mem.fill(buf, size as usize, 0)?;
+    let user = flags & USER_STACK != 0;
+    if flags & !(SKIP | USER_STACK | USER_BUILD_ID) != 0
+        || (flags & USER_BUILD_ID != 0 && !user)
+        || !size.is_multiple_of(8)
+    {
+        return Ok(Err(Errno::EINVAL));
+    }
+    // The model's tasks are kernel threads: they have no user registers.
+    if user {
+        return Ok(Err(Errno::EFAULT));
+    }
+    let skip = (flags & SKIP) as usize;
+    if stack.len() < skip {
+        return Ok(Err(Errno::EFAULT));
+    }
+    let room = size as usize / 8;
+    let part = &stack[skip..stack.len().min(skip + room)];
+    for (n, address) in part.iter().enumerate() {
+        k.mem.write_u64(buf + n as u64 * 8, *address)?;
+    }
+    Ok(Ok(part.len() as u64 * 8))
+}
+
+/// Attach type of the running program, when it is a trampoline's.
+fn trampoline(k: &Kernel, cpu: CpuId) -> Option<AttachType> {
+    let frame = k.cpus[cpu.idx()].main_frame()?;
+    let program = k.progs.get(&frame.prog)?.verified.program();
+    program.attach_type.filter(|_| program.prog_type == ProgType::Tracing)
+}
+
+/// fentry and fexit: the word at ctx-16. kprobe: the probed address; 0 is for a kretprobe's
+/// entry_ip that is not a function's.
+fn get_func_ip(k: &mut Kernel, cpu: CpuId, [ctx, ..]: [u64; 5]) -> Ret {
+    if trampoline(k, cpu).is_some() {
+        return k.mem.read_u64(ctx - 16).map_or_else(|f| Ret::Fault(f.into()), Ret::Val);
+    }
+    Ret::Val(k.traced_function(cpu).unwrap_or(0))
+}
+
+/// Number of arguments, as the trampoline left it at ctx-8.
+fn arg_count(k: &Kernel, ctx: u64) -> Result<u64, Fault> {
+    Ok(k.mem.read_u64(ctx - 8)? & 0xff)
+}
+
+fn get_func_arg_cnt(k: &mut Kernel, _: CpuId, [ctx, ..]: [u64; 5]) -> Ret {
+    arg_count(k, ctx).map_or_else(Ret::Fault, Ret::Val)
+}
+
+fn get_func_arg(k: &mut Kernel, _: CpuId, [ctx, n, to, ..]: [u64; 5]) -> Ret {
+    let n = u64::from(n as u32);
+    let get = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
+        if n >= arg_count(k, ctx)? {
+            return Ok(Err(Errno::EINVAL));
+        }
+        let value = k.mem.read_u64(ctx + n * 8)?;
+        k.mem.write_u64(to, value)?;
+        Ok(Ok(0))
+    };
+    done(get(k))
+}
+
+fn get_func_ret(k: &mut Kernel, cpu: CpuId, [ctx, to, ..]: [u64; 5]) -> Ret {
+    if trampoline(k, cpu) == Some(AttachType::TraceFentry) {
+        return Ret::Val(Errno::EOPNOTSUPP.ret());
+    }
+    let get = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
+        let value = k.mem.read_u64(ctx + arg_count(k, ctx)? * 8)?;
+        k.mem.write_u64(to, value)?;
+        Ok(Ok(0))
+    };
+    done(get(k))
+}

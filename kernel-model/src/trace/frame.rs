@@ -1,0 +1,208 @@
+//! Running the programs of what fired, and building their contexts.
+
+use std::collections::VecDeque;
+
+use super::{Attached, Deferred, Fired, How, Point, record, regs, symbol_at};
+use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
+use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
+use crate::{Errno, Kernel};
+
+/// What follows when all has run.
+#[derive(Clone, Debug)]
+pub(crate) enum Then {
+    /// A frame that begins now.
+    Start(Frame),
+    /// The value of the frame that fired.
+    Done(u64),
+}
+
+/// Programs of what fired in a step, in order.
+#[derive(Clone, Debug)]
+pub struct TraceFrame {
+    items: VecDeque<Deferred>,
+    fired: Option<Fired>,
+    /// Programs of `fired` that have not run.
+    progs: VecDeque<Attached>,
+    /// The program that runs, and its context object.
+    running: Option<(Attached, u64)>,
+    then: Option<Then>,
+}
+
+impl TraceFrame {
+    pub(crate) fn new(items: VecDeque<Deferred>, then: Then) -> TraceFrame {
+        TraceFrame { items, fired: None, progs: VecDeque::new(), running: None, then: Some(then) }
+    }
+
+    /// The function or tracepoint whose programs run.
+    pub(crate) fn point(&self) -> Option<Point> {
+        self.fired.as_ref().map(|f| f.point)
+    }
+}
+
+/// Bytes in front of a trampoline's context: `func_ip` and the number of arguments.
+const TRAMPOLINE_HEAD: u64 = 16;
+
+impl Kernel {
+    /// Lets what fired in a step run before what the step led to.
+    pub(crate) fn with_fired(&mut self, cpu: CpuId, flow: Flow) -> Flow {
+        let c = &mut self.cpus[cpu.idx()];
+        if c.fired.is_empty() || matches!(flow, Flow::Fault(_)) {
+            return flow;
+        }
+        let items = std::mem::take(&mut c.fired);
+        let trace = |then| Frame::Trace(Box::new(TraceFrame::new(items, then)));
+        match flow {
+            Flow::Call { frame, child } => Flow::Call { frame, child: trace(Then::Start(child)) },
+            Flow::Become(frame) => Flow::Become(trace(Then::Start(frame))),
+            Flow::Done(value) => Flow::Become(trace(Then::Done(value))),
+            Flow::Fault(fault) => Flow::Fault(fault),
+        }
+    }
+
+    pub(crate) fn trace_step(&mut self, cpu: CpuId, mut t: TraceFrame, _: Input) -> Flow {
+        if let Some((attached, ctx)) = t.running.take() {
+            self.guard_leave(cpu, attached);
+            self.kfree(ctx, "tracing context");
+        }
+        loop {
+            if let (Some(attached), Some(fired)) = (t.progs.pop_front(), &t.fired) {
+                if !self.guard_enter(cpu, attached) {
+                    continue;
+                }
+                let Ok((object, ctx)) = self.trace_context(cpu, attached.how, fired) else {
+                    self.guard_leave(cpu, attached);
+                    continue;
+                };
+                t.running = Some((attached, object));
+                let mut child = ProgFrame::main(attached.prog, self.entry_of(attached.prog), ctx);
+                child.cookie = attached.cookie;
+                let frame = Frame::Trace(Box::new(t));
+                return Flow::Call { frame, child: Frame::Prog(child) };
+            }
+            match t.items.pop_front() {
+                Some(Deferred::Fire(fired)) => {
+                    self.report_fired(cpu, &fired);
+                    let progs = self.hooks.at.get(&fired.point);
+                    t.progs = progs.map_or(VecDeque::new(), |p| p.iter().copied().collect());
+                    t.fired = Some(fired);
+                }
+                Some(other) => self.deferred(other),
+                None => break,
+            }
+        }
+        match t.then.take() {
+            Some(Then::Start(frame)) => Flow::Become(frame),
+            Some(Then::Done(value)) => Flow::Done(value),
+            None => Flow::Done(0),
+        }
+    }
+
+    /// The recursion guard. Probes and perf events share one counter a CPU (`bpf_prog_active`),
+    /// the others have one each (`bpf_prog.active`). A program that is skipped counts a miss.
+    fn guard_enter(&mut self, cpu: CpuId, a: Attached) -> bool {
+        let c = &mut self.cpus[cpu.idx()];
+        let free = match a.how {
+            How::Regs | How::Record => !std::mem::replace(&mut c.prog_active, true),
+            How::Raw | How::Trampoline => c.active.insert(a.prog),
+        };
+        if !free && let Some(p) = self.progs.get_mut(&a.prog) {
+            p.misses += 1;
+        }
+        free
+    }
+
+    fn guard_leave(&mut self, cpu: CpuId, a: Attached) {
+        let c = &mut self.cpus[cpu.idx()];
+        match a.how {
+            How::Regs | How::Record => c.prog_active = false,
+            How::Raw | How::Trampoline => {
+                c.active.remove(&a.prog);
+            }
+        }
+    }
+
+    /// The object in guest memory that holds a context, and the address that R1 gets.
+    fn trace_context(&mut self, cpu: CpuId, how: How, f: &Fired) -> Result<(u64, u64), Errno> {
+        match how {
+            How::Record => {
+                let Point::Tracepoint(at) = f.point else { return Err(Errno::EINVAL) };
+                let bytes = record::bytes(self, cpu, at, &f.args);
+                let object = self.traced_object(&bytes)?;
+                Ok((object, object))
+            }
+            How::Raw => {
+                let object = self.words_object(&f.args)?;
+                Ok((object, object))
+            }
+            How::Regs => {
+                let bytes = regs::bytes(self, cpu, f);
+                let object = self.traced_object(&bytes)?;
+                Ok((object, object))
+            }
+            How::Trampoline => {
+                // func_ip, number of arguments, then the arguments and the result.
+                let mut words = vec![entry_of(f.point), f.args.len() as u64];
+                words.extend(&f.args);
+                words.push(f.ret.unwrap_or(0));
+                let object = self.words_object(&words)?;
+                Ok((object, object + TRAMPOLINE_HEAD))
+            }
+        }
+    }
+
+    fn words_object(&mut self, words: &[u64]) -> Result<u64, Errno> {
+        let object = self.kzalloc(words.len().max(1) as u64 * 8, "tracing context")?;
+        for (n, word) in words.iter().enumerate() {
+            self.mem.write_u64(object + n as u64 * 8, *word).map_err(|_| Errno::EFAULT)?;
+        }
+        Ok(object)
+    }
+
+    fn traced_object(&mut self, bytes: &[u8]) -> Result<u64, Errno> {
+        let object = self.kzalloc(bytes.len() as u64, "tracing context")?;
+        self.mem.write(object, bytes).map_err(|_| Errno::EFAULT)?;
+        Ok(object)
+    }
+
+    /// Addresses of the kernel functions in progress on a CPU, innermost first. A program is
+    /// the address of its first instruction: how far it is differs between architectures.
+    pub(crate) fn kernel_stack(&self, cpu: CpuId) -> Vec<u64> {
+        let mut out = Vec::new();
+        for frame in self.cpus[cpu.idx()].frames.iter().rev() {
+            match frame {
+                Frame::Trace(t) => out.extend(t.point().and_then(function_address)),
+                Frame::Net(n) => out.extend(n.functions().iter().filter_map(|f| super::symbol(f))),
+                Frame::Prog(p) if !p.entry.callback => out.push(self.entry_of(p.prog)),
+                Frame::Prog(_) | Frame::Helper(_) | Frame::TestRun(_) | Frame::Hook { .. } => {}
+            }
+        }
+        out
+    }
+
+    /// First instruction of the function whose probe runs.
+    pub(crate) fn traced_function(&self, cpu: CpuId) -> Option<u64> {
+        self.cpus[cpu.idx()].frames.iter().rev().find_map(|f| match f {
+            Frame::Trace(t) => t.point().and_then(function_address),
+            _ => None,
+        })
+    }
+}
+
+fn function_address(point: Point) -> Option<u64> {
+    match point {
+        Point::Entry(_) | Point::Exit(_) => Some(entry_of(point)),
+        Point::Tracepoint(_) => None,
+    }
+}
+
+/// First instruction of a point's function.
+pub(super) fn entry_of(point: Point) -> u64 {
+    match point {
+        Point::Entry(n) | Point::Exit(n) => {
+            let at = KERNEL_TEXT + n as u64 * KERNEL_FUNCTION_STRIDE;
+            debug_assert!(symbol_at(at).is_some());
+            at
+        }
+        Point::Tracepoint(_) => 0,
+    }
+}

@@ -1,0 +1,303 @@
+//! Tracing: which programs are attached to the model's own tracepoints and functions, and what
+//! has fired.
+//!
+//! ```text
+//!  kernel path ─fire─► Cpu::fired ─(end of its step)─► TraceFrame ─► programs, one by one ─► path
+//! ```
+//!
+//! A kernel path is a state machine; what fires within one of its steps is run when the step is
+//! complete and before the next begins. An object that the step gave up is freed after the
+//! programs that were told of it (`Deferred::FreeSkb`), as `trace_kfree_skb` comes before the
+//! free.
+
+mod frame;
+mod record;
+mod regs;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use bpf::uapi::{AttachType, ProgType};
+
+use crate::cpu::CpuId;
+use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
+use crate::types::{Function, Tracepoint, functions, tracepoints};
+use crate::{Errno, EventKind, Kernel, ProgId};
+
+pub(crate) use frame::Then;
+pub use frame::TraceFrame;
+
+/// A place in the kernel that programs attach to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Point {
+    /// A tracepoint, by its row.
+    Tracepoint(usize),
+    /// The first instruction of a function, by its row.
+    Entry(usize),
+    /// The return of a function.
+    Exit(usize),
+}
+
+/// How a program is attached: what its context is, and which recursion guard it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The record of a tracepoint (perf event).
+    Record,
+    /// The arguments of a tracepoint as `u64` (`raw_tp`, `tp_btf`).
+    Raw,
+    /// Registers (kprobe, kretprobe).
+    Regs,
+    /// The arguments of a function as `u64` (fentry, fexit).
+    Trampoline,
+}
+
+/// One attached program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Program.
+    pub prog: ProgId,
+    /// Kind of attachment.
+    pub how: How,
+    /// `bpf_cookie`.
+    pub cookie: u64,
+}
+
+/// A point that was reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fired {
+    pub(crate) point: Point,
+    pub(crate) args: Vec<u64>,
+    /// Result of a function, at its exit.
+    pub(crate) ret: Option<u64>,
+}
+
+/// What waits for the end of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Deferred {
+    /// Programs to run.
+    Fire(Fired),
+    /// An sk_buff whose last reference went away.
+    FreeSkb(u64),
+    /// A kernel object that went away.
+    Kfree(u64),
+}
+
+/// All attachments.
+#[derive(Clone, Debug, Default)]
+pub struct Hooks {
+    at: BTreeMap<Point, Vec<Attached>>,
+    /// Tracepoints that are reported although no program is attached.
+    watched: BTreeSet<usize>,
+}
+
+static BY_NAME: LazyLock<BTreeMap<&'static str, usize>> =
+    LazyLock::new(|| tracepoints().iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect());
+
+static FUNC_BY_NAME: LazyLock<BTreeMap<&'static str, usize>> =
+    LazyLock::new(|| functions().iter().enumerate().map(|(i, f)| (f.name.as_str(), i)).collect());
+
+/// A tracepoint by `name`, `group:name` or `group/name`.
+#[must_use]
+pub fn tracepoint(name: &str) -> Option<(usize, &'static Tracepoint)> {
+    let (group, short) = match name.split_once([':', '/']) {
+        Some((group, short)) => (Some(group), short),
+        None => (None, name),
+    };
+    let at = *BY_NAME.get(short)?;
+    let found = &tracepoints()[at];
+    group.is_none_or(|g| g == found.group).then_some((at, found))
+}
+
+/// A function by name.
+#[must_use]
+pub fn function(name: &str) -> Option<(usize, &'static Function)> {
+    let at = *FUNC_BY_NAME.get(name)?;
+    Some((at, &functions()[at]))
+}
+
+/// Address of a function of the kernel (`kallsyms_lookup_name`).
+#[must_use]
+pub fn symbol(name: &str) -> Option<u64> {
+    function(name).map(|(at, _)| KERNEL_TEXT + at as u64 * KERNEL_FUNCTION_STRIDE)
+}
+
+/// The function that an address belongs to.
+#[must_use]
+pub fn symbol_at(addr: u64) -> Option<&'static str> {
+    let n = addr.checked_sub(KERNEL_TEXT)? / KERNEL_FUNCTION_STRIDE;
+    functions().get(usize::try_from(n).ok()?).map(|f| f.name.as_str())
+}
+
+/// Why a program was not attached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AttachError {
+    /// The model has no such point.
+    #[error("the model has no {0}")]
+    NoPoint(String),
+    /// Programs of this kind attach elsewhere.
+    #[error("{0}")]
+    Unsupported(String),
+    /// As the kernel says.
+    #[error("{0:?}")]
+    Errno(Errno),
+}
+
+/// Where and how a program attaches, by its type and section.
+fn place(program: &bpf::Program) -> Result<(Point, How), AttachError> {
+    let to = program.attach_to.as_deref().unwrap_or_default();
+    let tp = || match tracepoint(to) {
+        Some((at, _)) => Ok(Point::Tracepoint(at)),
+        None => Err(AttachError::NoPoint(format!("tracepoint {to}"))),
+    };
+    let func = |name: &str, exit| match function(name) {
+        Some((at, _)) if exit => Ok(Point::Exit(at)),
+        Some((at, _)) => Ok(Point::Entry(at)),
+        None => Err(AttachError::NoPoint(format!("function {name}"))),
+    };
+    match (program.prog_type, program.attach_type) {
+        (ProgType::Tracepoint, _) => Ok((tp()?, How::Record)),
+        (ProgType::RawTracepoint, _) => Ok((tp()?, How::Raw)),
+        (ProgType::Tracing, Some(AttachType::TraceRawTp)) => Ok((tp()?, How::Raw)),
+        (ProgType::Tracing, Some(AttachType::TraceFentry)) => {
+            Ok((func(to, false)?, How::Trampoline))
+        }
+        (ProgType::Tracing, Some(AttachType::TraceFexit)) => Ok((func(to, true)?, How::Trampoline)),
+        (ProgType::Kprobe, None) => {
+            let kind = program.section.split('/').next().unwrap_or_default();
+            match kind {
+                "kprobe" => Ok((func(to, false)?, How::Regs)),
+                "kretprobe" => Ok((func(to, true)?, How::Regs)),
+                other => Err(AttachError::Unsupported(format!("{other} programs"))),
+            }
+        }
+        (t, _) => Err(AttachError::Unsupported(format!("attaching {} programs", t.name()))),
+    }
+}
+
+impl Kernel {
+    /// Attaches a tracing program where its section says.
+    ///
+    /// # Errors
+    /// The model has no such point, or no such kind of attachment.
+    pub fn trace_attach(&mut self, prog: ProgId, cookie: u64) -> Result<(), AttachError> {
+        let p = self.progs.get(&prog).ok_or(AttachError::Errno(Errno::ENOENT))?;
+        let (point, how) = place(p.verified.program())?;
+        let list = self.hooks.at.entry(point).or_default();
+        if list.iter().any(|a| a.prog == prog) {
+            return Err(AttachError::Errno(Errno::EBUSY));
+        }
+        // One perf event runs all its programs; ftrace calls probes before trampolines on entry
+        // and after them on exit.
+        let exit = matches!(point, Point::Exit(_));
+        let rank = |h: How| match h {
+            How::Regs if exit => 1,
+            How::Regs | How::Record | How::Raw => 0,
+            How::Trampoline => u8::from(!exit),
+        };
+        let same = list.iter().rposition(|a| how == How::Record && a.how == how);
+        let after = list.iter().rposition(|a| rank(a.how) <= rank(how));
+        let at = same.or(after).map_or(0, |i| i + 1);
+        list.insert(at, Attached { prog, how, cookie });
+        Ok(())
+    }
+
+    /// Takes a program off all points.
+    pub fn trace_detach(&mut self, prog: ProgId) {
+        for list in self.hooks.at.values_mut() {
+            list.retain(|a| a.prog != prog);
+        }
+        self.hooks.at.retain(|_, list| !list.is_empty());
+    }
+
+    /// Reports a tracepoint in the trace although no program is attached.
+    pub fn trace_watch(&mut self, tracepoint: usize) {
+        self.hooks.watched.insert(tracepoint);
+    }
+
+    /// Whether anyone wants to hear of a point.
+    fn wanted(&self, point: Point) -> bool {
+        let watched = matches!(point, Point::Tracepoint(n) if self.hooks.watched.contains(&n));
+        watched || self.hooks.at.contains_key(&point)
+    }
+
+    fn defer(&mut self, cpu: CpuId, point: Point, args: &[u64], ret: Option<u64>) -> bool {
+        if !self.wanted(point) {
+            return false;
+        }
+        let fired = Fired { point, args: args.to_vec(), ret };
+        self.cpus[cpu.idx()].fired.push_back(Deferred::Fire(fired));
+        true
+    }
+
+    /// A tracepoint of the model is reached. True when anyone listens.
+    pub(crate) fn fire(&mut self, cpu: CpuId, name: &'static str, args: &[u64]) -> bool {
+        if self.hooks.at.is_empty() && self.hooks.watched.is_empty() {
+            return false;
+        }
+        let (at, _) = tracepoint(name).expect("a tracepoint of the type table");
+        self.defer(cpu, Point::Tracepoint(at), args, None)
+    }
+
+    /// A function of the model is entered.
+    pub(crate) fn func_enter(&mut self, cpu: CpuId, name: &'static str, args: &[u64]) -> bool {
+        if self.hooks.at.is_empty() {
+            return false;
+        }
+        let (at, _) = function(name).expect("a function of the type table");
+        self.defer(cpu, Point::Entry(at), args, None)
+    }
+
+    /// A function of the model returns.
+    pub(crate) fn func_exit(
+        &mut self,
+        cpu: CpuId,
+        name: &'static str,
+        args: &[u64],
+        ret: u64,
+    ) -> bool {
+        if self.hooks.at.is_empty() {
+            return false;
+        }
+        let (at, _) = function(name).expect("a function of the type table");
+        self.defer(cpu, Point::Exit(at), args, Some(ret))
+    }
+
+    /// Frees something after the programs that still have to be told of it.
+    pub(crate) fn after_fired(&mut self, cpu: CpuId, what: Deferred) {
+        if self.cpus[cpu.idx()].fired.is_empty() {
+            self.deferred(what);
+        } else {
+            self.cpus[cpu.idx()].fired.push_back(what);
+        }
+    }
+
+    fn deferred(&mut self, what: Deferred) {
+        match what {
+            Deferred::FreeSkb(skb) => self.skb_release(skb),
+            Deferred::Kfree(addr) => self.kfree(addr, "traced object"),
+            Deferred::Fire(_) => unreachable!("run by a TraceFrame"),
+        }
+    }
+
+    /// Fires a tracepoint from outside, as the next work of a CPU.
+    ///
+    /// # Errors
+    /// `ENOENT` for a tracepoint that the model does not have.
+    pub fn trace_fire(&mut self, cpu: CpuId, name: &str, args: &[u64]) -> Result<(), Errno> {
+        let (at, _) = tracepoint(name).ok_or(Errno::ENOENT)?;
+        self.hooks.watched.insert(at);
+        let fired = Fired { point: Point::Tracepoint(at), args: args.to_vec(), ret: None };
+        let frame = TraceFrame::new([Deferred::Fire(fired)].into(), Then::Done(0));
+        self.submit(cpu, crate::Frame::Trace(Box::new(frame)));
+        Ok(())
+    }
+
+    /// The tracepoint in the trace.
+    fn report_fired(&mut self, cpu: CpuId, fired: &Fired) {
+        if let Point::Tracepoint(at) = fired.point {
+            let name = tracepoints()[at].name.as_str();
+            let args = fired.args.iter().map(|a| crate::event::Value::of(*a)).collect();
+            self.emit(cpu, EventKind::Tracepoint { name, args });
+        }
+    }
+}
