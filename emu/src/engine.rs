@@ -221,7 +221,8 @@ pub(crate) fn native_starts(c: &Compiled) -> Vec<usize> {
     starts
 }
 
-fn x86_starts(code: &[u8]) -> Vec<usize> {
+/// Offsets of the instructions in x86-64 code.
+pub(crate) fn x86_starts(code: &[u8]) -> Vec<usize> {
     use capstone::prelude::{BuildsCapstone, Capstone, arch};
     let cs = Capstone::new().x86().mode(arch::x86::ArchMode::Mode64).build();
     // Only the native coordinate is lost without the disassembler.

@@ -8,6 +8,7 @@
 //! to do next. A verb returns, it never ends the process.
 
 mod agree;
+mod bench;
 mod btf;
 mod build;
 mod completions;
@@ -85,6 +86,8 @@ enum Verb {
     Jit(jit::Args),
     /// Compiles .bpf.c files, for both byte orders
     Build(build::Args),
+    /// Measures what things cost, against what else there is
+    Bench(bench::Args),
     /// Prints the types of the modelled kernel
     Btf(btf::Args),
     /// Says what is modelled, and what is not
@@ -114,6 +117,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Inspect(a) => inspect::run(&a).into(),
         Verb::Jit(a) => jit::run(&a).into(),
         Verb::Build(a) => build::run(&a).into(),
+        Verb::Bench(a) => bench::run(&a).into(),
         Verb::Btf(a) => btf::run(&a).into(),
         Verb::Features(a) => features::run(&a).into(),
         Verb::Completions(a) => completions::run(&a).into(),
