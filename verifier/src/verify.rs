@@ -5,6 +5,7 @@ use bpf::insn::{Imm64, Insn};
 use bpf::uapi::{AttachType, ProgType};
 use bpf::{Endian, Program};
 
+use crate::attach;
 use crate::cfg;
 use crate::env::{KernelEnv, MapInfo};
 use crate::explore::{self, Opts};
@@ -173,6 +174,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     check_func_info(p)?;
     let maps = resolve_maps(&p.insns, env, o.fd_array)?;
     let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf())?;
+    let attach = attach::resolve(p, env)?;
     let mut opts = o.opts;
     opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;
     opts.test_state_freq |= p.flags & BPF_F_TEST_STATE_FREQ != 0;
@@ -184,6 +186,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
         insn_map: &maps.of_insn,
         prog_btf: o.prog_btf,
         env,
+        attach,
         opts,
         endian: o.endian,
     })?;

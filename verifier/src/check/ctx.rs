@@ -45,18 +45,18 @@ impl Ver<'_> {
         self.ctx_unmodified(a.base)?;
         let write = a.write.is_some();
         let program = self.input.program;
+        if let Some(attach) = self.input.attach {
+            let r = self.attach_arg(&attach, a)?;
+            if let Some(d) = a.dst {
+                self.set(d, r);
+            }
+            return Ok(());
+        }
         let reg = match tables::ctx_access(program, a.off, a.size, write) {
             CtxVerdict::Ok(r) => r,
             CtxVerdict::Invalid => {
                 let m = format!("invalid bpf_context access off={} size={}", a.off, a.size);
                 return no(EACCES, m);
-            }
-            CtxVerdict::Unknown if self.is_trampoline() => {
-                let r = self.trampoline_arg(a.off, a.size, write)?;
-                if let Some(d) = a.dst {
-                    self.set(d, r);
-                }
-                return Ok(());
             }
             CtxVerdict::Unknown => {
                 let t = program.prog_type.name();
@@ -73,47 +73,7 @@ impl Ver<'_> {
 
     /// Programs whose context is the arguments of a kernel function, found in BTF.
     pub(crate) fn is_trampoline(&self) -> bool {
-        use bpf::uapi::AttachType as A;
-        let p = self.input.program;
-        let kinds = [A::TraceFentry, A::TraceFexit];
-        p.prog_type == bpf::uapi::ProgType::Tracing
-            && p.attach_type.is_some_and(|t| kinds.contains(&t))
-            && p.attach_to.is_some()
-    }
-
-    /// KERNEL v6.18 btf.c:btf_ctx_access for fentry and fexit: `u64` per argument.
-    fn trampoline_arg(&mut self, off: i32, size: u32, write: bool) -> R<RegState> {
-        use bpf::btf::Kind;
-        let bad = || format!("invalid bpf_context access off={off} size={size}");
-        let program = self.input.program;
-        let what = program.attach_to.as_deref().unwrap_or_default();
-        let btf = self.input.env.btf();
-        let found = btf.and_then(|b| Some((b, b.func_proto(b.find(what, Kind::Func)?)?)));
-        let Some((btf, (ret, params))) = found else {
-            return unsupported(format!("function {what} in BTF"), "btf.c:btf_ctx_access");
-        };
-        if off < 0 || off % 8 != 0 || size != 8 || write {
-            return no(EACCES, bad());
-        }
-        let n = (off / 8) as usize;
-        let fexit = program.attach_type == Some(bpf::uapi::AttachType::TraceFexit);
-        let ty = match params.get(n) {
-            Some(p) => p.ty,
-            None if fexit && n == params.len() => ret,
-            None => return no(EACCES, bad()),
-        };
-        let ty = btf.resolve(ty);
-        let to = btf.pointee(ty).map(|t| btf.resolve(t));
-        match (btf.kind(ty), to) {
-            (Kind::Int | Kind::Enum | Kind::Enum64, _) => Ok(self.unknown()),
-            (Kind::Ptr, Some(t)) if btf.kind(t) == Kind::Struct => {
-                let mut r = RegState::pointer(RegType::BtfId, Flags::NONE);
-                r.btf_id = t;
-                Ok(r)
-            }
-            (Kind::Ptr, _) => Ok(self.unknown()),
-            (k, _) => unsupported(format!("argument of kind {k}"), "btf.c:btf_ctx_access"),
-        }
+        self.input.attach.is_some()
     }
 
     fn ctx_reg(&mut self, reg: CtxReg) -> R<RegState> {

@@ -8,6 +8,7 @@ pub(crate) mod btf_write;
 pub(crate) mod call;
 pub(crate) mod callback;
 pub(crate) mod ctx;
+pub(crate) mod ctx_btf;
 pub(crate) mod dynptr;
 pub(crate) mod exception;
 pub(crate) mod graph;

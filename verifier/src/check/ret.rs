@@ -1,8 +1,11 @@
 //! `exit`: return values of programs, subprograms and callbacks.
 
 use bpf::insn::Reg;
+use bpf::uapi::{AttachType, ProgType};
 
-use crate::domain::reg::RegState;
+use crate::attach::lsm_range;
+use crate::btf::BtfSrc;
+use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::Callback;
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no};
@@ -69,12 +72,50 @@ impl Ver<'_> {
         Ok(Next::Goto(callee.callsite))
     }
 
+    /// LSM hooks and members of struct_ops may return nothing.
+    fn returns_void(&self) -> bool {
+        let cgroup = self.input.program.attach_type == Some(AttachType::LsmCgroup);
+        match (self.prog_type(), self.input.attach) {
+            (ProgType::Lsm, Some(t)) => !cgroup && t.returns_void(),
+            (ProgType::StructOps, Some(t)) => t.returns_void(),
+            _ => tables::returns_void(self.input.program),
+        }
+    }
+
+    /// A member of struct_ops may return an object it holds, if the prototype says so.
+    fn returned_object(&self) -> Option<RegState> {
+        let t = self.input.attach.filter(|_| self.prog_type() == ProgType::StructOps)?;
+        let r = *self.r(Reg::R0);
+        let same = r.ty == RegType::BtfId && t.btf.pointee(t.ret) == Some(r.btf_id);
+        (same && r.btf == BtfSrc::Vmlinux && r.ref_obj_id != 0).then_some(r)
+    }
+
+    /// What the program may return.
+    fn return_range(&self) -> RetRange {
+        let p = self.input.program;
+        if self.prog_type() != ProgType::Lsm {
+            return tables::return_range(p);
+        }
+        let void = self.input.attach.is_some_and(|t| t.returns_void());
+        let ((min, max), is32) = match p.attach_type {
+            Some(AttachType::LsmCgroup) if void => ((1, 1), false),
+            Some(AttachType::LsmCgroup) => ((0, 1), false),
+            _ => (lsm_range(p), true),
+        };
+        RetRange::Range { min, max, is32 }
+    }
+
     /// KERNEL v6.18 verifier.c:check_return_code
     fn return_code(&mut self) -> R {
         let frame = self.cur.frame();
         let is_async = frame.callback == Callback::Async;
-        if !is_async && self.root == 0 && tables::returns_void(self.input.program) {
-            return Ok(());
+        if !is_async && self.root == 0 {
+            if self.returns_void() {
+                return Ok(());
+            }
+            if let Some(r) = self.returned_object() {
+                return self.ptr_off(Reg::R0, &r, false);
+            }
         }
         let r0 = self.read(Reg::R0)?;
         if self.is_pointer_value(Reg::R0) {
@@ -97,7 +138,7 @@ impl Ver<'_> {
         let range = if is_async {
             RetRange::Range { min: 0, max: 0, is32: false }
         } else {
-            tables::return_range(self.input.program)
+            self.return_range()
         };
         let RetRange::Range { min, max, is32 } = range else { return Ok(()) };
         if !r0.is_scalar() {

@@ -3,6 +3,7 @@
 use bpf::Program;
 use bpf::insn::Insn;
 
+use crate::attach::Attach;
 use crate::cfg::Cfg;
 use crate::domain::reg::RegType;
 use crate::env::{KernelEnv, MapInfo};
@@ -59,6 +60,8 @@ pub struct Input<'a> {
     pub prog_btf: Option<&'a bpf::btf::Btf>,
     /// The kernel.
     pub env: &'a dyn KernelEnv,
+    /// The function whose arguments are the context.
+    pub(crate) attach: Option<Attach<'a>>,
     /// Options.
     pub opts: Opts,
     /// Byte order of the target: narrow reads of spilled registers see other bytes.

@@ -95,6 +95,7 @@ impl Ver<'_> {
         self.cur.frame_mut().subprog = sub as u32;
         if sub == 0 {
             self.cur.frame_mut().regs[1] = RegState::pointer(RegType::Ctx, Flags::NONE);
+            self.acquire_ctx_refs();
         } else {
             for (i, a) in self.global_args(sub)?.into_iter().enumerate() {
                 let r = match a {

@@ -65,6 +65,8 @@ pub(crate) struct Ver<'a> {
     pub(crate) map_records: Vec<Record>,
     /// `struct_meta_tab`: structures of the program with special fields.
     pub(crate) obj_records: BTreeMap<u32, Record>,
+    /// References that arguments of a struct_ops member came with: argument and id.
+    pub(crate) ctx_refs: Vec<(usize, u32)>,
     pub(crate) cur: VState,
     pub(crate) pending: Vec<Pending>,
     pub(crate) kept: Vec<Kept>,
@@ -107,6 +109,7 @@ impl<'a> Ver<'a> {
         Ver {
             input: *input,
             map_records: maps.iter().map(|m| record::of_map(m, own, kernel)).collect(),
+            ctx_refs: Vec::new(),
             obj_records: own.map(|b| record::struct_metas(b, kernel)).unwrap_or_default(),
             maps,
             cur: blank_state(),

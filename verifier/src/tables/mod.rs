@@ -8,6 +8,7 @@ mod avail_table;
 mod ctx;
 mod ctx_table;
 mod helpers;
+pub(crate) mod hooks;
 mod kfunc_table;
 pub(crate) mod kfuncs;
 mod ret;
