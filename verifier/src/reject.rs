@@ -46,6 +46,8 @@ pub const EACCES: i32 = 13;
 pub const EFAULT: i32 = 14;
 /// `EINVAL`.
 pub const EINVAL: i32 = 22;
+/// `EPROTO`.
+pub const EPROTO: i32 = 71;
 /// `EOPNOTSUPP`.
 pub const EOPNOTSUPP: i32 = 95;
 /// `ENOTSUPP`.

@@ -170,10 +170,10 @@ struct Analysed {
 
 fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed, Box<Rejection>> {
     check_attributes(p, &o.opts)?;
-    cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable)?;
+    cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable, o.prog_btf)?;
     check_func_info(p)?;
     let maps = resolve_maps(&p.insns, env, o.fd_array)?;
-    let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf())?;
+    let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
     let attach = attach::resolve(p, env)?;
     let mut opts = o.opts;
     opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;

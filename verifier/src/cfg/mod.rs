@@ -10,6 +10,7 @@ use bpf::btf::Btf;
 use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 
 use crate::reject::Rejection;
+use crate::tables::kfuncs::{self, KfFlags};
 
 /// One subprogram: `struct bpf_subprog_info`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -47,6 +48,10 @@ pub struct Cfg {
     pub force_checkpoint: Vec<bool>,
     /// Calls of helpers that call back.
     pub calls_callback: Vec<bool>,
+    /// Calls of `bpf_iter_*_next`.
+    pub iter_next: Vec<bool>,
+    /// `exception_callback_subprog`: entered by `bpf_throw`.
+    pub exception_callback: Option<usize>,
     /// Strongly connected component, 0 when the instruction is in no loop.
     pub scc: Vec<u32>,
     /// Reachable in the static graph.
@@ -67,7 +72,8 @@ pub(crate) fn target(at: usize, off: i32) -> i64 {
 
 pub(crate) use subprogs::idx as slot;
 
-/// Builds and checks the static graph of a program. `kernel` has the prototypes of kfuncs.
+/// Builds and checks the static graph of a program. `kernel` has the prototypes of kfuncs, `own`
+/// is the program's BTF.
 ///
 /// # Errors
 /// What `check_subprogs` and `check_cfg` refuse, in their words.
@@ -76,23 +82,28 @@ pub fn build(
     insns: &[Insn],
     bpf_capable: bool,
     kernel: Option<&Btf>,
+    own: Option<&Btf>,
 ) -> Result<Cfg, Box<Rejection>> {
     let n = insns.len();
-    let subprogs = find_subprogs(program, insns, bpf_capable)?;
+    let subprogs = find_subprogs(program, insns, bpf_capable, own)?;
+    let exception = subprogs::exception_callback(program, own)?;
     let mut cfg = Cfg {
         subprogs,
         prune_point: vec![false; n],
         jmp_point: vec![false; n],
         force_checkpoint: vec![false; n],
         calls_callback: vec![false; n],
+        iter_next: vec![false; n],
+        exception_callback: None,
         scc: vec![0; n],
         reachable: vec![false; n],
         postorder: Vec::new(),
         postorder_start: Vec::new(),
         live_regs_before: Vec::new(),
     };
-    walk::walk(insns, &mut cfg, bpf_capable)?;
-    effects(program, insns, &mut cfg);
+    cfg.exception_callback = exception.and_then(|at| cfg.subprog_starting(at));
+    walk::walk(insns, &mut cfg, bpf_capable, kernel)?;
+    effects(program, insns, &mut cfg, kernel);
     order::postorder(insns, &mut cfg);
     order::scc(insns, &mut cfg);
     cfg.live_regs_before = live::live_before(insns, &cfg, program.prog_type, kernel);
@@ -107,17 +118,18 @@ pub fn find_subprogs(
     program: &Program,
     insns: &[Insn],
     bpf_capable: bool,
+    own: Option<&Btf>,
 ) -> Result<Vec<Subprog>, Box<Rejection>> {
     if insns.is_empty() {
         return Err(Box::new(Rejection::invalid("last insn is not an exit or jmp")));
     }
-    let subprogs = subprogs::find(program, insns, bpf_capable)?;
+    let subprogs = subprogs::find(program, insns, bpf_capable, own)?;
     subprogs::check(insns, &subprogs)?;
     Ok(subprogs)
 }
 
 /// `merge_callee_effects`: what a subprogram does, its callees included.
-fn effects(program: &Program, insns: &[Insn], cfg: &mut Cfg) {
+fn effects(program: &Program, insns: &[Insn], cfg: &mut Cfg, kernel: Option<&Btf>) {
     let mut calls = Vec::new();
     for (at, insn) in insns.iter().enumerate() {
         let caller = cfg.subprog_at(subprogs::idx(at));
@@ -127,6 +139,14 @@ fn effects(program: &Program, insns: &[Insn], cfg: &mut Cfg) {
                     cfg.subprogs[caller].might_sleep |= p.might_sleep;
                     cfg.subprogs[caller].changes_pkt_data |= p.changes_pkt_data;
                 }
+            }
+            Insn::Call(Call::Kfunc { btf_id, off: 0 }) => {
+                let name = kernel.map_or("", |b| b.name(btf_id.cast_unsigned()));
+                let row = kfuncs::kfunc(name);
+                let sleeps = row.is_some_and(|r| r.flags.has(KfFlags::SLEEPABLE));
+                cfg.subprogs[caller].might_sleep |= sleeps;
+                // `is_kfunc_pkt_changing`.
+                cfg.subprogs[caller].changes_pkt_data |= name == "bpf_xdp_pull_data";
             }
             Insn::Call(Call::Local(off)) | Insn::LdImm64 { imm: Imm64::Func(off), .. } => {
                 let to = u32::try_from(target(at, off)).unwrap_or(u32::MAX);
@@ -185,7 +205,7 @@ mod tests {
 
     fn run(insns: &[Insn], bpf_capable: bool) -> Result<Cfg, String> {
         let p = bare_program("t", ProgType::SocketFilter, insns.to_vec());
-        build(&p, insns, bpf_capable, None).map_err(|r| r.message)
+        build(&p, insns, bpf_capable, None, None).map_err(|r| r.message)
     }
 
     fn message(insns: &[Insn]) -> String {

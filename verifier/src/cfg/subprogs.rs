@@ -3,10 +3,16 @@
 use std::collections::BTreeSet;
 
 use bpf::Program;
+use bpf::btf::{Btf, Kind};
 use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 
 use super::{Subprog, target};
 use crate::reject::{E2BIG, EPERM, Rejection};
+
+/// `ENOENT`.
+const ENOENT: i32 = 2;
+/// `EEXIST`.
+const EEXIST: i32 = 17;
 
 /// `BPF_MAX_SUBPROGS`.
 const BPF_MAX_SUBPROGS: usize = 256;
@@ -21,6 +27,7 @@ pub(super) fn find(
     program: &Program,
     insns: &[Insn],
     bpf_capable: bool,
+    own: Option<&Btf>,
 ) -> Result<Vec<Subprog>, Box<Rejection>> {
     let mut starts = BTreeSet::from([0usize]);
     for (at, insn) in insns.iter().enumerate() {
@@ -41,9 +48,49 @@ pub(super) fn find(
             return Err(Box::new(Rejection::limit(E2BIG, "too many subprograms")));
         }
     }
+    starts.extend(exception_callback(program, own)?.map(InsnIdx::idx));
     let starts: Vec<usize> = starts.into_iter().collect();
     let ends = starts.iter().copied().skip(1).chain([insns.len()]);
     Ok(starts.iter().zip(ends).map(|(&start, end)| describe(program, insns, start, end)).collect())
+}
+
+/// `bpf_find_exception_callback_insn_off`: the start of the function that the main program's tag
+/// `exception_callback:NAME` names.
+///
+/// # Errors
+/// In the kernel's words.
+pub(super) fn exception_callback(
+    program: &Program,
+    own: Option<&Btf>,
+) -> Result<Option<InsnIdx>, Box<Rejection>> {
+    let (Some(btf), Some(main)) = (own, program.funcs.first()) else { return Ok(None) };
+    let tags = btf.decl_tags(main.type_id).filter(|(arg, _)| *arg == -1);
+    let mut names = tags.filter_map(|(_, tag)| tag.strip_prefix("exception_callback:"));
+    let Some(name) = names.next() else { return Ok(None) };
+    if names.next().is_some() {
+        let text = "multiple exception callback tags for main subprog";
+        return Err(Box::new(Rejection::refuse(EEXIST, text)));
+    }
+    let Some(id) = btf.find(name, Kind::Func) else {
+        let text = format!("exception callback '{name}' could not be found in BTF");
+        return Err(Box::new(Rejection::refuse(ENOENT, text)));
+    };
+    let func = program.funcs.iter().rfind(|f| f.type_id == id);
+    match func {
+        Some(f) if !f.global => {
+            let text = format!("exception callback '{name}' must have global linkage");
+            Err(Box::new(Rejection::invalid(text)))
+        }
+        Some(f) if f.start.0 != 0 => Ok(Some(f.start)),
+        Some(_) => {
+            let text = "invalid exception callback insn_off in func_info: 0";
+            Err(Box::new(Rejection::invalid(text)))
+        }
+        None => {
+            let text = "exception callback type id not found in func_info";
+            Err(Box::new(Rejection::invalid(text)))
+        }
+    }
 }
 
 fn needs_cap() -> Box<Rejection> {

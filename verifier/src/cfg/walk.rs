@@ -1,11 +1,13 @@
 //! Depth-first walk over the static graph: `check_cfg`. Finds unreachable code and, without
 //! `CAP_BPF`, loops; marks where states are kept and history is recorded.
 
+use bpf::btf::Btf;
 use bpf::insn::{Call, Imm64, Insn};
 
 use super::subprogs::{idx, out_of_range};
 use super::{Cfg, target};
 use crate::reject::Rejection;
+use crate::tables::kfuncs::{self, KfFlags};
 
 /// Edges of an instruction, in the order they are walked.
 enum Edge {
@@ -28,14 +30,37 @@ enum State {
 ///
 /// # Errors
 /// "unreachable insn", "back-edge", "jump into the middle of ldimm64".
-pub(super) fn walk(insns: &[Insn], cfg: &mut Cfg, bpf_capable: bool) -> Result<(), Box<Rejection>> {
+pub(super) fn walk(
+    insns: &[Insn],
+    cfg: &mut Cfg,
+    bpf_capable: bool,
+    kernel: Option<&Btf>,
+) -> Result<(), Box<Rejection>> {
     let mut state = vec![State::New; insns.len()];
-    state[0] = State::Discovered(0);
-    let mut stack = vec![0usize];
+    // Nothing calls the exception callback: it is walked from its start.
+    let exception = cfg.exception_callback.map(|s| cfg.subprogs[s].start.idx());
+    for root in [Some(0), exception].into_iter().flatten() {
+        if state[root] == State::New {
+            walk_from(insns, root, &mut state, cfg, bpf_capable, kernel)?;
+        }
+    }
+    finish(insns, &state, cfg)
+}
+
+fn walk_from(
+    insns: &[Insn],
+    root: usize,
+    state: &mut [State],
+    cfg: &mut Cfg,
+    bpf_capable: bool,
+    kernel: Option<&Btf>,
+) -> Result<(), Box<Rejection>> {
+    state[root] = State::Discovered(0);
+    let mut stack = vec![root];
     while let Some(&at) = stack.last() {
         let State::Discovered(n) = state[at] else { unreachable_state() };
         if n == 0 {
-            mark(insns, at, cfg);
+            mark(insns, at, cfg, kernel);
         }
         let Some(edge) = edges(insns, at).into_iter().flatten().nth(usize::from(n)) else {
             state[at] = State::Explored;
@@ -63,7 +88,7 @@ pub(super) fn walk(insns: &[Insn], cfg: &mut Cfg, bpf_capable: bool) -> Result<(
             State::Discovered(_) | State::Explored => {}
         }
     }
-    finish(insns, &state, cfg)
+    Ok(())
 }
 
 fn unreachable_state() -> ! {
@@ -106,7 +131,7 @@ fn edges(insns: &[Insn], at: usize) -> [Option<Edge>; 2] {
 }
 
 /// Marks of `visit_insn`, apart from those on branch targets.
-fn mark(insns: &[Insn], at: usize, cfg: &mut Cfg) {
+fn mark(insns: &[Insn], at: usize, cfg: &mut Cfg, kernel: Option<&Btf>) {
     let mut both = |w: i64| {
         if let Some(w) = usize::try_from(w).ok().filter(|w| *w < insns.len()) {
             cfg.prune_point[w] = true;
@@ -127,23 +152,48 @@ fn mark(insns: &[Insn], at: usize, cfg: &mut Cfg) {
         }
         Insn::Call(call) => {
             both(target(at, 0));
-            mark_call(call, at, cfg);
+            mark_call(call, at, cfg, kernel);
         }
         _ => {}
     }
 }
 
-fn mark_call(call: Call, at: usize, cfg: &mut Cfg) {
+fn mark_call(call: Call, at: usize, cfg: &mut Cfg, kernel: Option<&Btf>) {
     match call {
         Call::Local(_) => cfg.prune_point[at] = true,
         Call::Helper(id) if is_async_callback_calling(id) => cfg.prune_point[at] = true,
-        Call::Helper(id) if is_sync_callback_calling(id) => {
-            cfg.calls_callback[at] = true;
-            cfg.force_checkpoint[at] = true;
-            cfg.prune_point[at] = true;
-            cfg.jmp_point[at] = true;
+        Call::Helper(id) if is_sync_callback_calling(id) => mark_callback(at, cfg),
+        Call::Kfunc { btf_id, off: 0 } => {
+            let name = kernel.map_or("", |b| b.name(btf_id.cast_unsigned()));
+            mark_kfunc(name, at, cfg);
         }
         Call::Helper(_) | Call::Kfunc { .. } => {}
+    }
+}
+
+/// A call that is looked at again after each run of its callback.
+fn mark_callback(at: usize, cfg: &mut Cfg) {
+    cfg.calls_callback[at] = true;
+    cfg.force_checkpoint[at] = true;
+    cfg.prune_point[at] = true;
+    cfg.jmp_point[at] = true;
+}
+
+fn mark_kfunc(name: &str, at: usize, cfg: &mut Cfg) {
+    /// `is_async_callback_calling_kfunc`.
+    const ASYNC: [&str; 3] = [
+        "bpf_wq_set_callback_impl",
+        "bpf_task_work_schedule_signal_impl",
+        "bpf_task_work_schedule_resume_impl",
+    ];
+    if name == "bpf_rbtree_add_impl" {
+        mark_callback(at, cfg);
+    }
+    cfg.prune_point[at] |= ASYNC.contains(&name);
+    if kfuncs::kfunc(name).is_some_and(|r| r.flags.has(KfFlags::ITER_NEXT)) {
+        cfg.iter_next[at] = true;
+        cfg.prune_point[at] = true;
+        cfg.force_checkpoint[at] = true;
     }
 }
 

@@ -158,6 +158,9 @@ impl Ver<'_> {
             A::KptrXchgDest => self.kptr_dest(n, r, meta)?,
             A::PtrToPercpuBtfId => meta.percpu = Some((r.btf, r.btf_id)),
             A::PtrToSpinLock => {
+                if self.in_rbtree_callback() {
+                    return no(EACCES, "can't spin_{lock,unlock} in rbtree cb");
+                }
                 let take = p.id == BPF_FUNC_SPIN_LOCK;
                 self.spin_lock(n, LockOp { take, ty: RefType::Lock })?;
             }

@@ -15,11 +15,12 @@ use bpf::insn::Reg;
 use bpf::uapi::MapType;
 
 use super::args::Meta;
-use super::kfunc::meta::{KfArg, KfuncMeta};
+use super::kfunc::meta::{KfArg, KfuncMeta, Special};
+use crate::btf::record::FieldKind;
 use crate::domain::reg::{DynptrType, Obj, RegState, RegType};
 use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::explore::MapState;
-use crate::explore::ver::{Pending, R, Ver, blank_state, no, unsupported};
+use crate::explore::ver::{Pending, R, Ver, blank_state, no};
 use crate::proto::Flags;
 use crate::reject::{E2BIG, EINVAL, ENOTSUPP, Rejection};
 
@@ -191,23 +192,46 @@ impl<'a> Ver<'a> {
     /// `KF_ARG_PTR_TO_WORKQUEUE`, `KF_ARG_PTR_TO_TASK_WORK`.
     pub(crate) fn kf_async_arg(
         &mut self,
-        _meta: &mut KfuncMeta<'a>,
-        _i: usize,
-        _n: Reg,
-        _r: &RegState,
-        _kind: KfArg,
+        meta: &mut KfuncMeta<'a>,
+        i: usize,
+        n: Reg,
+        r: &RegState,
+        kind: KfArg,
     ) -> R {
-        unsupported("work queues", "verifier.c:check_map_field_pointer")
-    }
-
-    /// The map argument is not the one that holds the work queue.
-    pub(crate) fn kf_map_differs(&mut self, _uid: u32, _r: &RegState) -> R {
+        if !r.is(RegType::MapValue) {
+            return no(EINVAL, format!("arg#{i} doesn't point to a map value"));
+        }
+        let wq = kind == KfArg::Workqueue;
+        let field = if wq { FieldKind::Workqueue } else { FieldKind::TaskWork };
+        self.map_field_pointer(n, r, field)?;
+        meta.map = Some((r.map, r.map_uid));
         Ok(())
     }
 
-    /// `set_timer_callback_state`, `set_task_work_schedule_callback_state`.
-    pub(crate) fn push_kf_async_callback(&mut self, _meta: &KfuncMeta<'a>) -> R {
-        unsupported("asynchronous callbacks of kfuncs", "verifier.c:push_async_cb")
+    /// The map argument is not the one that holds the work queue.
+    pub(crate) fn kf_map_differs(&mut self, uid: u32, r: &RegState) -> R {
+        let record = self.map_records.get(r.map as usize);
+        let has = |k| record.is_some_and(|x| x.find(k).is_some());
+        let (what, a, b) = if has(FieldKind::TaskWork) {
+            ("bpf_task_work", "R2", "R3")
+        } else if has(FieldKind::Workqueue) {
+            ("workqueue", "R1", "R2")
+        } else {
+            return Ok(());
+        };
+        let m = format!("doesn't match map pointer in {b} map_uid={}", r.map_uid);
+        no(EINVAL, format!("{what} pointer in {a} map_uid={uid} {m}"))
+    }
+
+    /// `set_timer_callback_state`, `set_task_work_schedule_callback_state`: both may sleep.
+    pub(crate) fn push_kf_async_callback(&mut self, meta: &KfuncMeta<'a>) -> R {
+        let work = meta.is(&[Special::TaskWorkSchedule]);
+        let of = *self.r(if work { Reg::R3 } else { Reg::R1 });
+        let mut entry = self.elem_entry(&of);
+        if work {
+            entry.ret = (i32::MIN, i32::MAX);
+        }
+        self.push_async_callback(meta.subprog, entry, true)
     }
 }
 

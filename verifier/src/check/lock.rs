@@ -9,12 +9,12 @@
 
 use bpf::insn::{Call, Reg};
 
-use super::kfunc::meta::KfuncMeta;
+use super::kfunc::meta::{KfuncMeta, Special as S};
 use crate::btf::BtfSrc;
 use crate::btf::record::FieldKind;
 use crate::domain::refs::{LockPtr, NotReleased, RefType};
 use crate::domain::reg::{RegState, RegType};
-use crate::explore::ver::{R, Ver, no, unsupported};
+use crate::explore::ver::{R, Ver, no};
 use crate::proto::Flags;
 use crate::reject::EINVAL;
 
@@ -154,19 +154,38 @@ impl Ver<'_> {
 }
 
 impl<'a> Ver<'a> {
-    /// `KF_ARG_PTR_TO_RES_SPIN_LOCK`: `process_spin_lock`.
+    /// `KF_ARG_PTR_TO_RES_SPIN_LOCK`.
     pub(crate) fn kf_res_lock_arg(
         &mut self,
-        _meta: &mut KfuncMeta<'a>,
-        _i: usize,
-        _n: Reg,
-        _r: &RegState,
+        meta: &mut KfuncMeta<'a>,
+        i: usize,
+        n: Reg,
+        r: &RegState,
     ) -> R {
-        unsupported("bpf_res_spin_lock", "verifier.c:process_spin_lock")
+        let object = r.ty == RegType::BtfId && r.flags == Flags::MEM_ALLOC;
+        if !r.is(RegType::MapValue) && !object {
+            let m = "doesn't point to map value or allocated object";
+            return no(EINVAL, format!("arg#{i} {m}"));
+        }
+        let take = meta.is(&[S::ResSpinLock, S::ResSpinLockIrqsave]);
+        let irq = meta.is(&[S::ResSpinLockIrqsave, S::ResSpinUnlockIrqrestore]);
+        let ty = if irq { RefType::ResLockIrq } else { RefType::ResLock };
+        self.spin_lock(n, LockOp { take, ty })
     }
 
-    /// The branch on which the lock is not taken.
+    /// The branch on which the lock is not taken: an errno, and nothing is held.
     pub(crate) fn res_lock_failed_branch(&mut self, _meta: &KfuncMeta<'a>) -> R {
-        unsupported("bpf_res_spin_lock", "verifier.c:check_kfunc_call")
+        const MAX_ERRNO: i32 = 4095;
+        let mut errno = self.unknown();
+        let b = &mut errno.b;
+        (b.s32_min, b.s32_max) = (-MAX_ERRNO, -1);
+        (b.smin, b.smax) = ((-MAX_ERRNO).into(), -1);
+        b.sync();
+        let at = self.insn_idx;
+        errno.subreg_def = at + 1;
+        let regs = &mut self.push_stack(at + 1, at)?.frame_mut().regs;
+        regs[..6].fill(RegState::NOT_INIT);
+        regs[0] = errno;
+        Ok(())
     }
 }

@@ -15,7 +15,7 @@ use crate::render::log::type_of;
 use crate::tables;
 
 /// `verbose_invalid_scalar`.
-fn invalid_scalar(r: &RegState, min: i32, max: i32, ctx: &str) -> String {
+fn invalid_scalar(r: &RegState, (min, max): (i32, i32), ctx: &str, n: Reg) -> String {
     let mut has = String::new();
     if r.b.smin > i64::MIN {
         has += &format!(" smin={}", r.b.smin);
@@ -26,7 +26,7 @@ fn invalid_scalar(r: &RegState, min: i32, max: i32, ctx: &str) -> String {
     if has.is_empty() {
         has = " unknown scalar value".into();
     }
-    format!("{ctx} the register R0 has{has} should have been in [{min}, {max}]")
+    format!("{ctx} the register R{} has{has} should have been in [{min}, {max}]", n.0)
 }
 
 impl Ver<'_> {
@@ -37,7 +37,7 @@ impl Ver<'_> {
         if self.cur.curframe() > 0 {
             return self.func_exit();
         }
-        self.return_code()?;
+        self.return_code(Reg::R0)?;
         Ok(Next::Done)
     }
 
@@ -56,7 +56,8 @@ impl Ver<'_> {
             self.mark_precise(Reg::R0)?;
             let (min, max) = self.cur.frame().callback_ret;
             if r0.b.smin < i64::from(min) || r0.b.smax > i64::from(max) {
-                return no(EINVAL, invalid_scalar(&r0, min, max, "At callback return"));
+                let m = invalid_scalar(&r0, (min, max), "At callback return", Reg::R0);
+                return no(EINVAL, m);
             }
         }
         let callee = self.cur.frames.pop().expect("checked above");
@@ -106,10 +107,14 @@ impl Ver<'_> {
     }
 
     /// KERNEL v6.18 verifier.c:check_return_code
-    fn return_code(&mut self) -> R {
-        let frame = self.cur.frame();
-        let is_async = frame.callback == Callback::Async;
-        if !is_async && self.root == 0 {
+    ///
+    /// The register is R0, or R1 of `bpf_throw`.
+    pub(crate) fn return_code(&mut self, n: Reg) -> R {
+        let frame = &self.cur.frames[0];
+        let (callback, callback_ret) = (frame.callback, frame.callback_ret);
+        let whole = self.root == 0 || callback == Callback::Exception;
+        let is_async = callback == Callback::Async;
+        if !is_async && whole {
             if self.returns_void() {
                 return Ok(());
             }
@@ -117,42 +122,35 @@ impl Ver<'_> {
                 return self.ptr_off(Reg::R0, &r, false);
             }
         }
-        let r0 = self.read(Reg::R0)?;
-        if self.is_pointer_value(Reg::R0) {
-            return no(EACCES, "R0 leaks addr as return value");
+        let r0 = self.read(n)?;
+        let (is, n0) = (type_of(&r0), n.0);
+        if self.is_pointer_value(n) {
+            return no(EACCES, format!("R{n0} leaks addr as return value"));
         }
-        let what = if is_async {
-            "At async callback return"
-        } else if self.root != 0 {
-            if !r0.is_scalar() {
-                let m = format!(
-                    "At subprogram exit the register R0 is not a scalar value ({})",
-                    type_of(&r0)
-                );
-                return no(EINVAL, m);
+        let (what, range) = if is_async {
+            let (min, max) = callback_ret;
+            ("At async callback return", RetRange::Range { min, max, is32: false })
+        } else if !whole {
+            if r0.is_scalar() {
+                return Ok(());
             }
-            return Ok(());
+            let m = format!("the register R{n0} is not a scalar value ({is})");
+            return no(EINVAL, format!("At subprogram exit {m}"));
         } else {
-            "At program exit"
-        };
-        let range = if is_async {
-            RetRange::Range { min: 0, max: 0, is32: false }
-        } else {
-            self.return_range()
+            ("At program exit", self.return_range())
         };
         let RetRange::Range { min, max, is32 } = range else { return Ok(()) };
         if !r0.is_scalar() {
-            let m = format!("{what} the register R0 is not a known value ({})", type_of(&r0));
-            return no(EINVAL, m);
+            return no(EINVAL, format!("{what} the register R{n0} is not a known value ({is})"));
         }
-        self.mark_precise(Reg::R0)?;
+        self.mark_precise(n)?;
         let (lo, hi) = if is32 {
             (i64::from(r0.b.s32_min), i64::from(r0.b.s32_max))
         } else {
             (r0.b.smin, r0.b.smax)
         };
         if lo < i64::from(min) || hi > i64::from(max) {
-            return no(EINVAL, invalid_scalar(&r0, min, max, what));
+            return no(EINVAL, invalid_scalar(&r0, (min, max), what, n));
         }
         Ok(())
     }

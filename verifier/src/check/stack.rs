@@ -42,7 +42,7 @@ impl Ver<'_> {
         &mut self.cur.frames[r.frameno as usize].stack
     }
 
-    fn scratch_slot(&mut self, spi: usize) {
+    pub(crate) fn scratch_slot(&mut self, spi: usize) {
         self.log.scratched_slots |= 1 << spi.min(63);
     }
 

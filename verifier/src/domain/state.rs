@@ -19,6 +19,8 @@ pub enum Callback {
     Sync,
     /// Runs later (timer, workqueue).
     Async,
+    /// Entered by `bpf_throw`; returns for the program.
+    Exception,
 }
 
 /// One frame.
@@ -76,6 +78,13 @@ impl FuncState {
     #[must_use]
     pub fn allocated_stack(&self) -> i32 {
         self.stack.len() as i32 * 8
+    }
+
+    /// The same with iterators on the stack.
+    pub fn all_regs_and_iters_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
+        let kinds = [SlotType::Spill, SlotType::Iter];
+        let slots = self.stack.iter_mut().filter(move |s| kinds.contains(&s.types[7]));
+        self.regs.iter_mut().chain(slots.map(|s| &mut s.reg))
     }
 
     /// All registers, spilled ones included.
@@ -158,6 +167,11 @@ impl VState {
     #[must_use]
     pub fn frame_insn(&self, i: usize) -> u32 {
         if i == self.curframe() { self.insn_idx } else { self.frames[i + 1].callsite }
+    }
+
+    /// All registers of all frames, spilled ones and iterators included.
+    pub fn all_regs_and_iters_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
+        self.frames.iter_mut().flat_map(FuncState::all_regs_and_iters_mut)
     }
 
     /// All registers of all frames, spilled ones included.

@@ -13,6 +13,7 @@ mod equal;
 mod input;
 mod precision;
 mod prune;
+mod stack_depth;
 pub(crate) mod step;
 mod subprogs;
 pub(crate) mod ver;

@@ -4,6 +4,7 @@ use bpf::insn::Insn;
 
 use super::equal::{Exact, states_equal};
 use super::ver::{Kept, R, Ver, no};
+use crate::check::iter::depths_differ;
 use crate::domain::reg::RegState;
 use crate::domain::stack::StackSlot;
 use crate::domain::state::VState;
@@ -129,6 +130,10 @@ impl Ver<'_> {
         if async_differs {
             return Ok(None);
         }
+        if cfg.iter_next[at] {
+            let again = states_equal(self, old, &self.cur, Exact::RangeWithin);
+            return Ok((again && self.iter_is_active()).then_some(true));
+        }
         if matches!(self.input.insns[at], Insn::MayGoto { .. }) {
             let within = old.may_goto_depth != self.cur.may_goto_depth
                 && states_equal(self, old, &self.cur, Exact::RangeWithin);
@@ -143,7 +148,8 @@ impl Ver<'_> {
         let looping = old.may_goto_depth == self.cur.may_goto_depth
             && old.callback_unroll_depth == self.cur.callback_unroll_depth
             && states_maybe_looping(old, &self.cur)
-            && states_equal(self, old, &self.cur, Exact::Exact);
+            && states_equal(self, old, &self.cur, Exact::Exact)
+            && !depths_differ(old, &self.cur);
         if looping {
             let frame = self.cur.curframe();
             let mut log = std::mem::take(&mut self.log);

@@ -1,17 +1,15 @@
 //! Calls between subprograms, global subprograms, stack depth, and the roots of exploration.
 
-use std::collections::BTreeMap;
-
 use bpf::btf::Kind;
-use bpf::insn::{Call, Insn, InsnIdx, Reg};
+use bpf::insn::{Insn, InsnIdx, Reg};
 
 use super::step::Next;
 use super::ver::{R, Ver, blank_state, no, unsupported};
 use crate::check::helper_mem::MemUse;
 use crate::domain::reg::{RegState, RegType};
-use crate::domain::state::{FuncState, MAX_BPF_STACK, MAX_CALL_FRAMES};
+use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::proto::Flags;
-use crate::reject::{E2BIG, EACCES, EINVAL};
+use crate::reject::{E2BIG, EINVAL};
 
 /// `BPF_F_SLEEPABLE`.
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
@@ -31,8 +29,17 @@ impl Ver<'_> {
         self.log_head();
         self.explore_root(0)?;
         let mut done = vec![false; self.input.cfg.subprogs.len()];
-        while let Some(s) = (1..done.len()).find(|s| self.called_globals[*s] && !done[*s]) {
-            done[s] = true;
+        // The exception callback is presumed to be always called.
+        if let Some(s) = self.input.cfg.exception_callback {
+            self.called_globals[s] = true;
+        }
+        let mut at = 0;
+        loop {
+            // Round after round in the order of the subprograms, as `do_check_subprogs`.
+            let later = (at + 1..done.len()).chain(1..=at);
+            let next = later.into_iter().find(|s| self.called_globals[*s] && !done[*s]);
+            let Some(s) = next else { break };
+            (at, done[s]) = (s, true);
             let name = self.sub_name(s).to_string();
             self.log.put(&format!("Validating {name}() func#{s}...\n"));
             self.explore_root(s)?;
@@ -97,7 +104,14 @@ impl Ver<'_> {
             self.cur.frame_mut().regs[1] = RegState::pointer(RegType::Ctx, Flags::NONE);
             self.acquire_ctx_refs();
         } else {
-            for (i, a) in self.global_args(sub)?.into_iter().enumerate() {
+            let args = self.global_args(sub)?;
+            if self.input.cfg.exception_callback == Some(sub) {
+                self.cur.frame_mut().callback = Callback::Exception;
+                if args != [GlobalArg::Scalar] {
+                    return no(EINVAL, "exception cb only supports single integer argument");
+                }
+            }
+            for (i, a) in args.into_iter().enumerate() {
                 let r = match a {
                     GlobalArg::Scalar => self.unknown(),
                     GlobalArg::Ctx => RegState::pointer(RegType::Ctx, Flags::NONE),
@@ -270,62 +284,6 @@ impl Ver<'_> {
         log.state(&self.cur, top, true, &self.names());
         (log.scratched_regs, log.scratched_slots) = (0, 0);
         self.log = log;
-    }
-
-    /// KERNEL v6.18 verifier.c:check_max_stack_depth
-    fn max_stack_depth(&self) -> R {
-        let cfg = self.input.cfg;
-        let mut seen = BTreeMap::new();
-        for s in 0..cfg.subprogs.len() {
-            if s == 0 || self.is_async[s] {
-                self.depth_from(s, 0, 1, &mut seen)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// `seen` has the deepest stack a subprogram was reached with at each frame: a shallower one
-    /// tells nothing new, and call chains are exponentially many.
-    fn depth_from(
-        &self,
-        sub: usize,
-        above: u32,
-        frames: usize,
-        seen: &mut BTreeMap<(usize, usize), u32>,
-    ) -> R {
-        if seen.get(&(sub, frames)).is_some_and(|d| *d >= above) {
-            return Ok(());
-        }
-        seen.insert((sub, frames), above);
-        let s = &self.input.cfg.subprogs[sub];
-        if frames > MAX_CALL_FRAMES {
-            return no(E2BIG, format!("the call stack of {frames} frames is too deep !"));
-        }
-        if frames > 1 && above >= 256 && s.has_tail_call {
-            let m = format!(
-                "tail_calls are not allowed when call stack of previous frames is {above} bytes. \
-                 Too large"
-            );
-            return no(EACCES, m);
-        }
-        // `round_up_stack_depth` of a JIT.
-        let depth = above + self.stack_depth[sub].div_ceil(16) * 16;
-        if depth > MAX_BPF_STACK as u32 {
-            let m = format!("combined stack size of {frames} calls is {depth}. Too large");
-            return no(EACCES, m);
-        }
-        for i in s.start.0..s.end.0 {
-            let off = match *self.insn(i) {
-                Insn::Call(Call::Local(off)) => off,
-                Insn::LdImm64 { imm: bpf::insn::Imm64::Func(off), .. } => off,
-                _ => continue,
-            };
-            let to = InsnIdx((i as i32 + 1).wrapping_add(off) as u32);
-            if let Some(callee) = self.input.cfg.subprog_starting(to).filter(|c| *c != 0) {
-                self.depth_from(callee, depth, frames + 1, seen)?;
-            }
-        }
-        Ok(())
     }
 }
 

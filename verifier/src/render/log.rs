@@ -125,7 +125,7 @@ fn state_text(s: &VState, frame: usize, regs: u16, slots: u64, n: &Names<'_>) ->
         let _ = write!(t, " refs={}", ids.join(","));
     }
     match f.callback {
-        Callback::No => {}
+        Callback::No | Callback::Exception => {}
         Callback::Sync => t.push_str(" cb"),
         Callback::Async => t.push_str(" async_cb"),
     }

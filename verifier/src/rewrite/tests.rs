@@ -42,7 +42,7 @@ fn run_with(insns: &[Insn], endian: Endian, dead: &[usize], aux: InsnAux) -> Rew
     let mut insns = insns.to_vec();
     insns.push(Insn::Exit);
     let program = bare_program("t", ProgType::SchedCls, insns);
-    let cfg = crate::cfg::build(&program, &program.insns, true, None).unwrap();
+    let cfg = crate::cfg::build(&program, &program.insns, true, None, None).unwrap();
     let n = program.insns.len();
     let aux = (0..n).map(|i| InsnAux { seen: !dead.contains(&i), ..aux }).collect();
     let explored =

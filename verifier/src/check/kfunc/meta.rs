@@ -4,6 +4,7 @@ use bpf::btf::{Body, Btf, Kind, Param, TypeId};
 use bpf::insn::Reg;
 
 use crate::btf::BtfSrc;
+use crate::btf::record::Field;
 use crate::domain::reg::{RegState, RegType};
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::reject::{EACCES, EINVAL};
@@ -144,6 +145,10 @@ pub(crate) struct KfuncMeta<'a> {
     pub(crate) arg_owning_ref: bool,
     /// `initialized_dynptr`: the last dynptr argument that is not constructed.
     pub(crate) dynptr: Option<RegState>,
+    /// `arg_list_head`, `arg_rbtree_root`: the collection.
+    pub(crate) root: Option<Field>,
+    /// `iter`: frame and slot of an iterator argument.
+    pub(crate) iter: Option<(u32, usize)>,
 }
 
 impl<'a> KfuncMeta<'a> {
@@ -272,6 +277,8 @@ impl<'a> Ver<'a> {
             arg_obj: None,
             arg_owning_ref: false,
             dynptr: None,
+            iter: None,
+            root: None,
         })
     }
 

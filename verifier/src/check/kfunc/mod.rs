@@ -61,7 +61,7 @@ impl<'a> Ver<'a> {
         if meta.has(F::ITER_NEXT) {
             return self.kf_iter_next(&meta);
         }
-        Ok(Next::Fall)
+        self.after_kfunc(&meta)
     }
 
     /// The reference a `KF_RELEASE` kfunc was given.
