@@ -6,9 +6,11 @@ use bpf::uapi::{AttachType, ProgType};
 use bpf::{Endian, Program};
 
 use crate::attach;
+use crate::btf::record;
 use crate::cfg;
 use crate::env::{KernelEnv, MapInfo};
 use crate::explore::{self, Opts};
+use crate::map_rules;
 use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, EPERM, Rejection};
 use crate::rewrite;
 use crate::verified::{Parts, Stats, Verified};
@@ -172,7 +174,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     check_attributes(p, &o.opts)?;
     cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable, o.prog_btf)?;
     check_func_info(p)?;
-    let maps = resolve_maps(&p.insns, env, o.fd_array)?;
+    let maps = resolve_maps(p, env, o)?;
     let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
     let attach = attach::resolve(p, env)?;
     let mut opts = o.opts;
@@ -349,10 +351,11 @@ struct UsedMaps {
 
 /// `resolve_pseudo_ldimm64`.
 fn resolve_maps(
-    insns: &[Insn],
+    p: &Program,
     env: &dyn KernelEnv,
-    fd_array: &[i32],
+    o: &Options<'_>,
 ) -> Result<UsedMaps, Box<Rejection>> {
+    let (insns, fd_array) = (&p.insns, o.fd_array);
     let mut used = UsedMaps { maps: Vec::new(), of_insn: vec![None; insns.len()] };
     for (at, insn) in insns.iter().enumerate() {
         let Insn::LdImm64 { imm, .. } = *insn else { continue };
@@ -371,6 +374,12 @@ fn resolve_maps(
             check_direct_value(&map, off).map_err(|r| Box::new((*r).at(cfg::slot(at))))?;
         }
         let known = used.maps.iter().position(|m| m.id == map.id);
+        if known.is_none() {
+            let record = record::of_map(&map, o.prog_btf, env.btf());
+            let fits = map_rules::compatible(p, &map, &record);
+            let fits = fits.and_then(|()| map_rules::together(&used.maps, &map, &o.opts));
+            fits.map_err(|r| Box::new((*r).at(cfg::slot(at))))?;
+        }
         if known.is_none() && used.maps.len() == MAX_USED_MAPS {
             let text = format!(
                 "The total number of maps per program has reached the limit of {MAX_USED_MAPS}"

@@ -27,7 +27,7 @@ impl<'a> Ver<'a> {
         if !meta.is(&[Special::Throw]) {
             return Ok(Next::Fall);
         }
-        self.resource_leak(true, self.cur.curframe() == 0, "bpf_throw")?;
+        self.resource_leak(true, true, "bpf_throw")?;
         Ok(Next::Done)
     }
 }

@@ -9,7 +9,7 @@ use crate::domain::reg::{RegState, RegType};
 use crate::domain::tnum::Tnum;
 use crate::explore::PtrClass;
 use crate::explore::step::Next;
-use crate::explore::ver::{R, Ver, no, unsupported};
+use crate::explore::ver::{R, Ver, no};
 use crate::proto::Flags;
 use crate::reject::{EACCES, EINVAL};
 use crate::render::log::type_of;
@@ -226,7 +226,7 @@ impl Ver<'_> {
             T::BtfId => self.mem_btf(here, &p)?,
             T::TpBuffer | T::Buf => self.mem_buffer(here, &p)?,
             T::ConstMapPtr => self.mem_map_ptr(here, &p)?,
-            T::Arena => return unsupported("arena access", "verifier.c:check_mem_access"),
+            T::Arena => self.mem_arena(here)?,
             _ => return self.bad_mem(&p, a.base),
         }
         let load = matches!(self.insn(self.insn_idx), Insn::Load { .. });

@@ -142,6 +142,8 @@ pub struct InsnAux {
     pub zext_dst: bool,
     /// The divisor may be zero (always true for register divisors the kernel did not fold).
     pub div_may_be_zero: bool,
+    /// Arena pointers are 32 bits: the 64-bit operation becomes one of 32 bits.
+    pub arena_w32: bool,
     /// The call needs storage by a sleepable allocation.
     pub storage_get_func_atomic: bool,
     /// `bpf_loop` can be inlined: the callback subprogram and always flags 0.

@@ -203,7 +203,7 @@ impl Ver<'_> {
                 self.jmps_processed += 1;
                 self.check_exit()
             }
-            Insn::AddrSpaceCast { dst, src, .. } => self.check_addr_space_cast(dst, src),
+            Insn::AddrSpaceCast { dst, src, cast } => self.check_addr_space_cast(dst, src, cast),
             Insn::Gotox { .. } => unsupported("gotox", "verifier.c:check_indirect_jump"),
             Insn::Callx { .. } => unsupported("callx", "verifier.c:check_indirect_call"),
             Insn::MovPercpu { .. } | Insn::LdImm64Hi => {

@@ -61,6 +61,9 @@ pub(super) fn expand(
     insn: Insn,
     hidden: i16,
 ) -> Result<Seq, Box<Rejection>> {
+    if input.aux(at).arena_w32 {
+        return Ok(Seq::one(low_half(insn)));
+    }
     match insn {
         Insn::Alu { width, op, dst, src } if is_division(op) => Ok(division(width, op, dst, src)),
         Insn::Load { .. } | Insn::Store { .. } => memory(input, at, insn),
@@ -82,6 +85,16 @@ pub(super) fn expand(
             Err(Box::new(Rejection::unsupported("callx", "proposal: indirect calls")))
         }
         _ => Ok(Seq::one(insn)),
+    }
+}
+
+/// An operation on an arena pointer in 32 bits, casts to it as a plain move.
+fn low_half(insn: Insn) -> Insn {
+    let width = Width::W32;
+    match insn {
+        Insn::Alu { op, dst, src, .. } => Insn::Alu { width, op, dst, src },
+        Insn::AddrSpaceCast { dst, src, .. } => alu(width, AluOp::Mov, dst, Src::Reg(src)),
+        _ => insn,
     }
 }
 

@@ -208,8 +208,11 @@ impl Ver<'_> {
             Src::Reg(r) => *self.r(r),
             Src::Imm(i) => self.known(i as i64 as u64),
         };
-        if d.ty == RegType::Arena || s.ty == RegType::Arena {
-            return unsupported("arena pointer arithmetic", "verifier.c:adjust_reg_min_max_vals");
+        if d.ty == RegType::Arena {
+            if width == Width::W64 {
+                self.arena_alu();
+            }
+            return Ok(());
         }
         match (d.is_scalar(), s.is_scalar(), src) {
             (false, false, _) => {
@@ -405,14 +408,10 @@ impl Ver<'_> {
             Imm64::MapValue { off, .. } | Imm64::MapIdxValue { off, .. } => {
                 let mut r = RegState::pointer(RegType::MapValue, Flags::NONE);
                 r.map = map.ok_or_else(lost)?;
-                if self.maps[r.map as usize].map_type == bpf::uapi::MapType::Arena {
-                    return unsupported("arena map value", "verifier.c:check_ld_imm");
-                }
+                // The only value of its map: no id tells two of them apart.
                 r.off = off as i32;
-                if self.may_hold_lock(&r) {
-                    r.id = self.new_id();
-                }
-                r
+                let arena = self.maps[r.map as usize].map_type == bpf::uapi::MapType::Arena;
+                if arena { self.unknown() } else { r }
             }
             Imm64::BtfId { .. } => {
                 return unsupported(
