@@ -105,11 +105,16 @@ pub(super) fn bpf(
     attr: &mut [u8; ATTR_SIZE],
     mut bufs: Vec<Buf<'_>>,
 ) -> Result<Answer, i32> {
-    if !ALLOWED.contains(&cmd) {
-        return Err(EPERM);
-    }
     for b in &mut bufs {
         b.place(attr);
+    }
+    bytes(cmd, attr)
+}
+
+/// Issues a command whose addresses are in place already.
+pub(super) fn bytes(cmd: Cmd, attr: &mut [u8]) -> Result<Answer, i32> {
+    if !ALLOWED.contains(&cmd) {
+        return Err(EPERM);
     }
     let made = matches!(cmd, Cmd::MapCreate | Cmd::ProgLoad | Cmd::BtfLoad);
     issue(cmd, attr, made)
@@ -117,14 +122,14 @@ pub(super) fn bpf(
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[allow(unsafe_code, reason = "bpf(2) has no safe wrapper in std, and every oracle check needs it")]
-fn issue(cmd: Cmd, attr: &mut [u8; ATTR_SIZE], made: bool) -> Result<Answer, i32> {
+fn issue(cmd: Cmd, attr: &mut [u8], made: bool) -> Result<Answer, i32> {
     use std::os::fd::FromRawFd;
     let number = libc::c_long::from(cmd as u32);
     // SAFETY: `attr` is a live, exclusive buffer of the length given. The kernel checks every
     // address before it uses it, and those in `attr` were put there by `Buf::place` from slices
-    // that `bufs` of the only caller keeps borrowed: shared ones for what the kernel reads,
-    // exclusive ones for what it writes, with their true lengths. (`bpf_prog_info` holds two more,
-    // made by `address` from vectors that its caller owns.)
+    // that `bufs` keeps borrowed (shared ones for what the kernel reads, exclusive ones for what it
+    // writes, with their true lengths) or by `address` from buffers that the callers own for the
+    // whole call and have found long enough (`bpf_prog_info`'s arrays, `command`'s memory).
     let ret = unsafe { libc::syscall(libc::SYS_bpf, number, attr.as_mut_ptr(), attr.len()) };
     let Ok(fd) = i32::try_from(ret) else { return Err(EPERM) };
     if fd < 0 {
@@ -140,7 +145,7 @@ fn issue(cmd: Cmd, attr: &mut [u8; ATTR_SIZE], made: bool) -> Result<Answer, i32
 
 /// Only the x86-64 kernel's answers are comparable with what is known of it.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-fn issue(_: Cmd, _: &mut [u8; ATTR_SIZE], _: bool) -> Result<Answer, i32> {
+fn issue(_: Cmd, _: &mut [u8], _: bool) -> Result<Answer, i32> {
     // ENOSYS: there is no such system call here.
     Err(38)
 }

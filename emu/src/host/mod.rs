@@ -14,6 +14,7 @@
 //! check that needs it is skipped visibly.
 
 mod btf;
+mod command;
 mod door;
 mod info;
 mod load;

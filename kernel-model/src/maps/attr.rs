@@ -109,6 +109,15 @@ impl Kernel {
         let value = u64::from(def.value_size).next_multiple_of(8);
         let plain = crate::types::size("bpf_htab");
         let table = Table::default;
+        // Allocated at once by the kernel, when used by the model: the limit is the same.
+        let at_once = match def.map_type {
+            Devmap | PerfEventArray => entries * 8,
+            Queue | Stack => entries * u64::from(def.value_size),
+            _ => 0,
+        };
+        if at_once > self.mem.ram_bytes() {
+            return Err(Errno::ENOMEM);
+        }
         Ok(match def.map_type {
             Array => {
                 let addr = self.map_array(def, entries * value, value)?;

@@ -88,7 +88,8 @@ impl Kernel {
 
     fn user_values(&mut self, id: MapId, key: &[u8]) -> Result<Vec<u8>, Errno> {
         let key = match self.maps[&id].def.map_type {
-            MapType::LpmTrie => self.lpm_key(key)?,
+            // No prefix is as long as that.
+            MapType::LpmTrie => self.lpm_key(key).map_err(|_| Errno::ENOENT)?,
             _ => key.to_vec(),
         };
         let map = &self.maps[&id];
@@ -180,8 +181,7 @@ impl Kernel {
                 }
             }
             // Perf events are opened by `perf_open`: no descriptor of this process is one.
-            Kind::Perf { .. } if self.fds.contains_key(&fd()) => Err(Errno::EINVAL),
-            Kind::Perf { .. } => Err(Errno::EBADF),
+            Kind::Perf { .. } => self.fd_map(fd()).and(Err(Errno::EINVAL)),
             _ => self.map_update(id, key, value, flags, Who::User),
         }
     }

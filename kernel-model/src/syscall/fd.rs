@@ -42,13 +42,22 @@ impl Kernel {
         self.fds.remove(&fd).map(|_| ()).ok_or(Errno::EBADF)
     }
 
+    /// What is behind a descriptor. The first three are no objects of bpf(2).
+    pub(super) fn fd_object(&self, fd: i32) -> Result<FdObject, Errno> {
+        match self.fds.get(&fd) {
+            Some(object) => Ok(*object),
+            None if (0..FIRST_FD).contains(&fd) => Err(Errno::EINVAL),
+            None => Err(Errno::EBADF),
+        }
+    }
+
     /// The map behind a descriptor.
     ///
     /// # Errors
     /// `EBADF`, `EINVAL`.
     pub fn fd_map(&self, fd: i32) -> Result<MapId, Errno> {
-        match self.fds.get(&fd).ok_or(Errno::EBADF)? {
-            FdObject::Map(id) => Ok(*id),
+        match self.fd_object(fd)? {
+            FdObject::Map(id) => Ok(id),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -58,8 +67,8 @@ impl Kernel {
     /// # Errors
     /// `EBADF`, `EINVAL`.
     pub fn fd_prog(&self, fd: i32) -> Result<ProgId, Errno> {
-        match self.fds.get(&fd).ok_or(Errno::EBADF)? {
-            FdObject::Prog(id) => Ok(*id),
+        match self.fd_object(fd)? {
+            FdObject::Prog(id) => Ok(id),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -69,8 +78,8 @@ impl Kernel {
     /// # Errors
     /// `EBADF`, `EINVAL`.
     pub fn fd_btf(&self, fd: i32) -> Result<BtfId, Errno> {
-        match self.fds.get(&fd).ok_or(Errno::EBADF)? {
-            FdObject::Btf(id) => Ok(*id),
+        match self.fd_object(fd)? {
+            FdObject::Btf(id) => Ok(id),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -80,8 +89,8 @@ impl Kernel {
     /// # Errors
     /// `EBADF`, `EINVAL`.
     pub fn fd_link(&self, fd: i32) -> Result<LinkId, Errno> {
-        match self.fds.get(&fd).ok_or(Errno::EBADF)? {
-            FdObject::Link(id) => Ok(*id),
+        match self.fd_object(fd)? {
+            FdObject::Link(id) => Ok(id),
             _ => Err(Errno::EINVAL),
         }
     }

@@ -12,8 +12,7 @@ use crate::{Errno, Kernel, ProgId};
 
 pub(super) fn by_fd(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let a: Info = call.get();
-    let object = *k.fds.get(&a.bpf_fd.cast_signed()).ok_or(Errno::EBADF)?;
-    match object {
+    match k.fd_object(a.bpf_fd.cast_signed())? {
         FdObject::Map(id) => {
             exchange(call, &a, |_, _: MapInfo| Ok(map_info(k, id)))?;
         }
