@@ -46,7 +46,7 @@ pub struct Cfg {
     pub jmp_point: Vec<bool>,
     /// A state is always kept here.
     pub force_checkpoint: Vec<bool>,
-    /// Calls of helpers that call back.
+    /// Calls of helpers and kfuncs that call back before they return.
     pub calls_callback: Vec<bool>,
     /// Calls of `bpf_iter_*_next`.
     pub iter_next: Vec<bool>,
@@ -70,6 +70,7 @@ pub(crate) fn target(at: usize, off: i32) -> i64 {
     i64::from((at + 1).wrapping_add(off))
 }
 
+pub(crate) use order::successors;
 pub(crate) use subprogs::idx as slot;
 
 /// Builds and checks the static graph of a program. `kernel` has the prototypes of kfuncs, `own`

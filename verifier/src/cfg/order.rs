@@ -6,7 +6,7 @@ use super::subprogs::idx;
 use super::{Cfg, target};
 
 /// `bpf_insn_successors`: where control may go inside the subprogram.
-pub(super) fn successors(insns: &[Insn], at: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn successors(insns: &[Insn], at: usize) -> impl Iterator<Item = usize> {
     let insn = &insns[at];
     let size = if matches!(insn, Insn::LdImm64 { .. }) { 1 } else { 0 };
     let next = (!insn.ends_block()).then(|| target(at, size));

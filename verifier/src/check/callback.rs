@@ -152,7 +152,7 @@ impl Ver<'_> {
         f.callback = Callback::Sync;
         f.callback_ret = entry.ret;
         f.regs[1..=entry.args.len()].copy_from_slice(&entry.args);
-        st.frames.push(f);
+        st.push_frame(f);
         self.cur.frame_mut().callback_depth = 0;
         Ok(())
     }

@@ -13,6 +13,7 @@
 use bpf::insn::Reg;
 
 use super::args::Meta;
+use super::iter::slots_mask;
 use super::kfunc::meta::{KfuncMeta, Special};
 use super::slots::NoSlots;
 use crate::domain::reg::{DynptrType, Obj, RegState, RegType};
@@ -133,6 +134,9 @@ impl Ver<'_> {
         if let Some(t) = want.filter(|t| have != Some(*t)) {
             return no(EINVAL, format!("Expected a dynptr of type {} as arg #{i}", t.name()));
         }
+        if let (RegType::Stack, Ok(spi)) = (r.ty, self.dynptr_spi(&r)) {
+            self.mark_stack_read(r.frameno, slots_mask(spi, DYNPTR_SLOTS));
+        }
         Ok(())
     }
 
@@ -215,6 +219,7 @@ impl Ver<'_> {
 
     /// `invalidate_dynptr`.
     fn forget_dynptr(&mut self, frameno: u32, spi: usize) {
+        self.mark_stack_write(frameno, slots_mask(spi, DYNPTR_SLOTS));
         *self.slot(frameno, spi) = StackSlot::INVALID;
         *self.slot(frameno, spi - 1) = StackSlot::INVALID;
     }

@@ -72,6 +72,7 @@ impl<'a> Ver<'a> {
         if slot.types != [SlotType::IrqFlag; 8] {
             return no(EINVAL, bad);
         }
+        self.mark_stack_read(r.frameno, 1 << spi);
         if by_lock != lock {
             let class = |lock| if lock { "lock" } else { "native" };
             let (by, with) = (class(by_lock), class(lock));
@@ -85,6 +86,7 @@ impl<'a> Ver<'a> {
             let m = format!("expected id={id} acquired at insn_idx={at}");
             return no(EACCES, format!("cannot restore irq state out of order, {m}"));
         }
+        self.mark_stack_write(r.frameno, 1 << spi);
         self.cur.frames[r.frameno as usize].stack[spi] = StackSlot::INVALID;
         self.scratch_slot(spi);
         Ok(())

@@ -60,6 +60,7 @@ impl<'a> Ver<'a> {
             return self.iter_new(meta, i, n, r, &t);
         }
         let spi = self.iter_initialized(meta, i, r, &t)?;
+        self.mark_stack_read(r.frameno, slots_mask(spi, t.slots));
         meta.iter = Some((r.frameno, spi));
         meta.ref_obj_id = self.cur.frames[r.frameno as usize].stack[spi].reg.ref_obj_id;
         if meta.has(F::ITER_DESTROY) {
@@ -143,6 +144,7 @@ impl<'a> Ver<'a> {
         if self.release(id).is_err() {
             return no(EINVAL, "verifier bug: the reference of an iterator is not held");
         }
+        self.mark_stack_write(frameno, slots_mask(spi, slots));
         for k in 0..slots {
             self.cur.frames[frameno as usize].stack[spi - k] = StackSlot::INVALID;
             self.scratch_slot(spi - k);
@@ -170,11 +172,12 @@ impl<'a> Ver<'a> {
         if state == IterState::Active {
             let at = self.insn_idx;
             // The checkpoint made right here is the parent: what is before it is an iteration.
-            let before = self.cur.parent.and_then(|p| self.kept[p as usize].state.parent);
+            let parent = self.cur.parent.map(|p| &self.kept[p as usize].state);
+            let before = parent.and_then(|p| self.find_prev_entry(p, at));
             let mut queued = self.cur.clone();
             let obj = Obj::Iter { state: IterState::Active, depth: depth + 1 };
             queued.frames[frame as usize].stack[spi].reg.obj = obj;
-            self.widen(&mut queued, at, before);
+            self.widen(&mut queued, before);
             let r0 = &mut queued.frame_mut().regs[Reg::R0.idx()];
             r0.flags = r0.flags.without(Flags::PTR_MAYBE_NULL);
             let pushed = self.push_stack(at + 1, at)?;
@@ -200,13 +203,18 @@ impl Ver<'_> {
     }
 }
 
+/// Slots of an object, its first being `spi`.
+pub(crate) fn slots_mask(spi: usize, slots: usize) -> u64 {
+    ((1u64 << slots) - 1) << (spi + 1 - slots)
+}
+
 /// `iter_active_depths_differ`: another iteration of the same loop.
 pub(crate) fn depths_differ(
     old: &crate::domain::state::VState,
     cur: &crate::domain::state::VState,
 ) -> bool {
     let pairs = old.frames.iter().zip(&cur.frames);
-    pairs.flat_map(|(o, c)| o.stack.iter().zip(&c.stack)).any(|(o, c)| {
+    pairs.flat_map(|(o, c)| o.stack.iter().zip(c.stack.iter())).any(|(o, c)| {
         o.types[0] == SlotType::Iter
             && matches!(
                 (o.reg.obj, c.reg.obj),

@@ -6,7 +6,7 @@ use bpf::uapi::{AttachType, ProgType};
 use crate::attach::lsm_range;
 use crate::btf::BtfSrc;
 use crate::domain::reg::{RegState, RegType};
-use crate::domain::state::Callback;
+use crate::domain::state::{Callback, VState};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no};
 use crate::proto::RetRange;
@@ -35,6 +35,7 @@ impl Ver<'_> {
         let main = self.cur.curframe() == 0;
         self.resource_leak(false, main, "BPF_EXIT instruction in main prog")?;
         if self.cur.curframe() > 0 {
+            self.update_live_stack();
             return self.func_exit();
         }
         self.return_code(Reg::R0)?;
@@ -60,17 +61,35 @@ impl Ver<'_> {
                 return no(EINVAL, m);
             }
         }
-        let callee = self.cur.frames.pop().expect("checked above");
-        self.log.scratch_all();
+        let at = self.cur.frame().callsite;
+        let to = if callback { at } else { at + 1 };
         if !callback {
-            self.cur.frame_mut().regs[0] = r0;
-            return Ok(Next::Goto(callee.callsite + 1));
+            let caller = self.cur.curframe() - 1;
+            self.cur.frames[caller].regs[0] = r0;
         }
-        let mut cur = self.cur.clone();
-        let parent = cur.parent;
-        self.widen(&mut cur, callee.callsite, parent);
-        self.cur = cur;
-        Ok(Next::Goto(callee.callsite))
+        self.log_return(to);
+        self.cur.frames.pop();
+        self.log.scratch_all();
+        if callback {
+            let before = self.find_prev_entry(&self.cur, to);
+            let mut cur = std::mem::replace(&mut self.cur, VState::nothing());
+            self.widen(&mut cur, before);
+            self.cur = cur;
+        }
+        Ok(Next::Goto(to))
+    }
+
+    fn log_return(&mut self, to: u32) {
+        if !self.log.on() {
+            return;
+        }
+        let mut log = std::mem::take(&mut self.log);
+        let top = self.cur.curframe();
+        log.put("returning from callee:\n");
+        log.state(&self.cur, top, true, &self.names());
+        log.put(&format!("to caller at {to}:\n"));
+        log.state(&self.cur, top - 1, true, &self.names());
+        self.log = log;
     }
 
     /// LSM hooks and members of struct_ops may return nothing.

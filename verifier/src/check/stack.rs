@@ -4,10 +4,9 @@ use bpf::insn::{Reg, Src};
 
 use super::mem::Access;
 use crate::domain::reg::{RegState, RegType};
-use crate::domain::scalar::Bounds;
 use crate::domain::stack::{SlotType, StackSlot};
 use crate::domain::state::{HistFlags, MAX_BPF_STACK};
-use crate::explore::ver::{R, Ver, no};
+use crate::explore::ver::{R, Ver, no, no_line};
 use crate::reject::{EACCES, EFAULT, EINVAL};
 use crate::transfer::pointer::{BPF_MAX_VAR_OFF, width_bits};
 
@@ -38,8 +37,15 @@ fn place(off: i32) -> (usize, usize) {
 }
 
 impl Ver<'_> {
-    fn stack_frame(&mut self, r: &RegState) -> &mut Vec<StackSlot> {
+    fn stack_frame(&mut self, r: &RegState) -> &mut [StackSlot] {
         &mut self.cur.frames[r.frameno as usize].stack
+    }
+
+    /// The identity a spilled register shares with what was filled from it.
+    fn put_slot_id(&mut self, p: &RegState, spi: usize, v: RegState) {
+        if self.cur.frames[p.frameno as usize].stack[spi].reg != v {
+            self.stack_frame(p)[spi].reg = v;
+        }
     }
 
     pub(crate) fn scratch_slot(&mut self, spi: usize) {
@@ -89,7 +95,9 @@ impl Ver<'_> {
         }
         let bytes = (-min) as u32;
         let frame = &mut self.cur.frames[r.frameno as usize];
-        frame.grow_stack(bytes);
+        if frame.stack.len() < bytes.div_ceil(8) as usize {
+            frame.grow_stack(bytes);
+        }
         let d = &mut self.stack_depth[frame.subprog as usize];
         *d = (*d).max(bytes);
         Ok(())
@@ -121,6 +129,9 @@ impl Ver<'_> {
     fn stack_write_fixed(&mut self, p: &RegState, off: i32, size: u32, v: Value) -> R {
         let (spi, at) = place(off);
         self.scratch_slot(spi);
+        if size == 8 {
+            self.mark_stack_write(p.frameno, 1 << spi);
+        }
         let slot = self.stack_frame(p)[spi];
         if !self.leaks_ok() && slot.is_spill() && !slot.is_scalar_spill() && size != 8 {
             return no(EACCES, "attempt to corrupt spilled pointer on stack");
@@ -181,21 +192,18 @@ impl Ver<'_> {
 
     fn note_slot(&mut self, p: &RegState, spi: usize) {
         let stack = Some((p.frameno as u8, spi as u8));
-        self.push_hist(HistFlags { stack, regs_scalar: 0 }, Default::default());
+        self.push_hist(HistFlags { stack, ..HistFlags::default() }, Default::default());
     }
 
     /// KERNEL v6.18 verifier.c:check_stack_write_var_off
     fn stack_write_var(&mut self, p: &RegState, off: i32, size: u32, v: Value) -> R {
-        if !self.leaks_ok() {
-            let m = format!("variable stack write prohibited for !root, var_off={}", p.b.var_off);
-            return no(EACCES, m);
-        }
         let (min, max) = (p.b.smin as i32 + off, p.b.smax as i32 + off + size as i32);
         let zero = match v {
             Value::Reg(r) => self.r(r).is_null(),
             Value::Imm(i) => i == 0,
             Value::Misc => false,
         };
+        let (leaks, at_insn) = (self.leaks_ok(), self.insn_idx);
         let mut zero_used = false;
         for i in min..max {
             self.destroy_dynptr(p.frameno, place(i).0)?;
@@ -204,11 +212,16 @@ impl Ver<'_> {
             let (spi, at) = place(i);
             self.scratch_slot(spi);
             let slot = &mut self.stack_frame(p)[spi];
-            if zero && slot.is_scalar_spill() && slot.reg.as_const() == Some(0) {
+            if !leaks && !matches!(slot.types[at], SlotType::Misc | SlotType::Zero) {
+                let m = "spilled ptr in range of var-offset stack write; insn";
+                return no_line(EINVAL, self, format!("{m} {at_insn}, ptr off: {i}"));
+            }
+            let spilled = slot.types[at] == SlotType::Spill && slot.is_scalar_spill();
+            if zero && spilled && slot.reg.as_const() == Some(0) {
                 zero_used = true;
                 continue;
             }
-            scrub(slot);
+            slot.reg.ty = RegType::NotInit;
             let keep = zero && slot.types[at] == SlotType::Zero;
             zero_used |= keep;
             slot.types[at] = if keep { SlotType::Zero } else { SlotType::Misc };
@@ -251,10 +264,15 @@ impl Ver<'_> {
 
     /// `mark_reg_stack_read`: zero when every byte is.
     fn read_bytes(&mut self, p: &RegState, min: i32, max: i32, dst: Reg) {
-        let zero = (min..max).all(|i| {
+        let mut zero = true;
+        for i in min..max {
             let (spi, at) = place(i);
-            self.stack_frame(p)[spi].types[at] == SlotType::Zero
-        });
+            self.scratch_slot(spi);
+            zero = self.cur.frames[p.frameno as usize].stack[spi].types[at] == SlotType::Zero;
+            if !zero {
+                break;
+            }
+        }
         let v = if zero { self.known(0) } else { self.unknown() };
         self.set(dst, v);
     }
@@ -264,9 +282,9 @@ impl Ver<'_> {
         let leaks = self.leaks_ok();
         for i in 0..size as i32 {
             let (spi, at) = place(off + i);
-            let t = self.stack_frame(p)[spi].types[at];
-            let object = matches!(t, SlotType::Dynptr | SlotType::Iter | SlotType::IrqFlag);
-            if object || (t == SlotType::Invalid && !leaks) {
+            let t = self.cur.frames[p.frameno as usize].stack[spi].types[at];
+            let data = matches!(t, SlotType::Misc | SlotType::Zero | SlotType::Spill);
+            if !(data || (t == SlotType::Invalid && leaks)) {
                 let m = format!("invalid read from stack off {off}+{i} size {size}");
                 return no(EACCES, m);
             }
@@ -277,7 +295,9 @@ impl Ver<'_> {
     /// KERNEL v6.18 verifier.c:check_stack_read_fixed_off
     fn stack_read_fixed(&mut self, p: &RegState, off: i32, size: u32, dst: Option<Reg>) -> R {
         let (spi, at) = place(off);
-        let slot = self.stack_frame(p)[spi];
+        self.scratch_slot(spi);
+        self.mark_stack_read(p.frameno, 1 << spi);
+        let slot = self.cur.frames[p.frameno as usize].stack[spi];
         if !slot.is_spill() {
             self.readable(p, off, size)?;
             if let Some(d) = dst {
@@ -295,8 +315,10 @@ impl Ver<'_> {
                 return Ok(());
             };
             let mut v = slot.reg;
-            self.scalar_id(&mut v);
-            self.stack_frame(p)[spi].reg = v;
+            if self.capable() {
+                self.scalar_id(&mut v);
+                self.put_slot_id(p, spi, v);
+            }
             self.set(d, RegState { subreg_def: 0, ..v });
             self.note_slot(p, spi);
             return Ok(());
@@ -312,9 +334,9 @@ impl Ver<'_> {
         };
         if size <= spilled && narrow_ok {
             let mut v = slot.reg;
-            if size == 4 && spilled == 4 && width_bits(&v.b) <= 32 {
+            if size == 4 && spilled == 4 && width_bits(&v.b) <= 32 && self.capable() {
                 self.scalar_id(&mut v);
-                self.stack_frame(p)[spi].reg = v;
+                self.put_slot_id(p, spi, v);
             }
             if width_bits(&v.b) > size * 8 {
                 v.id = 0;
@@ -356,32 +378,50 @@ impl Ver<'_> {
         }
         let min = (p.b.smin + i64::from(off)) as i32;
         let max = (p.b.smax + i64::from(off) + size) as i32;
-        let leaks = self.leaks_ok();
+        if raw && fixed.is_some() {
+            return self.no_dynptr_in(p, min, max);
+        }
         for i in min..max {
             let (spi, at) = place(i);
-            let slot = &mut self.stack_frame(p)[spi];
-            let t = slot.types[at];
-            if raw && fixed.is_some() {
-                if t == SlotType::Dynptr {
-                    return no(EACCES, format!("potential write to dynptr at off={i} disallowed"));
-                }
-                continue;
-            }
-            match t {
-                SlotType::Misc => {}
-                SlotType::Zero if write => slot.types[at] = SlotType::Misc,
-                SlotType::Zero => {}
-                SlotType::Invalid if leaks && write => slot.types[at] = SlotType::Misc,
-                SlotType::Invalid if leaks => {}
-                SlotType::Spill if (slot.reg.is_scalar() || leaks) && write => clobber(slot),
-                SlotType::Spill if slot.reg.is_scalar() || leaks => {}
-                _ => return self.not_initialized(regno, p, off, i - min, i64::from(max - min)),
+            if !self.initialized_byte(p, spi, at, write) {
+                return self.not_initialized(regno, p, off, i - min, size);
             }
             if write {
                 self.scratch_slot(spi);
             }
+            self.mark_stack_read(p.frameno, 1 << spi);
         }
         Ok(())
+    }
+
+    fn no_dynptr_in(&mut self, p: &RegState, min: i32, max: i32) -> R {
+        for i in min..max {
+            let (spi, at) = place(i);
+            if self.stack_frame(p)[spi].types[at] == SlotType::Dynptr {
+                return no(EACCES, format!("potential write to dynptr at off={i} disallowed"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The byte may be read; when it may be written too, it is unknown from here on.
+    fn initialized_byte(&mut self, p: &RegState, spi: usize, at: usize, write: bool) -> bool {
+        let leaks = self.leaks_ok();
+        let slot = self.cur.frames[p.frameno as usize].stack[spi];
+        match slot.types[at] {
+            SlotType::Misc => {}
+            SlotType::Zero if !write => {}
+            SlotType::Zero => self.stack_frame(p)[spi].types[at] = SlotType::Misc,
+            SlotType::Invalid if leaks && !write => {}
+            SlotType::Invalid if leaks => self.stack_frame(p)[spi].types[at] = SlotType::Misc,
+            _ if slot.is_spill() && (slot.reg.is_scalar() || leaks) => {
+                if write {
+                    clobber(&mut self.stack_frame(p)[spi]);
+                }
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn not_initialized(&self, regno: Reg, p: &RegState, off: i32, i: i32, size: i64) -> R {
@@ -424,7 +464,7 @@ impl Ver<'_> {
     }
 }
 
-/// `scrub_special_slot`: a partly overwritten register or kernel object becomes bytes.
+/// `scrub_special_slot`: what a spilled register or kernel object leaves is bytes.
 fn scrub(slot: &mut StackSlot) {
     if slot.is_special() {
         let written = slot.types.iter_mut().filter(|t| **t != SlotType::Invalid);
@@ -435,6 +475,5 @@ fn scrub(slot: &mut StackSlot) {
 
 /// A helper may read or write a spilled register's bytes: it is unknown bytes from here on.
 fn clobber(slot: &mut StackSlot) {
-    slot.reg.b = Bounds::UNKNOWN;
     scrub(slot);
 }

@@ -1,5 +1,8 @@
 //! Frames and whole states: `struct bpf_func_state`, `struct bpf_verifier_state`.
 
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
 use super::refs::Held;
 use super::reg::{RegState, RegType};
 use super::stack::{SlotType, StackSlot};
@@ -23,6 +26,36 @@ pub enum Callback {
     Exception,
 }
 
+/// A value that states share until one of them changes it: a branch copies a pointer per frame.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Shared<T: Clone>(Rc<T>);
+
+impl<T: Clone> Shared<T> {
+    /// Not shared yet.
+    pub fn new(v: T) -> Shared<T> {
+        Shared(Rc::new(v))
+    }
+
+    /// Both are one value: equal without looking.
+    #[must_use]
+    pub fn same(a: &Shared<T>, b: &Shared<T>) -> bool {
+        Rc::ptr_eq(&a.0, &b.0)
+    }
+}
+
+impl<T: Clone> Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: Clone> DerefMut for Shared<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        Rc::make_mut(&mut self.0)
+    }
+}
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FuncState {
@@ -43,7 +76,7 @@ pub struct FuncState {
     /// `async_entry_cnt`.
     pub async_entry_cnt: u32,
     /// Slots from the frame pointer down.
-    pub stack: Vec<StackSlot>,
+    pub stack: Shared<Vec<StackSlot>>,
 }
 
 impl FuncState {
@@ -62,7 +95,7 @@ impl FuncState {
             callback_ret: (0, 0),
             callback_depth: 0,
             async_entry_cnt: 0,
-            stack: Vec::new(),
+            stack: Shared::default(),
         }
     }
 
@@ -92,6 +125,26 @@ impl FuncState {
         let spills = self.stack.iter_mut().filter(|s| s.types[7] == SlotType::Spill);
         self.regs.iter_mut().chain(spills.map(|s| &mut s.reg))
     }
+
+    /// Spilled registers.
+    fn spills(&self) -> impl Iterator<Item = &StackSlot> {
+        self.stack.iter().filter(|s| s.is_spill())
+    }
+}
+
+/// Changes the registers that `which` picks, and copies only frames and stacks that have one.
+fn update_frame(
+    frame: &mut Shared<FuncState>,
+    which: impl Fn(&RegState) -> bool,
+    mut change: impl FnMut(&mut RegState),
+) {
+    if frame.regs.iter().any(&which) {
+        frame.regs.iter_mut().filter(|r| which(r)).for_each(&mut change);
+    }
+    if frame.spills().any(|s| which(&s.reg)) {
+        let slots = frame.stack.iter_mut().filter(|s| s.is_spill() && which(&s.reg));
+        slots.for_each(|s| change(&mut s.reg));
+    }
 }
 
 /// Why a jump history entry was made: `INSN_F_*`.
@@ -99,16 +152,51 @@ impl FuncState {
 pub struct HistFlags {
     /// A stack slot was accessed: frame and slot.
     pub stack: Option<(u8, u8)>,
-    /// dst (bit 0) or src (bit 1) was a scalar in a conditional jump.
-    pub regs_scalar: u8,
+    /// dst of a conditional jump is a stack pointer.
+    pub dst_stack: bool,
+    /// src of a conditional jump is a stack pointer.
+    pub src_stack: bool,
 }
 
-/// Registers and slots that shared an id when a jump refined them all: frame, index, is slot.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub struct LinkedRegs(pub Vec<(u8, u8, bool)>);
+/// A register or slot among those that share an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LinkedReg {
+    /// Frame.
+    pub frame: u8,
+    /// Register or slot.
+    pub index: u8,
+    /// It is a slot.
+    pub is_slot: bool,
+}
+
+/// `LINKED_REGS_MAX`.
+pub const LINKED_REGS_MAX: usize = 6;
+
+/// `struct linked_regs`: what shared an id when a jump refined all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct LinkedRegs {
+    entries: [LinkedReg; LINKED_REGS_MAX],
+    len: u8,
+}
+
+impl LinkedRegs {
+    /// The entries.
+    #[must_use]
+    pub fn list(&self) -> &[LinkedReg] {
+        &self.entries[..usize::from(self.len)]
+    }
+
+    /// `linked_regs_push`: false when there is no room.
+    pub fn push(&mut self, e: LinkedReg) -> bool {
+        let Some(place) = self.entries.get_mut(usize::from(self.len)) else { return false };
+        *place = e;
+        self.len += 1;
+        true
+    }
+}
 
 /// `struct bpf_jmp_history_entry`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hist {
     /// Instruction.
     pub idx: u32,
@@ -124,7 +212,7 @@ pub struct Hist {
 #[derive(Clone, Debug)]
 pub struct VState {
     /// Frames, main first; never empty.
-    pub frames: Vec<FuncState>,
+    pub frames: Vec<Shared<FuncState>>,
     /// References, locks, critical sections.
     pub held: Held,
     /// The closest checkpoint on this path.
@@ -143,9 +231,29 @@ pub struct VState {
     pub may_goto_depth: u32,
     /// `callback_unroll_depth`.
     pub callback_unroll_depth: u32,
+    /// Kept states on this path.
+    pub dfs_depth: u32,
 }
 
 impl VState {
+    /// Stands in where a state was taken out.
+    #[must_use]
+    pub fn nothing() -> VState {
+        VState {
+            frames: Vec::new(),
+            held: Held::default(),
+            parent: None,
+            hist: Vec::new(),
+            first_insn_idx: 0,
+            last_insn_idx: 0,
+            insn_idx: 0,
+            in_sleepable: false,
+            may_goto_depth: 0,
+            callback_unroll_depth: 0,
+            dfs_depth: 0,
+        }
+    }
+
     /// The current frame.
     #[must_use]
     pub fn frame(&self) -> &FuncState {
@@ -155,6 +263,11 @@ impl VState {
     /// The current frame.
     pub fn frame_mut(&mut self) -> &mut FuncState {
         self.frames.last_mut().expect("a state has frames")
+    }
+
+    /// Enters a frame.
+    pub fn push_frame(&mut self, f: FuncState) {
+        self.frames.push(Shared::new(f));
     }
 
     /// `curframe`.
@@ -171,11 +284,23 @@ impl VState {
 
     /// All registers of all frames, spilled ones and iterators included.
     pub fn all_regs_and_iters_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
-        self.frames.iter_mut().flat_map(FuncState::all_regs_and_iters_mut)
+        self.frames.iter_mut().flat_map(|f| f.all_regs_and_iters_mut())
     }
 
-    /// All registers of all frames, spilled ones included.
+    /// All registers of all frames, spilled ones included. Copies every shared frame: where few
+    /// registers are meant, [`VState::update_regs`].
     pub fn all_regs_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
-        self.frames.iter_mut().flat_map(FuncState::all_regs_mut)
+        self.frames.iter_mut().flat_map(|f| f.all_regs_mut())
+    }
+
+    /// Changes the registers and spilled registers that `which` picks.
+    pub fn update_regs(
+        &mut self,
+        which: impl Fn(&RegState) -> bool,
+        mut change: impl FnMut(&mut RegState),
+    ) {
+        for f in &mut self.frames {
+            update_frame(f, &which, &mut change);
+        }
     }
 }

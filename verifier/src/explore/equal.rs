@@ -19,12 +19,17 @@ pub(super) enum Exact {
 }
 
 /// `struct bpf_idmap`: ids of one state to ids of the other, one to one.
-struct IdMap {
+pub(crate) struct IdMap {
     pairs: Vec<(u32, u32)>,
     next: u32,
 }
 
 impl IdMap {
+    /// Nothing is mapped yet; fresh ids follow the newest one.
+    pub(crate) fn new(id_gen: u32) -> IdMap {
+        IdMap { pairs: Vec::new(), next: id_gen }
+    }
+
     /// `check_ids`.
     fn same(&mut self, old: u32, cur: u32) -> bool {
         if old == 0 || cur == 0 {
@@ -59,8 +64,11 @@ impl IdMap {
 /// KERNEL v6.18 verifier.c:states_equal
 pub(super) fn states_equal(v: &Ver<'_>, old: &VState, cur: &VState, exact: Exact) -> bool {
     let plain = old.frames.len() == cur.frames.len() && old.in_sleepable == cur.in_sleepable;
-    let mut ids = IdMap { pairs: Vec::new(), next: v.id_gen };
-    if !plain || !refsafe(old, cur, &mut ids) {
+    if !plain {
+        return false;
+    }
+    let mut ids = IdMap::new(v.id_gen);
+    if !refsafe(old, cur, &mut ids) {
         return false;
     }
     old.frames.iter().zip(&cur.frames).enumerate().all(|(i, (o, c))| {
@@ -100,7 +108,7 @@ fn func_equal(
 }
 
 /// `regs_exact`.
-fn regs_exact(o: &RegState, c: &RegState, ids: &mut IdMap) -> bool {
+pub(crate) fn regs_exact(o: &RegState, c: &RegState, ids: &mut IdMap) -> bool {
     o.same_but_ids(c) && ids.same(o.id, c.id) && ids.same(o.ref_obj_id, c.ref_obj_id)
 }
 

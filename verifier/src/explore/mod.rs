@@ -6,13 +6,17 @@
 //!  step.rs  do_check: one instruction after the other, dispatch to check and transfer
 //!  prune.rs is_state_visited: keeping and comparing states
 //!  equal.rs states_equal
+//!  live.rs  which stack slots may still be read
+//!  scc.rs   loops that are being walked, and their back edges
 //!  precision.rs  backtracking: which scalars a decision depended on
 //! ```
 
-mod equal;
+pub(crate) mod equal;
 mod input;
+mod live;
 mod precision;
 mod prune;
+mod scc;
 mod stack_depth;
 pub(crate) mod step;
 mod subprogs;

@@ -1,10 +1,12 @@
 //! Precision: which scalars a safety decision depended on, found by walking back the jump
 //! history and the chain of kept states. Source: `backtrack_insn`, `__mark_chain_precision`.
 
-use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src};
+use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src, disasm};
 
+use super::live::stack_mask;
+use super::step::LogNames;
 use super::ver::{R, Ver};
-use crate::domain::state::{Hist, VState};
+use crate::domain::state::{Hist, LinkedReg, VState};
 
 const ARGS: u16 = 0b11_1110;
 
@@ -19,7 +21,17 @@ struct Backtrack {
 /// The walk lost track: everything is marked.
 struct Lost;
 
+/// `fmt_reg_mask`.
+fn reg_mask(mask: u16) -> String {
+    let regs = (0..16).filter(|i| mask >> i & 1 == 1);
+    regs.map(|i| format!("r{i}")).collect::<Vec<_>>().join(",")
+}
+
 impl Backtrack {
+    fn at(frame: usize) -> Backtrack {
+        Backtrack { frame, ..Backtrack::default() }
+    }
+
     fn empty(&self) -> bool {
         let n = self.frame + 1;
         self.regs[..n].iter().all(|m| *m == 0) && self.slots[..n].iter().all(|m| *m == 0)
@@ -39,15 +51,18 @@ impl Backtrack {
 
     /// `bt_sync_linked_regs`.
     fn sync_linked(&mut self, hist: Option<&Hist>) {
-        let Some(h) = hist.filter(|h| !h.linked.0.is_empty()) else { return };
-        let some = h.linked.0.iter().any(|(f, i, slot)| match slot {
-            true => self.slots[*f as usize] >> i & 1 == 1,
-            false => self.regs[*f as usize] >> i & 1 == 1,
-        });
-        for (f, i, slot) in h.linked.0.iter().filter(|_| some) {
-            match slot {
-                true => self.slots[*f as usize] |= 1 << i,
-                false => self.regs[*f as usize] |= 1 << i,
+        let Some(h) = hist.filter(|h| !h.linked.list().is_empty()) else { return };
+        let wanted = |l: &LinkedReg| match l.is_slot {
+            true => self.slots[usize::from(l.frame)] >> l.index & 1 == 1,
+            false => self.regs[usize::from(l.frame)] >> l.index & 1 == 1,
+        };
+        if !h.linked.list().iter().any(wanted) {
+            return;
+        }
+        for l in h.linked.list() {
+            match l.is_slot {
+                true => self.slots[usize::from(l.frame)] |= 1 << l.index,
+                false => self.regs[usize::from(l.frame)] |= 1 << l.index,
             }
         }
     }
@@ -76,6 +91,43 @@ impl Backtrack {
         Ok(())
     }
 
+    /// A fetching operation is a load of what was there and a store.
+    fn atomic(
+        &mut self,
+        op: AtomicOp,
+        dst: Reg,
+        src: Reg,
+        hist: Option<&Hist>,
+    ) -> Result<(), Lost> {
+        let result = match op {
+            AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
+            AtomicOp::Cmpxchg => Some(Reg::R0),
+            _ => Some(src),
+        };
+        match result.filter(|r| self.has(*r)) {
+            Some(r) if self.has(dst) && r != dst => Err(Lost),
+            Some(r) => {
+                self.load(r, hist);
+                Ok(())
+            }
+            None => self.store(dst, Some(src), hist),
+        }
+    }
+
+    /// A comparison: both sides, but for pointers to the stack.
+    fn compare(&mut self, dst: Reg, src: Reg, hist: Option<&Hist>) {
+        if !self.has(dst) && !self.has(src) {
+            return;
+        }
+        let flags = hist.map(|h| h.flags).unwrap_or_default();
+        if !flags.src_stack {
+            self.want(src);
+        }
+        if !flags.dst_stack {
+            self.want(dst);
+        }
+    }
+
     /// Walking back over a call into its caller: arguments pass, for subprograms.
     fn leave(&mut self, pass_args: bool) -> Result<(), Lost> {
         if self.regs[self.frame] & !ARGS != 0 || self.slots[self.frame] != 0 || self.frame == 0 {
@@ -94,14 +146,19 @@ impl Backtrack {
 impl Ver<'_> {
     /// KERNEL v6.18 verifier.c:backtrack_insn
     fn backtrack_insn(
-        &self,
+        &mut self,
         idx: u32,
         subseq: Option<u32>,
         hist: Option<&Hist>,
         bt: &mut Backtrack,
     ) -> Result<(), Lost> {
+        let insn = self.insn(idx);
+        if *insn == Insn::LdImm64Hi {
+            return Ok(());
+        }
+        self.log_backtrack(idx, insn, bt);
         bt.sync_linked(hist);
-        match *self.insn(idx) {
+        match *insn {
             Insn::Alu { op: AluOp::Mov, dst, src, .. } if bt.has(dst) => {
                 bt.drop(dst);
                 if let Src::Reg(s) = src
@@ -120,25 +177,27 @@ impl Ver<'_> {
                 bt.store(dst, Some(s), hist)?;
             }
             Insn::Store { dst, .. } => bt.store(dst, None, hist)?,
-            Insn::Atomic { op, dst, src, .. } => {
-                let result = if op == AtomicOp::Cmpxchg { Reg::R0 } else { src };
-                if bt.has(result) {
-                    return Err(Lost);
-                }
-                bt.store(dst, Some(src), hist)?;
-            }
+            Insn::Atomic { op, dst, src, .. } => bt.atomic(op, dst, src, hist)?,
             Insn::Call(call) => self.backtrack_call(call, idx, subseq, bt)?,
             Insn::Exit => self.backtrack_exit(subseq, bt)?,
-            Insn::Jmp { dst, src: Src::Reg(s), .. } if bt.has(dst) || bt.has(s) => {
-                bt.want(dst);
-                bt.want(s);
-            }
+            Insn::Jmp { dst, src: Src::Reg(s), .. } => bt.compare(dst, s, hist),
             Insn::LdImm64 { dst, .. } => bt.drop(dst),
             Insn::LdAbs { .. } | Insn::LdInd { .. } if bt.has(Reg::R0) => return Err(Lost),
             _ => {}
         }
         bt.sync_linked(hist);
         Ok(())
+    }
+
+    fn log_backtrack(&mut self, idx: u32, insn: &Insn, bt: &Backtrack) {
+        if self.log.level2() {
+            let (frame, regs) = (bt.frame, reg_mask(bt.regs[bt.frame]));
+            let slots = stack_mask(bt.slots[bt.frame]);
+            let op = disasm::disasm_op(insn, &LogNames(self.input.env.btf()));
+            self.log.put(&format!(
+                "mark_precise: frame{frame}: regs={regs} stack={slots} before {idx}: {op}\n"
+            ));
+        }
     }
 
     fn backtrack_call(
@@ -185,7 +244,7 @@ impl Ver<'_> {
 
     /// Walks back through one state's history. `Ok(true)`: nothing is wanted any more.
     fn backtrack_state(
-        &self,
+        &mut self,
         st: &VState,
         last: u32,
         mut subseq: Option<u32>,
@@ -203,7 +262,7 @@ impl Ver<'_> {
                 return Ok(true);
             }
             subseq = Some(i);
-            if i == st.first_insn_idx && (n == 0 || (n == 1 && entry.is_some())) {
+            if i == st.first_insn_idx && (n == 0 || (n == 1 && st.hist[0].idx == i)) {
                 return Ok(false);
             }
             match entry {
@@ -218,46 +277,60 @@ impl Ver<'_> {
 
     /// Marks what is wanted in a kept state; what was marked before is wanted no longer.
     fn mark_wanted(&mut self, at: u32, bt: &mut Backtrack) -> bool {
-        let st = &mut self.kept[at as usize].state;
         let mut changed = false;
-        for (f, frame) in st.frames.iter_mut().enumerate().take(bt.frame + 1) {
-            for (i, r) in frame.regs.iter_mut().enumerate() {
-                if bt.regs[f] >> i & 1 == 1 && (!r.is_scalar() || r.precise) {
+        for f in (0..=bt.frame).rev() {
+            let frame = &mut self.kept[at as usize].state.frames[f];
+            for i in (0..11).filter(|i| bt.regs[f] >> i & 1 == 1).collect::<Vec<usize>>() {
+                if !frame.regs[i].is_scalar() || frame.regs[i].precise {
                     bt.regs[f] &= !(1 << i);
-                } else if bt.regs[f] >> i & 1 == 1 {
-                    (r.precise, changed) = (true, true);
+                } else {
+                    frame.regs[i].precise = true;
+                    changed = true;
                 }
             }
             for i in (0..64).filter(|i| bt.slots[f] >> i & 1 == 1).collect::<Vec<usize>>() {
-                match frame.stack.get_mut(i) {
+                match frame.stack.get(i) {
                     Some(s) if s.is_scalar_spill() && !s.reg.precise => {
-                        (s.reg.precise, changed) = (true, true);
+                        frame.stack[i].reg.precise = true;
+                        changed = true;
                     }
                     _ => bt.slots[f] &= !(1 << i),
                 }
             }
+            self.log_wanted(at, f, bt);
         }
         changed
     }
 
+    fn log_wanted(&mut self, at: u32, f: usize, bt: &Backtrack) {
+        if !self.log.level2() {
+            return;
+        }
+        let mut log = std::mem::take(&mut self.log);
+        let (regs, slots) = (reg_mask(bt.regs[f]), stack_mask(bt.slots[f]));
+        log.put(&format!("mark_precise: frame{f}: parent state regs={regs} stack={slots}: "));
+        log.state(&self.kept[at as usize].state, f, true, &self.names());
+        self.log = log;
+    }
+
     /// `mark_all_scalars_precise`: in all kept states on the path.
-    fn mark_all_precise(&mut self, mut at: Option<u32>) {
+    pub(super) fn mark_all_precise(&mut self, mut at: Option<u32>) {
         while let Some(i) = at {
             let st = &mut self.kept[i as usize].state;
-            st.all_regs_mut().filter(|r| r.is_scalar()).for_each(|r| r.precise = true);
+            st.update_regs(|r| r.is_scalar() && !r.precise, |r| r.precise = true);
             at = st.parent;
         }
     }
 
     /// KERNEL v6.18 verifier.c:__mark_chain_precision
-    fn mark_chain(&mut self, start: Option<&VState>, mut bt: Backtrack) -> bool {
+    fn mark_chain(&mut self, start: &VState, mut bt: Backtrack) -> bool {
         if !self.capable() || bt.empty() {
             return false;
         }
-        let st = start.unwrap_or(&self.cur);
-        let (parent, mut changed) = (st.parent, false);
-        let mut result = self.backtrack_state(st, st.insn_idx, None, true, &mut bt);
-        let (mut at, mut subseq) = (parent, Some(st.first_insn_idx));
+        let mut changed = false;
+        self.log_chain(&bt, start.insn_idx, start.first_insn_idx, None);
+        let mut result = self.backtrack_state(start, start.insn_idx, None, true, &mut bt);
+        let (mut at, mut subseq) = (start.parent, start.first_insn_idx);
         loop {
             match result {
                 Ok(true) => return changed,
@@ -269,35 +342,69 @@ impl Ver<'_> {
             if bt.empty() {
                 return changed;
             }
+            let hist = std::mem::take(&mut self.kept[i as usize].state.hist);
             let st = &self.kept[i as usize].state;
-            if st.parent.is_none() && st.hist.is_empty() && st.insn_idx == st.first_insn_idx {
+            let st = VState { hist, ..st.clone() };
+            self.log_chain(&bt, st.last_insn_idx, st.first_insn_idx, Some(subseq));
+            result = if st.last_insn_idx == u32::MAX {
                 // The entry of the main program or of a global subprogram: arguments.
-                return changed;
-            }
-            result = self.backtrack_state(st, st.last_insn_idx, subseq, false, &mut bt);
-            (at, subseq) = (st.parent, Some(st.first_insn_idx));
+                Ok(true)
+            } else {
+                self.backtrack_state(&st, st.last_insn_idx, Some(subseq), false, &mut bt)
+            };
+            (at, subseq) = (st.parent, st.first_insn_idx);
+            self.kept[i as usize].state.hist = st.hist;
         }
-        self.mark_all_precise(parent);
+        self.log_lost(start);
+        self.mark_all_precise(start.parent);
         true
+    }
+
+    fn log_chain(&mut self, bt: &Backtrack, last: u32, first: u32, subseq: Option<u32>) {
+        if self.log.level2() {
+            let (frame, subseq) = (bt.frame, subseq.map_or(-1, i64::from));
+            let last = last as i32;
+            self.log.put(&format!(
+                "mark_precise: frame{frame}: last_idx {last} first_idx {first} subseq_idx {subseq} \n"
+            ));
+        }
+    }
+
+    fn log_lost(&mut self, start: &VState) {
+        if self.log.level2() {
+            let frame = start.curframe();
+            self.log.put(&format!(
+                "mark_precise: frame{frame}: falling back to forcing all scalars precise\n"
+            ));
+        }
     }
 
     /// `mark_chain_precision`.
     pub(crate) fn mark_precise(&mut self, r: Reg) -> R {
-        if !self.r(r).is_scalar() {
+        if !self.r(r).is_scalar() || !self.capable() {
             return Ok(());
         }
-        let mut bt = Backtrack { frame: self.cur.curframe(), ..Backtrack::default() };
+        let mut bt = Backtrack::at(self.cur.curframe());
         bt.want(r);
-        self.mark_chain(None, bt);
+        self.with_cur(|v, cur| v.mark_chain(cur, bt));
         Ok(())
+    }
+
+    /// The current state beside the rest: walking it back changes kept states only.
+    fn with_cur<T>(&mut self, f: impl FnOnce(&mut Self, &VState) -> T) -> T {
+        let cur = std::mem::replace(&mut self.cur, VState::nothing());
+        let result = f(self, &cur);
+        self.cur = cur;
+        result
     }
 
     /// `propagate_precision`: what was precise in kept state `old` is in the state it covers.
     /// The state is the current one unless given. True when a mark was added.
     pub(super) fn propagate_precision(&mut self, old: u32, st: Option<&VState>) -> R<bool> {
         let frame = st.unwrap_or(&self.cur).curframe();
-        let mut bt = Backtrack { frame, ..Backtrack::default() };
-        for (f, frame) in self.kept[old as usize].state.frames.iter().enumerate() {
+        let mut bt = Backtrack::at(frame);
+        let frames = &self.kept[old as usize].state.frames;
+        for (f, frame) in frames.iter().enumerate().rev() {
             for (i, r) in frame.regs[..10].iter().enumerate() {
                 bt.regs[f] |= u16::from(r.is_scalar() && r.precise) << i;
             }
@@ -305,6 +412,23 @@ impl Ver<'_> {
                 bt.slots[f] |= u64::from(s.is_scalar_spill() && s.reg.precise) << i;
             }
         }
-        Ok(self.mark_chain(st, bt))
+        if self.log.level2() {
+            for f in (0..frames.len()).rev() {
+                self.log_propagated(f, &bt);
+            }
+        }
+        Ok(match st {
+            Some(st) => self.mark_chain(st, bt),
+            None => self.with_cur(|v, cur| v.mark_chain(cur, bt)),
+        })
+    }
+
+    fn log_propagated(&mut self, f: usize, bt: &Backtrack) {
+        let regs = (0..10).filter(|i| bt.regs[f] >> i & 1 == 1).map(|i| format!("r{i}"));
+        let slots = (0..64).filter(|i| bt.slots[f] >> i & 1 == 1);
+        let all: Vec<String> = regs.chain(slots.map(|i| format!("fp-{}", 8 * (i + 1)))).collect();
+        if !all.is_empty() {
+            self.log.put(&format!("frame {f}: propagating {}\n", all.join(",")));
+        }
     }
 }

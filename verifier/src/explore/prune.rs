@@ -3,40 +3,33 @@
 use bpf::insn::Insn;
 
 use super::equal::{Exact, states_equal};
-use super::ver::{Kept, R, Ver, no};
+use super::ver::{Kept, NONE, R, Ver, no};
 use crate::check::iter::depths_differ;
 use crate::domain::reg::RegState;
 use crate::domain::stack::StackSlot;
-use crate::domain::state::VState;
+use crate::domain::state::{Callback, VState};
 use crate::reject::EINVAL;
 
-/// `MAX_BACKEDGE_ITERS`.
-const BACKEDGE_ITERS_MAX: u32 = 64;
+/// `BPF_COMPLEXITY_LIMIT_STATES`: without `CAP_BPF` no more are kept at an instruction.
+const STATES_MAX: u32 = 64;
+
+/// What the comparison with one kept state says.
+enum Match {
+    /// It covers the current state; the flag says that it is in a loop not left yet.
+    Hit(bool),
+    Miss,
+}
 
 impl Ver<'_> {
     /// `explored_state`: the bucket of this instruction and call site.
-    fn bucket(&self) -> u32 {
-        (self.insn_idx ^ self.cur.frame().callsite) % self.input.insns.len() as u32
+    fn bucket_of(&self, insn_idx: u32) -> usize {
+        (insn_idx ^ self.cur.frame().callsite) as usize % self.input.insns.len()
     }
 
-    /// `compute_scc_callchain`: the call sites down to the first frame that is in a loop.
-    fn scc_chain(&self, s: &VState) -> Option<Vec<u32>> {
-        let mut chain = Vec::new();
-        for i in 0..s.frames.len() {
-            let at = s.frame_insn(i);
-            let scc = self.input.cfg.scc[at as usize];
-            chain.push(if scc != 0 { scc } else { at });
-            if scc != 0 {
-                return Some(chain);
-            }
-        }
-        None
-    }
-
-    /// `incomplete_read_marks`: precision of loop bodies is not final before the loop is left.
-    fn incomplete_marks(&self, s: &VState) -> bool {
-        let visit = self.scc_chain(s).and_then(|c| self.visits.get(&c));
-        visit.is_some_and(|v| !v.backedges.is_empty())
+    /// `update_peak_states`.
+    pub(super) fn update_peak(&mut self) {
+        let now = self.live_states + self.freed_states + self.visits.backedges;
+        self.stats.peak_states = self.stats.peak_states.max(now);
     }
 
     /// `update_branch_counts`: the current path ended.
@@ -50,117 +43,123 @@ impl Ver<'_> {
             }
             at = k.state.parent;
             self.maybe_exit_scc(i)?;
+            self.maybe_free(i);
         }
         Ok(())
     }
 
-    /// `maybe_exit_scc` and `propagate_backedges`.
-    fn maybe_exit_scc(&mut self, i: u32) -> R {
-        let Some(chain) = self.scc_chain(&self.kept[i as usize].state) else { return Ok(()) };
-        let Some(visit) = self.visits.get_mut(&chain).filter(|v| v.entry == Some(i)) else {
-            return Ok(());
-        };
-        visit.entry = None;
-        let mut edges = std::mem::take(&mut visit.backedges);
-        let mut changed = true;
-        let mut rounds = 0;
-        while changed {
-            rounds += 1;
-            changed = false;
-            for (state, equal) in &mut edges {
-                if rounds > BACKEDGE_ITERS_MAX {
-                    state.all_regs_mut().filter(|r| r.is_scalar()).for_each(|r| r.precise = true);
-                    continue;
-                }
-                changed |= self.propagate_precision(*equal, Some(&*state))?;
-            }
+    /// `maybe_free_verifier_state`: a state that was evicted goes when nothing refers to it.
+    fn maybe_free(&mut self, i: u32) {
+        let k = &self.kept[i as usize];
+        if !k.evicted || k.branches != 0 || self.incomplete_marks(&k.state) {
+            return;
         }
-        Ok(())
+        let state = &mut self.kept[i as usize].state;
+        state.frames = Vec::new();
+        state.hist = Vec::new();
+        self.freed_states -= 1;
     }
 
     /// `clean_live_states`: forget what no path from a finished state reads.
-    fn clean_states(&mut self, bucket: u32) {
-        let list = self.explored.get(&bucket).cloned().unwrap_or_default();
-        for i in list {
+    fn clean_states(&mut self, bucket: usize) {
+        let mut i = self.explored[bucket];
+        while i != NONE {
             let k = &self.kept[i as usize];
-            let at_other = k.state.insn_idx != self.insn_idx || !self.same_callsites(&k.state);
-            if k.branches != 0 || k.cleaned || at_other || self.incomplete_marks(&k.state) {
+            let (at, next) = (i, k.next);
+            i = next;
+            let other = k.state.insn_idx != self.insn_idx || !same_callsites(&k.state, &self.cur);
+            if k.branches != 0 || k.cleaned || other || self.incomplete_marks(&k.state) {
                 continue;
             }
-            let mut s = std::mem::replace(
-                &mut self.kept[i as usize].state,
-                VState { frames: Vec::new(), ..super::ver::blank_state() },
-            );
-            for f in 0..s.frames.len() {
-                let live = self.input.cfg.live_regs_before[s.frame_insn(f) as usize];
-                for (r, reg) in s.frames[f].regs[..10].iter_mut().enumerate() {
-                    if live >> r & 1 == 0 {
-                        *reg = RegState::NOT_INIT;
-                    }
-                }
-                let alive = self.live_stack(&s, f);
-                for (n, slot) in s.frames[f].stack.iter_mut().enumerate() {
-                    if alive >> n & 1 == 0 {
-                        *slot = StackSlot::INVALID;
-                    }
-                }
-            }
-            let k = &mut self.kept[i as usize];
-            (k.state, k.cleaned) = (s, true);
+            self.clean_state(at);
         }
     }
 
-    /// Stack slots of a frame that may still be read. Every slot counts as read: sound, and
-    /// what differs from the kernel is the number of states only.
-    fn live_stack(&self, _s: &VState, _frame: usize) -> u64 {
-        u64::MAX
+    /// `clean_verifier_state`.
+    fn clean_state(&mut self, i: u32) {
+        let cfg = self.input.cfg;
+        let k = &mut self.kept[i as usize];
+        let query = self.liveness.query(&k.state, cfg);
+        k.cleaned = true;
+        for f in 0..k.state.frames.len() {
+            let live = cfg.live_regs_before[k.state.frame_insn(f) as usize];
+            let alive = self.liveness.alive(&query, f, cfg);
+            let frame = &mut k.state.frames[f];
+            for (r, reg) in frame.regs[..10].iter_mut().enumerate() {
+                if live >> r & 1 == 0 {
+                    *reg = RegState::NOT_INIT;
+                }
+            }
+            if frame.stack.iter().enumerate().any(|(n, _)| alive >> n & 1 == 0) {
+                let dead = frame.stack.iter_mut().enumerate().filter(|(n, _)| alive >> n & 1 == 0);
+                dead.for_each(|(_, slot)| *slot = StackSlot::INVALID);
+            }
+        }
     }
 
-    fn same_callsites(&self, s: &VState) -> bool {
-        let sites = |s: &VState| s.frames.iter().map(|f| f.callsite).collect::<Vec<_>>();
-        s.frames.len() == self.cur.frames.len() && sites(s) == sites(&self.cur)
+    /// `find_prev_entry`: the kept state of the last visit of an instruction by the loop that
+    /// `cur` is in.
+    pub(crate) fn find_prev_entry(&self, cur: &VState, insn_idx: u32) -> Option<u32> {
+        let mut i = self.explored[self.bucket_of(insn_idx)];
+        while i != NONE {
+            let k = &self.kept[i as usize];
+            let open = k.state.insn_idx == insn_idx && k.branches != 0;
+            if open && same_callsites(&k.state, cur) && k.state.dfs_depth < cur.dfs_depth {
+                return Some(i);
+            }
+            i = k.next;
+        }
+        None
     }
 
     /// Compares with one kept state at which paths are still open: a loop.
-    fn loop_match(&mut self, i: u32) -> R<Option<bool>> {
+    fn loop_match(&mut self, i: u32) -> R<Match> {
         let at = self.insn_idx as usize;
         let old = &self.kept[i as usize].state;
         let cfg = self.input.cfg;
-        let async_differs = old.frame().async_entry_cnt != self.cur.frame().async_entry_cnt;
-        if async_differs {
-            return Ok(None);
+        let asynchronous = old.frame().callback == Callback::Async;
+        if asynchronous && old.frame().async_entry_cnt != self.cur.frame().async_entry_cnt {
+            return Ok(Match::Miss);
         }
+        let within = || states_equal(self, old, &self.cur, Exact::RangeWithin);
         if cfg.iter_next[at] {
-            let again = states_equal(self, old, &self.cur, Exact::RangeWithin);
-            return Ok((again && self.iter_is_active()).then_some(true));
+            let hit = within() && self.iter_is_active();
+            return Ok(if hit { Match::Hit(true) } else { Match::Miss });
         }
-        if matches!(self.input.insns[at], Insn::MayGoto { .. }) {
-            let within = old.may_goto_depth != self.cur.may_goto_depth
-                && states_equal(self, old, &self.cur, Exact::RangeWithin);
-            if within {
-                return Ok(Some(true));
-            }
+        if matches!(self.input.insns[at], Insn::MayGoto { .. })
+            && old.may_goto_depth != self.cur.may_goto_depth
+            && within()
+        {
+            return Ok(Match::Hit(true));
         }
         if cfg.calls_callback[at] {
-            let within = states_equal(self, old, &self.cur, Exact::RangeWithin);
-            return Ok(within.then_some(true));
+            return Ok(if within() { Match::Hit(true) } else { Match::Miss });
         }
-        let looping = old.may_goto_depth == self.cur.may_goto_depth
-            && old.callback_unroll_depth == self.cur.callback_unroll_depth
-            && states_maybe_looping(old, &self.cur)
+        let looping = states_maybe_looping(old, &self.cur)
             && states_equal(self, old, &self.cur, Exact::Exact)
-            && !depths_differ(old, &self.cur);
+            && !depths_differ(old, &self.cur)
+            && old.may_goto_depth == self.cur.may_goto_depth
+            && old.callback_unroll_depth == self.cur.callback_unroll_depth;
         if looping {
-            let frame = self.cur.curframe();
-            let mut log = std::mem::take(&mut self.log);
-            log.put(&format!("infinite loop detected at insn {at}\ncur state:"));
-            log.state(&self.cur, frame, true, &self.names());
-            log.put("old state:");
-            log.state(&self.kept[i as usize].state, frame, true, &self.names());
-            self.log = log;
-            return no(EINVAL, format!("infinite loop detected at insn {at}"));
+            return self.infinite_loop(i);
         }
-        Ok(None)
+        Ok(Match::Miss)
+    }
+
+    fn infinite_loop(&mut self, i: u32) -> R<Match> {
+        let (at, frame) = (self.insn_idx, self.cur.curframe());
+        self.log_line_info(at);
+        let mut log = std::mem::take(&mut self.log);
+        log.put(&format!("infinite loop detected at insn {at}\ncur state:"));
+        log.state(&self.cur, frame, true, &self.names());
+        log.put("old state:");
+        log.state(&self.kept[i as usize].state, frame, true, &self.names());
+        self.log = log;
+        let mut e = no::<Match>(EINVAL, format!("infinite loop detected at insn {at}"));
+        if let Err(r) = &mut e {
+            r.logged = true;
+        }
+        e
     }
 
     /// The current state is covered by kept state `i`.
@@ -171,11 +170,7 @@ impl Ver<'_> {
         }
         self.propagate_precision(i, None)?;
         if in_loop {
-            let mut state = self.cur.clone();
-            state.insn_idx = self.insn_idx;
-            if let Some(c) = self.scc_chain(&self.kept[i as usize].state) {
-                self.visits.entry(c).or_default().backedges.push((state, i));
-            }
+            self.add_backedge(i);
         }
         Ok(())
     }
@@ -183,85 +178,103 @@ impl Ver<'_> {
     /// KERNEL v6.18 verifier.c:is_state_visited
     pub(crate) fn is_state_visited(&mut self) -> R<bool> {
         let at = self.insn_idx as usize;
-        let cfg = self.input.cfg;
-        let opts = self.input.opts;
-        let force = opts.test_state_freq || cfg.force_checkpoint[at] || self.cur.hist.len() > 40;
+        let checkpoint = self.input.cfg.force_checkpoint[at];
+        let force = self.input.opts.test_state_freq || checkpoint || self.cur.hist.len() > 40;
         let jmps = self.jmps_processed - self.prev_jmps;
         let insns = self.stats.insns_processed - self.prev_insns;
         let mut add = force || (jmps >= 2 && insns >= 8);
-        let bucket = self.bucket();
+        let bucket = self.bucket_of(self.insn_idx);
         self.clean_states(bucket);
-        let list = self.explored.get(&bucket).cloned().unwrap_or_default();
-        for i in list.iter().rev().copied() {
+        let mut states = 0;
+        let (mut before, mut i) = (NONE, self.explored[bucket]);
+        while i != NONE {
+            states += 1;
             let k = &self.kept[i as usize];
+            let next = k.next;
             if k.state.insn_idx != self.insn_idx {
+                (before, i) = (i, next);
                 continue;
             }
-            if k.branches != 0 {
-                if self.loop_match(i)?.is_some() {
-                    self.hit(i, true)?;
-                    return Ok(true);
-                }
-                if !force && jmps < 20 && insns < 100 {
+            let found = if k.branches != 0 {
+                let found = self.loop_match(i)?;
+                if matches!(found, Match::Miss) && !force && jmps < 20 && insns < 100 {
                     add = false;
                 }
+                found
             } else {
                 let in_loop = self.incomplete_marks(&k.state);
                 let exact = if in_loop { Exact::RangeWithin } else { Exact::NotExact };
-                if states_equal(self, &k.state, &self.cur, exact) {
-                    self.hit(i, in_loop)?;
-                    return Ok(true);
-                }
+                let hit = states_equal(self, &k.state, &self.cur, exact);
+                if hit { Match::Hit(in_loop) } else { Match::Miss }
+            };
+            if let Match::Hit(in_loop) = found {
+                self.hit(i, in_loop)?;
+                return Ok(true);
             }
-            self.miss(i, bucket, add, cfg.force_checkpoint[at]);
+            if self.miss(i, add, checkpoint) {
+                self.evict(bucket, before, i);
+            } else {
+                before = i;
+            }
+            i = next;
         }
-        let here = list.len() as u32;
-        self.stats.max_states_per_insn = self.stats.max_states_per_insn.max(here);
-        if add {
-            self.keep(bucket);
+        self.stats.max_states_per_insn = self.stats.max_states_per_insn.max(states);
+        if add && (self.capable() || states <= STATES_MAX) {
+            self.keep(bucket)?;
         }
         Ok(false)
     }
 
-    /// A state that misses too often is dropped.
-    fn miss(&mut self, i: u32, bucket: u32, add: bool, checkpoint: bool) {
+    /// Whether a state missed too often to be worth its comparisons.
+    fn miss(&mut self, i: u32, add: bool, checkpoint: bool) -> bool {
         let k = &mut self.kept[i as usize];
-        if add {
-            k.miss_cnt += 1;
-        }
+        k.miss_cnt += u32::from(add);
         let n = if checkpoint && k.branches > 0 { 64 } else { 3 };
-        if k.miss_cnt > k.hit_cnt * n + n {
-            self.explored.entry(bucket).or_default().retain(|x| *x != i);
-            self.live_states -= 1;
+        k.miss_cnt > k.hit_cnt * n + n
+    }
+
+    /// Takes a state out of its list.
+    fn evict(&mut self, bucket: usize, before: u32, i: u32) {
+        let next = self.kept[i as usize].next;
+        match before {
+            NONE => self.explored[bucket] = next,
+            b => self.kept[b as usize].next = next,
         }
+        self.kept[i as usize].evicted = true;
+        self.live_states -= 1;
+        self.freed_states += 1;
+        self.maybe_free(i);
     }
 
     /// Keeps a copy of the current state.
-    fn keep(&mut self, bucket: u32) {
+    fn keep(&mut self, bucket: usize) -> R {
         self.stats.total_states += 1;
         self.live_states += 1;
-        self.stats.peak_states = self.stats.peak_states.max(self.live_states);
+        self.update_peak();
         self.prev_jmps = self.jmps_processed;
         self.prev_insns = self.stats.insns_processed;
         if self.capable() {
-            let scalars = self.cur.all_regs_mut().filter(|r| r.is_scalar());
-            scalars.for_each(|r| r.precise = false);
+            self.cur.update_regs(|r| r.precise && r.is_scalar(), |r| r.precise = false);
         }
-        let mut state = self.cur.clone();
-        state.insn_idx = self.insn_idx;
         let i = self.kept.len() as u32;
-        if let Some(c) = self.scc_chain(&state) {
-            let v = self.visits.entry(c).or_default();
-            v.entry.get_or_insert(i);
-        }
-        let fresh = Kept { state, branches: 1, miss_cnt: 0, hit_cnt: 0, cleaned: false };
-        self.kept.push(fresh);
-        self.explored.entry(bucket).or_default().push(i);
+        self.charge_state()?;
+        let mut state = VState { hist: std::mem::take(&mut self.cur.hist), ..self.cur.clone() };
+        state.insn_idx = self.insn_idx;
+        let next = std::mem::replace(&mut self.explored[bucket], i);
+        self.kept.push(Kept { state, branches: 1, next, ..Kept::default() });
+        self.maybe_enter_scc(i);
         self.cur.parent = Some(i);
+        self.cur.dfs_depth += 1;
         self.cur.first_insn_idx = self.insn_idx;
-        self.cur.hist.clear();
         self.cur_hist = None;
+        Ok(())
     }
+}
+
+/// `same_callsites`.
+pub(super) fn same_callsites(a: &VState, b: &VState) -> bool {
+    a.frames.len() == b.frames.len()
+        && a.frames.iter().zip(&b.frames).all(|(x, y)| x.callsite == y.callsite)
 }
 
 /// `states_maybe_looping`: registers of the current frame are the same bit by bit.

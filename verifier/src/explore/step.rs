@@ -27,7 +27,7 @@ pub(crate) fn stats_line(s: &Stats) -> String {
 }
 
 /// Prints map references as the kernel does, which has addresses there, and kfuncs by name.
-struct LogNames<'a>(Option<&'a bpf::btf::Btf>);
+pub(super) struct LogNames<'a>(pub(super) Option<&'a bpf::btf::Btf>);
 
 impl disasm::Names for LogNames<'_> {
     fn kfunc(&self, btf_id: i32, _off: i16) -> Option<String> {
@@ -44,6 +44,7 @@ impl Ver<'_> {
     fn next_path(&mut self) -> R<bool> {
         self.log.scratch_all();
         self.update_branch_counts()?;
+        self.update_live_stack();
         let Some(Pending { state, insn_idx, prev_insn_idx, log_pos }) = self.pending.pop() else {
             return Ok(false);
         };
@@ -83,7 +84,12 @@ impl Ver<'_> {
                 self.log_insn(&mut print_state);
                 prev = self.insn_idx;
                 self.aux[self.insn_idx as usize].seen = true;
-                self.check_insn()?
+                self.liveness.begin(&self.cur, self.insn_idx, self.input.cfg);
+                let depth = self.cur.frames.len();
+                let next = self.check_insn()?;
+                self.liveness.commit();
+                print_state |= self.cur.frames.len() < depth;
+                next
             };
             match next {
                 Next::Fall => self.insn_idx += 1,
@@ -141,15 +147,24 @@ impl Ver<'_> {
         if log.scratched() {
             log.insn_state(at, &self.cur, frame, &self.names());
         }
-        let line = self.input.program.lines.iter().rposition(|l| l.insn.0 <= at);
-        if let Some(i) = line.filter(|i| log.last_line != Some(*i)) {
-            let l = &self.input.program.lines[i];
-            let file = l.file.rsplit('/').next().unwrap_or_default();
-            log.put(&format!("; {} @ {file}:{}\n", l.text.trim_start(), l.line));
-            log.last_line = Some(i);
-        }
-        log.insn(at, &disasm::disasm_op(self.insn(at), &LogNames(self.input.env.btf())));
         self.log = log;
+        self.log_line_info(at);
+        let text = disasm::disasm_op(self.insn(at), &LogNames(self.input.env.btf()));
+        self.log.insn(at, &text);
+    }
+
+    /// `verbose_linfo`: the source line, unless it was the last one printed.
+    pub(crate) fn log_line_info(&mut self, at: u32) {
+        let lines = &self.input.program.lines;
+        let Some(i) = lines.partition_point(|l| l.insn.0 <= at).checked_sub(1) else { return };
+        let l = &lines[i];
+        let same = |p: usize| p == i || (lines[p].file == l.file && lines[p].line == l.line);
+        if !self.log.on() || self.log.last_line.is_some_and(same) {
+            return;
+        }
+        let file = l.file.rsplit('/').next().unwrap_or_default();
+        self.log.put(&format!("; {} @ {file}:{}\n", l.text.trim_start(), l.line));
+        self.log.last_line = Some(i);
     }
 
     /// `do_check_insn`.

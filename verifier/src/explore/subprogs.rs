@@ -91,11 +91,11 @@ impl Ver<'_> {
     fn explore_root(&mut self, sub: usize) -> R {
         self.root = sub;
         self.cur = blank_state();
-        self.explored.clear();
+        self.explored.fill(super::ver::NONE);
         self.kept.clear();
         self.visits.clear();
         self.pending.clear();
-        self.live_states = 0;
+        self.liveness.frames_changed();
         self.cur.in_sleepable = self.input.program.flags & BPF_F_SLEEPABLE != 0
             || self.input.program.prog_type == bpf::uapi::ProgType::Syscall;
         let start = self.input.cfg.subprogs[sub].start.0;
@@ -127,9 +127,9 @@ impl Ver<'_> {
                 self.cur.frame_mut().regs[i + 1] = r;
             }
         }
-        (self.insn_idx, self.prev_insn_idx) = (start, start);
+        (self.insn_idx, self.prev_insn_idx) = (start, u32::MAX);
         (self.cur.first_insn_idx, self.cur.insn_idx) = (start, start);
-        (self.prev_jmps, self.prev_insns) = (self.jmps_processed, self.stats.insns_processed);
+        self.log.last_line = None;
         self.log.scratch_all();
         self.do_check()
     }
@@ -267,7 +267,8 @@ impl Ver<'_> {
         for r in &mut caller.regs[..6] {
             *r = RegState::NOT_INIT;
         }
-        self.cur.frames.push(callee);
+        self.cur.push_frame(callee);
+        self.liveness.frames_changed();
         self.log_call();
         Ok(Next::Goto(to))
     }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use bpf::insn::{Insn, InsnIdx, Reg};
 
+use super::live::{About, Liveness};
+use super::scc::Visits;
 use super::{Explored, Input, InsnAux, PtrClass};
 use crate::btf::record::{self, Record};
-use crate::domain::refs::Held;
 use crate::domain::reg::{RegState, RegType};
-use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, VState};
+use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, Shared, VState};
 use crate::env::MapInfo;
 use crate::proto::Flags;
 use crate::reject::{EACCES, Rejection};
@@ -21,6 +22,14 @@ pub(crate) type R<T = ()> = Result<T, Box<Rejection>>;
 /// Refuses with errno and message.
 pub(crate) fn no<T>(errno: i32, message: impl Into<String>) -> R<T> {
     Err(Box::new(Rejection::refuse(errno, message)))
+}
+
+/// Refuses with a message that the kernel prints without a new line.
+pub(crate) fn no_line<T>(errno: i32, v: &mut Ver<'_>, message: impl Into<String>) -> R<T> {
+    let mut r = Rejection::refuse(errno, message);
+    v.log.put(&r.message);
+    r.logged = true;
+    Err(Box::new(r))
 }
 
 /// Not modelled.
@@ -36,6 +45,9 @@ pub(crate) struct Pending {
     pub(crate) log_pos: usize,
 }
 
+/// The end of a list of kept states.
+pub(crate) const NONE: u32 = u32::MAX;
+
 /// A kept state: `struct bpf_verifier_state_list`.
 pub(crate) struct Kept {
     pub(crate) state: VState,
@@ -43,14 +55,24 @@ pub(crate) struct Kept {
     pub(crate) miss_cnt: u32,
     pub(crate) hit_cnt: u32,
     pub(crate) cleaned: bool,
+    /// `in_free_list`: no longer compared with.
+    pub(crate) evicted: bool,
+    /// The next older state of the bucket.
+    pub(crate) next: u32,
 }
 
-/// `struct bpf_scc_visit`: one way into a loop.
-#[derive(Default)]
-pub(crate) struct SccVisit {
-    pub(crate) entry: Option<u32>,
-    /// States that were pruned by a state of the same loop, with that state.
-    pub(crate) backedges: Vec<(VState, u32)>,
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept {
+            state: VState::nothing(),
+            branches: 0,
+            miss_cnt: 0,
+            hit_cnt: 0,
+            cleaned: false,
+            evicted: false,
+            next: NONE,
+        }
+    }
 }
 
 /// `BPF_COMPLEXITY_LIMIT_JMP_SEQ`.
@@ -70,8 +92,8 @@ pub(crate) struct Ver<'a> {
     pub(crate) cur: VState,
     pub(crate) pending: Vec<Pending>,
     pub(crate) kept: Vec<Kept>,
-    /// Kept states by instruction and call site, oldest first.
-    pub(crate) explored: BTreeMap<u32, Vec<u32>>,
+    /// The newest kept state by instruction and call site.
+    pub(crate) explored: Vec<u32>,
     pub(crate) insn_idx: u32,
     pub(crate) prev_insn_idx: u32,
     pub(crate) id_gen: u32,
@@ -81,9 +103,12 @@ pub(crate) struct Ver<'a> {
     pub(crate) jmps_processed: u32,
     pub(crate) prev_jmps: u32,
     pub(crate) prev_insns: u32,
-    /// States that still count for `peak_states`.
+    /// `explored_states_size`.
     pub(crate) live_states: u32,
-    pub(crate) visits: BTreeMap<Vec<u32>, SccVisit>,
+    /// `free_list_size`: evicted, and still referred to.
+    pub(crate) freed_states: u32,
+    pub(crate) visits: Visits,
+    pub(crate) liveness: Liveness,
     /// The history entry of the current instruction.
     pub(crate) cur_hist: Option<usize>,
     pub(crate) stack_depth: Vec<u32>,
@@ -115,7 +140,7 @@ impl<'a> Ver<'a> {
             cur: blank_state(),
             pending: Vec::new(),
             kept: Vec::new(),
-            explored: BTreeMap::new(),
+            explored: vec![NONE; n],
             insn_idx: 0,
             prev_insn_idx: 0,
             id_gen: 0,
@@ -126,7 +151,9 @@ impl<'a> Ver<'a> {
             prev_jmps: 0,
             prev_insns: 0,
             live_states: 0,
-            visits: BTreeMap::new(),
+            freed_states: 0,
+            visits: Visits::default(),
+            liveness: Liveness::default(),
             cur_hist: None,
             stack_depth: vec![0; subs],
             is_callback: vec![false; subs],
@@ -219,14 +246,37 @@ impl<'a> Ver<'a> {
     pub(crate) fn push_hist(&mut self, flags: HistFlags, linked: LinkedRegs) {
         if let Some(h) = self.cur_hist.and_then(|i| self.cur.hist.get_mut(i)) {
             h.flags.stack = h.flags.stack.or(flags.stack);
-            if h.linked.0.is_empty() {
-                h.linked = linked;
-            }
+            h.flags.dst_stack |= flags.dst_stack;
+            h.flags.src_stack |= flags.src_stack;
+            h.linked = linked;
             return;
         }
         let (idx, prev_idx) = (self.insn_idx, self.prev_insn_idx);
         self.cur.hist.push(Hist { idx, prev_idx, flags, linked });
         self.cur_hist = Some(self.cur.hist.len() - 1);
+    }
+
+    /// `bpf_mark_stack_read`: the current instruction may read these slots of a frame.
+    pub(crate) fn mark_stack_read(&mut self, frame: u32, mask: u64) {
+        let (at, cfg) = (self.insn_idx, self.input.cfg);
+        self.liveness.read(&self.cur, frame as usize, at, mask, cfg);
+    }
+
+    /// `bpf_mark_stack_write`: the current instruction writes all of these slots of a frame.
+    pub(crate) fn mark_stack_write(&mut self, frame: u32, mask: u64) {
+        self.liveness.write(frame as usize, mask);
+    }
+
+    /// `bpf_update_live_stack`.
+    pub(crate) fn update_live_stack(&mut self) {
+        let about =
+            About { cfg: self.input.cfg, insns: self.input.insns, verbose: self.log.level2() };
+        self.liveness.update(&self.cur, &about, &mut self.log.text);
+    }
+
+    /// State memory has a limit, and reaching it is a verdict.
+    pub(crate) fn charge_state(&mut self) -> R {
+        Ok(())
     }
 
     /// `push_stack`: a copy of the current state to be walked later.
@@ -311,7 +361,7 @@ impl<'a> Ver<'a> {
     pub(crate) fn refused(mut self, mut e: Box<Rejection>) -> Box<Rejection> {
         e.insn.get_or_insert(InsnIdx(self.insn_idx));
         let line = format!("{}\n", e.message);
-        if !e.is_unsupported() {
+        if !e.is_unsupported() && !e.logged {
             self.log.put(&line);
         }
         self.log.put(&super::step::stats_line(&self.stats));
@@ -324,16 +374,10 @@ impl<'a> Ver<'a> {
 /// A state with one empty frame.
 pub(crate) fn blank_state() -> VState {
     VState {
-        frames: vec![FuncState::new(u32::MAX, 0, 0)],
-        held: Held::default(),
-        parent: None,
-        hist: Vec::new(),
-        first_insn_idx: 0,
-        last_insn_idx: 0,
-        insn_idx: 0,
-        in_sleepable: false,
-        may_goto_depth: 0,
-        callback_unroll_depth: 0,
+        frames: vec![Shared::new(FuncState::new(u32::MAX, 0, 0))],
+        // KERNEL v6.18 verifier.c:do_check_common starts with no instruction before.
+        last_insn_idx: u32::MAX,
+        ..VState::nothing()
     }
 }
 

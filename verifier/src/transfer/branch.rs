@@ -7,8 +7,9 @@ use bpf::insn::{JmpOp, Reg, Src, Width};
 use super::jump::{self, Cond, collect_linked, find_good_pkt_pointers, mark_pkt_end, sync_linked};
 use crate::btf::record::{FieldKind, Record};
 use crate::domain::reg::{RegState, RegType};
-use crate::domain::state::{LinkedRegs, VState};
+use crate::domain::state::{HistFlags, LinkedRegs, VState};
 use crate::env::MapInfo;
+use crate::explore::equal::{IdMap, regs_exact};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no};
 use crate::proto::Flags;
@@ -69,17 +70,18 @@ fn null_regs(s: &mut VState, regno: Reg, is_null: bool, facts: &Facts) {
     if r.ref_obj_id != 0 && r.ref_obj_id == r.id && is_null {
         let _ = s.held.release_ptr(r.ref_obj_id);
     }
-    for x in s.all_regs_mut().filter(|x| x.may_be_null() && x.id == r.id) {
+    let change = |x: &mut RegState| {
         if is_null {
             let def = x.subreg_def;
             *x = RegState { subreg_def: def, ..RegState::known(0) };
-            continue;
+            return;
         }
         not_null(x, facts);
         if !facts.may_hold_lock(x) {
             x.id = 0;
         }
-    }
+    };
+    s.update_regs(|x| x.may_be_null() && x.id == r.id, change);
 }
 
 /// `try_match_pkt_pointers`: comparisons of a packet pointer with the end of its area.
@@ -139,6 +141,11 @@ impl Ver<'_> {
             Src::Imm(i) => RegState::known(i as i64 as u64),
         };
         let target = self.target(off.into());
+        let on_stack = |r: &RegState| r.ty == RegType::Stack;
+        let flags = HistFlags { stack: None, dst_stack: on_stack(&d), src_stack: on_stack(&s) };
+        if flags != HistFlags::default() {
+            self.push_hist(flags, Default::default());
+        }
         if let Some(taken) = jump::branch_taken(op, is32, &d, &s) {
             self.mark_precise(dst)?;
             if let Src::Reg(r) = src {
@@ -154,8 +161,8 @@ impl Ver<'_> {
         if d.is_scalar() && d.id != 0 {
             collect_linked(&mut self.cur, d.id, &mut linked);
         }
-        if linked.0.len() > 1 {
-            self.push_hist(Default::default(), linked.clone());
+        if linked.list().len() > 1 {
+            self.push_hist(Default::default(), linked);
         }
         let at = self.insn_idx;
         self.push_stack(target, at)?;
@@ -258,46 +265,46 @@ impl Ver<'_> {
     /// `may_goto`: both ways, the loop until its budget is used up.
     pub(crate) fn check_may_goto(&mut self, off: i16) -> R<Next> {
         let (to, at) = (self.target(off.into()), self.insn_idx);
+        // The newest kept state is the one of this visit.
+        let parent = self.cur.parent.map(|p| &self.kept[p as usize].state);
+        let before = parent.and_then(|p| self.find_prev_entry(p, at));
         // KERNEL v6.18 verifier.c:check_cond_jmp_op leaves the loop first, so that what must be
         // precise is known when the body is walked again.
         self.push_stack(at + 1, at)?;
         let mut body = self.pending.pop().expect("just pushed");
         body.state.may_goto_depth += 1;
-        // The newest kept state is the one of this visit.
-        let before = self.cur.parent.and_then(|p| self.kept[p as usize].state.parent);
-        self.widen(&mut body.state, at, before);
+        self.widen(&mut body.state, before);
         self.pending.push(body);
         Ok(Next::Goto(to))
     }
 
     /// `widen_imprecise_scalars` against the kept state of the last visit (`find_prev_entry`).
-    pub(crate) fn widen(&self, st: &mut VState, insn_idx: u32, mut at: Option<u32>) {
-        let same = |k: &VState| {
-            let sites = |s: &VState| s.frames.iter().map(|f| f.callsite).collect::<Vec<_>>();
-            k.insn_idx == insn_idx && sites(k) == sites(&self.cur)
-        };
-        while let Some(i) = at.filter(|i| !same(&self.kept[*i as usize].state)) {
-            at = self.kept[i as usize].state.parent;
-        }
-        let Some(i) = at else { return };
+    pub(crate) fn widen(&self, st: &mut VState, before: Option<u32>) {
+        let Some(i) = before else { return };
         let old = &self.kept[i as usize].state;
+        let mut ids = IdMap::new(self.id_gen);
         for (o, c) in old.frames.iter().zip(&mut st.frames) {
-            for (a, b) in o.regs.iter().zip(&mut c.regs) {
-                widen_reg(a, b);
+            for (n, a) in o.regs.iter().enumerate() {
+                if widens(a, &c.regs[n], &mut ids) {
+                    self.widen_reg(&mut c.regs[n]);
+                }
             }
-            for (a, b) in o.stack.iter().zip(&mut c.stack) {
-                if a.is_spill() && b.is_spill() {
-                    widen_reg(&a.reg, &mut b.reg);
+            for (n, a) in o.stack.iter().enumerate().filter(|(_, a)| a.is_spill()) {
+                let spilled = c.stack.get(n).filter(|b| b.is_spill());
+                if spilled.is_some_and(|b| widens(&a.reg, &b.reg, &mut ids)) {
+                    self.widen_reg(&mut c.stack[n].reg);
                 }
             }
         }
     }
+
+    fn widen_reg(&self, r: &mut RegState) {
+        *r = RegState { subreg_def: r.subreg_def, ..self.unknown() };
+    }
 }
 
 /// `maybe_widen_reg`: an imprecise scalar that changed in the loop becomes unknown.
-fn widen_reg(old: &RegState, cur: &mut RegState) {
+fn widens(old: &RegState, cur: &RegState, ids: &mut IdMap) -> bool {
     let scalars = old.is_scalar() && cur.is_scalar();
-    if scalars && !old.precise && !cur.precise && old.b != cur.b {
-        *cur = RegState { subreg_def: cur.subreg_def, ..RegState::unknown() };
-    }
+    scalars && !old.precise && !cur.precise && !regs_exact(old, cur, ids)
 }

@@ -4,14 +4,12 @@ use bpf::insn::JmpOp;
 
 use crate::domain::reg::{ADD_CONST, AT_PKT_END, BEYOND_PKT_END, RegState, RegType};
 use crate::domain::scalar::Bounds;
-use crate::domain::state::{LinkedRegs, VState};
+use crate::domain::state::{LinkedReg, LinkedRegs, VState};
 use crate::domain::tnum::Tnum;
 use crate::transfer::alu;
 
 /// `MAX_PACKET_OFF`.
 pub(crate) const MAX_PACKET_OFF: u64 = 0xffff;
-/// `LINKED_REGS_MAX`.
-const LINKED_REGS_MAX: usize = 6;
 
 /// `flip_opcode`: the condition with its sides exchanged.
 #[must_use]
@@ -278,9 +276,7 @@ pub(crate) fn find_good_pkt_pointers(s: &mut VState, r: &RegState, right_open: b
         return;
     }
     let range = r.off + i32::from(right_open);
-    for x in s.all_regs_mut().filter(|x| x.is(r.ty) && x.id == r.id) {
-        x.range = x.range.max(range);
-    }
+    s.update_regs(|x| x.is(r.ty) && x.id == r.id && x.range < range, |x| x.range = range);
 }
 
 /// `mark_pkt_end`.
@@ -294,47 +290,71 @@ pub(crate) fn mark_pkt_end(s: &mut VState, regno: usize, beyond: bool) {
 /// `collect_linked_regs`: all registers and spills with this id; those over the limit lose it.
 pub(crate) fn collect_linked(s: &mut VState, id: u32, out: &mut LinkedRegs) {
     let id = id & !ADD_CONST;
-    let mut push = |r: &mut RegState, e: (u8, u8, bool)| {
-        if !r.is_scalar() || r.id & !ADD_CONST != id {
-            return;
-        }
-        if out.0.len() < LINKED_REGS_MAX {
-            out.0.push(e);
-        } else {
-            r.id = 0;
-        }
-    };
-    for (f, frame) in s.frames.iter_mut().enumerate().rev() {
+    let linked = |r: &RegState| r.is_scalar() && r.id & !ADD_CONST == id;
+    let mut lost = false;
+    for (f, frame) in s.frames.iter().enumerate().rev() {
+        let mut push = |index: usize, is_slot| {
+            lost |= !out.push(LinkedReg { frame: f as u8, index: index as u8, is_slot });
+        };
+        let regs = frame.regs[..10].iter().enumerate().filter(|(_, r)| linked(r));
+        regs.for_each(|(i, _)| push(i, false));
+        let slots = frame.stack.iter().enumerate();
+        let slots = slots.filter(|(_, s)| s.is_spill() && linked(&s.reg));
+        slots.for_each(|(i, _)| push(i, true));
+    }
+    if lost {
+        unlink_rest(s, id, out);
+    }
+}
+
+/// Registers with this id that are not in the full list lose it.
+fn unlink_rest(s: &mut VState, id: u32, linked: &LinkedRegs) {
+    for (f, frame) in s.frames.iter_mut().enumerate() {
+        let listed = |index: usize, is_slot| {
+            let e = LinkedReg { frame: f as u8, index: index as u8, is_slot };
+            linked.list().contains(&e)
+        };
         for (i, r) in frame.regs[..10].iter_mut().enumerate() {
-            push(r, (f as u8, i as u8, false));
+            if r.is_scalar() && r.id & !ADD_CONST == id && !listed(i, false) {
+                r.id = 0;
+            }
         }
         for (i, slot) in frame.stack.iter_mut().enumerate().filter(|(_, s)| s.is_spill()) {
-            push(&mut slot.reg, (f as u8, i as u8, true));
+            let r = &mut slot.reg;
+            if r.is_scalar() && r.id & !ADD_CONST == id && !listed(i, true) {
+                r.id = 0;
+            }
         }
     }
 }
 
 /// `sync_linked_regs`: what was learnt about one holds for all that share its id.
 pub(crate) fn sync_linked(s: &mut VState, known: &RegState, linked: &LinkedRegs) {
-    for (f, i, is_slot) in &linked.0 {
-        let frame = &mut s.frames[*f as usize];
-        let r =
-            if *is_slot { &mut frame.stack[*i as usize].reg } else { &mut frame.regs[*i as usize] };
-        if !r.is_scalar() || r.id & !ADD_CONST != known.id & !ADD_CONST {
+    for l in linked.list() {
+        let (frame, i) = (&s.frames[usize::from(l.frame)], usize::from(l.index));
+        let old = if l.is_slot { frame.stack[i].reg } else { frame.regs[i] };
+        if !old.is_scalar() || old.id & !ADD_CONST != known.id & !ADD_CONST {
             continue;
         }
-        let old = *r;
-        let plain = (old.id | known.id) & ADD_CONST == 0;
-        *r = *known;
+        let mut r = *known;
         r.subreg_def = old.subreg_def;
+        let plain = (old.id | known.id) & ADD_CONST == 0;
         // Only a linked register's offset is a difference to the base.
         let diff = |r: &RegState| if r.id & ADD_CONST != 0 { i64::from(r.off) } else { 0 };
         if !plain && diff(&old) != diff(known) {
             let delta = diff(&old) - diff(known);
-            let delta_b = Bounds::known(delta as u64);
             (r.off, r.id) = (old.off, old.id);
-            alu::add(&mut r.b, &delta_b);
+            alu::add(&mut r.b, &Bounds::known(delta as u64));
             r.b.sync();
+        }
+        if r == old {
+            continue;
+        }
+        let frame = &mut s.frames[usize::from(l.frame)];
+        if l.is_slot {
+            frame.stack[i].reg = r;
+        } else {
+            frame.regs[i] = r;
         }
     }
 }

@@ -1,0 +1,341 @@
+//! Liveness of stack slots: which slots of which frame an instruction or its successors may
+//! read. Source: `kernel/bpf/liveness.c` of 6.18.
+//!
+//! Exploration leaves marks per call chain and instruction: slots that may be read (a union over
+//! all visits) and slots that are surely written (an intersection). From them a data flow over
+//! the subprogram gives `live_before`; what a callee does to the frames of its callers goes to
+//! the call instruction in the caller's instance. A chain is told by the call sites that lead to
+//! the subprogram: so a call that always writes a slot of its caller kills it.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use crate::cfg::Cfg;
+use crate::domain::state::{MAX_CALL_FRAMES, VState};
+
+/// `struct callchain`: a call site per frame, and the entry of the innermost subprogram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Chain {
+    sites: [u32; MAX_CALL_FRAMES],
+    subprogs: [u32; MAX_CALL_FRAMES],
+    depth: usize,
+}
+
+impl Chain {
+    /// `compute_callchain` of the frames up to `depth`.
+    fn of(st: &VState, depth: usize, cfg: &Cfg) -> Chain {
+        let mut c = Chain { sites: [0; MAX_CALL_FRAMES], subprogs: [0; MAX_CALL_FRAMES], depth };
+        for i in 0..=depth {
+            c.subprogs[i] = st.frames[i].subprog;
+            if i < depth {
+                c.sites[i] = st.frames[i + 1].callsite;
+            }
+        }
+        c.sites[depth] = cfg.subprogs[c.subprogs[depth] as usize].start.0;
+        c
+    }
+
+    fn outer(mut self, cfg: &Cfg) -> Chain {
+        (self.sites[self.depth], self.subprogs[self.depth]) = (0, 0);
+        self.depth -= 1;
+        self.sites[self.depth] = cfg.subprogs[self.subprogs[self.depth] as usize].start.0;
+        self
+    }
+
+    /// `fmt_callchain`.
+    fn text(&self) -> String {
+        let sites: Vec<String> = self.sites[..=self.depth].iter().map(u32::to_string).collect();
+        format!("({})", sites.join(","))
+    }
+}
+
+/// `struct per_frame_masks`: bit n is slot n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Masks {
+    may_read: u64,
+    must_write: u64,
+    /// Surely written by the instruction or what follows in the subprogram.
+    must_write_acc: u64,
+    live_before: u64,
+}
+
+/// `struct func_instance`.
+#[derive(Debug)]
+struct Instance {
+    chain: Chain,
+    start: u32,
+    len: usize,
+    updated: bool,
+    dropped: bool,
+    frames: [Option<Box<[Masks]>>; MAX_CALL_FRAMES],
+    /// Instructions whose writes have been recorded once.
+    write_set: Vec<bool>,
+}
+
+impl Instance {
+    fn rel(&self, at: u32) -> usize {
+        (at - self.start) as usize
+    }
+
+    fn masks(&mut self, frame: usize, at: u32) -> &mut Masks {
+        let (i, len) = (self.rel(at), self.len);
+        let all = self.frames[frame].get_or_insert_with(|| vec![Masks::default(); len].into());
+        &mut all[i]
+    }
+
+    fn get(&self, frame: usize, at: u32) -> Option<&Masks> {
+        self.frames[frame].as_ref()?.get(self.rel(at))
+    }
+
+    fn mark_read(&mut self, frame: usize, at: u32, mask: u64) {
+        let m = self.masks(frame, at);
+        let new = m.may_read | mask;
+        let news = new != m.may_read && new | m.live_before != m.live_before;
+        m.may_read = new;
+        self.updated |= news;
+    }
+
+    /// `commit_stack_write_marks`.
+    fn commit(&mut self, at: u32, written: &[u64; MAX_CALL_FRAMES]) {
+        let i = self.rel(at);
+        let set = self.write_set[i];
+        for (frame, &mask) in written.iter().enumerate().take(self.chain.depth + 1) {
+            if mask == 0 && !set {
+                continue;
+            }
+            let m = self.masks(frame, at);
+            let old = m.must_write;
+            let new = if set { old & mask } else { mask };
+            m.must_write = new;
+            self.updated |= old != new;
+            self.dropped |= old & !new != 0;
+        }
+        self.write_set[i] = true;
+    }
+}
+
+/// `struct bpf_liveness`.
+#[derive(Debug, Default)]
+pub(crate) struct Liveness {
+    instances: Vec<Instance>,
+    by_chain: HashMap<Chain, usize>,
+    /// The instance of the current state, until its frames change.
+    current: Option<usize>,
+    written: [u64; MAX_CALL_FRAMES],
+    at: u32,
+}
+
+/// What the analysis is about.
+pub(super) struct About<'a> {
+    pub(super) cfg: &'a Cfg,
+    pub(super) insns: &'a [bpf::Insn],
+    /// Level 2: changes are printed.
+    pub(super) verbose: bool,
+}
+
+/// Instances of a state's frames, innermost last: `struct live_stack_query`.
+pub(super) struct Query {
+    instances: Vec<usize>,
+    insn_idx: u32,
+}
+
+impl Liveness {
+    fn instance(&mut self, chain: Chain, cfg: &Cfg) -> usize {
+        if let Some(i) = self.by_chain.get(&chain) {
+            return *i;
+        }
+        let sub = &cfg.subprogs[chain.subprogs[chain.depth] as usize];
+        let len = (sub.end.0 - sub.start.0) as usize;
+        self.instances.push(Instance {
+            chain,
+            start: sub.start.0,
+            len,
+            updated: false,
+            dropped: false,
+            frames: Default::default(),
+            write_set: vec![false; len],
+        });
+        let i = self.instances.len() - 1;
+        self.by_chain.insert(chain, i);
+        i
+    }
+
+    fn ensure_current(&mut self, st: &VState, cfg: &Cfg) -> usize {
+        match self.current {
+            Some(i) => i,
+            None => {
+                let i = self.instance(Chain::of(st, st.curframe(), cfg), cfg);
+                self.current = Some(i);
+                i
+            }
+        }
+    }
+
+    /// `bpf_reset_live_stack_callchain`: the frames of the current state changed.
+    pub(super) fn frames_changed(&mut self) {
+        self.current = None;
+    }
+
+    /// `bpf_reset_stack_write_marks`.
+    pub(super) fn begin(&mut self, st: &VState, at: u32, cfg: &Cfg) {
+        self.ensure_current(st, cfg);
+        self.at = at;
+        self.written = [0; MAX_CALL_FRAMES];
+    }
+
+    /// `bpf_commit_stack_write_marks`.
+    pub(super) fn commit(&mut self) {
+        if let Some(i) = self.current {
+            self.instances[i].commit(self.at, &self.written);
+        }
+    }
+
+    /// `bpf_mark_stack_read`.
+    pub(super) fn read(&mut self, st: &VState, frame: usize, at: u32, mask: u64, cfg: &Cfg) {
+        let i = self.ensure_current(st, cfg);
+        self.instances[i].mark_read(frame, at, mask);
+    }
+
+    /// `bpf_mark_stack_write`.
+    pub(super) fn write(&mut self, frame: usize, mask: u64) {
+        self.written[frame] |= mask;
+    }
+
+    /// `bpf_update_live_stack`: everything the frames of a state left behind is propagated.
+    pub(super) fn update(&mut self, st: &VState, a: &About<'_>, log: &mut String) {
+        self.current = None;
+        for frame in (0..=st.curframe()).rev() {
+            let i = self.instance(Chain::of(st, frame, a.cfg), a.cfg);
+            self.update_instance(i, a, log);
+        }
+    }
+
+    /// `update_instance`.
+    fn update_instance(&mut self, i: usize, a: &About<'_>, log: &mut String) {
+        let inst = &mut self.instances[i];
+        if !inst.updated {
+            return;
+        }
+        if inst.dropped {
+            let all = inst.frames.iter_mut().flatten().flat_map(|f| f.iter_mut());
+            all.for_each(|m| m.must_write_acc = 0);
+        }
+        let sub = inst.chain.subprogs[inst.chain.depth] as usize;
+        let order = a.cfg.postorder_start[sub] as usize..a.cfg.postorder_start[sub + 1] as usize;
+        let mut rounds = 0;
+        let mut changed = true;
+        while changed {
+            rounds += 1;
+            changed = false;
+            for frame in 0..=inst.chain.depth {
+                if inst.frames[frame].is_none() {
+                    continue;
+                }
+                for at in &a.cfg.postorder[order.clone()] {
+                    changed |= update_insn(inst, frame, at.0, a, log);
+                }
+            }
+        }
+        if a.verbose {
+            let chain = inst.chain.text();
+            let _ = writeln!(log, "{chain} live stack update done in {rounds} iterations");
+        }
+        if inst.chain.depth > 0 {
+            self.propagate_to_outer(i, a.cfg);
+        }
+        (self.instances[i].updated, self.instances[i].dropped) = (false, false);
+    }
+
+    /// `propagate_propagate_to_outer_instance`.
+    fn propagate_to_outer(&mut self, i: usize, cfg: &Cfg) {
+        let (chain, start) = (self.instances[i].chain, self.instances[i].start);
+        let outer = self.instance(chain.outer(cfg), cfg);
+        let site = chain.sites[chain.depth - 1];
+        let mut written = [0; MAX_CALL_FRAMES];
+        for (frame, w) in written.iter_mut().enumerate().take(chain.depth) {
+            let Some(m) = self.instances[i].get(frame, start).copied() else { continue };
+            *w = m.must_write_acc;
+            self.instances[outer].mark_read(frame, site, m.live_before);
+        }
+        self.instances[outer].commit(site, &written);
+    }
+
+    /// `bpf_live_stack_query_init`.
+    pub(super) fn query(&mut self, st: &VState, cfg: &Cfg) -> Query {
+        let chains = (0..=st.curframe()).map(|f| Chain::of(st, f, cfg));
+        let instances = chains.map(|c| self.instance(c, cfg)).collect();
+        Query { instances, insn_idx: st.insn_idx }
+    }
+
+    /// `bpf_stack_slot_alive` for all slots of a frame.
+    pub(super) fn alive(&self, q: &Query, frame: usize, cfg: &Cfg) -> u64 {
+        let before =
+            |i: usize, at: u32| self.instances[i].get(frame, at).map_or(0, |m| m.live_before);
+        let inner = *q.instances.last().expect("a state has frames");
+        let mut alive = before(inner, q.insn_idx);
+        let chain = &self.instances[inner].chain;
+        for i in frame..q.instances.len() - 1 {
+            let site = chain.sites[i];
+            let at = if cfg.calls_callback[site as usize] { site } else { site + 1 };
+            alive |= before(q.instances[i], at);
+        }
+        alive
+    }
+}
+
+/// `update_insn`: one step of the data flow.
+fn update_insn(
+    inst: &mut Instance,
+    frame: usize,
+    at: u32,
+    a: &About<'_>,
+    log: &mut String,
+) -> bool {
+    let (mut after, mut acc, mut any) = (0, u64::MAX, false);
+    for s in crate::cfg::successors(a.insns, at as usize) {
+        let m = inst.get(frame, s as u32).copied().unwrap_or_default();
+        after |= m.live_before;
+        acc &= m.must_write_acc;
+        any = true;
+    }
+    if !any {
+        return false;
+    }
+    let old = *inst.masks(frame, at);
+    let acc = acc | old.must_write;
+    let before = (after & !old.must_write) | old.may_read;
+    if a.verbose
+        && (old.may_read != 0
+            || old.must_write != 0
+            || at == inst.start
+            || a.cfg.prune_point[at as usize])
+    {
+        let place = format!("{} frame {frame} insn {at} ", inst.chain.text());
+        log_change(log, &place, "live", old.live_before, before);
+        log_change(log, &place, "written", old.must_write_acc, acc);
+    }
+    let m = inst.masks(frame, at);
+    (m.live_before, m.must_write_acc) = (before, acc);
+    before != old.live_before || acc != old.must_write_acc
+}
+
+/// `log_mask_change`.
+fn log_change(log: &mut String, place: &str, what: &str, old: u64, new: u64) {
+    if old == new {
+        return;
+    }
+    log.push_str(place);
+    if new & !old != 0 {
+        let _ = write!(log, "+{what} {} ", stack_mask(new & !old));
+    }
+    if old & !new != 0 {
+        let _ = write!(log, "-{what} {}", stack_mask(old & !new));
+    }
+    log.push('\n');
+}
+
+/// `bpf_fmt_stack_mask`.
+pub(super) fn stack_mask(mask: u64) -> String {
+    let slots = (0..64).filter(|i| mask >> i & 1 == 1);
+    slots.map(|i| format!("-{}", 8 * (i + 1))).collect::<Vec<_>>().join(",")
+}
