@@ -34,8 +34,6 @@ pub struct Rejection {
     pub log: String,
     /// Statistics up to the refusal.
     pub stats: crate::verified::Stats,
-    /// The message is in the log already.
-    pub(crate) logged: bool,
 }
 
 /// `EPERM`.
@@ -66,7 +64,6 @@ impl Rejection {
             errno,
             log: String::new(),
             stats: crate::verified::Stats::default(),
-            logged: false,
         }
     }
 

@@ -155,11 +155,8 @@ impl Ver<'_> {
         log.put("old state:");
         log.state(&self.kept[i as usize].state, frame, true, &self.names());
         self.log = log;
-        let mut e = no::<Match>(EINVAL, format!("infinite loop detected at insn {at}"));
-        if let Err(r) = &mut e {
-            r.logged = true;
-        }
-        e
+        self.log.refusal_said = true;
+        no(EINVAL, format!("infinite loop detected at insn {at}"))
     }
 
     /// The current state is covered by kept state `i`.

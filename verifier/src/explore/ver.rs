@@ -26,9 +26,9 @@ pub(crate) fn no<T>(errno: i32, message: impl Into<String>) -> R<T> {
 
 /// Refuses with a message that the kernel prints without a new line.
 pub(crate) fn no_line<T>(errno: i32, v: &mut Ver<'_>, message: impl Into<String>) -> R<T> {
-    let mut r = Rejection::refuse(errno, message);
+    let r = Rejection::refuse(errno, message);
     v.log.put(&r.message);
-    r.logged = true;
+    v.log.refusal_said = true;
     Err(Box::new(r))
 }
 
@@ -361,7 +361,7 @@ impl<'a> Ver<'a> {
     pub(crate) fn refused(mut self, mut e: Box<Rejection>) -> Box<Rejection> {
         e.insn.get_or_insert(InsnIdx(self.insn_idx));
         let line = format!("{}\n", e.message);
-        if !e.is_unsupported() && !e.logged {
+        if !e.is_unsupported() && !self.log.refusal_said {
             self.log.put(&line);
         }
         self.log.put(&super::step::stats_line(&self.stats));

@@ -28,6 +28,8 @@ pub(crate) struct Log {
     pub(crate) scratched_regs: u16,
     /// Slots of the current frame changed since the last print.
     pub(crate) scratched_slots: u64,
+    /// The message of the refusal is in the text already.
+    pub(crate) refusal_said: bool,
     /// Source line printed last.
     pub(crate) last_line: Option<usize>,
 }
