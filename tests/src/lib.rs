@@ -4,6 +4,7 @@
 //! graph of the design). Suites hold no rules of their own; they call one `check` function.
 
 pub mod house;
+pub mod kernel_tables;
 pub mod tidy;
 
 use std::path::PathBuf;

@@ -13,6 +13,7 @@ use crate::explore::{self, Opts};
 use crate::map_rules;
 use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, EPERM, Rejection};
 use crate::rewrite;
+use crate::tables::{self, Level};
 use crate::verified::{Parts, Stats, Verified};
 
 /// `EBADF`.
@@ -174,6 +175,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     check_attributes(p, &o.opts)?;
     cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable, o.prog_btf)?;
     check_func_info(p)?;
+    check_level(p, o.opts.level)?;
     let maps = resolve_maps(p, env, o)?;
     let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
     let attach = attach::resolve(p, env)?;
@@ -262,6 +264,9 @@ fn check_attributes(p: &Program, opts: &Opts) -> Result<(), Box<Rejection>> {
     if p.prog_type == ProgType::StructOps && !is_gpl_compatible(&p.license) {
         return refuse(EINVAL, "struct ops programs must have a GPL compatible license");
     }
+    if p.prog_type == ProgType::StructOps && p.attach_to.is_none() {
+        return refuse(ENOTSUPP, "");
+    }
     let sleepable = p.flags & BPF_F_SLEEPABLE != 0;
     if p.prog_type == ProgType::Syscall {
         return match sleepable {
@@ -279,6 +284,18 @@ fn check_attributes(p: &Program, opts: &Opts) -> Result<(), Box<Rejection>> {
         return refuse(EINVAL, "Tracing programs must provide btf_id");
     }
     Ok(())
+}
+
+/// Instructions that the version of the kernel does not know.
+fn check_level(p: &Program, level: Level) -> Result<(), Box<Rejection>> {
+    let newer = |i: &Insn| tables::insn_since(i) > level;
+    match p.insns.iter().position(newer) {
+        None => Ok(()),
+        Some(at) => {
+            let text = tables::unknown_insn(&p.insns[at]);
+            Err(Box::new(Rejection::invalid(text).at(cfg::slot(at))))
+        }
+    }
 }
 
 /// The capabilities `bpf_prog_load` asks for by program type.

@@ -18,7 +18,7 @@ use bpf::uapi::{AttachType, ProgType};
 
 use self::oracle::Said;
 use super::judge::{Row, default_jobs, in_order, judge_linked, silence_panics};
-use super::target::{Caps, Target, TargetArgs, opts};
+use super::target::{Caps, Target, TargetArgs};
 use super::world::World;
 use super::{Exit, out};
 
@@ -96,10 +96,10 @@ fn object(args: &Args, target: &Target, rows: &[Said]) -> Vec<Pair> {
         Err(_) => return Vec::new(),
     };
     fix_maps(&mut world, &first.fixups);
-    rows.iter().filter_map(|said| pair(args, &world, &path, said)).collect()
+    rows.iter().filter_map(|said| pair(args, target, &world, &path, said)).collect()
 }
 
-fn pair(args: &Args, world: &World, path: &Path, said: &Said) -> Option<Pair> {
+fn pair(args: &Args, target: &Target, world: &World, path: &Path, said: &Said) -> Option<Pair> {
     let Some(def) = world.object.program(&said.program) else {
         out::error(&format!("{}: no program '{}'", said.object, said.program), "");
         return None;
@@ -126,7 +126,7 @@ fn pair(args: &Args, world: &World, path: &Path, said: &Said) -> Option<Pair> {
         true => Caps::NO_PERFMON,
         false => Caps::ALL,
     };
-    let mut ours = judge_linked(world, path, &def, program, opts(caps, 0));
+    let mut ours = judge_linked(world, path, &def, program, target.opts_for(caps, 0));
     ours.object.clone_from(&said.object);
     Some(Pair { said: said.clone(), ours })
 }

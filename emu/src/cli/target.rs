@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bpf::btf::Btf;
 use bpf::object::{Kconfig, Ksyms};
 use verifier::explore::Opts;
+use verifier::tables::Level;
 
 use super::{Exit, out};
 
@@ -17,7 +18,7 @@ pub(super) struct TargetArgs {
     /// Judge for the kernel with this BTF (/sys/kernel/btf/vmlinux), not for the modelled one
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
-    /// Version of that kernel
+    /// Version of the kernel: its instructions and helpers
     #[arg(long, value_name = "VERSION", default_value = "6.18", value_parser = version)]
     kernel: Version,
     /// Capabilities of the loader: all, none, or a list such as bpf,net_admin
@@ -112,23 +113,26 @@ pub(super) struct Target {
     /// None for the modelled kernel.
     pub(super) real: Option<RealKernel>,
     pub(super) caps: Caps,
+    /// Version of the kernel.
+    level: Level,
 }
 
 impl Target {
     /// Options of the verifier.
     pub(super) fn opts(&self, log_level: u32) -> Opts {
-        opts(self.caps, log_level)
+        self.opts_for(self.caps, log_level)
     }
-}
 
-/// Options of the verifier for a loader with capabilities.
-pub(super) fn opts(caps: Caps, log_level: u32) -> Opts {
-    Opts {
-        log_level,
-        bpf_capable: caps.bpf,
-        allow_ptr_leaks: caps.perfmon,
-        net_admin: caps.net_admin,
-        ..Opts::default()
+    /// Options of the verifier for a loader with other capabilities.
+    pub(super) fn opts_for(&self, caps: Caps, log_level: u32) -> Opts {
+        Opts {
+            log_level,
+            bpf_capable: caps.bpf,
+            allow_ptr_leaks: caps.perfmon,
+            net_admin: caps.net_admin,
+            level: self.level,
+            ..Opts::default()
+        }
     }
 }
 
@@ -145,7 +149,7 @@ impl TargetArgs {
     /// Reads what is named; an error has been reported.
     pub(super) fn open(&self) -> Result<Target, Exit> {
         let real = self.btf.as_deref().map(|path| self.real(path)).transpose()?;
-        Ok(Target { real, caps: self.caps })
+        Ok(Target { real, caps: self.caps, level: Level(self.kernel.0, self.kernel.1) })
     }
 
     fn real(&self, path: &Path) -> Result<RealKernel, Exit> {

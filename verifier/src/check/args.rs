@@ -27,6 +27,8 @@ pub(crate) struct Meta {
     pub(crate) release: Option<Reg>,
     /// Stack bytes the helper initialises: register and size.
     pub(crate) fills: Option<(Reg, i64)>,
+    /// The key of a map helper when it is known (`const_map_key`).
+    pub(crate) const_key: Option<u64>,
     /// Largest size of a memory argument.
     pub(crate) msize_max: i64,
     /// Field that `bpf_kptr_xchg` exchanges.
@@ -110,15 +112,14 @@ impl Ver<'_> {
         use ArgBase as A;
         let write = |f: Flags| f.any(Flags::MEM_WRITE.or(Flags::MEM_UNINIT));
         match arg.base {
-            A::ConstMapPtr => {
-                (meta.map, meta.map_uid) = (Some(r.map), r.map_uid);
-            }
+            A::ConstMapPtr => (meta.map, meta.map_uid) = (Some(r.map), r.map_uid),
             A::PtrToMapKey => {
                 let Some(m) = meta.map else {
                     return no(EACCES, "invalid map_ptr to access map->key");
                 };
                 let size = self.maps[m as usize].key_size.into();
                 self.helper_mem(n, size, MemUse { write: false, raw: false, zero_ok: false })?;
+                meta.const_key = self.constant_key(m, r, size);
             }
             A::PtrToMapValue => {
                 if arg.flags.has(Flags::PTR_MAYBE_NULL) && r.is_null() {
@@ -221,5 +222,21 @@ impl Ver<'_> {
             return no(EINVAL, "string is not zero-terminated");
         }
         Ok(())
+    }
+
+    /// KERNEL v6.18 verifier.c:get_constant_map_key, for keys of zero bytes: an array always has
+    /// the element of a key below its size. A spilled constant would have to become precise.
+    fn constant_key(&self, map: u32, r: &RegState, size: i64) -> Option<u64> {
+        use crate::domain::stack::SlotType;
+        let array = matches!(
+            self.maps[map as usize].map_type,
+            bpf::uapi::MapType::Array | bpf::uapi::MapType::PercpuArray
+        );
+        let fixed = r.ty == crate::domain::reg::RegType::Stack && self.capable() && array;
+        let off = i64::from(r.off) + r.b.as_const().filter(|_| fixed)?.cast_signed();
+        let first = usize::try_from(-off - 1).ok()?;
+        let slot = self.cur.frames.get(r.frameno as usize)?.stack.get(first / 8)?;
+        let zeros = slot.types[..=first % 8].iter().rev().take_while(|t| **t == SlotType::Zero);
+        (zeros.count() as i64 >= size).then_some(0)
     }
 }

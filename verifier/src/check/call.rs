@@ -8,10 +8,12 @@ use crate::domain::reg::{DynptrType, RegState, RegType};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::explore::{KeyState, MapState};
-use crate::proto::{ArgBase, FuncProto, RetBase};
-use crate::reject::EINVAL;
+use crate::proto::{ArgBase, Flags, FuncProto, RetBase};
+use crate::reject::{EINVAL, ENOTSUPP};
 use crate::tables::{self, Availability};
 
+/// `BPF_FUNC_map_lookup_elem`.
+const MAP_LOOKUP_ELEM: i32 = 1;
 /// Helper ids with rules of their own.
 mod id {
     pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
@@ -87,11 +89,27 @@ impl Ver<'_> {
         if id == 0 {
             return no(EINVAL, "program of this type cannot use helper bpf_unspec#0");
         }
-        let Some(p) = tables::helper_for(id, program.prog_type) else {
+        let known = id < tables::helper_max(self.input.opts.level);
+        let Some(p) = tables::helper_for(id, program.prog_type).filter(|_| known) else {
             return no(EINVAL, format!("invalid func unknown#{id}"));
         };
-        match tables::helper_available(program, id) {
+        let opts = &self.input.opts;
+        let available = match tables::helper_permitted(id, opts.bpf_capable, opts.allow_ptr_leaks) {
+            true => tables::helper_available(program, id),
+            false => Availability::No,
+        };
+        match available {
             Availability::Yes => {}
+            Availability::NotInProbe => {
+                return no(EINVAL, "helper call is not allowed in probe");
+            }
+            Availability::FuncIp => {
+                let m = match program.prog_type as u32 {
+                    26 => "supported only for fentry/fexit/fmod_ret programs".to_owned(),
+                    t => format!("not supported for program type {t}"),
+                };
+                return no(ENOTSUPP, format!("func {}#{id} {m}", p.name));
+            }
             Availability::No => {
                 let m = format!("program of this type cannot use helper {}#{id}", p.name);
                 return no(EINVAL, m);
@@ -258,7 +276,10 @@ impl Ver<'_> {
                 let Some(m) = meta.map else {
                     return no(EINVAL, "kernel subsystem misconfigured verifier");
                 };
-                let mut r = RegState::pointer(T::MapValue, flags);
+                let inside = |k| k < u64::from(self.maps[m as usize].max_entries);
+                let found = id == MAP_LOOKUP_ELEM && meta.const_key.is_some_and(inside);
+                let maybe = if found { Flags::PTR_MAYBE_NULL } else { Flags::NONE };
+                let mut r = RegState::pointer(T::MapValue, flags.without(maybe));
                 (r.map, r.map_uid) = (m, meta.map_uid);
                 if !r.may_be_null() && self.may_hold_lock(&r) {
                     r.id = self.new_id();

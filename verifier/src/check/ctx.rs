@@ -53,8 +53,8 @@ impl Ver<'_> {
             return Ok(());
         }
         let reg = match tables::ctx_access(program, a.off, a.size, write) {
-            CtxVerdict::Ok(r) => r,
-            CtxVerdict::Invalid => {
+            CtxVerdict::Ok(r) if !a.sext || tables::ctx_sign_extends(program, r) => r,
+            CtxVerdict::Ok(_) | CtxVerdict::Invalid => {
                 let m = format!("invalid bpf_context access off={} size={}", a.off, a.size);
                 return no(EACCES, m);
             }

@@ -27,6 +27,8 @@ pub struct Opts {
     pub test_state_freq: bool,
     /// The limit on processed instructions; the kernel's is 1,000,000.
     pub insns_max: u32,
+    /// Version of the kernel: instructions and helpers it does not know are refused.
+    pub level: crate::tables::Level,
 }
 
 impl Default for Opts {
@@ -39,6 +41,7 @@ impl Default for Opts {
             strict_alignment: false,
             test_state_freq: false,
             insns_max: 1_000_000,
+            level: crate::tables::Level::V6_18,
         }
     }
 }

@@ -7,6 +7,20 @@ use bpf::uapi::{AttachType, ProgType};
 /// `prog_flags`: may sleep.
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
 
+/// Helpers for which `bpf_base_func_proto` asks for `CAP_BPF`: locks, timers, per-CPU objects,
+/// callbacks, dynptrs, cgroup storage.
+#[rustfmt::skip]
+pub(super) const NEED_BPF: &[i32] = &[
+    80, 93, 94, 118, 123, 153, 154, 164, 169, 170, 171, 172, 181, 194,
+    197, 198, 199, 200, 201, 202, 203, 209, 210, 211,
+];
+/// Helpers for which it asks for `CAP_PERFMON` (what reads or shows kernel memory), and
+/// `bpf_sk_base_func_proto` (`bpf_skc_to_*`).
+#[rustfmt::skip]
+pub(super) const NEED_PERFMON: &[i32] = &[
+    6, 35, 112, 113, 114, 115, 136, 137, 138, 139, 140, 149, 158, 165, 175, 177, 178, 196,
+];
+
 /// Bits by helper id.
 type Bits = [u64; 4];
 

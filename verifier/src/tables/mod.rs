@@ -11,6 +11,7 @@ mod helpers;
 pub(crate) mod hooks;
 mod kfunc_table;
 pub(crate) mod kfuncs;
+mod level;
 mod ret;
 mod rows;
 
@@ -18,8 +19,10 @@ use bpf::Program;
 use bpf::uapi::ProgType;
 
 use crate::explore::PtrClass;
-use crate::proto::{CtxVerdict, FuncProto, RetRange};
+use crate::proto::{CtxReg, CtxVerdict, FuncProto, RetRange};
 use avail::{Avail, Kind};
+
+pub use level::{FEATURES, Feature, Level, helper_max, insn_since, unknown_insn};
 
 /// One more than the last helper the kernel knows: `__BPF_FUNC_MAX_ID`.
 pub const HELPER_MAX: i32 = 212;
@@ -33,6 +36,10 @@ pub enum Availability {
     No,
     /// Only sleepable programs: "helper call might sleep in a non-sleepable prog".
     Sleepable,
+    /// The `allowed` callback of the prototype says no: "helper call is not allowed in probe".
+    NotInProbe,
+    /// `bpf_get_func_ip` outside kprobes and trampolines: `ENOTSUPP`.
+    FuncIp,
     /// The table has no row for this program type: `Unsupported`.
     Unknown,
 }
@@ -62,17 +69,34 @@ pub fn helper_available(program: &Program, id: i32) -> Availability {
         None => Availability::Unknown,
         Some(Avail::Yes) => Availability::Yes,
         Some(Avail::MightSleep) => Availability::Sleepable,
-        Some(Avail::No | Avail::NotInProbe | Avail::FuncIp) => Availability::No,
+        Some(Avail::NotInProbe) => Availability::NotInProbe,
+        Some(Avail::FuncIp) => Availability::FuncIp,
+        Some(Avail::No) => Availability::No,
     }
 }
 
-/// `is_valid_access` of the program type, for accesses at a constant offset.
+/// Whether a loader with these capabilities may use the helper at all (`bpf_base_func_proto`).
+#[must_use]
+pub fn helper_permitted(id: i32, bpf: bool, perfmon: bool) -> bool {
+    (bpf || !avail::NEED_BPF.contains(&id)) && (perfmon || !avail::NEED_PERFMON.contains(&id))
+}
+
+/// `is_valid_access` of the program type, for accesses at a constant offset; packet pointers are
+/// not read with sign extension.
 #[must_use]
 pub fn ctx_access(program: &Program, off: i32, size: u32, write: bool) -> CtxVerdict {
     match ctx::ctx_group(&Kind::of(program)) {
         None => CtxVerdict::Unknown,
         Some(g) => g.access(off, size, write).map_or(CtxVerdict::Invalid, CtxVerdict::Ok),
     }
+}
+
+/// Whether a field may be read with sign extension: pointers into the packet of an XDP context
+/// may not (`is_ldsx` in `xdp_is_valid_access`).
+#[must_use]
+pub fn ctx_sign_extends(program: &Program, reg: CtxReg) -> bool {
+    let packet = matches!(reg, CtxReg::Packet | CtxReg::PacketMeta | CtxReg::PacketEnd);
+    !(packet && program.prog_type == ProgType::Xdp)
 }
 
 /// `bpf_ctx_narrow_access`: size of the field a narrow load at `off` belongs to; 0 when the
@@ -152,7 +176,7 @@ pub fn returns_void(program: &Program) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::{ArgBase, CtxReg};
+    use crate::proto::ArgBase;
     use crate::testing::bare_program;
     use bpf::uapi::AttachType;
 

@@ -394,6 +394,9 @@ impl Ver<'_> {
             Imm64::Const(c) => self.known(c),
             Imm64::Func(off) => {
                 let sub = self.input.cfg.subprog_starting(bpf::insn::InsnIdx(self.target(off)));
+                if self.input.program.funcs.is_empty() {
+                    return no(EINVAL, "missing btf func_info");
+                }
                 let Some(sub) = sub else { return no(EINVAL, "func target is not a subprogram") };
                 let mut r = RegState::pointer(RegType::Func, Flags::NONE);
                 r.btf_id = sub as u32;
