@@ -22,6 +22,13 @@ impl<'a> Ver<'a> {
         btf.members(id).find(|m| m.name == want).map(|m| (btf, m.ty))
     }
 
+    /// `find_canonical_prog_ctx_type`: name of the structure; empty when it is none.
+    pub(crate) fn canonical_ctx(&self) -> Option<&'a str> {
+        let (btf, id) = self.ctx_convert("prog")?;
+        let id = btf.resolve(id);
+        Some(if btf.kind(id) == Kind::Struct { btf.name(id) } else { "" })
+    }
+
     /// `get_kern_ctx_btf_id`.
     pub(crate) fn kern_ctx_btf_id(&self) -> R<u32> {
         let Some((btf, id)) = self.ctx_convert("kern") else {

@@ -132,9 +132,7 @@ impl Ver<'_> {
             flags = flags.without(Flags::MEM_ALLOC.or(Flags::MEM_PERCPU));
         }
         if !types.contains(&(r.ty, flags)) {
-            let all: Vec<String> = types.iter().map(|t| type_str(t.0, t.1)).collect();
-            let m = format!("R{} type={} expected={}", n.0, type_of(r), all.join(", "));
-            return no(EACCES, m);
+            return not_of(n, r, types);
         }
         if r.ty != RegType::BtfId {
             return Ok(());
@@ -182,11 +180,30 @@ impl Ver<'_> {
         };
         let id = self.btf_struct(want)?;
         let strict = release && p.id != BPF_FUNC_SK_RELEASE;
-        if self.struct_ids_match((r.btf, r.btf_id), r.off, (BtfSrc::Vmlinux, id), strict) {
+        self.btf_type_is(n, r, (BtfSrc::Vmlinux, id), strict)
+    }
+
+    fn btf_type_is(&self, n: Reg, r: &RegState, want: (BtfSrc, u32), strict: bool) -> R {
+        if self.struct_ids_match((r.btf, r.btf_id), r.off, want, strict) {
             return Ok(());
         }
-        let has = self.btf_name(r.btf, r.btf_id);
+        let (has, want) = (self.btf_name(r.btf, r.btf_id), self.btf_name(want.0, want.1));
         no(EACCES, format!("R{} is of type {has} but {want} is expected", n.0))
+    }
+
+    /// The same for a parameter of a global function, whose type its BTF says.
+    pub(crate) fn btf_func_arg(
+        &self,
+        n: Reg,
+        r: &RegState,
+        arg: &ArgType,
+        want: (BtfSrc, u32),
+    ) -> R {
+        let null = if arg.flags.has(Flags::PTR_MAYBE_NULL) { Flags::PTR_MAYBE_NULL } else { NONE };
+        if !BTF_TYPES.contains(&(r.ty, r.flags.without(null))) {
+            return not_of(n, r, BTF_TYPES);
+        }
+        self.btf_type_is(n, r, want, false)
     }
 
     /// KERNEL v6.18 verifier.c:check_func_arg_reg_off
@@ -207,4 +224,9 @@ impl Ver<'_> {
         }
         self.ptr_off(n, r, FIXED_OFFSETS.contains(&(r.ty, r.flags)))
     }
+}
+
+fn not_of(n: Reg, r: &RegState, types: Types) -> R {
+    let all: Vec<String> = types.iter().map(|t| type_str(t.0, t.1)).collect();
+    no(EACCES, format!("R{} type={} expected={}", n.0, type_of(r), all.join(", ")))
 }

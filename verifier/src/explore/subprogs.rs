@@ -1,11 +1,10 @@
 //! Calls between subprograms, global subprograms, stack depth, and the roots of exploration.
 
-use bpf::btf::Kind;
 use bpf::insn::{Insn, InsnIdx, Reg};
 
 use super::step::Next;
-use super::ver::{R, Ver, blank_state, no, unsupported};
-use crate::check::helper_mem::MemUse;
+use super::ver::{R, Ver, blank_state, no};
+use crate::check::func_args::FuncArg;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::proto::Flags;
@@ -13,15 +12,6 @@ use crate::reject::{E2BIG, EINVAL};
 
 /// `BPF_F_SLEEPABLE`.
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
-
-/// Argument of a global subprogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum GlobalArg {
-    Scalar,
-    Ctx,
-    /// A readable and writable object of this size; the flag says that NULL is excluded.
-    Mem(u32, bool),
-}
 
 impl Ver<'_> {
     /// Explores the main program and every global subprogram that is called.
@@ -87,6 +77,17 @@ impl Ver<'_> {
         &self.input.cfg.subprogs[s].name
     }
 
+    /// What the kernel remarks on the declaration of the main function.
+    fn log_main_args(&mut self) {
+        let typed = !self.input.program.funcs.is_empty() && self.input.prog_btf.is_some();
+        if let Some(Err(e)) = typed.then(|| self.func_args(0))
+            && !e.message.is_empty()
+            && !e.is_unsupported()
+        {
+            self.log.put(&format!("{}\n", e.message));
+        }
+    }
+
     /// `do_check_common`.
     fn explore_root(&mut self, sub: usize) -> R {
         self.root = sub;
@@ -103,27 +104,17 @@ impl Ver<'_> {
         if sub == 0 {
             self.cur.frame_mut().regs[1] = RegState::pointer(RegType::Ctx, Flags::NONE);
             self.acquire_ctx_refs();
+            self.log_main_args();
         } else {
-            let args = self.global_args(sub)?;
+            let args = self.func_args(sub)?;
             if self.input.cfg.exception_callback == Some(sub) {
                 self.cur.frame_mut().callback = Callback::Exception;
-                if args != [GlobalArg::Scalar] {
+                if args != [FuncArg::Scalar] {
                     return no(EINVAL, "exception cb only supports single integer argument");
                 }
             }
             for (i, a) in args.into_iter().enumerate() {
-                let r = match a {
-                    GlobalArg::Scalar => self.unknown(),
-                    GlobalArg::Ctx => RegState::pointer(RegType::Ctx, Flags::NONE),
-                    GlobalArg::Mem(mem_size, true) => {
-                        RegState { mem_size, ..RegState::pointer(RegType::Mem, Flags::NONE) }
-                    }
-                    GlobalArg::Mem(size, false) => {
-                        let mut r = RegState::pointer(RegType::Mem, Flags::PTR_MAYBE_NULL);
-                        (r.mem_size, r.id) = (size, self.new_id());
-                        r
-                    }
-                };
+                let r = self.entry_reg(a);
                 self.cur.frame_mut().regs[i + 1] = r;
             }
         }
@@ -134,64 +125,19 @@ impl Ver<'_> {
         self.do_check()
     }
 
-    /// `btf_prepare_func_args`.
-    fn global_args(&self, sub: usize) -> R<Vec<GlobalArg>> {
-        let s = &self.input.cfg.subprogs[sub];
-        let proto = self.input.prog_btf.and_then(|b| Some((b, b.func_proto(s.type_id)?)));
-        let Some((btf, (_, params))) = proto else {
-            return unsupported("global function without BTF", "btf.c:btf_prepare_func_args");
-        };
-        let mut out = Vec::new();
-        for (i, p) in params.iter().enumerate() {
-            let t = btf.resolve(p.ty);
-            out.push(match btf.kind(t) {
-                Kind::Int | Kind::Enum | Kind::Enum64 => GlobalArg::Scalar,
-                Kind::Ptr => self.global_ptr(btf, s.type_id, i, t)?,
-                k => {
-                    let m = format!("Arg#{i} type {k} in {}() is not supported yet.", s.name);
-                    return no(EINVAL, m);
-                }
-            });
-        }
-        Ok(out)
-    }
-
-    /// A pointer argument: the context, or an object whose size its type tells.
-    fn global_ptr(&self, btf: &bpf::btf::Btf, func: u32, i: usize, ptr: u32) -> R<GlobalArg> {
-        let tags = btf.decl_tags(func).filter(|(c, _)| *c == i as i32);
-        let tags: Vec<&str> = tags.map(|t| t.1).collect();
-        if tags.iter().any(|t| *t != "arg:ctx" && *t != "arg:nonnull") {
-            return unsupported("argument tags", "btf.c:btf_prepare_func_args");
-        }
-        let to = btf.pointee(ptr).map_or(0, |t| btf.resolve(t));
-        let name = btf.name(to);
-        if tags.contains(&"arg:ctx") || is_ctx_struct(self.input.program.prog_type, name) {
-            return Ok(GlobalArg::Ctx);
-        }
-        match btf.size_of(to) {
-            Some(size) if to != 0 => Ok(GlobalArg::Mem(size, tags.contains(&"arg:nonnull"))),
-            _ => {
-                let kind = btf.kind(to);
-                let m = "size cannot be determined";
-                no(EINVAL, format!("arg#{i} reference type('{kind} {name}') {m}"))
-            }
-        }
-    }
-
-    /// `btf_check_func_arg_match`.
-    fn global_call(&mut self, sub: usize) -> R<Next> {
+    /// A call of a global function, which is verified on its own. `args`: what does not match.
+    fn global_call(&mut self, sub: usize, args: R) -> R<Next> {
         let name = self.sub_name(sub).to_string();
         self.global_call_context(sub)?;
-        let bad = |mut e: Box<crate::reject::Rejection>| {
+        args.map_err(|mut e| {
             if !e.is_unsupported() {
-                e.message += &format!("\nCaller passes invalid args into func#{sub} ('{name}')");
+                let line = format!("Caller passes invalid args into func#{sub} ('{name}')");
+                let first = std::mem::take(&mut e.message);
+                e.message = if first.is_empty() { line } else { format!("{first}\n{line}") };
             }
             e
-        };
-        for (i, a) in self.global_args(sub)?.into_iter().enumerate() {
-            let n = Reg(i as u8 + 1);
-            self.global_arg(n, a).map_err(bad)?;
-        }
+        })?;
+        self.log.put(&format!("Func#{sub} ('{name}') is global and assumed valid.\n"));
         let changes = self.input.cfg.subprogs[sub].changes_pkt_data;
         self.called_globals[sub] = true;
         for r in 0..6 {
@@ -223,29 +169,17 @@ impl Ver<'_> {
         Ok(())
     }
 
-    fn global_arg(&mut self, n: Reg, a: GlobalArg) -> R {
-        let r = self.read(n)?;
-        match a {
-            GlobalArg::Scalar if !r.is_scalar() => no(EINVAL, format!("R{} is not a scalar", n.0)),
-            GlobalArg::Scalar => Ok(()),
-            GlobalArg::Ctx if r.ty != RegType::Ctx => {
-                no(EINVAL, format!("arg#{} expects pointer to ctx", n.0 - 1))
-            }
-            GlobalArg::Ctx => self.ctx_unmodified(n),
-            GlobalArg::Mem(_, true) if r.is_null() || r.may_be_null() => {
-                no(EINVAL, format!("arg#{} is expected to be non-NULL", n.0 - 1))
-            }
-            GlobalArg::Mem(..) if r.is_null() => Ok(()),
-            GlobalArg::Mem(size, _) => {
-                // `check_mem_reg` looks at the access as if the NULL check had been made.
-                let saved = r;
-                self.regs()[n.idx()].flags = r.flags.without(Flags::PTR_MAYBE_NULL);
-                let u = MemUse { write: true, raw: false, zero_ok: false };
-                let result = self.helper_mem(n, size.into(), u);
-                self.regs()[n.idx()] = saved;
-                result.map(|_| ())
-            }
+    /// `btf_check_subprog_call`
+    fn call_args(&mut self, sub: usize) -> R {
+        if self.input.program.funcs.is_empty() || self.input.prog_btf.is_none() {
+            return no(EINVAL, "");
         }
+        if self.unreliable[sub] {
+            return no(EINVAL, "");
+        }
+        let result = self.match_args(sub);
+        self.unreliable[sub] = result.is_err();
+        result
     }
 
     /// KERNEL v6.18 verifier.c:check_func_call
@@ -254,8 +188,18 @@ impl Ver<'_> {
         let Some(sub) = self.input.cfg.subprog_starting(InsnIdx(to)) else {
             return no(EINVAL, format!("verifier bug. No program starts at insn {to}"));
         };
+        let args = self.call_args(sub);
         if self.input.cfg.subprogs[sub].is_global {
-            return self.global_call(sub);
+            return self.global_call(sub, args);
+        }
+        if let Err(e) = args {
+            // A static function is verified with what it is really given.
+            if e.is_unsupported() {
+                return Err(e);
+            }
+            if !e.message.is_empty() {
+                self.log.put(&format!("{}\n", e.message));
+            }
         }
         let depth = self.cur.frames.len();
         if depth >= MAX_CALL_FRAMES {
@@ -286,29 +230,4 @@ impl Ver<'_> {
         (log.scratched_regs, log.scratched_slots) = (0, 0);
         self.log = log;
     }
-}
-
-/// `btf_is_prog_ctx_type`: structures that stand for the context of a program type.
-fn is_ctx_struct(ty: bpf::uapi::ProgType, name: &str) -> bool {
-    use bpf::uapi::ProgType as P;
-    let want: &[&str] = match ty {
-        P::SocketFilter | P::SchedCls | P::SchedAct | P::CgroupSkb | P::LwtIn | P::LwtOut => {
-            &["__sk_buff"]
-        }
-        P::LwtXmit | P::LwtSeg6local | P::SkSkb | P::FlowDissector => &["__sk_buff"],
-        P::Xdp => &["xdp_md"],
-        P::SockOps => &["bpf_sock_ops"],
-        P::SkMsg => &["sk_msg_md"],
-        P::CgroupSock => &["bpf_sock"],
-        P::CgroupSockAddr => &["bpf_sock_addr"],
-        P::CgroupSockopt => &["bpf_sockopt"],
-        P::CgroupSysctl => &["bpf_sysctl"],
-        P::SkReuseport => &["sk_reuseport_md"],
-        P::SkLookup => &["bpf_sk_lookup"],
-        P::Kprobe => &["bpf_user_pt_regs_t", "user_pt_regs", "pt_regs"],
-        P::PerfEvent => &["bpf_perf_event_data"],
-        P::Netfilter => &["bpf_nf_ctx"],
-        _ => &[],
-    };
-    want.contains(&name)
 }

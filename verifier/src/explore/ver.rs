@@ -8,6 +8,7 @@ use super::live::{About, Liveness};
 use super::scc::Visits;
 use super::{Explored, Input, InsnAux, PtrClass};
 use crate::btf::record::{self, Record};
+use crate::check::func_args::FuncArg;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, Shared, VState};
 use crate::env::MapInfo;
@@ -89,6 +90,10 @@ pub(crate) struct Ver<'a> {
     pub(crate) obj_records: BTreeMap<u32, Record>,
     /// References that arguments of a struct_ops member came with: argument and id.
     pub(crate) ctx_refs: Vec<(usize, u32)>,
+    /// Arguments of subprograms as their BTF says, once they were asked for.
+    pub(crate) func_args: Vec<Option<Vec<FuncArg>>>,
+    /// Subprograms whose BTF does not fit how they are called (`unreliable`).
+    pub(crate) unreliable: Vec<bool>,
     pub(crate) cur: VState,
     pub(crate) pending: Vec<Pending>,
     pub(crate) kept: Vec<Kept>,
@@ -135,6 +140,8 @@ impl<'a> Ver<'a> {
             input: *input,
             map_records: maps.iter().map(|m| record::of_map(m, own, kernel)).collect(),
             ctx_refs: Vec::new(),
+            func_args: vec![None; subs],
+            unreliable: vec![false; subs],
             obj_records: own.map(|b| record::struct_metas(b, kernel)).unwrap_or_default(),
             maps,
             cur: blank_state(),
