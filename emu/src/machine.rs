@@ -212,15 +212,19 @@ impl Machine {
 
     /// The CPU that is furthest behind, and the time of the next one.
     fn pick(&self, before: u64) -> Option<(CpuId, u64)> {
-        let mut busy: Vec<(u64, CpuId)> = (0..self.config.kernel.cpus)
-            .map(CpuId)
-            .filter(|c| self.has_work(*c))
-            .map(|c| (self.kernel.now(c), c))
-            .filter(|(t, _)| *t < before)
-            .collect();
-        busy.sort_unstable();
-        let (_, first) = *busy.first()?;
-        Some((first, busy.get(1).map_or(u64::MAX, |b| b.0)))
+        let (mut first, mut others) = (None, u64::MAX);
+        for cpu in (0..self.config.kernel.cpus).map(CpuId).filter(|c| self.has_work(*c)) {
+            let now = self.kernel.now(cpu);
+            match first {
+                _ if now >= before => {}
+                Some((t, _)) if now >= t => others = others.min(now),
+                _ => {
+                    others = first.map_or(others, |(t, _)| t);
+                    first = Some((now, cpu));
+                }
+            }
+        }
+        first.map(|(_, cpu)| (cpu, others))
     }
 
     /// One step of one CPU: up to the next helper call, return or fault. False when it is idle.
@@ -272,24 +276,19 @@ impl Machine {
                 below.regs.get(spec.sp)
             }
         };
-        let mut new = RegFile::default();
-        for (r, v) in spec.args.into_iter().zip(entry.args) {
-            new.set(r, v);
-        }
         let mut sp = (top & !15) - 16 - spec.frame_reserve;
         match spec.link {
-            Some(link) => new.set(link, RETURN_TRAP),
+            Some(_) => {}
             None => {
                 sp -= 8;
                 // An overflowing stack is found by the program's own accesses.
                 let _ = self.kernel.mem.write_u64(sp, RETURN_TRAP);
             }
         }
-        new.set(spec.sp, sp);
         lane.switched = false;
         let (callback, resume) = (entry.callback, entry.func_addr);
         lane.contexts.push(Context { callback, resume, regs: RegFile::default() });
-        self.vcpu(cpu)?.set_gprs(&new.gprs);
+        self.vcpu(cpu)?.set_call(entry.args, sp, RETURN_TRAP);
         Ok(entry.func_addr)
     }
 

@@ -79,6 +79,10 @@ impl Ledger {
     /// Takes out what a CPU acquired at or above a frame depth: the leaks of a run that ended.
     pub fn take_above(&mut self, cpu: CpuId, depth: usize) -> Vec<(Kind, u64, Held)> {
         let mut out = Vec::new();
+        let any = |h: &Held| h.cpu == cpu && h.depth >= depth;
+        if !self.held.values().flatten().any(any) {
+            return out;
+        }
         for ((kind, addr), stack) in &mut self.held {
             for h in stack.extract_if(.., |h| h.cpu == cpu && h.depth >= depth) {
                 out.push((*kind, *addr, h));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bpf::Endian;
 
-use crate::layout::{DIRECT_MAP, PAGE_SHIFT, PAGE_SIZE};
+use crate::layout::{DIRECT_MAP, PAGE_SHIFT, PAGE_SIZE, VMALLOC};
 
 const PAGE: usize = PAGE_SIZE as usize;
 /// Pages per chunk of a snapshot: chunks are shared between snapshots as a whole.
@@ -73,7 +73,7 @@ type Chunk = Arc<Vec<Option<Page>>>;
 #[derive(Clone, Debug)]
 pub struct MemSnapshot {
     chunks: Vec<Chunk>,
-    table: Arc<BTreeMap<u64, Pte>>,
+    table: Arc<Table>,
 }
 
 /// RAM and the page table.
@@ -83,7 +83,7 @@ pub struct GuestMemory {
     buf: Vec<u8>,
     base: usize,
     len: usize,
-    table: Arc<BTreeMap<u64, Pte>>,
+    table: Arc<Table>,
     /// Contents at the last snapshot; `None` is a page of zeroes.
     saved: Vec<Chunk>,
     dirty: Vec<bool>,
@@ -94,7 +94,7 @@ pub struct GuestMemory {
 /// Page table and dirty marks, lent to an emulator beside the RAM ([`GuestMemory::lend`]).
 #[derive(Debug)]
 pub struct Walker<'a> {
-    table: &'a BTreeMap<u64, Pte>,
+    table: &'a Table,
     len: usize,
     dirty: &'a mut [bool],
     dirty_list: &'a mut Vec<u32>,
@@ -115,12 +115,37 @@ impl Walker<'_> {
     }
 }
 
-fn lookup(table: &BTreeMap<u64, Pte>, len: usize, va: u64) -> Option<Pte> {
-    if let Some(pte) = table.get(&(va >> PAGE_SHIFT)) {
-        return Some(*pte);
-    }
+fn lookup(table: &Table, len: usize, va: u64) -> Option<Pte> {
     let phys = va.wrapping_sub(DIRECT_MAP);
-    (phys < len as u64).then_some(Pte { phys: phys & !(PAGE_SIZE - 1), perms: Perms::RW })
+    let linear = phys < len as u64;
+    if !linear || table.on_direct_map > 0 {
+        let entry = table.entries.get(&(va >> PAGE_SHIFT)).copied();
+        if entry.is_some() || !linear {
+            return entry;
+        }
+    }
+    Some(Pte { phys: phys & !(PAGE_SIZE - 1), perms: Perms::RW })
+}
+
+/// The page table proper.
+#[derive(Clone, Debug, Default)]
+struct Table {
+    entries: BTreeMap<u64, Pte>,
+    /// Entries that stand for pages of the direct map: mostly none, so that it needs no search.
+    on_direct_map: usize,
+}
+
+impl Table {
+    fn insert(&mut self, va: u64, pte: Pte) {
+        let new = self.entries.insert(va >> PAGE_SHIFT, pte).is_none();
+        self.on_direct_map += usize::from(new && (DIRECT_MAP..VMALLOC).contains(&va));
+    }
+
+    fn remove(&mut self, va: u64) -> bool {
+        let gone = self.entries.remove(&(va >> PAGE_SHIFT)).is_some();
+        self.on_direct_map -= usize::from(gone && (DIRECT_MAP..VMALLOC).contains(&va));
+        gone
+    }
 }
 
 impl Clone for GuestMemory {
@@ -219,13 +244,13 @@ impl GuestMemory {
         assert!(va.is_multiple_of(PAGE_SIZE) && phys.is_multiple_of(PAGE_SIZE), "whole pages");
         assert!(phys < self.len as u64, "backed by RAM");
         assert!(!(perms.w && perms.x), "no page is writable and executable");
-        Arc::make_mut(&mut self.table).insert(va >> PAGE_SHIFT, Pte { phys, perms });
+        Arc::make_mut(&mut self.table).insert(va, Pte { phys, perms });
         self.epoch += 1;
     }
 
     /// Unmaps one page; a page that is not mapped is fine.
     pub fn unmap(&mut self, va: u64) {
-        if Arc::make_mut(&mut self.table).remove(&(va >> PAGE_SHIFT)).is_some() {
+        if Arc::make_mut(&mut self.table).remove(va) {
             self.epoch += 1;
         }
     }
@@ -320,6 +345,14 @@ impl GuestMemory {
     }
 
     fn write_checked(&mut self, va: u64, data: &[u8], access: Access) -> Result<(), MemFault> {
+        let in_page = (va & (PAGE_SIZE - 1)) as usize;
+        if !data.is_empty() && in_page + data.len() <= PAGE {
+            let mut at = 0;
+            self.walk(va, data.len(), access, |p, _| at = p)?;
+            self.ram_mut()[at..at + data.len()].copy_from_slice(data);
+            self.mark_dirty(at as u64);
+            return Ok(());
+        }
         let mut spans = Vec::with_capacity(2);
         self.walk(va, data.len(), access, |p, r| spans.push((p, r)))?;
         for (p, r) in spans {

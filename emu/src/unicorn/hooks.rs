@@ -43,10 +43,14 @@ pub(super) struct HookState {
     pub(super) fuel_retired: u64,
     /// Limit on `blocks`.
     pub(super) fuel_blocks: u64,
-    /// The block that was entered last.
-    pub(super) block: (u64, u64),
+    /// The block that was entered last, and its bytes.
+    pub(super) block: (u64, u32),
     /// What it counts: BPF and native instructions.
     pub(super) block_counts: (u64, u64),
+    /// How often it may still be entered again before the slow path must look at it.
+    pub(super) left: u64,
+    /// How often it was entered and not yet counted, plus `left`.
+    pub(super) batch: u64,
     /// Tail calls that went through natively: retired count then, and where they entered.
     pub(super) tail_calls: Vec<(u64, u64)>,
     /// What happened.
@@ -66,15 +70,41 @@ impl HookState {
         (b & !TAIL_ENTRY) - (a & !TAIL_ENTRY) // both halves grow with the address
     }
 
-    /// A block other than the last one.
-    fn enter_block(&mut self, at: u64, end: u64) {
-        if self.is_tail_entry(at) && self.block.1 != at {
+    /// Counts the entries into the last block that the fast path only noted.
+    pub(super) fn fold(&mut self) {
+        let entered = self.batch - self.left;
+        self.batch = self.left;
+        self.retired += entered * self.block_counts.0;
+        self.native += entered * self.block_counts.1;
+        if self.block_counts.0 == 0 {
+            self.blocks += entered;
+        }
+    }
+
+    /// Forgets the last block.
+    pub(super) fn forget_block(&mut self) {
+        (self.block, self.block_counts, self.left, self.batch) = ((0, 0), (0, 0), 0, 0);
+    }
+
+    /// A block other than the last one, or the last one once more. False when the fuel is used up.
+    fn enter_block(&mut self, at: u64, size: u32) -> bool {
+        self.fold();
+        if self.retired >= self.fuel_retired || self.blocks >= self.fuel_blocks {
+            return false;
+        }
+        let end = at.wrapping_add(u64::from(size));
+        if self.is_tail_entry(at) && self.block.0.wrapping_add(u64::from(self.block.1)) != at {
             self.tail_calls.push((self.retired, at));
         }
         let n = self.count(at, end);
-        self.block = (at, end);
+        self.block = (at, size);
         self.block_counts = (n & 0xffff_ffff, n >> 32);
-        self.blocks += u64::from(n == 0);
+        self.batch = match self.block_counts.0 {
+            0 => self.fuel_blocks - self.blocks,
+            n => batch_of(self.fuel_retired - self.retired, n),
+        };
+        self.left = self.batch - 1;
+        true
     }
 
     /// Whether a tail call enters at `at`. Falling through from the prologue looks alike; then
@@ -144,29 +174,28 @@ pub(super) unsafe extern "C" fn intr(uc: *mut uc_engine, intno: u32, data: *mut 
     unsafe { uc_emu_stop(uc) };
 }
 
+/// Entries into a block of `n` instructions until `room` is used up, at least one. A division for
+/// each block would be felt, so when the end is far it is not looked for.
+fn batch_of(room: u64, n: u64) -> u64 {
+    const MANY: u32 = 20;
+    if room >> MANY >= n { 1 << MANY } else { room.div_ceil(n) }
+}
+
 /// Start of a translated block: account for it and stop when the fuel is used up.
 ///
-/// This runs once per block of guest code, so a block that repeats (a hot loop) costs two
-/// comparisons and two additions: what it counts is remembered. Blocks that count nothing are
-/// not remembered, so that a loop outside of all programs comes to its own limit.
+/// This runs once per block of guest code, so a block that repeats (a hot loop) costs three
+/// comparisons and a subtraction: what its entries count is added when another block comes.
 pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, data: *mut c_void) {
     // SAFETY: registered by `Vcpu::new` with its state; see `state`.
     let st = unsafe { state(data) };
-    if st.retired >= st.fuel_retired {
+    if st.block == (at, size) && st.left != 0 {
+        st.left -= 1;
+    } else if !st.enter_block(at, size) {
         st.event = Event::Fuel;
         // SAFETY: `uc` is the engine that is calling.
         unsafe { uc_emu_stop(uc) };
-        return; // the check at the block's start comes after this hook: it does not run
+        // The check at the block's start comes after this hook: the block does not run.
     }
-    let end = at.wrapping_add(u64::from(size));
-    if st.block != (at, end) || st.block_counts == (0, 0) {
-        st.enter_block(at, end);
-        if st.blocks >= st.fuel_blocks {
-            st.fuel_retired = st.retired; // the next block stops
-        }
-    }
-    st.retired += st.block_counts.0;
-    st.native += st.block_counts.1;
 }
 
 /// TLB miss: the page table decides.

@@ -120,6 +120,8 @@ impl Vcpu {
             fuel_blocks: 0,
             block: (0, 0),
             block_counts: (0, 0),
+            left: 0,
+            batch: 0,
             tail_calls: Vec::new(),
             event: Event::None,
         });
@@ -184,6 +186,7 @@ impl Vcpu {
         }
         self.lend(table, acct, fuel);
         let result = self.engine.start(ram, pc);
+        self.state.fold();
         self.state.table = None;
         self.state.cum_len = 0;
         self.classify(result, acct)
@@ -200,7 +203,7 @@ impl Vcpu {
         st.fuel_blocks = st.blocks.saturating_add(fuel.blocks);
         st.event = Event::None;
         // Text may have changed since the last run.
-        (st.block, st.block_counts) = ((0, 0), (0, 0));
+        st.forget_block();
     }
 
     fn classify(
@@ -231,7 +234,8 @@ impl Vcpu {
     /// The block hook counted the whole block; take back what lies behind `pc`.
     fn uncount(&mut self, pc: u64, acct: Accounting<'_>) {
         let st = &mut *self.state;
-        let (start, end) = st.block;
+        let (start, size) = st.block;
+        let end = start.wrapping_add(u64::from(size));
         if (start..end).contains(&pc) {
             let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
             if let (Some(a), Some(b)) = (at(pc + 1), at(end)) {
@@ -240,7 +244,7 @@ impl Vcpu {
                 st.native -= n >> 32;
             }
         }
-        (st.block, st.block_counts) = ((0, 0), (0, 0));
+        st.forget_block();
     }
 
     /// Program counter.
@@ -279,9 +283,21 @@ impl Vcpu {
         self.engine.write(self.spec.pc, f.pc);
     }
 
-    /// Replaces the general registers; flags stay, `run` takes the program counter.
-    pub fn set_gprs(&mut self, gprs: &[u64; 32]) {
-        self.engine.write_all(self.spec.gprs, gprs);
+    /// Sets what a function is called with: arguments, stack pointer, and where it returns to, if
+    /// that is in a register. The other registers keep what they had: compiled code reads none of
+    /// them before it has written it.
+    pub fn set_call(&mut self, args: [u64; 5], sp: u64, back: u64) {
+        let s = self.spec;
+        let mut regs = [0; 32];
+        let mut vals = [0; 32];
+        let link = s.link.map(|r| (r, back));
+        let all = s.args.into_iter().zip(args).chain([(s.sp, sp)]).chain(link);
+        let mut n = 0;
+        for (r, v) in all {
+            (regs[n], vals[n]) = (s.gprs[r.0 as usize], v);
+            n += 1;
+        }
+        self.engine.write_all(&regs[..n], &vals);
     }
 
     /// Sets the counters of retired instructions, when a snapshot is restored.

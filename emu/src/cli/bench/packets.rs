@@ -12,7 +12,7 @@ use kernel_model::net::{Dir, NicConfig, Order, SkbFields};
 use super::Row;
 use crate::machine::{Config, Machine};
 
-/// Frames in flight at a time.
+/// Frames in flight at a time, for each queue.
 const BURST: u64 = 64;
 
 /// Passes every frame with an Ethernet header.
@@ -24,6 +24,7 @@ const TC: &str = "r0 = *(u32 *)(r1 +0)\nr0 = 2\nexit\n";
 struct Path {
     machine: Machine,
     nic: u32,
+    burst: u64,
 }
 
 impl Path {
@@ -39,7 +40,7 @@ impl Path {
         let tc = load(&mut m, "tc", ProgType::SchedCls, TC)?;
         m.kernel.xdp_attach(nic, Some(xdp)).map_err(bad)?;
         m.kernel.tcx_attach(nic, Dir::Ingress, tc, Order::Last).map_err(bad)?;
-        Ok(Path { machine: m, nic })
+        Ok(Path { machine: m, nic, burst: BURST * u64::from(cpus) })
     }
 
     /// Sends frames of as many flows as there are; seconds.
@@ -53,7 +54,7 @@ impl Path {
             frame[34..36].copy_from_slice(&port);
             let taken = m.kernel.net_receive(self.nic, None, &frame, SkbFields::default());
             taken.map_err(|e| format!("frame {n}: {e:?}"))?;
-            if n % BURST == BURST - 1 {
+            if (n + 1).is_multiple_of(self.burst) {
                 m.run_until_idle().map_err(|e| e.to_string())?;
             }
         }
