@@ -156,7 +156,7 @@ fn maps(c: &mut Criterion) {
             inner: None,
             btf_types: (0, 0),
         };
-        let fd = k.map_create(&def, None).expect("a map of this type");
+        let fd = Bpf::map_create(&mut k, &def, None).expect("a map of this type");
         let id = k.fd_map(fd).expect("just made");
         let key = |n: u32| match lpm {
             true => [32u32.to_le_bytes(), n.to_be_bytes()].concat(),
