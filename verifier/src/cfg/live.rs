@@ -5,7 +5,6 @@ use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src};
 use bpf::uapi::ProgType;
 
 use super::Cfg;
-use super::order::successors;
 use crate::proto::ArgBase;
 
 const R0: u16 = 1;
@@ -39,7 +38,7 @@ pub(super) fn live_before(
     while changed {
         changed = false;
         for at in cfg.postorder.iter().map(|i| i.idx()) {
-            let out = successors(insns, at).fold(0, |acc, s| acc | live[s]);
+            let out = cfg.successors(at).fold(0, |acc, s| acc | live[s]);
             let (uses, defs) = effects[at];
             let new = (out & !defs) | uses;
             changed |= new != live[at];

@@ -60,6 +60,8 @@ pub struct Cfg {
     pub postorder: Vec<InsnIdx>,
     /// Start of each subprogram's part of `postorder`, and its end as a last entry.
     pub postorder_start: Vec<u32>,
+    /// Successors of each instruction inside its subprogram.
+    pub(crate) succ: Vec<[u32; 2]>,
     /// Registers (bit n: rn) that may be read before they are written, before each instruction.
     pub live_regs_before: Vec<u16>,
 }
@@ -70,7 +72,6 @@ pub(crate) fn target(at: usize, off: i32) -> i64 {
     i64::from((at + 1).wrapping_add(off))
 }
 
-pub(crate) use order::successors;
 pub(crate) use subprogs::idx as slot;
 
 /// Builds and checks the static graph of a program. `kernel` has the prototypes of kfuncs, `own`
@@ -100,11 +101,13 @@ pub fn build(
         reachable: vec![false; n],
         postorder: Vec::new(),
         postorder_start: Vec::new(),
+        succ: Vec::new(),
         live_regs_before: Vec::new(),
     };
     cfg.exception_callback = exception.and_then(|at| cfg.subprog_starting(at));
     walk::walk(insns, &mut cfg, bpf_capable, kernel)?;
     effects(program, insns, &mut cfg, kernel);
+    cfg.succ = order::successors(insns, &cfg.subprogs);
     order::postorder(insns, &mut cfg);
     order::scc(insns, &mut cfg);
     cfg.live_regs_before = live::live_before(insns, &cfg, program.prog_type, kernel);

@@ -3,20 +3,42 @@
 use bpf::insn::{Insn, InsnIdx};
 
 use super::subprogs::idx;
-use super::{Cfg, target};
+use super::{Cfg, Subprog, target};
+use crate::rewrite::is_tail_call;
 
-/// `bpf_insn_successors`: where control may go inside the subprogram.
-pub(crate) fn successors(insns: &[Insn], at: usize) -> impl Iterator<Item = usize> {
-    let insn = &insns[at];
-    let size = if matches!(insn, Insn::LdImm64 { .. }) { 1 } else { 0 };
-    let next = (!insn.ends_block()).then(|| target(at, size));
-    let jump = insn.jump_off().map(|off| target(at, off));
-    let len = insns.len();
-    [next, jump]
-        .into_iter()
-        .flatten()
-        .filter_map(|w| usize::try_from(w).ok())
-        .filter(move |w| *w < len)
+/// The end of a list of successors.
+const NONE: u32 = u32::MAX;
+
+/// `bpf_insn_successors` of every instruction: where control may go inside the subprogram.
+pub(super) fn successors(insns: &[Insn], subprogs: &[Subprog]) -> Vec<[u32; 2]> {
+    let mut all = Vec::with_capacity(insns.len());
+    for sub in subprogs {
+        let range = sub.start.idx()..sub.end.idx();
+        let exit = range.clone().rev().find(|at| insns[*at] == Insn::Exit);
+        for at in range {
+            let insn = &insns[at];
+            let size = if matches!(insn, Insn::LdImm64 { .. }) { 1 } else { 0 };
+            let next = (!insn.ends_block()).then(|| target(at, size));
+            let jump = insn.jump_off().map(|off| target(at, off));
+            // A tail call that succeeds leaves the subprogram.
+            let left = if is_tail_call(insn) { exit.map(|e| e as i64) } else { None };
+            let mut out = [NONE; 2];
+            let some = [next, jump, left].into_iter().flatten();
+            let inside = some.filter(|w| usize::try_from(*w).is_ok_and(|w| w < insns.len()));
+            for (slot, w) in out.iter_mut().zip(inside) {
+                *slot = w as u32;
+            }
+            all.push(out);
+        }
+    }
+    all
+}
+
+impl Cfg {
+    /// Where control may go from an instruction inside its subprogram.
+    pub(crate) fn successors(&self, at: usize) -> impl Iterator<Item = usize> {
+        self.succ[at].into_iter().filter(|w| *w != NONE).map(|w| w as usize)
+    }
 }
 
 /// Fills `postorder` and `postorder_start`.
@@ -34,7 +56,7 @@ pub(super) fn postorder(insns: &[Insn], cfg: &mut Cfg) {
                 stack.pop();
                 continue;
             }
-            for w in successors(insns, top) {
+            for w in cfg.successors(top) {
                 if !discovered[w] {
                     discovered[w] = true;
                     stack.push(w);
@@ -66,17 +88,17 @@ pub(super) fn scc(insns: &[Insn], cfg: &mut Cfg) {
                 next_pre += 1;
                 stack.push(w);
             }
-            let unvisited = successors(insns, w).find(|s| pre[*s] == 0);
+            let unvisited = cfg.successors(w).find(|s| pre[*s] == 0);
             if let Some(s) = unvisited {
                 dfs.push(s);
                 continue;
             }
-            low[w] = successors(insns, w).map(|s| low[s]).chain([low[w]]).min().unwrap_or(low[w]);
+            low[w] = cfg.successors(w).map(|s| low[s]).chain([low[w]]).min().unwrap_or(low[w]);
             dfs.pop();
             if low[w] < pre[w] {
                 continue;
             }
-            let is_loop = stack.last() != Some(&w) || successors(insns, w).any(|s| s == w);
+            let is_loop = stack.last() != Some(&w) || cfg.successors(w).any(|s| s == w);
             while let Some(t) = stack.pop() {
                 low[t] = NOT_ON_STACK;
                 cfg.scc[t] = if is_loop { next_scc } else { 0 };

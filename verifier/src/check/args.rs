@@ -37,6 +37,11 @@ pub(crate) struct Meta {
     pub(crate) percpu: Option<(BtfSrc, u32)>,
 }
 
+/// `can_elide_value_nullness`: every element of these is there.
+fn can_elide_nullness(ty: MapType) -> bool {
+    matches!(ty, MapType::Array | MapType::PercpuArray)
+}
+
 const BPF_FUNC_SPIN_LOCK: i32 = 93;
 
 impl Ver<'_> {
@@ -119,7 +124,9 @@ impl Ver<'_> {
                 };
                 let size = self.maps[m as usize].key_size.into();
                 self.helper_mem(n, size, MemUse { write: false, raw: false, zero_ok: false })?;
-                meta.const_key = self.constant_key(m, r, size);
+                if can_elide_nullness(self.maps[m as usize].map_type) {
+                    meta.const_key = self.constant_map_key(r, size as usize);
+                }
             }
             A::PtrToMapValue => {
                 if arg.flags.has(Flags::PTR_MAYBE_NULL) && r.is_null() {
@@ -222,21 +229,5 @@ impl Ver<'_> {
             return no(EINVAL, "string is not zero-terminated");
         }
         Ok(())
-    }
-
-    /// KERNEL v6.18 verifier.c:get_constant_map_key, for keys of zero bytes: an array always has
-    /// the element of a key below its size. A spilled constant would have to become precise.
-    fn constant_key(&self, map: u32, r: &RegState, size: i64) -> Option<u64> {
-        use crate::domain::stack::SlotType;
-        let array = matches!(
-            self.maps[map as usize].map_type,
-            bpf::uapi::MapType::Array | bpf::uapi::MapType::PercpuArray
-        );
-        let fixed = r.ty == crate::domain::reg::RegType::Stack && self.capable() && array;
-        let off = i64::from(r.off) + r.b.as_const().filter(|_| fixed)?.cast_signed();
-        let first = usize::try_from(-off - 1).ok()?;
-        let slot = self.cur.frames.get(r.frameno as usize)?.stack.get(first / 8)?;
-        let zeros = slot.types[..=first % 8].iter().rev().take_while(|t| **t == SlotType::Zero);
-        (zeros.count() as i64 >= size).then_some(0)
     }
 }

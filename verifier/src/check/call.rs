@@ -182,10 +182,30 @@ impl Ver<'_> {
             self.set(Reg(r), RegState::NOT_INIT);
         }
         self.returned(p, id, &meta, percpu)?;
+        if id == id::TAIL_CALL {
+            return self.tail_called();
+        }
         if p.changes_pkt_data || moved {
             self.clear_packet_pointers();
         }
         Ok(Next::Fall)
+    }
+
+    /// After a tail call of a subprogram its caller goes on, with what the new program returned;
+    /// when the call fails the subprogram does.
+    fn tail_called(&mut self) -> R<Next> {
+        if self.cur.curframe() == 0 {
+            return Ok(Next::Fall);
+        }
+        self.log.scratched_regs |= 1;
+        let at = self.insn_idx;
+        self.push_stack(at + 1, at)?;
+        self.clear_packet_pointers();
+        let u = self.unknown();
+        self.set(Reg::R0, u);
+        self.liveness.commit();
+        self.liveness.frames_changed();
+        self.func_exit()
     }
 
     /// The argument that the helper takes over.
@@ -210,9 +230,7 @@ impl Ver<'_> {
     pub(crate) fn clear_packet_pointers(&mut self) {
         let dead = self.dead();
         let slice = |r: &RegState| r.ty == RegType::Mem && r.flags.any(DynptrType::PACKET);
-        for r in self.cur.all_regs_mut().filter(|r| r.is_pkt_pointer_any() || slice(r)) {
-            *r = dead;
-        }
+        self.cur.update_regs(|r| r.is_pkt_pointer_any() || slice(r), |r| *r = dead);
     }
 
     /// KERNEL v6.18 verifier.c:check_map_func_compatibility

@@ -43,7 +43,7 @@ impl Ver<'_> {
     }
 
     /// KERNEL v6.18 verifier.c:prepare_func_exit
-    fn func_exit(&mut self) -> R<Next> {
+    pub(crate) fn func_exit(&mut self) -> R<Next> {
         let r0 = self.cur.frame().regs[0];
         if r0.ty == crate::domain::reg::RegType::Stack {
             return no(EINVAL, "cannot return stack pointer to the caller");
@@ -69,7 +69,6 @@ impl Ver<'_> {
         }
         self.log_return(to);
         self.cur.frames.pop();
-        self.log.scratch_all();
         if callback {
             let before = self.find_prev_entry(&self.cur, to);
             let mut cur = std::mem::replace(&mut self.cur, VState::nothing());

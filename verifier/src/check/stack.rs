@@ -232,6 +232,25 @@ impl Ver<'_> {
         Ok(())
     }
 
+    /// `get_constant_map_key`: a key on the stack that is zero bytes or a spilled constant.
+    pub(crate) fn constant_map_key(&mut self, p: &RegState, size: usize) -> Option<u64> {
+        if p.ty != RegType::Stack || !self.capable() {
+            return None;
+        }
+        let (spi, at) = place(p.off.wrapping_add(p.b.as_const()? as i32));
+        let slot = *self.cur.frames[p.frameno as usize].stack.get(spi)?;
+        let run = |t| slot.types[..=at].iter().rev().take_while(|x| **x == t).count();
+        if run(SlotType::Zero) >= size {
+            return Some(0);
+        }
+        if !slot.is_scalar_spill() || run(SlotType::Spill) != size {
+            return None;
+        }
+        let key = slot.reg.as_const()?;
+        self.mark_slot_precise(p.frameno as usize, spi);
+        Some(key)
+    }
+
     /// `check_stack_read`. `dst` is none when the value goes nowhere (helpers, atomics).
     pub(crate) fn stack_read(
         &mut self,

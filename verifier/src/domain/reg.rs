@@ -33,8 +33,12 @@ pub enum RegType {
     ConstDynptr,
 }
 
-/// `BPF_ADD_CONST`: the register's id is shared with a register that differs by `off`.
-pub const ADD_CONST: u32 = 1 << 31;
+/// `BPF_ADD_CONST64`: the register's id is shared with a register that differs by `off`.
+pub const ADD_CONST64: u32 = 1 << 31;
+/// `BPF_ADD_CONST32`: their low halves differ by `off`, and the upper ones are zero.
+pub const ADD_CONST32: u32 = 1 << 30;
+/// `BPF_ADD_CONST`: either.
+pub const ADD_CONST: u32 = ADD_CONST64 | ADD_CONST32;
 /// `AT_PKT_END`.
 pub const AT_PKT_END: i32 = -1;
 /// `BEYOND_PKT_END`.

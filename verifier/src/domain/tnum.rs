@@ -206,6 +206,13 @@ impl Tnum {
         self.with_subreg(Tnum::constant(value as u64))
     }
 
+    /// `tnum_bswap16`, `tnum_bswap32`, `tnum_bswap64`.
+    #[must_use]
+    pub const fn byte_swap(self, bits: u32) -> Tnum {
+        let shift = 64 - bits;
+        Tnum { value: self.value.swap_bytes() >> shift, mask: self.mask.swap_bytes() >> shift }
+    }
+
     /// `tnum_subreg_is_const`.
     #[must_use]
     pub const fn subreg_is_const(self) -> bool {

@@ -47,17 +47,13 @@ impl IdMap {
         true
     }
 
-    /// `check_scalar_ids`: no id is a fresh id.
+    /// `check_scalar_ids`: a register without an id has one of its own.
     fn same_scalar(&mut self, old: u32, cur: u32) -> bool {
-        let mut fresh = |id: u32| {
-            if id != 0 {
-                return id;
-            }
-            self.next += 1;
-            self.next
-        };
-        let (o, c) = (fresh(old), fresh(cur));
-        self.same(o, c)
+        if cur != 0 {
+            return self.same(old, cur);
+        }
+        self.next += 1;
+        self.same(old, self.next)
     }
 }
 
@@ -129,9 +125,7 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
             if !o.precise && exact == Exact::NotExact {
                 return true;
             }
-            let linked =
-                o.id & ADD_CONST == c.id & ADD_CONST && (o.id & ADD_CONST == 0 || o.off == c.off);
-            linked && o.b.includes(&c.b) && ids.same_scalar(o.id, c.id)
+            o.b.includes(&c.b) && linked_alike(o, c, ids)
         }
         T::MapKey | T::MapValue | T::Mem | T::Buf | T::TpBuffer => {
             o.same_head(c)
@@ -147,6 +141,14 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
         T::Arena => true,
         _ => regs_exact(o, c, ids),
     }
+}
+
+/// A link of the old register must be there in the current one; further links only add knowledge.
+fn linked_alike(o: &RegState, c: &RegState, ids: &mut IdMap) -> bool {
+    o.id == 0
+        || (o.id & ADD_CONST == c.id & ADD_CONST
+            && (o.id & ADD_CONST == 0 || o.off == c.off)
+            && ids.same_scalar(o.id, c.id))
 }
 
 /// `scalar_reg_for_stack`: eight bytes of anything are an unknown scalar.

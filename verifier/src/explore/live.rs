@@ -128,7 +128,6 @@ pub(crate) struct Liveness {
 /// What the analysis is about.
 pub(super) struct About<'a> {
     pub(super) cfg: &'a Cfg,
-    pub(super) insns: &'a [bpf::Insn],
     /// Level 2: changes are printed.
     pub(super) verbose: bool,
 }
@@ -172,7 +171,7 @@ impl Liveness {
     }
 
     /// `bpf_reset_live_stack_callchain`: the frames of the current state changed.
-    pub(super) fn frames_changed(&mut self) {
+    pub(crate) fn frames_changed(&mut self) {
         self.current = None;
     }
 
@@ -184,7 +183,7 @@ impl Liveness {
     }
 
     /// `bpf_commit_stack_write_marks`.
-    pub(super) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         if let Some(i) = self.current {
             self.instances[i].commit(self.at, &self.written);
         }
@@ -292,7 +291,7 @@ fn update_insn(
     log: &mut String,
 ) -> bool {
     let (mut after, mut acc, mut any) = (0, u64::MAX, false);
-    for s in crate::cfg::successors(a.insns, at as usize) {
+    for s in a.cfg.successors(at as usize) {
         let m = inst.get(frame, s as u32).copied().unwrap_or_default();
         after |= m.live_before;
         acc &= m.must_write_acc;

@@ -8,6 +8,8 @@ use super::step::LogNames;
 use super::ver::{R, Ver};
 use crate::domain::state::{Hist, LinkedReg, VState};
 
+/// `BPF_FUNC_tail_call`.
+const TAIL_CALL: i32 = 12;
 const ARGS: u16 = 0b11_1110;
 
 /// `struct backtrack_state`: registers and slots wanted per frame.
@@ -221,7 +223,17 @@ impl Ver<'_> {
             return bt.leave(false);
         }
         bt.drop(Reg::R0);
-        if bt.regs[bt.frame] & ARGS != 0 { Err(Lost) } else { Ok(()) }
+        if bt.regs[bt.frame] & ARGS != 0 {
+            return Err(Lost);
+        }
+        if call == Call::Helper(TAIL_CALL) && !straight {
+            // The program that replaced the callee returned to its caller.
+            if bt.frame + 1 >= bt.regs.len() {
+                return Err(Lost);
+            }
+            bt.frame += 1;
+        }
+        Ok(())
     }
 
     fn backtrack_exit(&self, subseq: Option<u32>, bt: &mut Backtrack) -> Result<(), Lost> {
@@ -388,6 +400,13 @@ impl Ver<'_> {
         bt.want(r);
         self.with_cur(|v, cur| v.mark_chain(cur, bt));
         Ok(())
+    }
+
+    /// `mark_chain_precision_batch` for one slot.
+    pub(crate) fn mark_slot_precise(&mut self, frame: usize, spi: usize) {
+        let mut bt = Backtrack::at(self.cur.curframe());
+        bt.slots[frame] |= 1 << spi;
+        self.with_cur(|v, cur| v.mark_chain(cur, bt));
     }
 
     /// The current state beside the rest: walking it back changes kept states only.

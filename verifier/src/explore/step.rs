@@ -88,7 +88,8 @@ impl Ver<'_> {
                 let depth = self.cur.frames.len();
                 let next = self.check_insn()?;
                 self.liveness.commit();
-                print_state |= self.cur.frames.len() < depth;
+                let exit = *self.insn(prev) == Insn::Exit;
+                print_state |= exit && self.cur.frames.len() < depth;
                 next
             };
             match next {
@@ -175,7 +176,7 @@ impl Ver<'_> {
             Insn::Alu { width, op, dst, src } => self.check_alu(width, op, dst, src),
             Insn::Neg { width, dst } => self.check_neg(width, dst),
             Insn::MovSx { width, dst, src, bits } => self.check_movsx(width, dst, src, bits),
-            Insn::End { dst, .. } => self.check_end(dst),
+            Insn::End { op, dst, bits } => self.check_end(bits, op, dst),
             Insn::Load { size, sext, dst, src, off } => self.check_load(size, sext, dst, src, off),
             Insn::Store { size, dst, off, src } => self.check_store(size, dst, off, src),
             Insn::Atomic { size, op, dst, off, src } => self.check_atomic(size, op, dst, off, src),

@@ -227,7 +227,7 @@ impl Ver<'_> {
         log.state(&self.cur, top - 1, true, &self.names());
         log.put("callee:\n");
         log.state(&self.cur, top, true, &self.names());
-        (log.scratched_regs, log.scratched_slots) = (0, 0);
+        log.scratch_all();
         self.log = log;
     }
 }

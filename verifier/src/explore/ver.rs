@@ -134,7 +134,9 @@ impl<'a> Ver<'a> {
         let n = input.insns.len();
         let subs = input.cfg.subprogs.len();
         let mut maps = input.maps.to_vec();
-        maps.extend(input.maps.iter().filter_map(|m| m.inner.as_deref().cloned()));
+        // KERNEL v6.18 map_in_map.c:bpf_map_meta_alloc keeps no name.
+        let inner = input.maps.iter().filter_map(|m| m.inner.as_deref().cloned());
+        maps.extend(inner.map(|m| MapInfo { name: String::new(), ..m }));
         let (own, kernel) = (input.prog_btf, input.env.btf());
         Ver {
             input: *input,
@@ -276,8 +278,7 @@ impl<'a> Ver<'a> {
 
     /// `bpf_update_live_stack`.
     pub(crate) fn update_live_stack(&mut self) {
-        let about =
-            About { cfg: self.input.cfg, insns: self.input.insns, verbose: self.log.level2() };
+        let about = About { cfg: self.input.cfg, verbose: self.log.level2() };
         self.liveness.update(&self.cur, &about, &mut self.log.text);
     }
 

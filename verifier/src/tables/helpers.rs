@@ -170,7 +170,7 @@ pub(super) const HELPERS: &[Row] = &[
     row(99, "bpf_skc_lookup_tcp", ret(RetBase::PtrToSockCommon, NULL), [CTX, MEM_RDONLY, CONST_SIZE_OR_ZERO, ANYTHING, ANYTHING], 0, &[ProgType::CgroupSockAddr]),
     row(99, "bpf_skc_lookup_tcp", ret(RetBase::PtrToSockCommon, NULL), [CTX, MEM_RDONLY, CONST_SIZE_OR_ZERO, ANYTHING, ANYTHING], PKT, &[]),
     row(100, "bpf_tcp_check_syncookie", INTEGER, [BTF_ID_SOCK_COMMON, MEM_RDONLY, CONST_SIZE, MEM_RDONLY, CONST_SIZE], GPL | PKT, &[]),
-    row(101, "bpf_sysctl_get_name", INTEGER, [CTX, MEM, CONST_SIZE, ANYTHING, NONE], 0, &[]),
+    row(101, "bpf_sysctl_get_name", INTEGER, [CTX, MEM_WRITE, CONST_SIZE, ANYTHING, NONE], 0, &[]),
     row(102, "bpf_sysctl_get_current_value", INTEGER, [CTX, MEM_UNINIT_WRITE, CONST_SIZE, NONE, NONE], 0, &[]),
     row(103, "bpf_sysctl_get_new_value", INTEGER, [CTX, MEM_UNINIT_WRITE, CONST_SIZE, NONE, NONE], 0, &[]),
     row(104, "bpf_sysctl_set_new_value", INTEGER, [CTX, MEM_RDONLY, CONST_SIZE, NONE, NONE], 0, &[]),

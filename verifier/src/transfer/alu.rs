@@ -284,6 +284,19 @@ pub(crate) fn scalar(op: AluOp, width: Width, d: &mut Bounds, s: &Bounds) {
     d.sync();
 }
 
+/// `scalar_byte_swap`: `bits` are kept, swapped or not.
+pub(crate) fn byte_swap(d: &mut Bounds, bits: u32, swaps: bool) {
+    if swaps {
+        d.var_off = d.var_off.byte_swap(bits);
+        d.unbound64();
+        d.unbound32();
+    }
+    if bits < 64 {
+        d.truncate(bits / 8);
+    }
+    d.sync();
+}
+
 /// `BPF_NEG`: zero minus the operand.
 pub(crate) fn neg(width: Width, d: &mut Bounds) {
     let old = *d;

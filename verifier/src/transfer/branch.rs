@@ -155,11 +155,12 @@ impl Ver<'_> {
             return Ok(if taken { Next::Goto(target) } else { Next::Fall });
         }
         let mut linked = LinkedRegs::default();
+        let live = &self.input.cfg.live_regs_before;
         if let (Src::Reg(_), true) = (src, s.is_scalar() && s.id != 0) {
-            collect_linked(&mut self.cur, s.id, &mut linked);
+            collect_linked(&mut self.cur, s.id, live, &mut linked);
         }
         if d.is_scalar() && d.id != 0 {
-            collect_linked(&mut self.cur, d.id, &mut linked);
+            collect_linked(&mut self.cur, d.id, live, &mut linked);
         }
         if linked.list().len() > 1 {
             self.push_hist(Default::default(), linked);

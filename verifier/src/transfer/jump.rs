@@ -2,7 +2,7 @@
 
 use bpf::insn::JmpOp;
 
-use crate::domain::reg::{ADD_CONST, AT_PKT_END, BEYOND_PKT_END, RegState, RegType};
+use crate::domain::reg::{ADD_CONST, ADD_CONST32, AT_PKT_END, BEYOND_PKT_END, RegState, RegType};
 use crate::domain::scalar::Bounds;
 use crate::domain::state::{LinkedReg, LinkedRegs, VState};
 use crate::domain::tnum::Tnum;
@@ -287,8 +287,9 @@ pub(crate) fn mark_pkt_end(s: &mut VState, regno: usize, beyond: bool) {
     }
 }
 
-/// `collect_linked_regs`: all registers and spills with this id; those over the limit lose it.
-pub(crate) fn collect_linked(s: &mut VState, id: u32, out: &mut LinkedRegs) {
+/// `collect_linked_regs`: all live registers and spills with this id; those over the limit lose
+/// it. `live` has the registers live before each instruction.
+pub(crate) fn collect_linked(s: &mut VState, id: u32, live: &[u16], out: &mut LinkedRegs) {
     let id = id & !ADD_CONST;
     let linked = |r: &RegState| r.is_scalar() && r.id & !ADD_CONST == id;
     let mut lost = false;
@@ -296,26 +297,31 @@ pub(crate) fn collect_linked(s: &mut VState, id: u32, out: &mut LinkedRegs) {
         let mut push = |index: usize, is_slot| {
             lost |= !out.push(LinkedReg { frame: f as u8, index: index as u8, is_slot });
         };
-        let regs = frame.regs[..10].iter().enumerate().filter(|(_, r)| linked(r));
+        let live = live[s.frame_insn(f) as usize];
+        let regs = frame.regs[..10].iter().enumerate();
+        let regs = regs.filter(|(i, r)| live >> i & 1 == 1 && linked(r));
         regs.for_each(|(i, _)| push(i, false));
         let slots = frame.stack.iter().enumerate();
         let slots = slots.filter(|(_, s)| s.is_spill() && linked(&s.reg));
         slots.for_each(|(i, _)| push(i, true));
     }
     if lost {
-        unlink_rest(s, id, out);
+        unlink_rest(s, id, live, out);
     }
 }
 
 /// Registers with this id that are not in the full list lose it.
-fn unlink_rest(s: &mut VState, id: u32, linked: &LinkedRegs) {
-    for (f, frame) in s.frames.iter_mut().enumerate() {
+fn unlink_rest(s: &mut VState, id: u32, live: &[u16], linked: &LinkedRegs) {
+    for f in 0..s.frames.len() {
+        let live = live[s.frame_insn(f) as usize];
+        let frame = &mut s.frames[f];
         let listed = |index: usize, is_slot| {
             let e = LinkedReg { frame: f as u8, index: index as u8, is_slot };
             linked.list().contains(&e)
         };
         for (i, r) in frame.regs[..10].iter_mut().enumerate() {
-            if r.is_scalar() && r.id & !ADD_CONST == id && !listed(i, false) {
+            let live = live >> i & 1 == 1;
+            if live && r.is_scalar() && r.id & !ADD_CONST == id && !listed(i, false) {
                 r.id = 0;
             }
         }
@@ -336,6 +342,10 @@ pub(crate) fn sync_linked(s: &mut VState, known: &RegState, linked: &LinkedRegs)
         if !old.is_scalar() || old.id & !ADD_CONST != known.id & !ADD_CONST {
             continue;
         }
+        // A difference of low halves says nothing about one of whole registers.
+        if (old.id ^ known.id) & ADD_CONST == ADD_CONST {
+            continue;
+        }
         let mut r = *known;
         r.subreg_def = old.subreg_def;
         let plain = (old.id | known.id) & ADD_CONST == 0;
@@ -345,6 +355,9 @@ pub(crate) fn sync_linked(s: &mut VState, known: &RegState, linked: &LinkedRegs)
             let delta = diff(&old) - diff(known);
             (r.off, r.id) = (old.off, old.id);
             alu::add(&mut r.b, &Bounds::known(delta as u64));
+            if (r.id | known.id) & ADD_CONST32 != 0 {
+                r.b.zext_32_to_64();
+            }
             r.b.sync();
         }
         if r == old {

@@ -1,9 +1,9 @@
 //! ALU instructions over registers: scalars by `alu`, pointers by `adjust_ptr_min_max_vals`.
 
-use bpf::insn::{AluOp, Imm64, Reg, Src, Width};
+use bpf::insn::{AluOp, EndianOp, Imm64, Reg, Src, Width};
 
 use super::alu;
-use crate::domain::reg::{ADD_CONST, RegState, RegType};
+use crate::domain::reg::{ADD_CONST, ADD_CONST32, ADD_CONST64, RegState, RegType};
 use crate::domain::scalar::Bounds;
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::explore::{MapState, step::Next};
@@ -101,14 +101,27 @@ impl Ver<'_> {
         Ok(Next::Fall)
     }
 
-    pub(crate) fn check_end(&mut self, dst: Reg) -> R<Next> {
-        self.read(dst)?;
+    pub(crate) fn check_end(&mut self, bits: u8, op: EndianOp, dst: Reg) -> R<Next> {
+        let mut d = self.read(dst)?;
         self.writable(dst)?;
         if self.is_pointer_value(dst) {
             return no(EACCES, format!("R{} pointer arithmetic prohibited", dst.0));
         }
-        let u = self.unknown();
-        self.set(dst, u);
+        if d.is_scalar() {
+            let swaps = match op {
+                EndianOp::Swap => true,
+                EndianOp::ToLe => self.big_endian,
+                EndianOp::ToBe => !self.big_endian,
+            };
+            if swaps || bits < 64 {
+                (d.off, d.id) = (0, 0);
+            }
+            alu::byte_swap(&mut d.b, bits.into(), swaps);
+            d = self.settle(d);
+        } else {
+            d = self.unknown();
+        }
+        self.set(dst, d);
         Ok(Next::Fall)
     }
 
@@ -239,29 +252,49 @@ impl Ver<'_> {
                 if let (true, Src::Reg(r)) = (d.precise, src) {
                     self.mark_precise(r)?;
                 }
-                let v = self.adjust_scalar(width, op, d, &s);
+                let v = self.adjust_scalar(width, op, d, &s, src == Src::Reg(dst));
                 self.set(dst, v);
                 Ok(())
             }
         }
     }
 
-    /// Two scalars, with `BPF_ADD_CONST` for `rX += constant` of a linked register.
-    fn adjust_scalar(&self, width: Width, op: AluOp, mut d: RegState, s: &RegState) -> RegState {
+    /// Two scalars, with `BPF_ADD_CONST` for `rX += constant` of a linked register. `same`: both
+    /// operands are one register.
+    fn adjust_scalar(
+        &self,
+        width: Width,
+        op: AluOp,
+        mut d: RegState,
+        s: &RegState,
+        same: bool,
+    ) -> RegState {
+        let narrow = width_bits(&d.b) <= 32;
         alu::scalar(op, width, &mut d.b, &s.b);
-        let delta = s.b.as_const().filter(|_| op == AluOp::Add && width == Width::W64);
-        match delta {
-            Some(v) if d.id != 0 && self.capable() => {
-                if d.id & ADD_CONST != 0 || v > i32::MAX as u64 {
-                    (d.off, d.id) = (0, 0);
-                } else {
-                    d.id |= ADD_CONST;
-                    d.off = v as i32;
-                }
+        let off = Self::link_offset(width, op, &s.b).filter(|_| !same && self.capable());
+        let flag = if width == Width::W64 { ADD_CONST64 } else { ADD_CONST32 };
+        match off {
+            // A second constant cannot be added to the first.
+            Some(off) if d.id != 0 && d.id & ADD_CONST == 0 && (narrow || width == Width::W64) => {
+                (d.off, d.id) = (off, d.id | flag);
             }
             _ => (d.off, d.id) = (0, 0),
         }
         self.settle(d)
+    }
+
+    /// The constant a linked register moves by.
+    fn link_offset(width: Width, op: AluOp, s: &Bounds) -> Option<i32> {
+        let v = match width {
+            Width::W64 => i32::try_from(s.as_const()? as i64).ok()?,
+            Width::W32 if s.var_off.subreg_is_const() => s.var_off.value as i32,
+            Width::W32 => return None,
+        };
+        match op {
+            AluOp::Add => Some(v),
+            AluOp::Sub => v.checked_neg(),
+            _ => None,
+        }
     }
 
     /// The pointer types that arithmetic is allowed on.
