@@ -205,6 +205,21 @@ impl Machine {
         Ok(())
     }
 
+    /// As [`Machine::run_until`], but stops at the safepoint at which the trace has grown beyond
+    /// `seen` events. True when it has.
+    pub fn run_until_event(&mut self, clock_ns: u64, seen: usize) -> Result<bool, MachineError> {
+        while let Some((cpu, others)) = self.pick(clock_ns) {
+            let limit = others.saturating_add(self.config.quantum_ns).min(clock_ns);
+            while self.has_work(cpu) && self.kernel.now(cpu) < limit {
+                self.step(cpu)?;
+                if self.kernel.events.len() > seen {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
     fn has_work(&self, cpu: CpuId) -> bool {
         let lane = &self.lanes[cpu.idx()];
         lane.next.is_some() || !lane.contexts.is_empty() || !self.kernel.is_idle(cpu)

@@ -376,6 +376,7 @@ impl Check<'_> {
     // tidy: flat match
     fn expect(&mut self, expect: &Expect) {
         match expect {
+            Expect::Drops { .. } => {}
             Expect::Verdicts { prog, .. }
             | Expect::Stream { prog, .. }
             | Expect::Accepted { prog, .. }

@@ -38,6 +38,16 @@ impl Run<'_> {
                 Some(d) => Err(RunError::unsupported(d.span(), "skb in Packets")),
                 None => self.packets(on, are, *order, *rest),
             },
+            Expect::Drops { are } => {
+                for (name, _) in &are.0 {
+                    if !kernel_model::net::is_drop_reason(&name.v) {
+                        let message = format!("{} is no reason for a drop", name.v);
+                        return Err(RunError::input(name.span, message));
+                    }
+                }
+                self.drops(are);
+                Ok(())
+            }
             Expect::Map { map, has, lacks, holds, len, cpu } => {
                 has.iter().try_for_each(|d| self.map_has(map, d, cpu.as_ref().map(|c| c.v)))?;
                 lacks.iter().try_for_each(|d| self.map_lacks(map, d))?;
@@ -161,6 +171,27 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Packets by the kernel's reason for dropping them.
+    fn drops(&mut self, are: &NamedCounts) {
+        let found = self.machine.kernel.net.drops.clone();
+        let all: Vec<String> = found.iter().map(|(r, n)| format!("{r}: {n}")).collect();
+        let all = if all.is_empty() { "nothing was dropped".into() } else { all.join(", ") };
+        for (name, count) in &are.0 {
+            let n = found.get(name.v.as_str()).copied().unwrap_or(0);
+            if !count.v.matches(&n) {
+                let wanted = show(&count.v);
+                let message = format!("expected {wanted} drops by {}, found {n} ({all})", name.v);
+                self.fail(count.span, message);
+            }
+        }
+        for (reason, n) in &found {
+            if !are.0.iter().any(|(name, _)| name.v == *reason) {
+                let span = are.0.first().map_or(self.s.span, |(name, _)| name.span);
+                self.fail(span, format!("{n} packets dropped by {reason}, which is not listed"));
+            }
+        }
     }
 
     fn packets(&mut self, on: &On, are: &[Vec<Layer>], order: ListOrder, rest: Others) -> Checked {
@@ -655,7 +686,8 @@ fn histogram(found: &BTreeMap<u32, (u64, usize)>, xdp: bool) -> String {
     if parts.is_empty() { "it never ran".into() } else { format!("all: {}", parts.join(", ")) }
 }
 
-fn event_span(event: &Event) -> Option<Span> {
+/// Where an event names something.
+pub(super) fn event_span(event: &Event) -> Option<Span> {
     match event {
         Event::Enter { prog, .. } | Event::Exit { prog, .. } => prog.as_ref().map(|p| p.span),
         Event::Call { func, prog, .. } => func.as_ref().or(prog.as_ref()).map(|p| p.span),

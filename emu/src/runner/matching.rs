@@ -135,12 +135,23 @@ impl Run<'_> {
                 self.record_matches(map.as_ref(), value.as_ref(), record.as_ref(), *found, data)?
             }
             (
+                Event::Tracepoint { name, args },
+                EventKind::Tracepoint { name: found, args: seen },
+            ) => {
+                let short = name.v.rsplit([':', '/']).next().unwrap_or(&name.v);
+                short == *found && self.args_match(found, args.as_ref(), seen)?
+            }
+            (Event::Injected { fault }, EventKind::Injected { fault: found, .. }) => {
+                fault.as_ref().is_none_or(|f| f.v == *found)
+            }
+            (Event::Drop { reason }, EventKind::Drop { reason: found }) => {
+                reason.as_ref().is_none_or(|r| r.v == *found)
+            }
+            (
                 Event::Line { .. }
-                | Event::Tracepoint { .. }
                 | Event::Deadlock { .. }
                 | Event::Cancelled { .. }
                 | Event::Switch { .. }
-                | Event::Injected { .. }
                 | Event::SchedExit { .. }
                 | Event::Stall { .. },
                 _,

@@ -9,6 +9,8 @@ pub mod captures;
 pub mod cells;
 pub mod data;
 mod expect;
+mod faults;
+mod fire;
 mod flows;
 mod load;
 mod matching;
@@ -132,6 +134,10 @@ pub(crate) struct Run<'a> {
     /// Maps that have a consumer.
     pub(crate) consumers: Vec<u32>,
     pub(crate) failures: Vec<Failure>,
+    /// `When` steps whose event has not come.
+    pub(crate) whens: Vec<(&'a scenarios::schema::Event, &'a scenarios::schema::Action)>,
+    /// Events that the `When` steps have been compared with.
+    pub(crate) seen: usize,
 }
 
 /// Runs a scenario on an architecture.
@@ -141,7 +147,9 @@ pub(crate) struct Run<'a> {
 pub fn run(s: &Scenario, arch: Arch, opts: &RunOptions) -> Result<Outcome, RunError> {
     let mut run = setup::begin(s, arch, opts)?;
     run.timeline()?;
+    run.machine.kernel.net_check_ledger();
     run.expectations()?;
+    run.faults_happened();
     Ok(run.finish())
 }
 

@@ -49,6 +49,8 @@ pub(super) fn begin<'a>(
         consumed: BTreeMap::new(),
         consumers: Vec::new(),
         failures: Vec::new(),
+        whens: Vec::new(),
+        seen: 0,
     };
     run.first_contents()?;
     run.refusals();
@@ -56,6 +58,8 @@ pub(super) fn begin<'a>(
         run.attach(attach)?;
     }
     run.open_consumers()?;
+    run.arm_faults()?;
+    run.watch_tracepoints()?;
     Ok(run)
 }
 
@@ -63,9 +67,6 @@ pub(super) fn begin<'a>(
 fn unsupported(s: &Scenario) -> Result<(), RunError> {
     if let Some((name, _)) = s.tasks.iter().next() {
         return Err(RunError::unsupported(name.span, "task scripts"));
-    }
-    if !s.faults.is_empty() {
-        return Err(RunError::unsupported(s.span, "fault injection"));
     }
     if let Some(w) = &s.machine.watchdog {
         return Err(RunError::unsupported(w.soft.span, "the watchdog"));

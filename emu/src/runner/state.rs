@@ -3,6 +3,7 @@
 use bpf::uapi::MapType;
 use kernel_model::ProgId;
 use kernel_model::maps::MapId;
+use kernel_model::syscall::FdObject;
 use scenarios::Finding;
 use scenarios::leaf::Data;
 use scenarios::schema::Name;
@@ -144,6 +145,12 @@ impl Run<'_> {
                 let inner = self.map(&name_of(value)?)?.0;
                 self.machine.kernel.map_in_map_set(at.0, &key_bytes, Some(inner)).map_err(failed)
             }
+            MapType::Devmap | MapType::DevmapHash | MapType::Cpumap
+                if matches!(value.kind, Kind::Record(None, _)) =>
+            {
+                let bytes = self.entry_value(def.value_size as usize, value)?;
+                self.machine.kernel.user_update(at.0, &key_bytes, &bytes, 0).map_err(failed)
+            }
             MapType::Devmap | MapType::DevmapHash if matches!(value.kind, Kind::Str(_)) => {
                 let nic = self.nic(&name_of(value)?)?;
                 let mut bytes = vec![0; def.value_size as usize];
@@ -155,6 +162,42 @@ impl Run<'_> {
                 self.machine.kernel.user_update(at.0, &key_bytes, &bytes, 0).map_err(failed)
             }
         }
+    }
+
+    /// `struct bpf_devmap_val` and `bpf_cpumap_val`: a nic by name or a queue size, and a
+    /// program by name.
+    fn entry_value(&self, size: usize, value: &Node) -> Result<Vec<u8>, RunError> {
+        let Kind::Record(None, members) = &value.kind else {
+            return Err(RunError::input(value.span, "a record was expected"));
+        };
+        let endian = self.machine.arch().endian();
+        let mut out = vec![0; size.max(8)];
+        for m in members {
+            match m.name.as_str() {
+                "ifindex" => {
+                    let n = match &m.value.kind {
+                        Kind::Str(_) => self.nic(&name_of(&m.value)?)?.into(),
+                        _ => number(&m.value)?,
+                    };
+                    super::data::put_int(&mut out[..4], n, endian);
+                }
+                "qsize" => super::data::put_int(&mut out[..4], number(&m.value)?, endian),
+                "prog" if size >= 8 => {
+                    // User space names a program by its descriptor.
+                    let id = self.prog(&name_of(&m.value)?)?;
+                    let open = self.machine.kernel.fds.iter();
+                    let fd = open.filter(|(_, o)| **o == FdObject::Prog(id)).map(|(fd, _)| *fd);
+                    let fd = fd.min().unwrap_or(0);
+                    super::data::put_int(&mut out[4..8], fd as u64, endian);
+                }
+                other => {
+                    let message = format!("unknown member `{other}` of a redirect map's value");
+                    return Err(RunError::input(m.name_span, message));
+                }
+            }
+        }
+        out.truncate(size);
+        Ok(out)
     }
 
     fn value_bytes(
@@ -223,6 +266,11 @@ impl Run<'_> {
         let done = self.machine.kernel.user_update(map, &[0; 4], &all, 0);
         done.map_err(|e| RunError::input(to.span(), format!("{}: {}", name.v, e.name())))
     }
+}
+
+fn number(node: &Node) -> Result<u64, RunError> {
+    let value = scenarios::leaf::int_of(node).and_then(|v| u64::try_from(v).ok());
+    value.ok_or_else(|| RunError::input(node.span, "a number was expected"))
 }
 
 /// A name in quotes as the value of a slot.

@@ -71,11 +71,14 @@ impl<'a> Run<'a> {
         self.plan(&mut queue, &mut seq)?;
         let boot = self.s.machine.clock.ns;
         let until = self.s.machine.until.v.ns;
-        while let Some(((at, order), source)) = queue.pop_first() {
+        while let Some((at, order)) = queue.first_key_value().map(|(k, _)| *k) {
             if at > until {
                 break;
             }
-            self.machine.run_until(boot + at)?;
+            if self.run_to(boot + at, &mut queue, &mut seq)? {
+                continue;
+            }
+            let Some((_, source)) = queue.pop_first() else { break };
             self.machine.kernel.advance_to(boot + at);
             seq += 1;
             if let Some((next, source)) = self.happen(at, source, &mut queue, &mut seq)? {
@@ -83,15 +86,68 @@ impl<'a> Run<'a> {
                 queue.insert((next, order), source);
             }
             let idle = queue.values().all(|s| matches!(s, Source::Consume { .. }));
-            if idle && queue.len() == self.consumers.len() {
+            let done = idle && queue.len() == self.consumers.len();
+            if done && !self.run_to(boot + until, &mut queue, &mut seq)? {
                 break;
             }
         }
-        self.machine.run_until(boot + until)?;
+        while self.run_to(boot + until, &mut queue, &mut seq)? {}
+        for (event, _) in std::mem::take(&mut self.whens) {
+            let span = super::expect::event_span(event).unwrap_or(self.s.span);
+            let message = "the event of this When(..) never came".to_string();
+            self.failures.push(super::Failure { message, span });
+        }
         for map in self.consumers.clone() {
             while self.consume(map) {}
         }
         Ok(())
+    }
+
+    /// Runs to a time, or to the event of a `When` step, whose action is then done; true when
+    /// there was one.
+    fn run_to(
+        &mut self,
+        clock: u64,
+        queue: &mut Queue<'a>,
+        seq: &mut u64,
+    ) -> Result<bool, RunError> {
+        loop {
+            if self.whens.is_empty() {
+                self.machine.run_until(clock)?;
+                return Ok(false);
+            }
+            while self.seen < self.machine.events().len() {
+                let n = self.seen;
+                self.seen += 1;
+                if self.when(n, queue, seq)? {
+                    return Ok(true);
+                }
+            }
+            let seen = self.seen;
+            if !self.machine.run_until_event(clock, seen)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Does what the first `When` step that matches an event says.
+    fn when(&mut self, n: usize, queue: &mut Queue<'a>, seq: &mut u64) -> Result<bool, RunError> {
+        let mut hit = None;
+        for (at, (wanted, _)) in self.whens.iter().enumerate() {
+            let event = &self.machine.events()[n];
+            if self.event_matches(wanted, event)? {
+                hit = Some(at);
+                break;
+            }
+        }
+        let Some(at) = hit else { return Ok(false) };
+        let (_, action) = self.whens.remove(at);
+        // Other steps on the same event are next.
+        self.seen = n;
+        let event = &self.machine.events()[n];
+        let now = self.machine.kernel.now(event.cpu).saturating_sub(self.s.machine.clock.ns);
+        self.act(now, action, queue, seq)?;
+        Ok(true)
     }
 
     fn plan(&mut self, queue: &mut Queue<'a>, seq: &mut u64) -> Result<(), RunError> {
@@ -112,9 +168,7 @@ impl<'a> Run<'a> {
                     let source = Source::Every { act, period: period.v.ns, left: times.v };
                     queue.insert((from.v.ns, *seq), source);
                 }
-                Step::When(..) => {
-                    return Err(RunError::unsupported(s.span, "When(..) steps"));
-                }
+                Step::When(event, act) => self.whens.push((event, act)),
             }
         }
         for (_, consumer) in s.consumers.iter() {
@@ -294,9 +348,7 @@ impl<'a> Run<'a> {
             Action::TestRun { prog, .. } | Action::Cancel { prog } => {
                 Err(RunError::unsupported(prog.span, "TestRun and Cancel in the timeline"))
             }
-            Action::Fire { tracepoint, .. } => {
-                Err(RunError::unsupported(tracepoint.span, "Fire in the timeline"))
-            }
+            Action::Fire { tracepoint, args, cpu } => self.fire(tracepoint, args.as_ref(), *cpu),
             Action::Irq { cpu, .. } | Action::Nmi { cpu } => {
                 Err(RunError::unsupported(cpu.span, "interrupts in the timeline"))
             }

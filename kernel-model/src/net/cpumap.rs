@@ -87,7 +87,7 @@ impl Kernel {
             } else {
                 drops += 1;
                 self.buffer_put(&b);
-                self.drop_packet(cpu, "cpumap queue full");
+                self.drop_packet(cpu, "CPUMAP_FULL");
             }
         }
         let wake = !std::mem::replace(&mut entry.scheduled, true);

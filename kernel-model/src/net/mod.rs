@@ -35,6 +35,7 @@ use std::sync::LazyLock;
 
 use crate::Kernel;
 use crate::cpu::{CpuId, Flow, Input};
+use crate::ledger::Kind;
 use crate::maps::MapId;
 
 /// State of the network stack.
@@ -95,6 +96,15 @@ static REASONS: LazyLock<BTreeMap<String, u64>> = LazyLock::new(|| {
     btf.enumerators(id).map(|(name, value)| (name.to_string(), value)).collect()
 });
 
+/// Why frames are dropped that no sk_buff has been made of: counters of drivers and maps.
+const DRIVER_REASONS: &[&str] = &["RX_RING_FULL", "CPUMAP_FULL", "XDP_TX_ERR", "XDP_REDIRECT_ERR"];
+
+/// Whether packets can be dropped by a reason, named without its prefix.
+#[must_use]
+pub fn is_drop_reason(reason: &str) -> bool {
+    DRIVER_REASONS.contains(&reason) || REASONS.contains_key(&format!("SKB_DROP_REASON_{reason}"))
+}
+
 /// Number of a drop reason; the name stands without its prefix.
 pub(crate) fn reason_number(reason: &str) -> u64 {
     let full = format!("SKB_DROP_REASON_{reason}");
@@ -117,6 +127,32 @@ impl Kernel {
     pub(crate) fn drop_packet(&mut self, cpu: CpuId, reason: &'static str) {
         *self.net.drops.entry(reason).or_default() += 1;
         self.emit(cpu, crate::EventKind::Drop { reason });
+    }
+
+    /// At the end of a run: with nothing left to do, every page and packet buffer must be back,
+    /// and no red zone or freed object may have been written to.
+    pub fn net_check_ledger(&mut self) {
+        let idle = (0..self.config.cpus).all(|c| self.is_idle(CpuId(c)));
+        let rings = self.net.nics.values().flat_map(|n| &n.queues);
+        let in_flight = rings.fold(0, |n, q| n + (q.filled - q.consumed) + q.tx.used());
+        if idle && in_flight == 0 {
+            let left: Vec<String> = self
+                .ledger
+                .iter()
+                .filter(|(kind, ..)| matches!(kind, Kind::Page | Kind::Skb))
+                .map(|(kind, at, h)| {
+                    let (what, ns, cpu) = (h.what, h.clock_ns, h.cpu.0);
+                    format!("{kind:?} {at:#x} acquired by {what} at {ns} ns on CPU {cpu}")
+                })
+                .collect();
+            for what in left {
+                self.emit(CpuId(0), crate::EventKind::Leak { what });
+            }
+        }
+        let site = self.site("end of the run");
+        for report in self.alloc.sweep(&self.mem, &site) {
+            self.report(report);
+        }
     }
 
     /// Address of a program's `struct bpf_prog`, 0 for none.

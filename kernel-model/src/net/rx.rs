@@ -72,7 +72,7 @@ impl Kernel {
         if let Err(why) = taken {
             let reason = match why {
                 Dropped::Down => "DEV_READY",
-                Dropped::RingFull => "rx ring full",
+                Dropped::RingFull => "RX_RING_FULL",
                 Dropped::TooLong => "PKT_TOO_BIG",
                 Dropped::NoMemory => "NOMEM",
             };

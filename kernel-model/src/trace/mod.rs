@@ -279,15 +279,23 @@ impl Kernel {
         }
     }
 
-    /// Fires a tracepoint from outside, as the next work of a CPU.
+    /// Fires a tracepoint from outside, as the next work of a CPU; `objects` are freed after it.
     ///
     /// # Errors
     /// `ENOENT` for a tracepoint that the model does not have.
-    pub fn trace_fire(&mut self, cpu: CpuId, name: &str, args: &[u64]) -> Result<(), Errno> {
+    pub fn trace_fire(
+        &mut self,
+        cpu: CpuId,
+        name: &str,
+        args: &[u64],
+        objects: &[u64],
+    ) -> Result<(), Errno> {
         let (at, _) = tracepoint(name).ok_or(Errno::ENOENT)?;
         self.hooks.watched.insert(at);
         let fired = Fired { point: Point::Tracepoint(at), args: args.to_vec(), ret: None };
-        let frame = TraceFrame::new([Deferred::Fire(fired)].into(), Then::Done(0));
+        let first = std::iter::once(Deferred::Fire(fired));
+        let items = first.chain(objects.iter().map(|o| Deferred::Kfree(*o))).collect();
+        let frame = TraceFrame::new(items, Then::Done(0));
         self.submit(cpu, crate::Frame::Trace(Box::new(frame)));
         Ok(())
     }

@@ -46,6 +46,11 @@ pub enum Event {
         #[serde(default)]
         args: Option<Data>,
     },
+    /// A packet is dropped by the network stack.
+    Drop {
+        #[serde(default)]
+        reason: Option<Name>,
+    },
     /// A frame leaves a nic.
     Out {
         #[serde(default)]
@@ -230,6 +235,8 @@ pub enum Expect {
         #[serde(default)]
         skb: Option<Data>,
     },
+    /// Packets that the network stack dropped, by reason; a reason not listed must be 0.
+    Drops { are: NamedCounts },
     /// Contents of a map.
     Map {
         map: Name,

@@ -1,0 +1,85 @@
+//! Injected faults: from the scenario's list to the kernel's, and whether each happened.
+
+use kernel_model::Errno;
+use kernel_model::fault::Kind as Injection;
+use scenarios::leaf::{Data, int_of};
+use scenarios::schema::Name;
+use scenarios::schema::play::Fault;
+use scenarios::tree::Kind;
+
+use super::{Failure, Run, RunError};
+
+/// What a helper is made to return: `NULL`, an errno by name (negative), or a number.
+fn ret_value(data: &Data) -> Result<u64, RunError> {
+    match &data.node.kind {
+        Kind::Name(n) if n == "NULL" => Ok(0),
+        Kind::Name(n) => Errno::from_name(n)
+            .map(Errno::ret)
+            .ok_or_else(|| RunError::input(data.span(), format!("{n} is no errno"))),
+        _ => int_of(&data.node)
+            .map(|v| v as u64)
+            .ok_or_else(|| RunError::input(data.span(), "a number, NULL or an errno is expected")),
+    }
+}
+
+impl Run<'_> {
+    fn fault_prog(&self, prog: Option<&Name>) -> Result<Option<kernel_model::ProgId>, RunError> {
+        prog.map(|p| self.prog(p)).transpose()
+    }
+
+    /// Hands the faults to the kernel; occasions count from here.
+    pub(super) fn arm_faults(&mut self) -> Result<(), RunError> {
+        let boot = self.s.machine.clock.ns;
+        for fault in &self.s.faults {
+            let (kind, nth, times) = match fault {
+                Fault::Alloc { nth, times, site, prog } => {
+                    let prog = self.fault_prog(prog.as_ref())?;
+                    (Injection::Alloc { site: site.clone(), prog }, nth.v, *times)
+                }
+                Fault::Call { func, nth, times, ret, prog } => {
+                    let short = func.v.strip_prefix("bpf_").unwrap_or(&func.v).to_string();
+                    if !kernel_model::helpers::modelled().any(|(_, name)| name == short) {
+                        let message = format!("the model has no helper {}", func.v);
+                        return Err(RunError::input(func.span, message));
+                    }
+                    let (prog, ret) = (self.fault_prog(prog.as_ref())?, ret_value(ret)?);
+                    (Injection::Call { func: short, prog, ret }, nth.v, *times)
+                }
+                Fault::UserPage { addr, nth } => (Injection::UserPage { addr: *addr }, nth.v, 1),
+                Fault::RingFull { nic, from, to } => {
+                    let ifindex = self.nic(nic)?;
+                    let (from, to) = (boot + from.v.ns, boot + to.v.ns);
+                    (Injection::RingFull { ifindex, from, to }, 1, u64::MAX)
+                }
+                Fault::TimerLate { nth, .. } => {
+                    return Err(RunError::unsupported(nth.span, "late timers"));
+                }
+                Fault::Irq { cpu, .. } | Fault::Nmi { cpu, .. } => {
+                    return Err(RunError::unsupported(cpu.span, "interrupts at safepoints"));
+                }
+            };
+            self.machine.kernel.faults.add(kind, nth, times);
+        }
+        Ok(())
+    }
+
+    /// A fault that never happened fails the run, except in a sweep: there it ends the sweep.
+    pub(super) fn faults_happened(&mut self) {
+        if self.s.matrix.as_ref().is_some_and(|m| m.vars.iter().next().is_some()) {
+            return;
+        }
+        let never: Vec<(&'static str, u64)> = self
+            .machine
+            .kernel
+            .faults
+            .list()
+            .iter()
+            .filter(|f| f.happened == 0)
+            .map(|f| (f.kind.name(), f.seen))
+            .collect();
+        for (name, seen) in never {
+            let message = format!("the fault `{name}` never happened; it had {seen} occasions");
+            self.failures.push(Failure { message, span: self.s.span });
+        }
+    }
+}
