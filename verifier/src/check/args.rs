@@ -117,7 +117,13 @@ impl Ver<'_> {
         use ArgBase as A;
         let write = |f: Flags| f.any(Flags::MEM_WRITE.or(Flags::MEM_UNINIT));
         match arg.base {
-            A::ConstMapPtr => (meta.map, meta.map_uid) = (Some(r.map), r.map_uid),
+            A::ConstMapPtr => {
+                if meta.map.is_some_and(|m| (m, meta.map_uid) != (r.map, r.map_uid)) {
+                    let m = format!("doesn't match map pointer in R2 map_uid={}", r.map_uid);
+                    return no(EINVAL, format!("timer pointer in R1 map_uid={} {m}", meta.map_uid));
+                }
+                (meta.map, meta.map_uid) = (Some(r.map), r.map_uid);
+            }
             A::PtrToMapKey => {
                 let Some(m) = meta.map else {
                     return no(EACCES, "invalid map_ptr to access map->key");

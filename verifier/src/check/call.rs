@@ -161,7 +161,6 @@ impl Ver<'_> {
         for i in 0..5 {
             self.check_arg(p, i, &mut meta)?;
         }
-        self.map_compatible(p, &meta)?;
         self.note_map(id, &meta);
         if let Some((n, size)) = meta.fills {
             let r = *self.r(n);
@@ -182,6 +181,7 @@ impl Ver<'_> {
             self.set(Reg(r), RegState::NOT_INIT);
         }
         self.returned(p, id, &meta, percpu)?;
+        self.map_compatible(p, &meta)?;
         if id == id::TAIL_CALL {
             return self.tail_called();
         }
