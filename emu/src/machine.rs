@@ -9,6 +9,8 @@
 //! copy. CPUs are switched at exits only (helper calls, returns), which have the same ordinal on
 //! every architecture, so an interleaving is the same on all four.
 
+mod syscall;
+
 use bpf::Arch;
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{RETURN_TRAP, helper_stub, stack_top};

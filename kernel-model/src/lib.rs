@@ -127,6 +127,8 @@ pub struct Kernel {
     pub btfs: BTreeMap<syscall::BtfId, syscall::BtfObject>,
     /// Links by id.
     pub links: BTreeMap<syscall::LinkId, syscall::Link>,
+    /// The test run that a process waits for.
+    pub(crate) test_run: Option<syscall::test_run::Pending>,
     /// Where the program that is loaded next stood in its object.
     pub section_note: Option<syscall::SectionNote>,
     pub(crate) next_map: u32,
@@ -166,6 +168,7 @@ impl Kernel {
             fd_modes: BTreeMap::new(),
             btfs: BTreeMap::new(),
             links: BTreeMap::new(),
+            test_run: None,
             section_note: None,
             next_map: 1,
             next_vmalloc: 0,

@@ -69,9 +69,11 @@ impl HostKernel {
         };
         let (mut data, mut ctx) = (vec![0; given.data_out], vec![0; given.ctx_out]);
         let mut bytes = attr_bytes(&attr);
+        // A syscall program's context is written where it was read.
+        let mut ctx_in = given.ctx.to_vec();
         let bufs = vec![
             Buf::input(DATA_IN, given.data).sized(DATA_SIZE_IN),
-            Buf::input(CTX_IN, given.ctx).sized(CTX_SIZE_IN),
+            Buf::output(CTX_IN, &mut ctx_in).sized(CTX_SIZE_IN),
             Buf::output(DATA_OUT, &mut data).sized(DATA_SIZE_OUT),
             Buf::output(CTX_OUT, &mut ctx).sized(CTX_SIZE_OUT),
         ];
@@ -80,6 +82,9 @@ impl HostKernel {
         let out = TestRun::decode(&bytes, ENDIAN);
         data.truncate(out.data_size_out as usize);
         ctx.truncate(out.ctx_size_out as usize);
+        if given.ctx_out == 0 {
+            ctx = ctx_in;
+        }
         Ok(TestRunOut { retval: out.retval, duration_ns: out.duration, data, ctx })
     }
 }

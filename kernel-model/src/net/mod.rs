@@ -19,6 +19,7 @@ mod rss;
 mod rx;
 mod skb;
 mod tc;
+mod test_run;
 mod tx;
 mod xdp;
 
@@ -28,6 +29,7 @@ pub use tc::{Dir, Order, TcHook};
 
 pub(crate) use redirect::{RedirectInfo, Target};
 pub(crate) use rss::frame_hash;
+pub(crate) use test_run::TestBuff;
 pub(crate) use xdp::{frag_at, shared_info};
 
 use std::collections::BTreeMap;

@@ -39,7 +39,17 @@ impl Kernel {
     /// `EBADF`.
     pub fn sys_close(&mut self, fd: i32) -> Result<(), Errno> {
         self.fd_modes.remove(&fd);
-        self.fds.remove(&fd).map(|_| ()).ok_or(Errno::EBADF)
+        let object = self.fds.remove(&fd).ok_or(Errno::EBADF)?;
+        let last = !self.fds.values().any(|o| *o == object);
+        match object {
+            // The last descriptor of a link takes its program off.
+            FdObject::Link(id) if last => {
+                self.link_release(id)?;
+                self.links.remove(&id);
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// What is behind a descriptor. The first three are no objects of bpf(2).

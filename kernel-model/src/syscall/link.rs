@@ -3,12 +3,15 @@
 //! A link holds an attachment for as long as a descriptor of it is open.
 
 use bpf::Endian;
-use bpf::uapi::attr::{LinkCreate, LinkCreateOrder, LinkDetach, LinkUpdate};
+use bpf::uapi::attr::{
+    LinkCreate, LinkCreateOrder, LinkCreateTracing, LinkDetach, LinkUpdate, RawTracepoint,
+};
 use bpf::uapi::fields::Struct;
 use bpf::uapi::{AttachType, ProgType};
 
 use super::{Call, FdObject, SysError, SysResult};
 use crate::net::{Dir, Order};
+use crate::trace::AttachError;
 use crate::{Errno, Kernel, ProgId};
 
 /// Kernel id of a link.
@@ -30,6 +33,13 @@ pub enum LinkTarget {
         /// Direction.
         dir: Dir,
     },
+    /// The point of the model's own events that the program was loaded for.
+    Trace {
+        /// How it was attached.
+        attach: AttachType,
+        /// `BPF_RAW_TRACEPOINT_OPEN` of a raw tracepoint.
+        raw: bool,
+    },
     /// Nothing any more.
     Detached,
 }
@@ -47,6 +57,8 @@ impl LinkTarget {
     /// `enum bpf_link_type`.
     pub(super) fn link_type(self) -> u32 {
         match self {
+            LinkTarget::Trace { raw: true, .. } => 1,
+            LinkTarget::Trace { raw: false, .. } => 2,
             LinkTarget::Xdp { .. } => 6,
             LinkTarget::Tcx { .. } => 11,
             LinkTarget::Detached => 0,
@@ -58,7 +70,8 @@ impl LinkTarget {
         let words = match self {
             LinkTarget::Xdp { ifindex } => [ifindex, 0],
             LinkTarget::Tcx { ifindex, dir } => [ifindex, attach_type(dir) as u32],
-            LinkTarget::Detached => [0, 0],
+            LinkTarget::Trace { raw: false, attach } => [attach as u32, 0],
+            LinkTarget::Trace { raw: true, .. } | LinkTarget::Detached => [0, 0],
         };
         for (at, word) in words.into_iter().enumerate() {
             let b = match endian {
@@ -76,6 +89,9 @@ fn attach_type(dir: Dir) -> AttachType {
         Dir::Egress => AttachType::TcxEgress,
     }
 }
+
+/// Longest name of a tracepoint.
+const TP_NAME_MAX: usize = 127;
 
 /// `BPF_F_REPLACE`, `BPF_F_BEFORE`, `BPF_F_AFTER`, `BPF_F_ID`, `BPF_F_LINK`.
 const REPLACE: u32 = 1 << 2;
@@ -96,13 +112,69 @@ pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         (AttachType::Xdp | AttachType::TcxIngress | AttachType::TcxEgress, _) => {
             return Err(Errno::EINVAL.into());
         }
+        (other, ProgType::Tracing) if tracing(other) => {
+            let cookie = LinkCreateTracing::decode(&a.extra, call.endian).cookie;
+            trace(k, prog, cookie, LinkTarget::Trace { attach: other, raw: false })?
+        }
         (other, _) => {
             return Err(SysError::unsupported(format!("links of type {}", other.name())));
         }
     };
+    Ok(install(k, prog, target))
+}
+
+fn install(k: &mut Kernel, prog: ProgId, target: LinkTarget) -> i32 {
     let id = LinkId(k.links.keys().next_back().map_or(0, |l| l.0) + 1);
     k.links.insert(id, Link { prog, target });
-    Ok(k.fd_install(FdObject::Link(id)))
+    k.fd_install(FdObject::Link(id))
+}
+
+fn tracing(t: AttachType) -> bool {
+    matches!(t, AttachType::TraceRawTp | AttachType::TraceFentry | AttachType::TraceFexit)
+}
+
+fn trace(
+    k: &mut Kernel,
+    prog: ProgId,
+    cookie: u64,
+    target: LinkTarget,
+) -> Result<LinkTarget, SysError> {
+    k.trace_attach(prog, cookie).map_err(|e| match e {
+        AttachError::Errno(errno) => errno.into(),
+        other => SysError::unsupported(other.to_string()),
+    })?;
+    Ok(target)
+}
+
+/// `BPF_RAW_TRACEPOINT_OPEN`: by name for raw tracepoints, without one for what a tracing
+/// program was loaded for.
+pub(super) fn raw_tracepoint(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
+    let a: RawTracepoint = call.get();
+    let prog = k.fd_prog(a.prog_fd.cast_signed())?;
+    let program = k.progs.get(&prog).ok_or(Errno::EBADF)?.verified.program();
+    let (t, attach, to) = (program.prog_type, program.attach_type, program.attach_to.clone());
+    let target = match (t, attach) {
+        (ProgType::Tracing, Some(attach)) if tracing(attach) => {
+            if a.name != 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            LinkTarget::Trace { attach, raw: false }
+        }
+        (ProgType::RawTracepoint, _) => {
+            let name = call.user.read_str(a.name, TP_NAME_MAX)?;
+            if to.as_deref() != Some(&*name) {
+                let what = format!("raw tracepoint {name} for a program whose section says {to:?}");
+                return Err(SysError::unsupported(what));
+            }
+            LinkTarget::Trace { attach: AttachType::TraceRawTp, raw: true }
+        }
+        (ProgType::RawTracepointWritable | ProgType::Tracing | ProgType::Lsm, _) => {
+            return Err(SysError::unsupported(format!("attaching {} programs", t.name())));
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let target = trace(k, prog, a.cookie, target)?;
+    Ok(install(k, prog, target))
 }
 
 fn xdp(k: &mut Kernel, a: &LinkCreate, prog: ProgId) -> Result<LinkTarget, SysError> {
@@ -183,6 +255,8 @@ pub(super) fn update(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         |k: &mut Kernel, ifindex| k.net.nics.get_mut(&ifindex).ok_or(Errno::ENODEV).map(|_| ());
     match link.target {
         LinkTarget::Detached => return Err(Errno::ENOLINK.into()),
+        // bpf_tracing_link has no update.
+        LinkTarget::Trace { .. } => return Err(Errno::EINVAL.into()),
         LinkTarget::Xdp { ifindex } => {
             nic(k, ifindex)?;
             k.xdp_attach(ifindex, Some(new))?;
@@ -200,6 +274,10 @@ pub(super) fn update(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
 pub(super) fn detach(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let a: LinkDetach = call.get();
     let id = k.fd_link(a.link_fd.cast_signed())?;
+    // Tracing links end with their last descriptor alone.
+    if matches!(k.links[&id].target, LinkTarget::Trace { .. }) {
+        return Err(Errno::EOPNOTSUPP.into());
+    }
     k.link_release(id)?;
     Ok(0)
 }
@@ -212,6 +290,10 @@ impl Kernel {
         match target {
             LinkTarget::Xdp { ifindex } => self.xdp_attach(ifindex, None),
             LinkTarget::Tcx { ifindex, dir } => self.tcx_detach(ifindex, dir, prog),
+            LinkTarget::Trace { .. } => {
+                self.trace_detach(prog);
+                Ok(())
+            }
             LinkTarget::Detached => Ok(()),
         }
     }

@@ -135,6 +135,7 @@ const COMMANDS: &[(Cmd, usize, Body)] = &[
     (Cmd::LinkGetFdById, 4, fd::link_by_id),
     (Cmd::LinkCreate, attr::LinkCreate::END, link::create),
     (Cmd::LinkUpdate, attr::LinkUpdate::END, link::update),
+    (Cmd::RawTracepointOpen, attr::RawTracepoint::END, link::raw_tracepoint),
     (Cmd::LinkDetach, attr::LinkDetach::END, link::detach),
 ];
 

@@ -1,0 +1,75 @@
+//! bpf(2) of the machine: the kernel's commands, with an engine for those that run programs.
+
+use bpf::uapi::Cmd;
+use bpf::uapi::attr::TestRun;
+use bpf::uapi::fields::Struct;
+use kernel_model::syscall::{SysError, SysResult, UserMemory, UserSpace};
+
+use super::{Machine, MachineError};
+use crate::host::{TestRunIn, TestRunOut};
+
+fn internal(e: &MachineError) -> SysError {
+    SysError::unsupported(e.to_string())
+}
+
+impl Machine {
+    /// bpf(2), as [`kernel_model::Kernel::bpf`]: a loaded program is compiled, a test run runs.
+    /// `BPF_PROG_TEST_RUN` lets all CPUs run until they have no work.
+    ///
+    /// # Errors
+    /// The kernel's errno, or what is not modelled.
+    pub fn bpf(&mut self, cmd: u32, attr: &mut [u8], user: &mut dyn UserMemory) -> SysResult {
+        if cmd == Cmd::ProgTestRun as u32 {
+            self.kernel.test_run_start(attr, user)?;
+            self.run_until_idle().map_err(|e| internal(&e))?;
+            return self.kernel.test_run_finish(attr, user);
+        }
+        let ret = self.kernel.bpf(cmd, attr, user)?;
+        if cmd == Cmd::ProgLoad as u32 {
+            let prog = self.kernel.fd_prog(ret)?;
+            self.compile(prog).map_err(|e| internal(&e))?;
+        }
+        Ok(ret)
+    }
+
+    /// `BPF_PROG_TEST_RUN` of a loaded program, as the running kernel's
+    /// [`crate::host::HostKernel::test_run`].
+    ///
+    /// # Errors
+    /// The kernel's errno, or what is not modelled.
+    pub fn test_run(&mut self, prog: i32, given: &TestRunIn<'_>) -> Result<TestRunOut, SysError> {
+        let endian = self.arch().endian();
+        let mut user = UserSpace::new();
+        let (data_out, ctx_out) = (user.room(given.data_out), user.room(given.ctx_out));
+        let a = TestRun {
+            prog_fd: prog.cast_unsigned(),
+            data_size_in: given.data.len() as u32,
+            data_size_out: given.data_out as u32,
+            data_in: user.put(given.data),
+            data_out,
+            repeat: given.repeat,
+            ctx_size_in: given.ctx.len() as u32,
+            ctx_size_out: given.ctx_out as u32,
+            ctx_in: user.put(given.ctx),
+            ctx_out,
+            flags: given.flags,
+            cpu: given.cpu,
+            ..TestRun::default()
+        };
+        let mut bytes = a.encode(endian);
+        self.bpf(Cmd::ProgTestRun as u32, &mut bytes, &mut user)?;
+        let out = TestRun::decode(&bytes, endian);
+        let cut = |at: u64, len: u32| {
+            let b = user.bytes(at);
+            b[..b.len().min(len as usize)].to_vec()
+        };
+        // A syscall program's context is written where it was read.
+        let ctx = if a.ctx_out == 0 { user.bytes(a.ctx_in).to_vec() } else { Vec::new() };
+        Ok(TestRunOut {
+            retval: out.retval,
+            duration_ns: out.duration,
+            data: cut(a.data_out, out.data_size_out),
+            ctx: if a.ctx_out == 0 { ctx } else { cut(a.ctx_out, out.ctx_size_out) },
+        })
+    }
+}
