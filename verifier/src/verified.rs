@@ -65,6 +65,8 @@ pub struct Stats {
     pub mark_read: u32,
     /// Combined stack depth.
     pub stack_depth: u32,
+    /// End of the furthest context field accessed (`bpf_prog_aux.max_ctx_offset`).
+    pub max_ctx_offset: u32,
 }
 
 /// A program that was proved safe in one kernel environment.

@@ -266,6 +266,7 @@ fn refusal(v: HostVerdict) -> ProgRefusal {
             max_states_per_insn: v.stats.max_states_per_insn,
             mark_read: v.stats.mark_read,
             stack_depth: v.stats.stack_depth,
+            ..Stats::default()
         },
         log: v.log,
     }))

@@ -189,6 +189,7 @@ impl Kernel {
     ) -> Result<TestRun, SysError> {
         let unused = [a.data_in, a.data_out, a.ctx_out].iter().all(|p| *p == 0);
         let unused = unused && a.duration == 0 && a.repeat == 0 && a.batch_size == 0;
+        let unused = unused && a.ctx_size_in >= self.ctx_end(prog);
         let cpu_ok = a.flags & ON_CPU != 0 || a.cpu == 0;
         if !unused || a.ctx_size_in > ARGS_MAX || !cpu_ok || a.flags & !ON_CPU != 0 {
             return Err(Errno::EINVAL.into());
@@ -211,7 +212,8 @@ impl Kernel {
     ) -> Result<TestRun, SysError> {
         let unused = [a.data_in, a.data_out, a.ctx_out].iter().all(|p| *p == 0);
         let numbers = [a.duration, a.repeat, a.batch_size, a.flags].iter().all(|n| *n == 0);
-        if !unused || !numbers || a.ctx_size_in > u32::from(u16::MAX) {
+        let size = a.ctx_size_in;
+        if !unused || !numbers || size < self.ctx_end(prog) || size > u32::from(u16::MAX) {
             return Err(Errno::EINVAL.into());
         }
         if a.ctx_size_in > SYSCALL_CTX_MAX {
@@ -223,6 +225,11 @@ impl Kernel {
             false => self.test_bytes(&ctx, ctx.len())?,
         };
         Ok(self.test_frame(prog, On::Bytes { at, back: true }, ctx, 1))
+    }
+
+    /// How much of its context the program uses.
+    fn ctx_end(&self, prog: ProgId) -> u32 {
+        self.progs.get(&prog).map_or(0, |p| p.verified.stats().max_ctx_offset)
     }
 
     fn test_bytes(&mut self, bytes: &[u8], room: usize) -> Result<u64, Errno> {

@@ -63,6 +63,8 @@ impl Ver<'_> {
                 return unsupported(format!("context of {t}"), "verifier.c:check_ctx_access");
             }
         };
+        let end = u32::try_from(i64::from(a.off) + i64::from(a.size)).unwrap_or(0);
+        self.stats.max_ctx_offset = self.stats.max_ctx_offset.max(end);
         let full = tables::ctx_field_size(program, a.off, a.size);
         self.aux[self.insn_idx as usize].ctx_field_size = full;
         let Some(d) = a.dst.filter(|_| !write) else { return Ok(()) };
