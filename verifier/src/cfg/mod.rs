@@ -62,6 +62,12 @@ pub struct Cfg {
     pub postorder_start: Vec<u32>,
     /// Successors of each instruction inside its subprogram.
     pub(crate) succ: Vec<[u32; 2]>,
+    /// Predecessors of all instructions, instruction after instruction.
+    pub(crate) pred: Vec<u32>,
+    /// Start of each instruction's part of `pred`, and its end as a last entry.
+    pub(crate) pred_start: Vec<u32>,
+    /// Place of each instruction in its subprogram's part of `postorder`.
+    pub(crate) place: Vec<u32>,
     /// Registers (bit n: rn) that may be read before they are written, before each instruction.
     pub live_regs_before: Vec<u16>,
 }
@@ -102,12 +108,16 @@ pub fn build(
         postorder: Vec::new(),
         postorder_start: Vec::new(),
         succ: Vec::new(),
+        pred: Vec::new(),
+        pred_start: Vec::new(),
+        place: vec![0; n],
         live_regs_before: Vec::new(),
     };
     cfg.exception_callback = exception.and_then(|at| cfg.subprog_starting(at));
     walk::walk(insns, &mut cfg, bpf_capable, kernel)?;
     effects(program, insns, &mut cfg, kernel);
     cfg.succ = order::successors(insns, &cfg.subprogs);
+    order::predecessors(&mut cfg);
     order::postorder(insns, &mut cfg);
     order::scc(insns, &mut cfg);
     cfg.live_regs_before = live::live_before(insns, &cfg, program.prog_type, kernel);

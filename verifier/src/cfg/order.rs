@@ -35,10 +35,32 @@ pub(super) fn successors(insns: &[Insn], subprogs: &[Subprog]) -> Vec<[u32; 2]> 
 }
 
 impl Cfg {
+    /// Where control may come from inside the subprogram.
+    pub(crate) fn predecessors(&self, at: usize) -> &[u32] {
+        &self.pred[self.pred_start[at] as usize..self.pred_start[at + 1] as usize]
+    }
+
     /// Where control may go from an instruction inside its subprogram.
     pub(crate) fn successors(&self, at: usize) -> impl Iterator<Item = usize> {
         self.succ[at].into_iter().filter(|w| *w != NONE).map(|w| w as usize)
     }
+}
+
+/// Fills `pred` and `pred_start`.
+pub(super) fn predecessors(cfg: &mut Cfg) {
+    let edges = |cfg: &Cfg| -> Vec<(usize, usize)> {
+        (0..cfg.succ.len()).flat_map(|at| cfg.successors(at).map(move |s| (s, at))).collect()
+    };
+    let mut edges = edges(cfg);
+    edges.sort_unstable();
+    cfg.pred_start = vec![0; cfg.succ.len() + 1];
+    for (to, _) in &edges {
+        cfg.pred_start[to + 1] += 1;
+    }
+    for i in 1..cfg.pred_start.len() {
+        cfg.pred_start[i] += cfg.pred_start[i - 1];
+    }
+    cfg.pred = edges.into_iter().map(|(_, from)| from as u32).collect();
 }
 
 /// Fills `postorder` and `postorder_start`.
@@ -52,6 +74,8 @@ pub(super) fn postorder(insns: &[Insn], cfg: &mut Cfg) {
         while let Some(&top) = stack.last() {
             discovered[top] = true;
             if explored[top] {
+                let first = cfg.postorder_start.last().copied().unwrap_or(0) as usize;
+                cfg.place[top] = (order.len() - first) as u32;
                 order.push(idx(top));
                 stack.pop();
                 continue;

@@ -203,7 +203,7 @@ impl Ver<'_> {
         self.clear_packet_pointers();
         let u = self.unknown();
         self.set(Reg::R0, u);
-        self.liveness.commit();
+        self.liveness.commit(self.input.cfg);
         self.liveness.frames_changed();
         self.func_exit()
     }

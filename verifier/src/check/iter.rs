@@ -184,6 +184,7 @@ impl<'a> Ver<'a> {
             queued.insn_idx = pushed.insn_idx;
             *pushed = queued;
         }
+        self.scratch_slot(spi);
         let obj = Obj::Iter { state: IterState::Drained, depth };
         self.cur.frames[frame as usize].stack[spi].reg.obj = obj;
         let null = RegState::known(0);

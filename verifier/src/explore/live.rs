@@ -59,6 +59,40 @@ struct Masks {
     live_before: u64,
 }
 
+/// Masks of one frame, and the instructions whose equations may no longer hold: those that were
+/// marked and those whose successors changed, by their place in post order.
+#[derive(Debug)]
+struct Frame {
+    masks: Box<[Masks]>,
+    stale: Box<[u64]>,
+}
+
+impl Frame {
+    fn new(len: usize) -> Frame {
+        Frame {
+            masks: vec![Masks::default(); len].into(),
+            stale: vec![0; len.div_ceil(64)].into(),
+        }
+    }
+
+    fn touch(&mut self, place: u32) {
+        self.stale[place as usize / 64] |= 1 << (place % 64);
+    }
+
+    /// The next stale place at or after `from`; it is fresh from here on.
+    fn take(&mut self, from: u32) -> Option<u32> {
+        let mut word = from as usize / 64;
+        let mut bits = *self.stale.get(word)? & (u64::MAX << (from % 64));
+        while bits == 0 {
+            word += 1;
+            bits = *self.stale.get(word)?;
+        }
+        let place = word as u32 * 64 + bits.trailing_zeros();
+        self.stale[word] &= !(1 << (place % 64));
+        Some(place)
+    }
+}
+
 /// `struct func_instance`.
 #[derive(Debug)]
 struct Instance {
@@ -67,7 +101,7 @@ struct Instance {
     len: usize,
     updated: bool,
     dropped: bool,
-    frames: [Option<Box<[Masks]>>; MAX_CALL_FRAMES],
+    frames: [Option<Frame>; MAX_CALL_FRAMES],
     /// Instructions whose writes have been recorded once.
     write_set: Vec<bool>,
 }
@@ -77,38 +111,47 @@ impl Instance {
         (at - self.start) as usize
     }
 
-    fn masks(&mut self, frame: usize, at: u32) -> &mut Masks {
-        let (i, len) = (self.rel(at), self.len);
-        let all = self.frames[frame].get_or_insert_with(|| vec![Masks::default(); len].into());
-        &mut all[i]
+    fn frame(&mut self, frame: usize) -> &mut Frame {
+        let len = self.len;
+        self.frames[frame].get_or_insert_with(|| Frame::new(len))
     }
 
     fn get(&self, frame: usize, at: u32) -> Option<&Masks> {
-        self.frames[frame].as_ref()?.get(self.rel(at))
+        self.frames[frame].as_ref()?.masks.get(self.rel(at))
     }
 
-    fn mark_read(&mut self, frame: usize, at: u32, mask: u64) {
-        let m = self.masks(frame, at);
+    fn mark_read(&mut self, frame: usize, at: u32, mask: u64, cfg: &Cfg) {
+        let i = self.rel(at);
+        let f = self.frame(frame);
+        let m = &mut f.masks[i];
         let new = m.may_read | mask;
-        let news = new != m.may_read && new | m.live_before != m.live_before;
+        if new == m.may_read {
+            return;
+        }
+        let news = new | m.live_before != m.live_before;
         m.may_read = new;
+        f.touch(cfg.place[at as usize]);
         self.updated |= news;
     }
 
     /// `commit_stack_write_marks`.
-    fn commit(&mut self, at: u32, written: &[u64; MAX_CALL_FRAMES]) {
+    fn commit(&mut self, at: u32, written: &[u64; MAX_CALL_FRAMES], cfg: &Cfg) {
         let i = self.rel(at);
         let set = self.write_set[i];
         for (frame, &mask) in written.iter().enumerate().take(self.chain.depth + 1) {
-            if mask == 0 && !set {
+            let untouched = self.frames[frame].as_ref().is_none_or(|f| f.masks[i].must_write == 0);
+            if untouched && (mask == 0 || set) {
                 continue;
             }
-            let m = self.masks(frame, at);
-            let old = m.must_write;
+            let f = self.frame(frame);
+            let old = f.masks[i].must_write;
             let new = if set { old & mask } else { mask };
-            m.must_write = new;
-            self.updated |= old != new;
-            self.dropped |= old & !new != 0;
+            if old != new {
+                f.masks[i].must_write = new;
+                f.touch(cfg.place[at as usize]);
+                self.updated = true;
+                self.dropped |= old & !new != 0;
+            }
         }
         self.write_set[i] = true;
     }
@@ -183,16 +226,16 @@ impl Liveness {
     }
 
     /// `bpf_commit_stack_write_marks`.
-    pub(crate) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self, cfg: &Cfg) {
         if let Some(i) = self.current {
-            self.instances[i].commit(self.at, &self.written);
+            self.instances[i].commit(self.at, &self.written, cfg);
         }
     }
 
     /// `bpf_mark_stack_read`.
     pub(super) fn read(&mut self, st: &VState, frame: usize, at: u32, mask: u64, cfg: &Cfg) {
         let i = self.ensure_current(st, cfg);
-        self.instances[i].mark_read(frame, at, mask);
+        self.instances[i].mark_read(frame, at, mask, cfg);
     }
 
     /// `bpf_mark_stack_write`.
@@ -216,22 +259,25 @@ impl Liveness {
             return;
         }
         if inst.dropped {
-            let all = inst.frames.iter_mut().flatten().flat_map(|f| f.iter_mut());
-            all.for_each(|m| m.must_write_acc = 0);
+            for f in inst.frames.iter_mut().flatten() {
+                f.masks.iter_mut().for_each(|m| m.must_write_acc = 0);
+                f.stale.fill(u64::MAX);
+            }
         }
         let sub = inst.chain.subprogs[inst.chain.depth] as usize;
         let order = a.cfg.postorder_start[sub] as usize..a.cfg.postorder_start[sub + 1] as usize;
+        let order = &a.cfg.postorder[order];
         let mut rounds = 0;
         let mut changed = true;
         while changed {
             rounds += 1;
             changed = false;
             for frame in 0..=inst.chain.depth {
-                if inst.frames[frame].is_none() {
-                    continue;
-                }
-                for at in &a.cfg.postorder[order.clone()] {
+                let mut from = 0;
+                while let Some(place) = inst.frames[frame].as_mut().and_then(|f| f.take(from)) {
+                    let Some(at) = order.get(place as usize) else { break };
                     changed |= update_insn(inst, frame, at.0, a, log);
+                    from = place + 1;
                 }
             }
         }
@@ -254,9 +300,9 @@ impl Liveness {
         for (frame, w) in written.iter_mut().enumerate().take(chain.depth) {
             let Some(m) = self.instances[i].get(frame, start).copied() else { continue };
             *w = m.must_write_acc;
-            self.instances[outer].mark_read(frame, site, m.live_before);
+            self.instances[outer].mark_read(frame, site, m.live_before, cfg);
         }
-        self.instances[outer].commit(site, &written);
+        self.instances[outer].commit(site, &written, cfg);
     }
 
     /// `bpf_live_stack_query_init`.
@@ -300,7 +346,7 @@ fn update_insn(
     if !any {
         return false;
     }
-    let old = *inst.masks(frame, at);
+    let Some(old) = inst.get(frame, at).copied() else { return false };
     let acc = acc | old.must_write;
     let before = (after & !old.must_write) | old.may_read;
     if a.verbose
@@ -313,9 +359,16 @@ fn update_insn(
         log_change(log, &place, "live", old.live_before, before);
         log_change(log, &place, "written", old.must_write_acc, acc);
     }
-    let m = inst.masks(frame, at);
-    (m.live_before, m.must_write_acc) = (before, acc);
-    before != old.live_before || acc != old.must_write_acc
+    if before == old.live_before && acc == old.must_write_acc {
+        return false;
+    }
+    let i = inst.rel(at);
+    let f = inst.frame(frame);
+    (f.masks[i].live_before, f.masks[i].must_write_acc) = (before, acc);
+    for p in a.cfg.predecessors(at as usize) {
+        f.touch(a.cfg.place[*p as usize]);
+    }
+    true
 }
 
 /// `log_mask_change`.

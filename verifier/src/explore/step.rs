@@ -87,7 +87,7 @@ impl Ver<'_> {
                 self.liveness.begin(&self.cur, self.insn_idx, self.input.cfg);
                 let depth = self.cur.frames.len();
                 let next = self.check_insn()?;
-                self.liveness.commit();
+                self.liveness.commit(self.input.cfg);
                 let exit = *self.insn(prev) == Insn::Exit;
                 print_state |= exit && self.cur.frames.len() < depth;
                 next
