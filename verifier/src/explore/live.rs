@@ -69,10 +69,7 @@ struct Frame {
 
 impl Frame {
     fn new(len: usize) -> Frame {
-        Frame {
-            masks: vec![Masks::default(); len].into(),
-            stale: vec![0; len.div_ceil(64)].into(),
-        }
+        Frame { masks: vec![Masks::default(); len].into(), stale: vec![0; len.div_ceil(64)].into() }
     }
 
     fn touch(&mut self, place: u32) {
