@@ -143,15 +143,32 @@ pub fn check(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> CheckReport {
     match analyse(p, env, o) {
         Ok(a) => CheckReport {
             result: Ok(()),
+            stack_depths: final_depths(p, &a),
             log: a.explored.log,
             stats: a.explored.stats,
-            stack_depths: a.explored.stack_depth,
         },
         Err(mut r) => {
             let log = log_of(&mut r, o);
             CheckReport { log, stats: r.stats, stack_depths: Vec::new(), result: Err(r) }
         }
     }
+}
+
+/// Stack of each subprogram that is left, as `print_verification_stats` has it after the rewrites:
+/// an inlined `bpf_loop` saves three registers, `may_goto` counts and takes the time.
+fn final_depths(p: &Program, a: &Analysed) -> Vec<u32> {
+    const LOOP: u32 = 3 * 8;
+    const MAY_GOTO: u32 = 2 * 8;
+    let depth = |(s, own): (&cfg::Subprog, &u32)| {
+        let aux = &a.explored.aux[s.start.idx()..s.end.idx()];
+        let code = &p.insns[s.start.idx()..s.end.idx()];
+        let dead = a.opts.allow_ptr_leaks && !aux.iter().any(|x| x.seen);
+        let inlined = aux.iter().any(|x| x.loop_inline.is_some());
+        let counts = (code.iter().zip(aux))
+            .any(|(i, x)| x.seen && matches!(i, Insn::MayGoto { off } if *off != 0));
+        (!dead).then_some(own + LOOP * u32::from(inlined) + MAY_GOTO * u32::from(counts))
+    };
+    a.cfg.subprogs.iter().zip(&a.explored.stack_depth).filter_map(depth).collect()
 }
 
 /// The log of a refusal: what was refused before exploration has only its message.

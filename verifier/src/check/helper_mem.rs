@@ -57,9 +57,6 @@ impl Ver<'_> {
                 self.mem_region(n, &p, off, size, p.mem_size, u.zero_ok)?;
             }
             T::Stack => {
-                if size == 0 && u.zero_ok {
-                    return Ok(false);
-                }
                 self.stack_range_initialized(n, &p, off, size, u.write, u.raw)?;
                 return Ok(u.raw && p.b.as_const().is_some());
             }

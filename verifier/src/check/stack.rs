@@ -99,7 +99,8 @@ impl Ver<'_> {
             frame.grow_stack(bytes);
         }
         let d = &mut self.stack_depth[frame.subprog as usize];
-        *d = (*d).max(bytes);
+        // `grow_stack_state` counts whole slots.
+        *d = (*d).max(bytes.next_multiple_of(8));
         Ok(())
     }
 
