@@ -114,7 +114,7 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
     if exact == Exact::Exact {
         return regs_exact(o, c, ids);
     }
-    if o.ty == T::NotInit {
+    if o.ty == T::NotInit && (exact == Exact::NotExact || c.ty == T::NotInit) {
         return true;
     }
     if o.ty != c.ty || o.flags != c.flags {
@@ -164,7 +164,7 @@ fn scalar_for_stack(v: &Ver<'_>, s: &StackSlot) -> Option<RegState> {
 fn stacksafe(v: &Ver<'_>, old: &FuncState, cur: &FuncState, exact: Exact, ids: &mut IdMap) -> bool {
     old.stack.iter().enumerate().all(|(spi, o)| {
         let c = cur.stack.get(spi);
-        if exact == Exact::Exact && c.is_none_or(|c| c.types != o.types) {
+        if exact != Exact::NotExact && c.is_none_or(|c| c.types != o.types) {
             return false;
         }
         let ignored =
