@@ -1,7 +1,7 @@
 //! Which file is an object on which architecture.
 //!
 //! A scenario names one file; the four architectures need two, one for each byte order. Projects
-//! name the two in a few ways, and all of them are looked for ([`NAMES`]). A C file is compiled
+//! name the two in a few ways, and all of them are looked for (`NAMES`). A C file is compiled
 //! when no object beside it is newer.
 
 use std::fs;

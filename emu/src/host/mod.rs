@@ -6,8 +6,8 @@
 //!                         └► test_run ─► TestRunOut
 //! ```
 //!
-//! Reading order: [`door`] (the system call), this file, [`load`] (`BPF_PROG_LOAD` as libbpf does
-//! it), [`log`] (what the verifier's log says), [`info`], [`run`].
+//! Reading order: `door` (the system call), this file, `load` (`BPF_PROG_LOAD` as libbpf does
+//! it), `log` (what the verifier's log says), `info`, `run`.
 //!
 //! **Invariants.** Nothing is ever attached or pinned; every object goes with its descriptor. Only
 //! little-endian x86-64. Where the kernel does not let us, [`HostKernel::open`] says why, and a
