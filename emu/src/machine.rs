@@ -9,6 +9,7 @@
 //! copy. CPUs are switched at exits only (helper calls, returns), which have the same ordinal on
 //! every architecture, so an interleaving is the same on all four.
 
+pub mod path;
 mod syscall;
 
 use bpf::Arch;
@@ -20,6 +21,7 @@ use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
 
 use crate::engine::{Exit, PlaceError, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
+use crate::machine::path::{PathLog, Point};
 use crate::unicorn::{CpuError, Fuel, RegFile, Vcpu};
 
 /// What a machine is made from.
@@ -101,6 +103,7 @@ pub struct Machine {
     lanes: Vec<Lane>,
     /// Made when a CPU first runs a program.
     slots: Vec<Option<Slot>>,
+    path: Option<PathLog>,
 }
 
 /// A machine at one instant. Memory pages are shared with other snapshots.
@@ -122,7 +125,7 @@ impl Machine {
         let text = Text::new(&mut kernel)?;
         let cpus = config.kernel.cpus as usize;
         let slots = (0..cpus).map(|_| None).collect();
-        Ok(Machine { kernel, config, text, lanes: vec![Lane::default(); cpus], slots })
+        Ok(Machine { kernel, config, text, lanes: vec![Lane::default(); cpus], slots, path: None })
     }
 
     /// The architecture.
@@ -160,6 +163,17 @@ impl Machine {
     #[must_use]
     pub fn native_insns(&self) -> u64 {
         self.slots.iter().flatten().map(|s| s.vcpu.native()).sum()
+    }
+
+    /// Notes the way programs go from now on; see [`path`].
+    pub fn log_path(&mut self, log: PathLog) {
+        self.path = Some(log);
+    }
+
+    /// What was noted.
+    #[must_use]
+    pub fn path(&self) -> &[Point] {
+        self.path.as_ref().map_or(&[], |p| &p.points)
     }
 
     /// Loads an object as libbpf does and compiles its programs.
@@ -337,7 +351,12 @@ impl Machine {
             slot.vcpu.pages_changed();
             slot.epoch = epoch;
         }
-        let exit = exec(&mut slot.vcpu, &mut self.kernel.mem, &self.text, fuel, pc)?;
+        let events = self.kernel.events.len();
+        let (vcpu, memory, text) = (&mut slot.vcpu, &mut self.kernel.mem, &self.text);
+        let exit = match self.path.as_mut().filter(|p| p.is_on(events)) {
+            Some(path) => path.exec((cpu, events), vcpu, memory, text, fuel, pc)?,
+            None => exec(vcpu, memory, text, fuel, pc)?,
+        };
         self.charge(cpu);
         let stub_ret = crate::unicorn::spec(self.arch()).stub_ret;
         Ok(match exit {

@@ -28,7 +28,7 @@ fn outcome(path: &Path, arch: Arch) -> (Vec<String>, Option<u64>) {
     let dir = path.parent().unwrap().to_owned();
     let name = path.file_stem().unwrap().to_string_lossy();
     let said = |line: usize, what: String| format!("{name}:{line} [{arch:?}] {what}");
-    match run(&scenario, arch, &RunOptions { dir, seed: 1, cpus: None }) {
+    match run(&scenario, arch, &RunOptions { dir, seed: 1, ..RunOptions::default() }) {
         Ok(o) => {
             if std::env::var_os("SHOW_TRACE").is_some() {
                 println!("{}", o.trace.join("\n"));

@@ -478,6 +478,16 @@ macro_rules! names {
             }
         }
 
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "description": $what, "enum": Self::NAMES })
+            }
+        }
+
         impl<'de> serde::de::Deserialize<'de> for $name {
             fn deserialize<D: serde::de::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
                 $crate::span::leaf(d).map(|(v, _)| v)

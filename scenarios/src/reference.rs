@@ -6,19 +6,80 @@ pub fn page() -> &'static str {
     include_str!("../reference.md")
 }
 
-/// A small file to start from: what `orrery scenario new` writes.
-#[must_use]
-pub fn new_file(object: &str, prog: &str) -> String {
-    format!(
-        "// What arrives, what runs, what must hold. See `orrery scenario reference`.\n\
-         Scenario(\n    orrery: 1,\n    about: \"one sentence\",\n\
-         \x20   machine: (nics: {{\"eth0\": ()}}),\n\
-         \x20   objects: {{\"main\": (file: \"{object}\")}},\n\
-         \x20   attach: [Xdp(prog: \"{prog}\", nic: \"eth0\")],\n\
-         \x20   packets: {{\n\
-         \x20       \"ping\": [Eth(), Ip4(src: \"10.0.0.2\", dst: \"10.0.0.1\"), \
-         Udp(sport: 9000, dport: 7), Text(\"ping\")],\n    }},\n\
-         \x20   timeline: [\n        At(\"0us\", Send(packet: \"ping\", on: \"eth0\")),\n    ],\n\
-         \x20   expect: [\n        Verdicts(prog: \"{prog}\", are: (PASS: 1)),\n    ],\n)\n"
-    )
+/// A file to start from: what `orrery scenario new` writes, line by line.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// `file: "x.bpf.o"` or `asm: ..`, the inside of the object.
+    pub object: String,
+    /// Names of the nics.
+    pub nics: Vec<String>,
+    /// Items of `attach`.
+    pub attach: Vec<String>,
+    /// Items of `expect`.
+    pub expect: Vec<String>,
+    /// Remarks, a line each.
+    pub remarks: Vec<String>,
+}
+
+impl Start {
+    /// The text of the file.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out =
+            String::from("// What arrives, what runs, what must hold: orrery scenario reference\n");
+        out.extend(self.remarks.iter().map(|r| format!("// {r}\n")));
+        out += "Scenario(\n    orrery: 1,\n    about: \"one sentence\",\n";
+        let nics: Vec<String> = self.nics.iter().map(|n| format!("\"{n}\": ()")).collect();
+        out += &format!("    machine: (nics: {{{}}}, until: \"1ms\"),\n", nics.join(", "));
+        out += &format!("    objects: {{\"main\": ({})}},\n", self.object);
+        out += &list("attach", &self.attach);
+        if !self.nics.is_empty() {
+            out += PACKETS;
+            let send = |(n, nic): (usize, &String)| {
+                let at = n * 10;
+                let next = at + 5;
+                [
+                    format!("At(\"{at}us\", Send(packet: \"udp\", on: \"{nic}\"))"),
+                    format!("At(\"{next}us\", Send(packet: \"tcp\", on: \"{nic}\"))"),
+                ]
+            };
+            let steps: Vec<String> = self.nics.iter().enumerate().flat_map(send).collect();
+            out += &list("timeline", &steps);
+        }
+        out + &list("expect", &self.expect) + ")\n"
+    }
+}
+
+const PACKETS: &str = r#"    packets: {
+        "udp": [Eth(), Ip4(src: "10.0.0.2", dst: "10.0.0.1"), Udp(sport: 9000, dport: 53), Text("hello")],
+        "tcp": [Eth(), Ip4(src: "10.0.0.2", dst: "10.0.0.1"), Tcp(sport: 9000, dport: 80, flags: "S")],
+    },
+"#;
+
+fn list(name: &str, items: &[String]) -> String {
+    if items.is_empty() {
+        return String::new();
+    }
+    let lines: String = items.iter().map(|i| format!("        {i},\n")).collect();
+    format!("    {name}: [\n{lines}    ],\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Start;
+    use crate::parse::{NoFiles, parse};
+
+    #[test]
+    fn a_file_to_start_from_parses() {
+        let item = |text: &str| vec![text.to_owned()];
+        let start = Start {
+            object: "file: \"x.bpf.o\"".to_owned(),
+            nics: item("eth0"),
+            attach: item("Xdp(prog: \"p\", nic: \"eth0\")"),
+            expect: item("Verdicts(prog: \"p\", are: (PASS: 2))"),
+            remarks: item("a remark"),
+        };
+        let parsed = parse("new.ron", &start.text(), &[], &NoFiles);
+        assert!(parsed.scenario.is_some(), "{:?}", parsed.findings);
+    }
 }

@@ -18,6 +18,10 @@ pub trait Objects {
     fn check_data(&self, _map: &str, _data: &crate::leaf::Data, _key: bool) -> Vec<Finding> {
         Vec::new()
     }
+    /// Checks a value against the BTF of a global variable.
+    fn check_global(&self, _global: &str, _data: &crate::leaf::Data) -> Vec<Finding> {
+        Vec::new()
+    }
 }
 
 /// Objects that are not at hand: names inside them are not checked.
@@ -179,14 +183,20 @@ impl Check<'_> {
                 }
             }
             object.resize.iter().for_each(|(map, _)| self.map_of(&name.v, map));
-            for (global, _) in object.globals.iter() {
-                if let Some(known) = self.objects.globals(&name.v)
-                    && !known.contains(&global.v)
-                {
-                    self.unknown("global", global, &known);
+            for (global, value) in object.globals.iter() {
+                match self.objects.globals(&name.v) {
+                    Some(known) if !known.contains(&global.v) => {
+                        self.unknown("global", global, &known);
+                    }
+                    _ => self.global_is(global, value),
                 }
             }
         }
+    }
+
+    fn global_is(&mut self, global: &Name, value: &crate::leaf::Data) {
+        let found = self.objects.check_global(&global.v, value);
+        self.found.extend(found);
     }
 
     fn map_of(&mut self, object: &str, map: &Name) {
@@ -331,7 +341,10 @@ impl Check<'_> {
                 self.found.extend(found);
             }
             Action::Delete { map, .. } => self.map(map),
-            Action::Set { global, .. } => self.in_objects("global", global, |o, n| o.globals(n)),
+            Action::Set { global, to } => {
+                self.in_objects("global", global, |o, n| o.globals(n));
+                self.global_is(global, to);
+            }
             Action::Link { nic, .. } => self.nic(nic),
             Action::Irq { cpu, .. } | Action::Nmi { cpu } => self.cpu(cpu.v, cpu.span),
             Action::Start(task) | Action::Kill(task) => {
@@ -395,7 +408,10 @@ impl Check<'_> {
                 }
             }
             Expect::Records { map, .. } => self.map(map),
-            Expect::Global { name, .. } => self.in_objects("global", name, |o, n| o.globals(n)),
+            Expect::Global { name, is } => {
+                self.in_objects("global", name, |o, n| o.globals(n));
+                self.global_is(name, is);
+            }
             Expect::Sequence(events) | Expect::AnyOrder(events) => {
                 events.iter().for_each(|e| self.event(e));
             }

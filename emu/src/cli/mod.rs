@@ -19,6 +19,7 @@ mod judge;
 mod native;
 pub mod out;
 mod replay;
+mod scenario;
 mod target;
 mod verify;
 mod world;
@@ -76,6 +77,8 @@ struct Cli {
 enum Verb {
     /// Plays scenarios and says whether what they expect happened
     Replay(replay::Args),
+    /// Checks scenarios, writes new ones, explains the language
+    Scenario(scenario::Args),
     /// Verifies the programs of objects as the kernel does at load
     Verify(verify::Args),
     /// Compares verdicts with those of a real kernel, by cause
@@ -112,6 +115,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> ExitCode {
     match verb {
         Verb::Replay(a) => replay::run(a),
+        Verb::Scenario(a) => scenario::run(&a).into(),
         Verb::Verify(a) => verify::run(&a).into(),
         Verb::Agree(a) => agree::run(&a).into(),
         Verb::Inspect(a) => inspect::run(&a).into(),

@@ -53,7 +53,7 @@ pub(super) fn read(path: &Path, arch: Option<Arch>) -> Result<(Vec<u8>, Object),
             let (dir, leaf) = (path.parent().unwrap_or(Path::new("")), path.file_name());
             let leaf = leaf.unwrap_or_default().to_string_lossy();
             let found = crate::objects::read(dir, &leaf, arch);
-            found.map_err(|e| (format!("{name}: {}", e.what), e.hint))
+            found.map_err(|e| (e.what, e.hint))
         }
         None => std::fs::read(path).map_err(|e| {
             (format!("{name}: {e}"), "give the path of a BPF object (.bpf.o)".to_owned())

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use bpf::Arch;
 use scenarios::parse::{Files, Parsed, parse};
 use scenarios::schema::play::Values;
+use scenarios::tree::{Kind, Node};
 use scenarios::validate::{NoObjects, validate};
 use scenarios::{Finding, Scenario, Severity, Span};
 
@@ -47,6 +48,7 @@ pub fn read(path: &Path, text: &str, cell: &Cell) -> Parsed {
     if let Some(s) = &parsed.scenario {
         parsed.findings.extend(validate(s, &NoObjects));
         parsed.findings.extend(variables(s, &parsed.used));
+        parsed.findings.extend(exceptions(s));
     }
     parsed
 }
@@ -98,6 +100,53 @@ pub fn cells(s: &Scenario, seed: u64) -> Vec<Cell> {
         out = axis(out, &values.v, &name.v, |c, v| c.vars.push((name.v.clone(), v.to_string())));
     }
     out
+}
+
+/// The architectures of a cell: those asked for, without what `except` leaves out.
+#[must_use]
+pub fn archs_of(s: &Scenario, cell: &Cell, archs: &[Arch]) -> Vec<Arch> {
+    let except = s.matrix.iter().flat_map(|m| &m.except);
+    let except: Vec<&Node> = except.map(|d| &d.node).collect();
+    archs.iter().copied().filter(|a| !except.iter().any(|e| is_cell(e, cell, *a))).collect()
+}
+
+/// Whether a record of axis values, `(n: 1, arch: s390x)`, means a cell on an architecture.
+fn is_cell(record: &Node, cell: &Cell, arch: Arch) -> bool {
+    let Kind::Record(None, members) = &record.kind else { return false };
+    members.iter().all(|m| {
+        let value = match &m.value.kind {
+            Kind::Int { negative, value } => format!("{}{value}", if *negative { "-" } else { "" }),
+            Kind::Name(n) => n.clone(),
+            Kind::Str(s) => format!("{s:?}"),
+            _ => return false,
+        };
+        match m.name.as_str() {
+            "arch" => value == arch.name(),
+            "seed" => value == cell.seed.to_string(),
+            "cpus" => cell.cpus.is_some_and(|c| value == c.to_string()),
+            name => cell.vars.iter().any(|(n, v)| n == name && *v == value),
+        }
+    })
+}
+
+/// Records of `except` that name no axis.
+fn exceptions(s: &Scenario) -> Vec<Finding> {
+    let Some(m) = &s.matrix else { return Vec::new() };
+    let known: Vec<&str> = ["arch", "seed", "cpus"].into_iter().chain(m.vars.names()).collect();
+    let mut found = Vec::new();
+    for data in &m.except {
+        let Kind::Record(None, members) = &data.node.kind else {
+            let message = "axis values were expected, as in (n: 1, arch: s390x)";
+            found.push(Finding::error(data.span(), message));
+            continue;
+        };
+        for m in members.iter().filter(|m| !known.contains(&m.name.as_str())) {
+            let message = format!("`{}` is no axis of the matrix", m.name);
+            let hint = format!("known: {}", known.join(", "));
+            found.push(Finding::error(m.name_span, message).hint(hint));
+        }
+    }
+    found
 }
 
 fn axis(cells: Vec<Cell>, values: &Values, name: &str, set: impl Fn(&mut Cell, &str)) -> Vec<Cell> {

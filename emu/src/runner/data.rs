@@ -7,7 +7,7 @@ use bpf::Endian;
 use bpf::btf::{Body, Btf};
 use scenarios::leaf::{Is, Leaf, Mac, int_of};
 use scenarios::tree::{Kind, Node};
-use scenarios::{Finding, leaf};
+use scenarios::{Finding, Span, leaf};
 
 /// The types of one object and its byte order.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,28 @@ pub struct Types<'a> {
     pub btf: &'a Btf,
     /// Byte order of its memory.
     pub endian: Endian,
+}
+
+/// Where a value is not what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// In words, with the way to the member.
+    pub why: String,
+    /// Place of the expected part.
+    pub at: Span,
+    /// What would be right there, as RON.
+    pub fix: Option<String>,
+}
+
+impl Difference {
+    fn new(node: &Node, why: impl Into<String>) -> Difference {
+        Difference { why: why.into(), at: node.span, fix: None }
+    }
+
+    /// The same, seen from the value around it.
+    fn within(self, member: &str) -> Difference {
+        Difference { why: format!("{member}: {}", self.why), ..self }
+    }
 }
 
 fn refuse<T>(node: &Node, message: impl Into<String>) -> Result<T, Finding> {
@@ -211,7 +233,7 @@ impl Types<'_> {
         out: &mut [u8],
     ) -> Result<(), Finding> {
         let value = self.number(node, ty)?;
-        let bits = out.len() as u32 * 8;
+        let bits = (out.len() as u32 * 8).max(8);
         let fits = value >= -(1i128 << (bits - 1).min(126)) && value < 1i128 << bits.min(126);
         if !fits {
             return refuse(node, format!("{value} does not fit into {bits} bits"));
@@ -265,7 +287,12 @@ impl Types<'_> {
     ///
     /// # Errors
     /// A pattern that does not fit the type.
-    pub fn differs(&self, node: &Node, ty: u32, bytes: &[u8]) -> Result<Option<String>, Finding> {
+    pub fn differs(
+        &self,
+        node: &Node,
+        ty: u32,
+        bytes: &[u8],
+    ) -> Result<Option<Difference>, Finding> {
         let id = self.btf.resolve(ty);
         match (self.btf.body(id), &node.kind) {
             (_, Kind::Name(n)) if n == "_" => Ok(None),
@@ -276,17 +303,20 @@ impl Types<'_> {
                     };
                     let found = self.member_differs(&member, &m.value, bytes)?;
                     if let Some(why) = found {
-                        return Ok(Some(format!("{}: {why}", m.name)));
+                        return Ok(Some(why.within(&m.name)));
                     }
                 }
                 Ok(None)
+            }
+            (Body::Array { nelems, .. }, Kind::List(items)) if items.len() > *nelems as usize => {
+                refuse(node, format!("the array has {nelems} elements"))
             }
             (Body::Array { elem, .. }, Kind::List(items)) => {
                 let size = self.size(*elem);
                 for (n, item) in items.iter().enumerate() {
                     let part = bytes.get(n * size..(n + 1) * size).unwrap_or_default();
                     if let Some(why) = self.differs(item, *elem, part)? {
-                        return Ok(Some(format!("[{n}]: {why}")));
+                        return Ok(Some(why.within(&format!("[{n}]"))));
                     }
                 }
                 Ok(None)
@@ -294,7 +324,11 @@ impl Types<'_> {
             (Body::Struct { .. } | Body::Union { .. } | Body::Array { .. }, _) => {
                 let mut wanted = vec![0; bytes.len()];
                 self.write(node, ty, &mut wanted)?;
-                Ok((wanted != bytes).then(|| format!("is {bytes:02x?}, expected {wanted:02x?}")))
+                let why = || format!("is {bytes:02x?}, expected {wanted:02x?}");
+                Ok((wanted != bytes).then(|| Difference {
+                    fix: bytes_as(node, bytes),
+                    ..Difference::new(node, why())
+                }))
             }
             _ => self.scalar_differs(node, ty, bytes),
         }
@@ -305,11 +339,11 @@ impl Types<'_> {
         member: &bpf::btf::Member<'_>,
         node: &Node,
         bytes: &[u8],
-    ) -> Result<Option<String>, Finding> {
+    ) -> Result<Option<Difference>, Finding> {
         if member.bits != 0 {
             let mut wanted = bytes.to_vec();
             self.write_bits(node, member.bit_off, member.bits, &mut wanted)?;
-            return Ok((wanted != bytes).then(|| "the bit-field differs".to_string()));
+            return Ok((wanted != bytes).then(|| Difference::new(node, "the bit-field differs")));
         }
         let at = member.byte_off() as usize;
         let part = bytes.get(at..at + self.size(member.ty)).unwrap_or_default();
@@ -321,16 +355,10 @@ impl Types<'_> {
         node: &Node,
         ty: u32,
         bytes: &[u8],
-    ) -> Result<Option<String>, Finding> {
+    ) -> Result<Option<Difference>, Finding> {
         let raw = get_int(bytes, self.order(ty));
-        let signed = matches!(self.btf.body(self.btf.resolve(ty)),
-            Body::Int { enc, .. } if enc.signed);
-        let shift = 64 - (bytes.len().min(8) as u32 * 8).max(1);
-        let found = if signed {
-            i128::from((raw << shift).cast_signed() >> shift)
-        } else {
-            i128::from(raw)
-        };
+        let signed = self.is_signed(ty);
+        let found = self.signed(ty, raw, bytes.len());
         let pattern = matches!(node.kind, Kind::Range { .. })
             || matches!(&node.kind, Kind::Call(n, _) if n == "OneOf" || n == "Not");
         if pattern {
@@ -339,13 +367,75 @@ impl Types<'_> {
             } else {
                 Is::<u64>::from_node(node)?.matches(&(found as u64))
             };
-            return Ok((!matches).then(|| format!("is {found}")));
+            let difference = Difference::new(node, format!("is {found}"));
+            return Ok(
+                (!matches).then(|| Difference { fix: Some(found.to_string()), ..difference })
+            );
         }
         let mut wanted = vec![0; bytes.len()];
         self.write_scalar(node, ty, &mut wanted)?;
         let expected = get_int(&wanted, self.order(ty));
-        Ok((wanted != bytes).then(|| format!("is {found}, expected {expected}")))
+        if wanted == bytes {
+            return Ok(None);
+        }
+        let say = |bytes: &[u8], raw: u64, n: i128| {
+            bytes_as(node, bytes).unwrap_or_else(|| self.written(node, ty, raw, n))
+        };
+        let (is, not) = (
+            say(bytes, raw, found),
+            say(&wanted, expected, self.signed(ty, expected, bytes.len())),
+        );
+        let difference = Difference::new(node, format!("is {is}, expected {not}"));
+        Ok(Some(Difference { fix: Some(is), ..difference }))
     }
+
+    fn is_signed(&self, ty: u32) -> bool {
+        matches!(self.btf.body(self.btf.resolve(ty)), Body::Int { enc, .. } if enc.signed)
+    }
+
+    /// The number that the bytes of an integer mean.
+    fn signed(&self, ty: u32, raw: u64, size: usize) -> i128 {
+        let shift = 64 - (size.min(8) as u32 * 8).max(1);
+        if self.is_signed(ty) {
+            i128::from((raw << shift).cast_signed() >> shift)
+        } else {
+            i128::from(raw)
+        }
+    }
+
+    /// A number as the node next to it is written: a name where a name stood, else a number.
+    fn written(&self, node: &Node, ty: u32, raw: u64, found: i128) -> String {
+        let id = self.btf.resolve(ty);
+        match (&node.kind, self.btf.body(id)) {
+            (Kind::Name(_), Body::Enum { .. } | Body::Enum64 { .. }) => {
+                let name = self.btf.enumerators(id).find(|(_, v)| *v == raw);
+                name.map_or_else(|| found.to_string(), |(n, _)| n.to_owned())
+            }
+            (Kind::Bool(_), _) if raw < 2 => (raw == 1).to_string(),
+            _ => found.to_string(),
+        }
+    }
+}
+
+/// Bytes in the form of the node next to them: an address, text or `Hex`.
+fn bytes_as(node: &Node, bytes: &[u8]) -> Option<String> {
+    let text = match &node.kind {
+        Kind::Str(was) if address(was, bytes.len()).is_some() => match bytes.len() {
+            4 => std::net::Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string(),
+            6 => Mac(bytes.try_into().ok()?).to_string(),
+            _ => std::net::Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string(),
+        },
+        Kind::Str(_) => {
+            let end = bytes.iter().rposition(|b| *b != 0).map_or(0, |n| n + 1);
+            std::str::from_utf8(&bytes[..end]).ok()?.to_owned()
+        }
+        Kind::Call(name, _) if name == "Hex" => {
+            let digits: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            return Some(format!("Hex(\"{}\")", digits.join(" ")));
+        }
+        _ => return None,
+    };
+    Some(format!("{text:?}"))
 }
 
 /// An address as bytes in network order, by the size that is wanted.

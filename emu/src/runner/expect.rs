@@ -10,6 +10,7 @@ use scenarios::schema::expect::{ListOrder, On, Others};
 use scenarios::schema::{Event, Expect, Layer, Name, NamedCounts};
 use scenarios::tree::Kind;
 
+use super::data::Difference;
 use super::{Failure, Run, RunError, matching, wire};
 
 type Checked = Result<(), RunError>;
@@ -26,7 +27,19 @@ impl Run<'_> {
     }
 
     fn fail(&mut self, span: Span, message: impl Into<String>) {
-        self.failures.push(Failure { message: message.into(), span });
+        self.failures.push(Failure { message: message.into(), span, fix: None });
+    }
+
+    /// A failure with what would be right, where the file says something at all.
+    fn fail_fix(&mut self, span: Span, message: impl Into<String>, fix: Option<(Span, String)>) {
+        let fix = fix.filter(|(at, _)| at.end > 0);
+        self.failures.push(Failure { message: message.into(), span, fix });
+    }
+
+    /// A value that is not what was expected.
+    fn fail_at(&mut self, what: &str, d: Difference) {
+        let fix = d.fix.map(|text| (d.at, text));
+        self.fail_fix(d.at, format!("{what}{}", d.why), fix);
     }
 
     /// One expectation, now.
@@ -121,7 +134,8 @@ impl Run<'_> {
     fn number(&mut self, pattern: &Is<u64>, found: u64, span: Span, what: &str) {
         if !pattern.matches(&found) {
             let wanted = show(pattern);
-            self.fail(span, format!("expected {wanted} {what}, found {found}"));
+            let message = format!("expected {wanted} {what}, found {found}");
+            self.fail_fix(span, message, Some((span, found.to_string())));
         }
     }
 
@@ -156,9 +170,11 @@ impl Run<'_> {
                 let all = histogram(&found, xdp);
                 let message =
                     format!("{}: expected {wanted} {}, found {n} ({all})", prog.v, name.v);
-                self.fail(count.span, message);
+                self.fail_fix(count.span, message, Some((count.span, n.to_string())));
             }
         }
+        let end = are.0.last().map_or(Span::default(), |(_, count)| count.span);
+        let end = Span { start: end.end, ..end };
         for (code, (n, last)) in &found {
             if !listed.contains(code) {
                 let name = code_name(*code, xdp);
@@ -167,7 +183,7 @@ impl Run<'_> {
                      {last} of this program)",
                     prog.v
                 );
-                self.fail(prog.span, message);
+                self.fail_fix(prog.span, message, Some((end, format!(", {name}: {n}"))));
             }
         }
         Ok(())
@@ -247,10 +263,11 @@ impl Run<'_> {
                     return;
                 }
                 Some((event, bytes)) => {
-                    if let Some(why) = wire::mismatch(layers, bytes) {
+                    if let Some(wire::Mismatch { why, fix }) = wire::mismatch(layers, bytes) {
                         let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
                         let message = format!("packet {number} (event {event}): {why}\n  {hex}");
-                        self.fail(span, message);
+                        let at = fix.as_ref().map_or(span, |f| f.0);
+                        self.fail_fix(at, message, fix);
                     }
                 }
             }
@@ -341,11 +358,15 @@ impl Run<'_> {
             _ => {
                 let wanted =
                     super::data::untyped(value, found.len(), self.machine.arch().endian())?;
-                (wanted != found).then(|| format!("is {found:02x?}"))
+                (wanted != found).then(|| Difference {
+                    why: format!("is {found:02x?}, expected {wanted:02x?}"),
+                    at: value.span,
+                    fix: None,
+                })
             }
         };
-        if let Some(why) = differs {
-            self.fail(value.span, format!("{}: {why}", map.v));
+        if let Some(d) = differs {
+            self.fail_at(&format!("{}: ", map.v), d);
         }
         Ok(())
     }
@@ -381,8 +402,8 @@ impl Run<'_> {
                 Some(types) if ty != 0 => types.differs(&value.node, ty, bytes)?,
                 _ => return Err(RunError::input(value.span(), "the values have no BTF type")),
             };
-            if let Some(why) = differs {
-                self.fail(value.span(), format!("value {} of {}: {why}", n + 1, map.v));
+            if let Some(d) = differs {
+                self.fail_at(&format!("value {} of {}: ", n + 1, map.v), d);
             }
         }
         Ok(())
@@ -393,8 +414,9 @@ impl Run<'_> {
         let all = self.machine.kernel.user_lookup(map, &[0; 4]).unwrap_or_default();
         let bytes = all.get(range).unwrap_or_default().to_vec();
         let Some(types) = self.types(object) else { return Ok(()) };
-        if let Some(why) = types.differs(&is.node, ty, &bytes)? {
-            self.fail(is.span(), format!("{} {why}", name.v));
+        let differs = types.differs(&is.node, ty, &bytes)?;
+        if let Some(d) = differs {
+            self.fail_at(&format!("{}: ", name.v), d);
         }
         Ok(())
     }
@@ -416,7 +438,8 @@ impl Run<'_> {
             match self.indices(wanted)?.into_iter().find(|i| *i >= from) {
                 Some(at) => from = at + 1,
                 None => {
-                    let message = format!("event {} of the sequence did not come", n + 1);
+                    let after = self.around(from);
+                    let message = format!("event {} of the sequence did not come{after}", n + 1);
                     let span = event_span(wanted).unwrap_or(self.s.span);
                     self.fail(span, message);
                     return Ok(());
@@ -424,6 +447,22 @@ impl Run<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What did happen: the event a search went on from, and those after it.
+    fn around(&self, from: usize) -> String {
+        let names = super::trace::Names::of(self);
+        let events = self.machine.events();
+        let line = |n: usize| {
+            let text = super::trace::line(&events[n], &names, true);
+            format!("\n  event {n}: {}", text.trim().chars().take(100).collect::<String>())
+        };
+        let before = from.checked_sub(1).map_or(String::new(), |n| {
+            format!("\n  the one before it is{}", line(n).replacen("\n ", "", 1))
+        });
+        let after: String = (from..events.len()).take(4).map(line).collect();
+        let after = if after.is_empty() { "\n  nothing".to_owned() } else { after };
+        format!("{before}\n  what came after:{after}")
     }
 
     fn any_order(&mut self, events: &[Event]) -> Checked {
@@ -465,8 +504,17 @@ impl Run<'_> {
         let found = self.indices(event)?.into_iter().find(|n| *n >= from).map(clock);
         match found {
             Some(at) if at - start <= within => {}
-            Some(at) => self.fail(span, format!("the event came {} ns after", at - start)),
-            None => self.fail(span, "the event did not come"),
+            Some(at) => {
+                let late = at - start;
+                self.fail(
+                    span,
+                    format!("the event came {late} ns after, expected within {within}"),
+                );
+            }
+            None => {
+                let message = format!("the event did not come{}", self.around(from));
+                self.fail(span, message);
+            }
         }
         Ok(())
     }
@@ -499,7 +547,7 @@ impl Run<'_> {
             } else {
                 0..found.len()
             };
-            let mut why = Some("it did not come".to_string());
+            let mut why = None;
             let mut hit = None;
             for at in candidates {
                 why = self.record_differs(map, record, wanted, &found[at])?;
@@ -513,9 +561,12 @@ impl Run<'_> {
                     found.remove(at);
                 }
                 (Some(_), _) => {}
-                (None, why) => {
-                    let why = why.unwrap_or_default();
-                    self.fail(wanted.span(), format!("record {} of {}: {why}", n + 1, map.v));
+                (None, Some(d)) if order == ListOrder::Exact => {
+                    self.fail_at(&format!("record {} of {}: ", n + 1, map.v), d);
+                }
+                (None, _) => {
+                    let message = format!("record {} of {} did not come", n + 1, map.v);
+                    self.fail(wanted.span(), message);
                 }
             }
         }
@@ -554,7 +605,10 @@ impl Run<'_> {
         {
             let wanted = kernel_model::Errno::from_name(name).map(|e| e as i32);
             if wanted != Some(number) {
-                self.fail(e.span(), format!("errno is {number}: {message}"));
+                let right =
+                    kernel_model::Errno::from_raw(number.abs()).map(|e| e.name().to_owned());
+                let fix = right.map(|name| (e.span(), name));
+                self.fail_fix(e.span(), format!("errno is {number}: {message}"), fix);
             }
         }
         let all = format!("{text}\n{message}");
@@ -586,7 +640,7 @@ impl Run<'_> {
             let wanted = show(&p.v);
             let message =
                 format!("run {at} of {} took {worst} instructions, expected {wanted}", prog.v);
-            self.fail(p.span, message);
+            self.fail_fix(p.span, message, Some((p.span, format!("..={worst}"))));
         }
         if let Some(p) = total {
             let sum = runs.iter().sum();

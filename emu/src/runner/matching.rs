@@ -5,6 +5,7 @@ use scenarios::leaf::{Data, Is, Leaf};
 use scenarios::schema::{Event, Name};
 use scenarios::tree::Kind;
 
+use super::data::Difference;
 use super::{Run, RunError, wire};
 
 /// Stands for every value that is no verdict of XDP.
@@ -190,7 +191,7 @@ impl Run<'_> {
         record: Option<&Name>,
         value: &Data,
         bytes: &[u8],
-    ) -> Result<Option<String>, RunError> {
+    ) -> Result<Option<Difference>, RunError> {
         let at = self.map(map)?;
         let Some(types) = self.types(at.1) else {
             return Err(RunError::input(value.span(), "the object has no BTF"));

@@ -7,6 +7,7 @@
 
 pub mod captures;
 pub mod cells;
+pub mod contents;
 pub mod data;
 mod expect;
 mod faults;
@@ -22,10 +23,12 @@ pub mod trace;
 pub mod wire;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bpf::Arch;
 use scenarios::{Finding, Scenario, Span};
 
+use crate::machine::path::Point;
 use crate::machine::{Machine, MachineError};
 
 pub use load::Loaded;
@@ -39,6 +42,8 @@ pub struct RunOptions {
     pub seed: u64,
     /// CPUs, instead of what the file says.
     pub cpus: Option<u32>,
+    /// Note the way programs go while the number of events is in this range.
+    pub probe: Option<std::ops::Range<usize>>,
 }
 
 /// Why a scenario could not be run.
@@ -90,6 +95,17 @@ pub struct Failure {
     pub message: String,
     /// The expectation.
     pub span: Span,
+    /// What would be right in its place: a span of the file and the text that holds there.
+    pub fix: Option<(Span, String)>,
+}
+
+/// The way programs went, with the programs.
+#[derive(Debug, Default)]
+pub struct Probe {
+    /// Blocks in the order of the run.
+    pub points: Vec<Point>,
+    /// Programs as verified, and their native code.
+    pub progs: Vec<(bpf::Program, Arc<crate::engine::Loaded>)>,
 }
 
 /// Frames with the virtual time at which each left.
@@ -106,8 +122,12 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// The trace that is compared between architectures: no clocks, CPU by CPU.
     pub compared: Vec<String>,
+    /// For each line of `compared`, its number in `trace`.
+    pub compared_at: Vec<usize>,
     /// Hash of `compared`.
     pub trace_hash: u64,
+    /// What was noted for `RunOptions::probe`.
+    pub probe: Probe,
     /// BPF instructions retired.
     pub insns: u64,
     /// Native instructions of the programs' code.
@@ -154,10 +174,22 @@ pub fn run(s: &Scenario, arch: Arch, opts: &RunOptions) -> Result<Outcome, RunEr
 }
 
 impl Run<'_> {
+    fn probe(&self) -> Probe {
+        let points = self.machine.path().to_vec();
+        let program = |id| self.machine.kernel.prog(id).map(|p| p.verified.program().clone());
+        let progs = self.machine.text().progs().iter();
+        let progs = progs.filter(|p| points.iter().any(|at| at.prog == p.prog));
+        let progs = progs.filter_map(|p| Some((program(p.prog)?, p.clone()))).collect();
+        Probe { points, progs }
+    }
+
     fn finish(self) -> Outcome {
         let names = trace::Names::of(&self);
         let events = self.machine.events();
-        let compared = trace::compared(events, &names, self.machine.config().kernel.cpus);
+        let cpus = self.machine.config().kernel.cpus;
+        let compared_at = trace::order(events, cpus);
+        let compared: Vec<String> =
+            compared_at.iter().map(|n| trace::line(&events[*n], &names, false)).collect();
         let insns = self.machine.kernel.cpus.iter().map(|c| c.retired).sum();
         let native =
             self.machine.text().progs().iter().map(|p| u64::from(p.compiled.native_insns)).sum();
@@ -166,6 +198,8 @@ impl Run<'_> {
             trace_hash: trace::hash(&compared),
             trace: events.iter().map(|e| trace::line(e, &names, true)).collect(),
             compared,
+            compared_at,
+            probe: self.probe(),
             insns,
             native_insns: native,
             out: trace::frames_out(events, &names),

@@ -30,6 +30,9 @@ pub(super) fn begin<'a>(
         return Err(RunError::input(s.machine.memory.span, "memory is 8MiB to 4GiB"));
     }
     let mut machine = Machine::new(arch, Config { kernel, ..Config::default() })?;
+    if let Some(range) = &opts.probe {
+        machine.log_path(crate::machine::path::PathLog::new(range.clone()));
+    }
     for (n, (name, nic)) in s.machine.nics.iter().enumerate() {
         let config = nic_config(n, name, nic);
         let added = machine.kernel.net_add(config);
@@ -116,7 +119,7 @@ impl Run<'_> {
                 let span = self.s.objects.0.iter().find(|o| o.0.v == *object);
                 let span = span.map_or(self.s.span, |o| o.0.span);
                 let message = format!("program {full} was rejected: {}", rejection.message);
-                self.failures.push(super::Failure { message, span });
+                self.failures.push(super::Failure { message, span, fix: None });
             }
         }
     }
@@ -124,6 +127,9 @@ impl Run<'_> {
     /// Attaches a program.
     pub(super) fn attach(&mut self, attach: &Attach) -> Result<(), RunError> {
         match attach {
+            Attach::Xdp { prog, mode: machine::XdpMode::Generic, .. } => {
+                Err(RunError::unsupported(prog.span, "generic XDP"))
+            }
             Attach::Xdp { prog, nic, .. } => {
                 let (id, ifindex) = (self.prog(prog)?, self.nic(nic)?);
                 self.expect_type(prog, id, ProgType::Xdp)?;

@@ -116,11 +116,11 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
     }
 }
 
-/// The lines that are compared, CPU by CPU.
+/// Numbers of the events in the order in which they are compared: CPU by CPU.
 #[must_use]
-pub fn compared(events: &[Event], names: &Names, cpus: u32) -> Vec<String> {
-    let of = |cpu: u32| events.iter().filter(move |e| e.cpu.0 == cpu);
-    (0..cpus).flat_map(of).map(|e| line(e, names, false)).collect()
+pub fn order(events: &[Event], cpus: u32) -> Vec<usize> {
+    let of = |cpu: u32| (0..events.len()).filter(move |n| events[*n].cpu.0 == cpu);
+    (0..cpus).flat_map(of).collect()
 }
 
 /// FNV-1a, 64 bits: the same number on every machine and with every toolchain.

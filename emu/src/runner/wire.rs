@@ -2,13 +2,29 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use scenarios::Span;
 use scenarios::leaf::{Is, Mac, TcpFlags};
 use scenarios::schema::Layer;
 use scenarios::schema::packet::Field;
 
+/// Where a packet is not what was expected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// In words.
+    pub why: String,
+    /// Place of the expected field, and what would be right there.
+    pub fix: Option<(Span, String)>,
+}
+
+impl From<String> for Mismatch {
+    fn from(why: String) -> Mismatch {
+        Mismatch { why, fix: None }
+    }
+}
+
 /// Where a packet differs from what was expected, or `None` when it matches.
 #[must_use]
-pub fn mismatch(layers: &[Layer], bytes: &[u8]) -> Option<String> {
+pub fn mismatch(layers: &[Layer], bytes: &[u8]) -> Option<Mismatch> {
     let mut rest = bytes;
     for layer in layers {
         if matches!(layer, Layer::Rest) {
@@ -20,26 +36,54 @@ pub fn mismatch(layers: &[Layer], bytes: &[u8]) -> Option<String> {
         }
     }
     let left = rest.len();
-    (left > 0).then(|| format!("{left} bytes follow where the packet was expected to end"))
+    let why = || format!("{left} bytes follow where the packet was expected to end").into();
+    (left > 0).then(why)
 }
 
-type Check = Result<(), String>;
+type Check = Result<(), Mismatch>;
 
-fn is<T: PartialOrd + std::fmt::Debug>(f: &Field<T>, name: &str, found: T) -> Check {
+/// A field's value as a scenario writes it.
+trait Written {
+    fn written(&self) -> String;
+}
+
+macro_rules! written {
+    ($how:literal: $($t:ty),+) => {$(
+        impl Written for $t {
+            fn written(&self) -> String {
+                format!($how, self)
+            }
+        }
+    )+};
+}
+written!("{}": u8, u16, u32, bool);
+written!("\"{}\"": Mac, Ipv4Addr, Ipv6Addr);
+
+impl Written for TcpFlags {
+    fn written(&self) -> String {
+        let letters = "FSRPAUEC".chars().enumerate();
+        let set: String = letters.filter(|(n, _)| self.0 >> n & 1 == 1).map(|(_, c)| c).collect();
+        format!("{set:?}")
+    }
+}
+
+fn is<T: PartialOrd + std::fmt::Debug + Written>(f: &Field<T>, name: &str, found: T) -> Check {
     match f {
         Some(s) if !s.v.matches(&found) => {
             let wanted = match &s.v {
-                Is::Value(v) => format!("{v:?}"),
+                Is::Value(v) => v.written(),
                 other => format!("{other:?}"),
             };
-            Err(format!("{name} is {found:?}, expected {wanted}"))
+            let found = found.written();
+            let why = format!("{name} is {found}, expected {wanted}");
+            Err(Mismatch { why, fix: Some((s.span, found)) })
         }
         _ => Ok(()),
     }
 }
 
-fn cut<'a>(b: &'a [u8], len: usize, what: &str) -> Result<&'a [u8], String> {
-    b.get(..len).ok_or_else(|| format!("{what}: only {} bytes are left", b.len()))
+fn cut<'a>(b: &'a [u8], len: usize, what: &str) -> Result<&'a [u8], Mismatch> {
+    b.get(..len).ok_or_else(|| format!("{what}: only {} bytes are left", b.len()).into())
 }
 
 fn be16(b: &[u8], at: usize) -> u16 {
@@ -59,7 +103,7 @@ fn ip4(b: &[u8], at: usize) -> Ipv4Addr {
 }
 
 /// Bytes a layer takes, when it matches.
-fn one(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+fn one(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
     match layer {
         Layer::Eth { .. } | Layer::Vlan { .. } | Layer::Arp { .. } => link(layer, b),
         Layer::Ip4 { .. } => ipv4(layer, b),
@@ -83,18 +127,19 @@ fn one(layer: &Layer, b: &[u8]) -> Result<usize, String> {
     }
 }
 
-fn literal(wanted: &[u8], b: &[u8], what: &str) -> Result<usize, String> {
+fn literal(wanted: &[u8], b: &[u8], what: &str) -> Result<usize, Mismatch> {
     let found = cut(b, wanted.len(), what)?;
     match found.iter().zip(wanted).position(|(f, w)| f != w) {
         None => Ok(wanted.len()),
         Some(n) => {
-            Err(format!("{what}: byte {n} is {:#04x}, expected {:#04x}", found[n], wanted[n]))
+            let (is, not) = (found[n], wanted[n]);
+            Err(format!("{what}: byte {n} is {is:#04x}, expected {not:#04x}").into())
         }
     }
 }
 
 /// Layers below the internet protocols.
-fn link(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+fn link(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
     match layer {
         Layer::Eth { src, dst, ethertype } => {
             let h = cut(b, 14, "Eth")?;
@@ -126,7 +171,7 @@ fn link(layer: &Layer, b: &[u8]) -> Result<usize, String> {
 }
 
 /// IPv6 and its extension headers.
-fn ipv6(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+fn ipv6(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
     match layer {
         Layer::Ip6 { src, dst, hop, class, flow, next, len } => {
             let h = cut(b, 40, "Ip6")?;
@@ -149,7 +194,7 @@ fn ipv6(layer: &Layer, b: &[u8]) -> Result<usize, String> {
             is(next, "next of Ip6Ext", h[0])?;
             let h = cut(b, len, "Ip6Ext")?;
             if body.as_ref().is_some_and(|body| !h[2..].starts_with(&body.0)) {
-                return Err("body of Ip6Ext differs".into());
+                return Err("body of Ip6Ext differs".to_owned().into());
             }
             Ok(len)
         }
@@ -158,7 +203,7 @@ fn ipv6(layer: &Layer, b: &[u8]) -> Result<usize, String> {
 }
 
 /// Layers above the internet protocols.
-fn transport(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+fn transport(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
     match layer {
         Layer::Udp { sport, dport, len, csum } => {
             let h = cut(b, 8, "Udp")?;
@@ -195,7 +240,7 @@ fn transport(layer: &Layer, b: &[u8]) -> Result<usize, String> {
     }
 }
 
-fn ipv4(layer: &Layer, b: &[u8]) -> Result<usize, String> {
+fn ipv4(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
     let Layer::Ip4 { src, dst, ttl, tos, id, df, mf, frag, proto, len, ihl, csum, options } = layer
     else {
         unreachable!("called for Ip4 alone")
@@ -217,7 +262,7 @@ fn ipv4(layer: &Layer, b: &[u8]) -> Result<usize, String> {
     let length = usize::from(h[0] & 15) * 4;
     let h = cut(b, length.max(20), "options of Ip4")?;
     if options.as_ref().is_some_and(|o| !h[20..].starts_with(&o.0)) {
-        return Err("options of Ip4 differ".into());
+        return Err("options of Ip4 differ".to_owned().into());
     }
     Ok(length.max(20))
 }

@@ -13,10 +13,11 @@ use std::sync::{Arc, LazyLock};
 use bpf::Arch;
 use bpf::btf::{Btf, Kind};
 
-const TABLES: [&str; 4] = [
+const TABLES: [&str; 5] = [
     include_str!("base.types"),
     include_str!("kernel.types"),
     include_str!("uapi.types"),
+    include_str!("uapi_enum.types"),
     include_str!("trace.types"),
 ];
 

@@ -9,7 +9,7 @@ use crate::span::Spanned;
 use serde::Deserialize;
 
 /// Something observable; every field is a filter.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "filters; one row each in the reference page")]
 pub enum Event {
@@ -217,7 +217,7 @@ impl<'de> Deserialize<'de> for On {
 }
 
 /// What must hold.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are explained row by row in the reference page")]
 pub enum Expect {

@@ -37,7 +37,7 @@ names! {
 }
 
 /// The modelled machine.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Machine {
     /// Architectures to run on.
@@ -81,7 +81,7 @@ impl Default for Machine {
 }
 
 /// `watchdog: (soft, hard, strikes)`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Watchdog {
     /// A report is made.
@@ -98,7 +98,7 @@ fn three() -> u32 {
 }
 
 /// A network interface.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Nic {
     /// Receive (and transmit) queues.
@@ -157,7 +157,7 @@ impl<'de> Deserialize<'de> for Ip {
 }
 
 /// What is loaded.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Object {
     /// `.bpf.c` (both byte orders are built) or `.bpf.o` (with its twin).
@@ -246,7 +246,7 @@ fn native() -> XdpMode {
 }
 
 /// How a program is attached.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Attach {
     /// As its section name says.

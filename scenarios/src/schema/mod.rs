@@ -1,6 +1,7 @@
 //! The records of version 1, in the order of the reference page.
 
 pub mod expect;
+pub mod json;
 pub mod machine;
 pub mod packet;
 pub mod play;
@@ -18,7 +19,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 pub type Name = Spanned<String>;
 
 /// One file: one machine, one story, one list of expectations.
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Default, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields, rename = "Scenario")]
 pub struct Scenario {
     /// Format version; required.

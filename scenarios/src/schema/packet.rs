@@ -14,7 +14,7 @@ pub type Field<T> = Option<Spanned<Is<T>>>;
 
 /// One layer, from the outside in. Left out in a sent packet = computed or the default; left out
 /// in an expected packet = not looked at (lengths and checksums are always looked at).
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields are those of the protocol headers; see the reference page")]
 pub enum Layer {
@@ -361,7 +361,7 @@ fn even() -> Dist {
 }
 
 /// A traffic generator; all its numbers come from the `traffic` stream of the seed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Flows {
     /// Number of flows.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::Deserializer;
 
 /// A modelled task.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Task {
     /// Operations in order.
@@ -46,7 +46,7 @@ fn one() -> Spanned<u32> {
 }
 
 /// How often a script runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 pub enum Repeat {
     /// Once.
     #[default]
@@ -58,7 +58,7 @@ pub enum Repeat {
 }
 
 /// One operation of a task's script.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Op {
     /// Use the CPU.
@@ -112,7 +112,7 @@ pub enum Op {
 }
 
 /// One line of the timeline.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Step {
     /// At a time.
@@ -147,7 +147,7 @@ impl Step {
 }
 
 /// Pace of a capture's replay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 pub enum Pace {
     /// As captured.
     #[default]
@@ -159,7 +159,7 @@ pub enum Pace {
 }
 
 /// Fields of the sk_buff of a frame that arrives.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs, reason = "fields of struct sk_buff")]
 pub struct SkbFields {
@@ -171,7 +171,7 @@ pub struct SkbFields {
 }
 
 /// What happens at a step.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Action {
     /// Frames arrive at a nic.
@@ -313,7 +313,7 @@ pub enum Action {
 }
 
 /// User space that reads at a pace.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Consumer {
     /// Reads a ring buffer.
@@ -377,7 +377,7 @@ impl Consumer {
 }
 
 /// Something that goes wrong; `nth` counts from 1.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "one row each in the reference page")]
 pub enum Fault {
@@ -424,7 +424,7 @@ fn once() -> u64 {
 }
 
 /// Who runs when.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub enum Schedule {
     /// CPUs take turns by virtual time.
@@ -446,7 +446,7 @@ pub enum Schedule {
 }
 
 /// Only that CPU runs until the event.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleStep {
     /// CPU.
@@ -456,7 +456,7 @@ pub struct ScheduleStep {
 }
 
 /// One place of a pinned schedule.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Switch {
     /// CPU that stops.
@@ -470,7 +470,7 @@ pub struct Switch {
 }
 
 /// Axes of repetition; the product of all of them is run.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Matrix {
     /// Architectures.

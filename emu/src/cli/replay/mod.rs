@@ -1,0 +1,334 @@
+//! `orrery replay FILE...`: runs scenarios on their architectures and compares the traces.
+//!
+//! ```text
+//!  file ─► cells of the matrix ─► one run an architecture, in parallel ─► report ─► compare
+//!             ▲                                                             │
+//!             └──────────────── --bless: edits by byte range ◄──────────────┘
+//! ```
+
+mod bless;
+mod diverge;
+mod files;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bpf::Arch;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use scenarios::Scenario;
+use scenarios::parse::Parsed;
+
+use self::bless::Edits;
+use self::files::Collected;
+use self::report::Report;
+use super::{Exit, gravest, out};
+use crate::runner::cells::{self, Cell};
+use crate::runner::{Outcome, RunError, RunOptions, run as play};
+
+/// Passes of `--bless` over one file: each shows the next difference of a packet or a value.
+const BLESS_PASSES_MAX: u32 = 64;
+/// A run that is done sooner shows no progress.
+const PROGRESS_AFTER: Duration = Duration::from_millis(400);
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Scenario files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Architectures: a list with commas, or all; what the scenario says when left out
+    #[arg(long, value_name = "LIST")]
+    arch: Option<String>,
+    /// Seed of all random streams
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Write the trace of every run to a file
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Write what leaves each nic as DIR/SCENARIO.ARCH.NIC.pcap
+    #[arg(long, value_name = "DIR")]
+    pcap: Option<PathBuf>,
+    /// Write the runs as a trace for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    perfetto: Option<PathBuf>,
+    /// Write the results as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// One JSON object per run
+    #[arg(long)]
+    json: bool,
+    /// Put what was measured into the files where it is not what they expect
+    #[arg(long)]
+    bless: bool,
+    /// Only the cell of this name, such as '[seed=2,n=3]'
+    #[arg(long, value_name = "CELL")]
+    cell: Option<String>,
+    /// Run matrices of more than 10,000 cells
+    #[arg(long)]
+    big: bool,
+}
+
+/// Runs a new file and puts what was measured into it.
+pub(super) fn bless(path: &Path) -> Exit {
+    let args = Args {
+        files: vec![path.to_path_buf()],
+        arch: None,
+        seed: 0,
+        trace: None,
+        pcap: None,
+        perfetto: None,
+        junit: None,
+        json: false,
+        bless: true,
+        cell: None,
+        big: false,
+    };
+    let collected = Collected::default();
+    let (bar, began) = (progress(), Instant::now());
+    Session { args: &args, archs: None, bar, began, collected }.file(path)
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    let archs = match wanted_archs(args.arch.as_deref()) {
+        Ok(archs) => archs,
+        Err(e) => {
+            out::error(&e, "use --arch all, or a list such as --arch x86_64,s390x");
+            return Exit::BadInput.into();
+        }
+    };
+    let mut session = Session {
+        args: &args,
+        archs,
+        bar: progress(),
+        began: Instant::now(),
+        collected: Collected::default(),
+    };
+    let exits: Vec<Exit> = args.files.iter().map(|f| session.file(f)).collect();
+    session.bar.finish_and_clear();
+    let written = session.collected.write(&args);
+    gravest(exits.into_iter().chain([written])).into()
+}
+
+fn wanted_archs(list: Option<&str>) -> Result<Option<Vec<Arch>>, String> {
+    match list {
+        None => Ok(None),
+        Some("all") => Ok(Some(Arch::ALL.to_vec())),
+        Some(list) => list
+            .split(',')
+            .map(|n| Arch::from_name(n).ok_or_else(|| format!("unknown architecture \"{n}\"")))
+            .collect::<Result<Vec<_>, _>>()
+            .map(Some),
+    }
+}
+
+fn progress() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} runs  {wide_msg}");
+    bar.with_style(style.expect("the template is right"))
+}
+
+/// One command: what was asked for, and what has come of it.
+struct Session<'a> {
+    args: &'a Args,
+    archs: Option<Vec<Arch>>,
+    bar: ProgressBar,
+    began: Instant,
+    collected: Collected,
+}
+
+/// One run: of a cell, on an architecture.
+struct Ran {
+    arch: Arch,
+    result: Result<Outcome, RunError>,
+    wall_us: u64,
+}
+
+impl Session<'_> {
+    /// All cells of one file, again and again while `--bless` finds something to put right.
+    fn file(&mut self, path: &Path) -> Exit {
+        let mut blessed = 0;
+        for _ in 0..BLESS_PASSES_MAX {
+            let (exit, report, edits) = match self.pass(path) {
+                Ok(done) => done,
+                Err(exit) => return exit,
+            };
+            match edits.apply() {
+                Ok(0) => {
+                    self.bar.suspend(|| report.print());
+                    if blessed > 0 {
+                        let places = if blessed == 1 { "place" } else { "places" };
+                        let what = format!("{}: {blessed} {places} blessed", path.display());
+                        self.bar.suspend(|| out::line(&what));
+                    }
+                    return exit;
+                }
+                Ok(n) => blessed += n,
+                Err(e) => {
+                    self.bar.suspend(|| {
+                        report.print();
+                        out::error(&e, "write a range or a pattern that holds for all of them");
+                    });
+                    return Exit::BadInput;
+                }
+            }
+        }
+        out::error(&format!("{}: does not settle", path.display()), "please report it");
+        Exit::Internal
+    }
+
+    /// All cells of one file, once. Without `--bless` the report is printed as it comes.
+    fn pass(&mut self, path: &Path) -> Result<(Exit, Report, Edits), Exit> {
+        let text = fs::read_to_string(path).map_err(|e| {
+            out::error(&format!("{}: {e}", path.display()), "give the path of a scenario (.ron)");
+            Exit::BadInput
+        })?;
+        let first = cells::read(path, &text, &Cell::default());
+        if first.findings.iter().any(cells::is_error) {
+            out::warn(&report::findings(&first));
+            return Err(Exit::BadInput);
+        }
+        let Some(scenario) = &first.scenario else { return Err(Exit::Internal) };
+        let cells = self.cells(path, scenario)?;
+        let archs = self.archs.clone().unwrap_or_else(|| cells::archs(scenario));
+        self.bar.inc_length((cells.len() * archs.len()) as u64);
+        let (mut exits, mut all, mut edits) = (Vec::new(), Report::default(), Edits::default());
+        for cell in &cells {
+            let (exit, report) = self.cell(path, &text, cell, &archs, &mut edits);
+            exits.push(exit);
+            if self.args.bless {
+                all.append(report);
+            } else {
+                self.bar.suspend(|| report.print());
+            }
+        }
+        Ok((gravest(exits), all, edits))
+    }
+
+    /// The cells to run; an error has been reported.
+    fn cells(&self, path: &Path, scenario: &Scenario) -> Result<Vec<Cell>, Exit> {
+        let mut cells = cells::cells(scenario, self.args.seed);
+        let shown = path.display();
+        if let Some(wanted) = &self.args.cell {
+            cells.retain(|c| c.name == *wanted);
+            if cells.is_empty() {
+                let what = format!("{shown}: no cell {wanted}");
+                out::error(&what, "names are printed with each run, such as [seed=2,n=3]");
+                return Err(Exit::BadInput);
+            }
+        }
+        if cells.len() > cells::CELLS_MAX && !self.args.big {
+            let n = cells.len();
+            out::error(&format!("{shown}: the matrix has {n} cells"), "add --big");
+            return Err(Exit::BadInput);
+        }
+        Ok(cells)
+    }
+
+    /// One cell on its architectures.
+    fn cell(
+        &mut self,
+        path: &Path,
+        text: &str,
+        cell: &Cell,
+        archs: &[Arch],
+        edits: &mut Edits,
+    ) -> (Exit, Report) {
+        let mut report = Report::new(self.args.json);
+        let parsed = cells::read(path, text, cell);
+        let Some(scenario) = &parsed.scenario else {
+            report.words(report::findings(&parsed));
+            return (Exit::BadInput, report);
+        };
+        let name = title(path, cell);
+        let options = RunOptions {
+            dir: cells::folder(path),
+            seed: cell.seed,
+            cpus: cell.cpus,
+            ..RunOptions::default()
+        };
+        let archs = cells::archs_of(scenario, cell, archs);
+        self.bar.set_message(name.clone());
+        if self.began.elapsed() > PROGRESS_AFTER && self.bar.is_hidden() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        let ran = run_all(scenario, &archs, &options);
+        self.bar.inc(archs.len() as u64);
+        let mut exits = report.runs(&name, &ran, &parsed);
+        for one in &ran {
+            exits.push(self.collected.keep(&name, one, self.args));
+            if self.args.bless
+                && let Ok(outcome) = &one.result
+            {
+                edits.collect(outcome, &parsed);
+            }
+        }
+        exits.push(compare(&name, scenario, &ran, &options, &mut report));
+        (gravest(exits), report)
+    }
+}
+
+fn title(path: &Path, cell: &Cell) -> String {
+    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("scenario");
+    format!("{stem}{}", cell.name)
+}
+
+/// Runs on all architectures at once: they share nothing.
+fn run_all(scenario: &Scenario, archs: &[Arch], options: &RunOptions) -> Vec<Ran> {
+    let one = |arch: Arch| {
+        let began = Instant::now();
+        let result = play(scenario, arch, options);
+        let wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        Ran { arch, result, wall_us }
+    };
+    if archs.len() < 2 {
+        return archs.iter().map(|a| one(*a)).collect();
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = archs.iter().map(|a| (*a, scope.spawn(move || one(*a)))).collect();
+        let joined = threads.into_iter().map(|(arch, thread)| {
+            thread.join().unwrap_or_else(|_| {
+                let result = Err(RunError::Internal("the run panicked".to_owned()));
+                Ran { arch, result, wall_us: 0 }
+            })
+        });
+        joined.collect()
+    })
+}
+
+/// Traces of one cell are equal on all architectures, but for those that `Differs` names; of the
+/// first difference all is shown that is known.
+fn compare(
+    name: &str,
+    scenario: &Scenario,
+    ran: &[Ran],
+    options: &RunOptions,
+    report: &mut Report,
+) -> Exit {
+    let may_differ = |arch: Arch| {
+        scenario.expect.iter().any(|e| match e {
+            scenarios::schema::Expect::Differs { archs, .. } => {
+                archs.iter().any(|a| a.v.name() == arch.name())
+            }
+            _ => false,
+        })
+    };
+    let mut done = ran.iter().filter_map(|r| r.result.as_ref().ok());
+    let Some(first) = done.next() else { return Exit::Ok };
+    let mut exit = Exit::Ok;
+    for other in done.filter(|o| o.trace_hash != first.trace_hash) {
+        if may_differ(other.arch) || may_differ(first.arch) {
+            continue;
+        }
+        exit = Exit::NotMet;
+        report.words(diverge::explain(name, scenario, options, first, other));
+    }
+    exit
+}
+
+/// Where `--bless` and reports find the file a span is in.
+fn file_of(parsed: &Parsed, file: u16) -> Option<&scenarios::parse::SourceFile> {
+    parsed.files.get(usize::from(file))
+}

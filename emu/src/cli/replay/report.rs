@@ -1,0 +1,135 @@
+//! What a person or a program reads of a run. Errors that are the same on several architectures
+//! are said once.
+
+use bpf::Arch;
+use scenarios::parse::Parsed;
+use scenarios::{Finding, render};
+
+use super::{Exit, Ran, out};
+use crate::runner::{Outcome, RunError};
+
+/// Lines for standard output, and words for standard error, in order.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    json: bool,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Line(String),
+    Words(String),
+}
+
+/// Findings of a file as text.
+pub(super) fn findings(parsed: &Parsed) -> String {
+    parsed.findings.iter().map(|f| render::human(&parsed.files, f)).collect()
+}
+
+/// One word for a run, the value of `outcome`.
+pub(super) fn word(ran: &Ran) -> (&'static str, Exit) {
+    match &ran.result {
+        Ok(o) if o.failures.is_empty() => ("met", Exit::Ok),
+        Ok(_) => ("not_met", Exit::NotMet),
+        Err(RunError::Input(_)) => ("bad_input", Exit::BadInput),
+        Err(RunError::Unsupported { .. }) => ("unsupported", Exit::Unsupported),
+        Err(RunError::Internal(_)) => ("internal", Exit::Internal),
+    }
+}
+
+impl Report {
+    pub(super) fn new(json: bool) -> Report {
+        Report { json, parts: Vec::new() }
+    }
+
+    pub(super) fn words(&mut self, text: String) {
+        self.parts.push(Part::Words(text));
+    }
+
+    pub(super) fn append(&mut self, mut other: Report) {
+        self.parts.append(&mut other.parts);
+    }
+
+    pub(super) fn print(&self) {
+        for part in &self.parts {
+            match part {
+                Part::Line(text) => out::line(text),
+                Part::Words(text) => out::warn(text),
+            }
+        }
+    }
+
+    /// All runs of a cell.
+    pub(super) fn runs(&mut self, name: &str, ran: &[Ran], parsed: &Parsed) -> Vec<Exit> {
+        let mut said: Vec<(String, Vec<Arch>)> = Vec::new();
+        let mut exits = Vec::new();
+        for one in ran {
+            exits.push(word(one).1);
+            let line = if self.json { Some(json(name, one)) } else { human(name, one) };
+            self.parts.extend(line.map(Part::Line));
+            for text in problems(name, one, parsed) {
+                match said.iter_mut().find(|(t, _)| *t == text) {
+                    Some((_, archs)) => archs.push(one.arch),
+                    None => said.push((text, vec![one.arch])),
+                }
+            }
+        }
+        for (text, archs) in said {
+            let names: Vec<&str> = archs.iter().map(|a| a.name()).collect();
+            self.words(format!("{}: {text}", names.join(", ")));
+        }
+        exits
+    }
+}
+
+/// What is wrong with a run, a text each.
+fn problems(name: &str, ran: &Ran, parsed: &Parsed) -> Vec<String> {
+    let shown = |f: &Finding| render::human(&parsed.files, f);
+    match &ran.result {
+        Ok(o) => {
+            let finding = |f: &crate::runner::Failure| Finding::error(f.span, f.message.clone());
+            o.failures.iter().map(|f| shown(&finding(f))).collect()
+        }
+        Err(RunError::Input(f)) => vec![shown(f)],
+        Err(RunError::Unsupported { what, span }) => {
+            let finding = Finding::error(*span, format!("unsupported: {what}"));
+            vec![shown(&finding.hint("orrery features lists what there is"))]
+        }
+        Err(RunError::Internal(e)) => {
+            vec![format!("error: {name}: internal: {e}\n  next: please report it with the files\n")]
+        }
+    }
+}
+
+fn human(name: &str, ran: &Ran) -> Option<String> {
+    let o: &Outcome = ran.result.as_ref().ok()?;
+    let word = if o.failures.is_empty() {
+        out::colour(out::Colour::Green, "ok")
+    } else {
+        out::colour(out::Colour::Red, "FAILED")
+    };
+    let (ms, us) = (ran.wall_us / 1000, ran.wall_us % 1000);
+    let (arch, insns, hash) = (o.arch, o.insns, o.trace_hash);
+    Some(format!(
+        "{name} on {arch}: {word}, {insns} instructions, trace {hash:016x}, {ms}.{us:03} ms"
+    ))
+}
+
+fn json(name: &str, ran: &Ran) -> String {
+    let outcome = word(ran).0;
+    let value = match &ran.result {
+        Ok(o) => {
+            let failures: Vec<_> = o.failures.iter().map(|f| f.message.clone()).collect();
+            serde_json::json!({
+                "scenario": name, "arch": o.arch.name(), "outcome": outcome,
+                "trace_hash": format!("{:016x}", o.trace_hash), "insns": o.insns,
+                "native_insns": o.native_insns, "wall_us": ran.wall_us, "failures": failures,
+            })
+        }
+        Err(e) => serde_json::json!({
+            "scenario": name, "arch": ran.arch.name(), "outcome": outcome, "trace_hash": null,
+            "insns": 0, "native_insns": 0, "wall_us": ran.wall_us, "failures": [e.to_string()],
+        }),
+    };
+    value.to_string()
+}

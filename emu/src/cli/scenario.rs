@@ -1,0 +1,280 @@
+//! `orrery scenario check|new|schema|reference`: the language without running anything, but for
+//! `new`, which runs what it wrote to put the measured results in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bpf::Arch;
+use bpf::object::{Object, ProgramDef};
+use bpf::uapi::{AttachType, ProgType};
+use scenarios::parse::Parsed;
+use scenarios::reference::{self, Start};
+use scenarios::schema::Step;
+use scenarios::validate::validate;
+use scenarios::{Finding, Scenario, render};
+
+use super::{Exit, gravest, out, replay};
+use crate::compile;
+use crate::runner::cells::{self, Cell};
+use crate::runner::contents::Contents;
+
+/// Arguments.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Finds mistakes without running anything
+    Check(CheckArgs),
+    /// Writes a scenario to start from, and runs it
+    New(NewArgs),
+    /// Prints the language as a JSON schema
+    Schema,
+    /// Prints the reference page
+    Reference,
+}
+
+#[derive(Debug, clap::Args)]
+struct CheckArgs {
+    /// Scenario files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// One JSON object for each finding
+    #[arg(long, conflicts_with = "github")]
+    json: bool,
+    /// Findings as annotations of a GitHub workflow
+    #[arg(long)]
+    github: bool,
+    /// Leave the objects alone: names and values inside them are not checked
+    #[arg(long)]
+    fast: bool,
+    /// Print the time of each step
+    #[arg(long)]
+    times: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct NewArgs {
+    /// Name: NAME.ron is written, and NAME.bpf.c when no object is given
+    #[arg(required_unless_present = "from")]
+    name: Option<String>,
+    /// An object, or a source, whose programs are to run
+    #[arg(long, value_name = "OBJ")]
+    from: Option<PathBuf>,
+    /// Write over files that are there
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &Args) -> Exit {
+    match &args.verb {
+        Verb::Check(a) => gravest(a.files.iter().map(|f| check(a, f))),
+        Verb::New(a) => new(a).unwrap_or_else(|exit| exit),
+        Verb::Schema => {
+            let schema = scenarios::schema::json::schema();
+            out::print(&format!("{schema:#}\n"));
+            Exit::Ok
+        }
+        Verb::Reference => {
+            out::print(reference::page());
+            Exit::Ok
+        }
+    }
+}
+
+fn check(args: &CheckArgs, path: &Path) -> Exit {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) => {
+            out::error(&format!("{}: {e}", path.display()), "give the path of a scenario (.ron)");
+            return Exit::BadInput;
+        }
+    };
+    let mut parsed = cells::read(path, &text, &Cell::default());
+    if let Some(s) = parsed.scenario.as_ref().filter(|_| !args.fast) {
+        parsed.findings = with_contents(s, path, parsed.findings);
+    }
+    let bad = parsed.findings.iter().any(cells::is_error);
+    for f in &parsed.findings {
+        match (args.json, args.github) {
+            (true, _) => out::line(&render::json(&parsed.files, f)),
+            (_, true) => out::line(&render::github(&parsed.files, f)),
+            _ => out::warn(&render::human(&parsed.files, f)),
+        }
+    }
+    if let Some(s) = parsed.scenario.as_ref().filter(|_| args.times) {
+        times(s, &parsed);
+    }
+    if bad {
+        return Exit::BadInput;
+    }
+    if let Some(s) = parsed.scenario.as_ref().filter(|_| !args.json && !args.github) {
+        out::line(&summary(path, s, args.fast));
+    }
+    Exit::Ok
+}
+
+/// Findings with what the objects contain, in the order of the text.
+fn with_contents(s: &Scenario, path: &Path, known: Vec<Finding>) -> Vec<Finding> {
+    let arch = cells::archs(s).first().copied().unwrap_or(Arch::X86_64);
+    let (contents, mut found) = Contents::read(s, &cells::folder(path), arch);
+    found.extend(validate(s, &contents));
+    found.extend(known);
+    found.sort_by_key(|f| (f.span.file, f.span.start));
+    found.dedup();
+    found
+}
+
+fn summary(path: &Path, s: &Scenario, fast: bool) -> String {
+    let archs: Vec<&str> = cells::archs(s).iter().map(|a| a.name()).collect();
+    let n = cells::cells(s, 0).len();
+    let cells = if n == 1 { String::new() } else { format!("{n} cells, ") };
+    let fast = if fast { "; objects not looked at" } else { "" };
+    format!("{}: well-formed, {cells}on {}{fast}", path.display(), archs.join(", "))
+}
+
+/// When each step happens: `At` and `After` mixed make sums.
+fn times(s: &Scenario, parsed: &Parsed) {
+    let mut last = 0u64;
+    for step in &s.timeline {
+        let (ns, span) = match step {
+            Step::At(t, _) => (t.v.ns, t.span),
+            Step::After(t, _) => (last.saturating_add(t.v.ns), t.span),
+            Step::Every { from, period, .. } => (from.v.ns, period.span),
+            Step::When(..) => continue,
+        };
+        if !matches!(step, Step::Every { .. }) {
+            last = ns;
+        }
+        out::line(&format!("{:>14} ns  {}", ns, render::place(&parsed.files, span)));
+    }
+}
+
+/// Writes the files, then runs the scenario and puts the results in.
+fn new(args: &NewArgs) -> Result<Exit, Exit> {
+    let stem = |p: &PathBuf| {
+        let leaf = p.file_name().map_or(String::new(), |n| n.to_string_lossy().into_owned());
+        leaf.split('.').next().unwrap_or("scenario").to_owned()
+    };
+    let name = args.name.clone().or_else(|| args.from.as_ref().map(stem)).unwrap_or_default();
+    let ron = PathBuf::from(format!("{name}.ron"));
+    let start = match &args.from {
+        Some(object) => from_object(object)?,
+        None => from_nothing(&name, args.force)?,
+    };
+    write_new(&ron, &start.text(), args.force)?;
+    Ok(replay::bless(&ron))
+}
+
+fn write_new(path: &Path, text: &str, force: bool) -> Result<(), Exit> {
+    let shown = path.display();
+    if path.exists() && !force {
+        out::error(&format!("{shown} is there already"), "another name, or --force");
+        return Err(Exit::BadInput);
+    }
+    fs::write(path, text).map_err(|e| {
+        out::error(&format!("{shown}: {e}"), "");
+        Exit::BadInput
+    })?;
+    out::line(&format!("{shown}: written"));
+    Ok(())
+}
+
+/// A program in C where there is a compiler, else in the assembler of BPF.
+fn from_nothing(name: &str, force: bool) -> Result<Start, Exit> {
+    let leaf = Path::new(name).file_name().map_or(String::new(), |n| n.to_string_lossy().into());
+    let word = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
+    let mut prog: String = leaf.chars().map(word).collect();
+    if prog.starts_with(|c: char| c.is_ascii_digit()) || prog.is_empty() {
+        prog.insert(0, '_');
+    }
+    let object = if compile::available() {
+        write_new(&PathBuf::from(format!("{name}.bpf.c")), &source(&prog), force)?;
+        format!("file: \"{leaf}.bpf.c\"")
+    } else {
+        format!("asm: r#\"\n        ; prog xdp {prog}\n        r0 = 2\n        exit\n    \"#")
+    };
+    Ok(Start {
+        object,
+        nics: vec!["eth0".to_owned()],
+        attach: vec![format!("Xdp(prog: \"{prog}\", nic: \"eth0\")")],
+        expect: vec![verdicts(&prog, "PASS")],
+        remarks: Vec::new(),
+    })
+}
+
+fn source(prog: &str) -> String {
+    format!(
+        "// One sentence: what this program does.\n#include \"vmlinux.h\"\n\
+         #include <bpf/bpf_helpers.h>\n#include <bpf/bpf_endian.h>\n\n\
+         SEC(\"xdp\")\nint {prog}(struct xdp_md *ctx)\n{{\n\treturn XDP_PASS;\n}}\n\n\
+         char LICENSE[] SEC(\"license\") = \"GPL\";\n"
+    )
+}
+
+/// To be put right by the first run.
+fn verdicts(prog: &str, first: &str) -> String {
+    format!("Verdicts(prog: \"{prog}\", are: ({first}: 0))")
+}
+
+/// Every program of an object, attached where its section says.
+fn from_object(path: &Path) -> Result<Start, Exit> {
+    let (_, object) = super::world::read(path, None)?;
+    let mut start =
+        Start { object: format!("file: {:?}", path.display().to_string()), ..Start::default() };
+    for p in object.programs() {
+        add_program(&mut start, &object, p);
+    }
+    if start.expect.is_empty() {
+        let names = object.programs().iter().map(|p| format!("Accepted(prog: \"{}\")", p.name));
+        start.expect = names.collect();
+    }
+    if start.expect.is_empty() {
+        out::error(&format!("{}: no programs", path.display()), "orrery inspect shows the object");
+        return Err(Exit::BadInput);
+    }
+    Ok(start)
+}
+
+fn add_program(start: &mut Start, object: &Object, p: &ProgramDef) {
+    let name = &p.name;
+    let Some(sec) = &p.sec else {
+        start.remarks.push(format!("{name}: section \"{}\" is not known", p.section));
+        return;
+    };
+    // What other programs of the object call into is not for a hook.
+    let in_array = |m: &bpf::object::MapDef| {
+        m.slots.iter().any(|(_, s)| *s == bpf::object::InitialSlot::Prog(name.clone()))
+    };
+    if object.maps().iter().any(in_array) {
+        start.remarks.push(format!("{name}: entered by tail calls"));
+        return;
+    }
+    match (sec.prog_type, sec.attach_type) {
+        (ProgType::Xdp, Some(AttachType::Xdp) | None) => {
+            let nic = format!("eth{}", start.nics.len());
+            start.attach.push(format!("Xdp(prog: \"{name}\", nic: \"{nic}\")"));
+            start.nics.push(nic);
+            start.expect.push(verdicts(name, "PASS"));
+        }
+        (ProgType::SchedCls, at) => {
+            if start.nics.is_empty() {
+                start.nics.push("eth0".to_owned());
+            }
+            let egress = at == Some(AttachType::TcxEgress);
+            let dir = if egress { "Egress" } else { "Ingress" };
+            start.attach.push(format!("Tc(prog: \"{name}\", nic: \"eth0\", dir: {dir})"));
+            start.expect.push(verdicts(name, "OK"));
+        }
+        (ProgType::Kprobe | ProgType::Tracepoint | ProgType::RawTracepoint, _) => {
+            start.attach.push(format!("Auto(prog: \"{name}\")"));
+            start.expect.push(format!("Count(of: Enter(prog: \"{name}\"), is: 0)"));
+        }
+        (other, _) => {
+            start.remarks.push(format!("{name}: not attached, a {} program", other.name()));
+        }
+    }
+}

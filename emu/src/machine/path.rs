@@ -1,0 +1,96 @@
+//! The way programs went, block by block: for finding where two architectures parted.
+//!
+//! While a [`PathLog`] is on, native code is run one basic block at a time, and each block of
+//! native code at which a BPF instruction begins is noted with the BPF registers. This costs a
+//! hundred times the run, so it is on for the few events that are looked into.
+
+use std::ops::Range;
+
+use bpf::insn::InsnIdx;
+use kernel_model::mem::GuestMemory;
+use kernel_model::{CpuId, ProgId};
+
+use crate::engine::{Exit, Text, exec};
+use crate::unicorn::{CpuError, Fuel, Vcpu};
+
+/// Points beyond which a log stops: a loop that runs away is known by then.
+const POINTS_MAX: usize = 1 << 17;
+
+/// A BPF instruction at which a block of native code begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Which CPU was there.
+    pub cpu: CpuId,
+    /// Program.
+    pub prog: ProgId,
+    /// Original instruction.
+    pub insn: InsnIdx,
+    /// Native address.
+    pub pc: u64,
+    /// R0 to R10.
+    pub regs: [u64; 11],
+    /// Number of events before it.
+    pub event: usize,
+}
+
+/// What is noted, and what was.
+#[derive(Clone, Debug)]
+pub struct PathLog {
+    /// Between which events.
+    pub(super) events: Range<usize>,
+    /// In the order of the run.
+    pub(super) points: Vec<Point>,
+}
+
+impl PathLog {
+    /// Notes what happens while the number of events is in a range.
+    #[must_use]
+    pub fn new(events: Range<usize>) -> PathLog {
+        PathLog { events, points: Vec::new() }
+    }
+
+    /// Whether it is time.
+    pub(super) fn is_on(&self, events: usize) -> bool {
+        self.events.contains(&events) && self.points.len() < POINTS_MAX
+    }
+
+    fn note(&mut self, at: (CpuId, usize), cpu: &Vcpu, text: &Text, pc: u64) {
+        let Some(p) = text.prog_at(pc) else { return };
+        let Some(range) = p.range_at(pc) else { return };
+        // Inside an instruction the registers are neither before nor after it.
+        if !range.first || p.base + u64::from(range.start.0) != pc {
+            return;
+        }
+        let bpf = cpu.spec().bpf;
+        let regs = std::array::from_fn(|r| cpu.reg(bpf[r]));
+        let (cpu, event) = at;
+        self.points.push(Point { cpu, prog: p.prog, insn: range.orig, pc, regs, event });
+    }
+
+    /// As [`exec`], a block at a time.
+    pub(super) fn exec(
+        &mut self,
+        at: (CpuId, usize),
+        cpu: &mut Vcpu,
+        memory: &mut GuestMemory,
+        text: &Text,
+        fuel: Fuel,
+        mut pc: u64,
+    ) -> Result<Exit, CpuError> {
+        let end = cpu.retired().saturating_add(fuel.insns);
+        let blocks_end = cpu.blocks().saturating_add(fuel.blocks);
+        loop {
+            self.note(at, cpu, text, pc);
+            let blocks = blocks_end.saturating_sub(cpu.blocks());
+            if cpu.retired() >= end || blocks == 0 {
+                return Ok(Exit::Fuel);
+            }
+            let full = self.points.len() >= POINTS_MAX;
+            let insns = if full { end - cpu.retired() } else { 1 };
+            match exec(cpu, memory, text, Fuel { insns, blocks }, pc)? {
+                Exit::Fuel => pc = cpu.pc(),
+                exit => return Ok(exit),
+            }
+        }
+    }
+}
