@@ -154,7 +154,8 @@ fn missing(path: &Path, file: &str, arch: Arch, tried: &[PathBuf]) -> NoObject {
                 word(other)
             );
             let hint = format!(
-                "`orrery build` makes both from the source; or machine: (archs: [{}]); looked for {}",
+                "`orrery build` makes both from the source; or machine: (archs: [{}]); \
+                 looked for {}",
                 have.join(", "),
                 list(tried)
             );

@@ -48,7 +48,13 @@ fn masked(line: &str) -> String {
     if native && line.starts_with("       ") {
         return "        +native".to_owned();
     }
-    let line = mask(line, ", trace ", "HASH");
+    // Where the model puts an object is no matter of the command line.
+    let line = line.split("=0xffff8").enumerate().map(|(n, part)| match n {
+        0 => part.to_owned(),
+        _ => format!("=ADDRESS{}", part.trim_start_matches(|c: char| c.is_ascii_hexdigit())),
+    });
+    let line: String = line.collect();
+    let line = mask(&line, ", trace ", "HASH");
     let line = mask(&line, "\"trace_hash\":\"", "HASH");
     let line = mask(&line, "\"native_insns\":", "N");
     let line = mask(&line, "\"wall_us\":", "N");

@@ -50,11 +50,14 @@ impl Start {
     }
 }
 
-const PACKETS: &str = r#"    packets: {
-        "udp": [Eth(), Ip4(src: "10.0.0.2", dst: "10.0.0.1"), Udp(sport: 9000, dport: 53), Text("hello")],
-        "tcp": [Eth(), Ip4(src: "10.0.0.2", dst: "10.0.0.1"), Tcp(sport: 9000, dport: 80, flags: "S")],
-    },
-"#;
+const PACKETS: &str = concat!(
+    "    packets: {\n",
+    "        \"udp\": [Eth(), Ip4(src: \"10.0.0.2\", dst: \"10.0.0.1\"), ",
+    "Udp(sport: 9000, dport: 53), Text(\"hello\")],\n",
+    "        \"tcp\": [Eth(), Ip4(src: \"10.0.0.2\", dst: \"10.0.0.1\"), ",
+    "Tcp(sport: 9000, dport: 80, flags: \"S\")],\n",
+    "    },\n",
+);
 
 fn list(name: &str, items: &[String]) -> String {
     if items.is_empty() {

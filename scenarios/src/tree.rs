@@ -423,8 +423,9 @@ impl Parser<'_> {
 
     /// Something stuck to the end of a value, as in `40ms` or `192.0.2.1`.
     fn run_on(&self, end: usize) -> Finding {
-        let head =
-            self.text[..end].rfind(|c: char| !is_name_char(c) && c != '.').map_or(0, |n| n + 1);
+        let part = |c: &char| is_name_char(*c) || *c == '.';
+        let before = self.text[..end].chars().rev().take_while(part);
+        let head = end - before.map(char::len_utf8).sum::<usize>();
         let stop = |c: char| !is_name_char(c) && c != '.' && c != ':' && c != '/';
         let tail = self.text[end..].find(stop).map_or(self.text.len(), |n| end + n);
         let word = &self.text[head..tail];

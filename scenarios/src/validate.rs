@@ -6,6 +6,11 @@ use crate::schema::machine::{Attach, Cpus};
 use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Schedule, Step};
 use crate::span::{Finding, Span};
 
+/// Repetitions of a step: an hour of wall time at the least.
+const TIMES_MAX: u64 = 100_000_000;
+/// Packets of a generator.
+const PACKETS_MAX: u64 = 1_000_000_000;
+
 /// What the objects contain; implemented by whoever has loaded them.
 pub trait Objects {
     /// Names of the programs of an object, or `None` when it is not at hand.
@@ -222,6 +227,7 @@ impl Check<'_> {
             self.sent(layers);
         }
         for (_, flow) in s.flows.iter() {
+            self.times(&flow.packets, PACKETS_MAX, "packets");
             self.sent(&flow.like);
         }
     }
@@ -288,7 +294,8 @@ impl Check<'_> {
                     Some((t.v.ns, t.span))
                 }
                 Step::After(t, _) => Some((last.map_or(0, |l| l.0).saturating_add(t.v.ns), t.span)),
-                Step::Every { from, period, .. } => {
+                Step::Every { from, period, times, .. } => {
+                    self.times(times, TIMES_MAX, "times");
                     let span = if from.span.end > 0 { from.span } else { period.span };
                     Some((from.v.ns, span))
                 }
@@ -314,12 +321,20 @@ impl Check<'_> {
         }
     }
 
+    /// How often something happens: a run that never ends is a mistake.
+    fn times(&mut self, n: &crate::span::Spanned<u64>, max: u64, what: &str) {
+        if n.v > max {
+            self.found.push(Finding::error(n.span, format!("{what} is at most {max}")));
+        }
+    }
+
     // tidy: flat match
     fn action(&mut self, action: &Action) {
         match action {
-            Action::Send { packet, on, .. } => {
+            Action::Send { packet, on, times, .. } => {
                 self.packet(packet);
                 self.nic(on);
+                times.iter().for_each(|n| self.times(n, TIMES_MAX, "times"));
             }
             Action::Play { flows, on } => {
                 let s = self.s;

@@ -5,7 +5,9 @@
 
 pub mod house;
 pub mod kernel_tables;
+pub mod mutate;
 pub mod tidy;
+pub mod used;
 
 use std::path::PathBuf;
 

@@ -3,7 +3,7 @@
 //! Types that are needed by value come first, structs behind a pointer are declared ahead, and
 //! every record is marked so that clang relocates accesses to it (CO-RE).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -25,6 +25,10 @@ const TAIL: &str = "
 #endif /* __VMLINUX_H__ */
 ";
 
+/// Records spelled out inside others beyond which the rest is cut short: a kernel has a tenth of
+/// it, types that refer to each other without names have no end.
+const SPELLED_MAX: u32 = 1 << 18;
+
 struct Printer<'a> {
     btf: &'a Btf,
     out: String,
@@ -34,6 +38,10 @@ struct Printer<'a> {
     names: BTreeSet<(bool, &'a str)>,
     /// How often an enumerator's name has been printed: they share one scope.
     enumerators: RefCell<BTreeMap<&'a str, u32>>,
+    /// Records being spelled out: one inside itself has no text.
+    open: RefCell<Vec<TypeId>>,
+    /// How many have been spelled out.
+    spelled: Cell<u32>,
 }
 
 impl Btf {
@@ -47,6 +55,8 @@ impl Btf {
             declared: BTreeSet::new(),
             names: BTreeSet::new(),
             enumerators: RefCell::default(),
+            open: RefCell::default(),
+            spelled: Cell::new(0),
         };
         for id in self.ids() {
             let anonymous_enum =
@@ -198,7 +208,8 @@ impl<'a> Printer<'a> {
     }
 
     fn base(&self, mut id: TypeId) -> TypeId {
-        loop {
+        // Pointers to each other in a ring have no base.
+        for _ in 0..256 {
             id = match self.btf.body(id) {
                 Body::Array { elem: t, .. }
                 | Body::Ptr(t)
@@ -209,6 +220,7 @@ impl<'a> Printer<'a> {
                 _ => return id,
             };
         }
+        id
     }
 
     fn composite(&self, id: TypeId, indent: usize) -> String {
@@ -218,6 +230,11 @@ impl<'a> Printer<'a> {
             Kind::Struct => "struct",
             _ => return self.enum_text(id, indent),
         };
+        self.spelled.set(self.spelled.get() + 1);
+        if self.open.borrow().contains(&id) || self.spelled.get() > SPELLED_MAX || indent > 64 {
+            return format!("{word} {{}}");
+        }
+        self.open.borrow_mut().push(id);
         let tab = "\t".repeat(indent);
         let name = btf.name(id);
         let mut out = format!("{word}{}{name} {{\n", if name.is_empty() { "" } else { " " });
@@ -228,6 +245,7 @@ impl<'a> Printer<'a> {
             }
             let _ = writeln!(out, "{tab}\t{text};");
         }
+        self.open.borrow_mut().pop();
         let packed = if self.is_packed(id) { " __attribute__((packed))" } else { "" };
         let _ = write!(out, "{tab}}}{packed}");
         out

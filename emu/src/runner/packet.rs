@@ -24,7 +24,7 @@ pub trait Captures {
     ///
     /// # Errors
     /// Why there is none.
-    fn frame(&self, file: &str, number: u32) -> Result<Vec<u8>, String>;
+    fn frame(&self, file: &str, number: u32, d: &Defaults) -> Result<Vec<u8>, String>;
 }
 
 fn val<T: Copy>(f: &Field<T>) -> Option<T> {
@@ -187,7 +187,7 @@ impl Builder<'_> {
             Layer::Hex(h) => [&h.0[..], &self.from(rest, pseudo)?].concat(),
             Layer::Zeros(n) => [vec![0; n.v.n as usize], self.from(rest, pseudo)?].concat(),
             Layer::Pcap { file, frame, from } => {
-                let bytes = self.captures.frame(&file.v, frame.v)?;
+                let bytes = self.captures.frame(&file.v, frame.v, self.d)?;
                 let bytes = bytes.get(*from as usize..).unwrap_or_default().to_vec();
                 [bytes, self.from(rest, pseudo)?].concat()
             }

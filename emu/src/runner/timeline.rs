@@ -8,6 +8,7 @@ use scenarios::leaf::{Is, Time};
 use scenarios::schema::{Action, Consumer, Flows, Layer, Name, Step, play};
 use scenarios::tree::Kind;
 
+use super::captures::Frame;
 use super::packet::{self, Captures};
 use super::{Run, RunError, flows, load};
 
@@ -95,7 +96,7 @@ impl<'a> Run<'a> {
         for (event, _) in std::mem::take(&mut self.whens) {
             let span = super::expect::event_span(event).unwrap_or(self.s.span);
             let message = "the event of this When(..) never came".to_string();
-            self.failures.push(super::Failure { message, span });
+            self.failures.push(super::Failure { message, span, fix: None });
         }
         for map in self.consumers.clone() {
             while self.consume(map) {}
@@ -197,13 +198,14 @@ impl<'a> Run<'a> {
             }
             Source::Every { act, period, left } => {
                 self.act(at, act, queue, seq)?;
-                (left > 1).then(|| (at + period, Source::Every { act, period, left: left - 1 }))
+                let next = at.saturating_add(period);
+                (left > 1).then(|| (next, Source::Every { act, period, left: left - 1 }))
             }
             Source::Frame { nic, queue, bytes, given, left, gap } => {
                 self.arrive(nic, queue, &bytes, given);
                 let left = left - 1;
                 let again = Source::Frame { nic, queue, bytes, given, left, gap };
-                (left > 0).then_some((at + gap, again))
+                (left > 0).then_some((at.saturating_add(gap), again))
             }
             Source::Flow { flows, nic, done, gap, start } => {
                 self.flow_frame(flows, nic, done)?;
@@ -215,7 +217,7 @@ impl<'a> Run<'a> {
             Source::Capture { .. } => self.capture_frame(at, source)?,
             Source::Consume { map, gap } => {
                 self.consume(map);
-                Some((at + gap, Source::Consume { map, gap }))
+                Some((at.saturating_add(gap), Source::Consume { map, gap }))
             }
         })
     }
@@ -275,19 +277,20 @@ impl<'a> Run<'a> {
         };
         let frames = self.captures.frames(&file.v).map_err(|e| RunError::input(file.span, e))?;
         let wanted = |n: usize| pick.is_none_or(|p| p.matches(&(n as u64 + 1)));
-        if let Some((_, bytes)) = frames.get(next) {
+        if let Some(frame) = frames.get(next) {
             if wanted(next) {
-                self.arrive(nic, None, bytes, given);
+                let bytes = frame.arriving(&load::addresses(&self.machine, nic));
+                self.arrive(nic, None, &bytes, given);
             }
             next += 1;
         }
         while next < frames.len() && !wanted(next) {
             next += 1;
         }
-        let Some((time, _)) = frames.get(next) else { return Ok(None) };
+        let Some(Frame { at: time, .. }) = frames.get(next) else { return Ok(None) };
         let when = match pace {
-            play::Pace::Captured => (start + time).max(at),
-            play::Pace::Gap(Time { ns }) => at + ns,
+            play::Pace::Captured => start.saturating_add(*time).max(at),
+            play::Pace::Gap(Time { ns }) => at.saturating_add(ns),
             play::Pace::Flat => at,
         };
         Ok(Some((when, Source::Capture { file, nic, pace, pick, next, start, given })))
@@ -394,7 +397,7 @@ impl<'a> Run<'a> {
 }
 
 impl Captures for &dyn Captures {
-    fn frame(&self, file: &str, number: u32) -> Result<Vec<u8>, String> {
-        (**self).frame(file, number)
+    fn frame(&self, file: &str, n: u32, d: &packet::Defaults) -> Result<Vec<u8>, String> {
+        (**self).frame(file, n, d)
     }
 }
