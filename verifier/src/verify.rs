@@ -20,6 +20,10 @@ use crate::verified::{Parts, Stats, Verified};
 const EBADF: i32 = 9;
 /// `EPROTO`.
 const EPROTO: i32 = 71;
+/// `ERANGE`.
+const ERANGE: i32 = 34;
+/// Bytes of a page of an arena.
+const ARENA_PAGE: u64 = 4096;
 /// `MAX_USED_MAPS`.
 const MAX_USED_MAPS: usize = 64;
 /// `BPF_MAX_VAR_OFF`.
@@ -450,6 +454,13 @@ fn check_direct_value(map: &MapInfo, off: u32) -> Result<(), Box<Rejection>> {
         return Err(Box::new(Rejection::invalid(text)));
     }
     let text = |v| format!("invalid access to map value pointer, value_size={v} off={off}");
+    if map.map_type == bpf::uapi::MapType::Arena {
+        let bytes = u64::from(map.max_entries) * ARENA_PAGE;
+        return match u64::from(off) > bytes {
+            true => Err(Box::new(Rejection::refuse(ERANGE, text(map.value_size)))),
+            false => Ok(()),
+        };
+    }
     if map.value_addr.is_none() {
         return Err(Box::new(Rejection::refuse(ENOTSUPP, text(map.value_size))));
     }

@@ -7,7 +7,7 @@
 //! | arithmetic | stays an arena pointer, in 32 bits |
 //! | cast to user, copy to memory | an unknown scalar |
 
-use bpf::insn::{Cast, Reg};
+use bpf::insn::{AtomicOp, Cast, Reg};
 use bpf::uapi::MapType;
 
 use super::mem::Access;
@@ -15,7 +15,7 @@ use crate::domain::reg::{RegState, RegType};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no};
 use crate::proto::Flags;
-use crate::reject::EINVAL;
+use crate::reject::{EACCES, EINVAL};
 
 impl Ver<'_> {
     /// `addr_space_cast`.
@@ -45,6 +45,17 @@ impl Ver<'_> {
         if let Some(d) = a.dst.filter(|_| a.write.is_none()) {
             let u = self.unknown();
             self.set(d, u);
+        }
+        Ok(())
+    }
+
+    /// `bpf_jit_supports_insn`: x86-64 makes a loop of these, which cannot fault in an arena. The
+    /// other machines could, but a program is accepted on all of them or on none.
+    pub(crate) fn arena_atomic(&self, n: Reg, p: &RegState, op: AtomicOp) -> R {
+        let loops = matches!(op, AtomicOp::FetchAnd | AtomicOp::FetchOr | AtomicOp::FetchXor);
+        if p.ty == RegType::Arena && loops {
+            let m = format!("BPF_ATOMIC stores into R{} arena is not allowed", n.0);
+            return no(EACCES, m);
         }
         Ok(())
     }

@@ -134,6 +134,7 @@ impl Ver<'_> {
         }
         let p = *self.r(dst);
         self.atomic_target(dst, &p, "BPF_ATOMIC stores into")?;
+        self.arena_atomic(dst, &p, op)?;
         let load = match op {
             AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
             AtomicOp::Cmpxchg => Some(Reg::R0),
