@@ -45,6 +45,17 @@ pub(super) struct Row {
     pub(super) stack_depth: String,
     pub(super) time_us: u64,
     pub(super) log: String,
+    /// What is said about it besides: for people.
+    #[serde(skip)]
+    pub(super) notes: String,
+    /// Its part of a page.
+    #[serde(skip)]
+    pub(super) html: String,
+    /// Instructions of the program.
+    #[serde(skip)]
+    pub(super) insns: usize,
+    #[serde(skip)]
+    pub(super) attach_type: &'static str,
     #[serde(skip)]
     pub(super) exit: Exit,
 }
@@ -76,6 +87,10 @@ pub(super) fn judge_linked(
         stack_depth: String::new(),
         time_us: 0,
         log: String::new(),
+        notes: String::new(),
+        html: String::new(),
+        insns: 0,
+        attach_type: "none",
         exit: Exit::BadInput,
     };
     let program = match program {
@@ -85,6 +100,8 @@ pub(super) fn judge_linked(
             return row;
         }
     };
+    row.insns = program.insns.len();
+    row.attach_type = program.attach_type.map_or("none", |a| a.name());
     let begin = Instant::now();
     let report = catch_unwind(AssertUnwindSafe(|| world.check(&program, opts)));
     row.time_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);

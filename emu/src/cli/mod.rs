@@ -20,8 +20,11 @@ mod native;
 pub mod out;
 mod replay;
 mod scenario;
+mod side;
 mod target;
 mod verify;
+mod veristat;
+mod why;
 mod world;
 
 use std::process::ExitCode;
@@ -81,6 +84,8 @@ enum Verb {
     Scenario(scenario::Args),
     /// Verifies the programs of objects as the kernel does at load
     Verify(verify::Args),
+    /// Verdicts and statistics in the format of veristat
+    Veristat(veristat::Args),
     /// Compares verdicts with those of a real kernel, by cause
     Agree(agree::Args),
     /// Shows all that an object contains
@@ -117,6 +122,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Replay(a) => replay::run(a),
         Verb::Scenario(a) => scenario::run(&a).into(),
         Verb::Verify(a) => verify::run(&a).into(),
+        Verb::Veristat(a) => veristat::run(&a).into(),
         Verb::Agree(a) => agree::run(&a).into(),
         Verb::Inspect(a) => inspect::run(&a).into(),
         Verb::Jit(a) => jit::run(&a).into(),

@@ -3,61 +3,122 @@
 use std::path::{Path, PathBuf};
 
 use bpf::Arch;
+use bpf::object::ProgramDef;
 
-use super::judge::{Row, Verdict, default_jobs, in_order, judge, silence_panics};
+use super::judge::{Row, Verdict, default_jobs, in_order, judge_linked, silence_panics};
 use super::out::Colour;
 use super::target::{Target, TargetArgs};
 use super::world::World;
-use super::{Exit, arch, gravest, out};
+use super::{Exit, arch, gravest, out, why};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// BPF objects, of either byte order
     #[arg(required = true, value_name = "OBJ")]
-    objects: Vec<PathBuf>,
+    pub(super) objects: Vec<PathBuf>,
     /// One JSON object for each program
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
     /// Only programs of this name
     #[arg(long, value_name = "NAME")]
-    prog: Option<String>,
+    pub(super) prog: Option<String>,
     /// Print the log: 1 the path to the error, 2 everything, 4 statistics; they add up
     #[arg(long, value_name = "N", default_value_t = 0)]
-    log_level: u32,
+    pub(super) log_level: u32,
     /// Architecture; by default x86_64, or s390x for a big-endian object
     #[arg(long, value_parser = arch)]
-    arch: Option<Arch>,
+    pub(super) arch: Option<Arch>,
     #[command(flatten)]
     target: TargetArgs,
+    /// Ask the kernel of this machine, too, and show both answers; a difference is exit 1
+    #[arg(long)]
+    host: bool,
+    /// Show the state at this instruction on every path
+    #[arg(long, value_name = "INSN")]
+    explain: Option<u32>,
+    /// Show which branches make the states multiply, and what they depend on
+    #[arg(long)]
+    states: bool,
+    /// Write a page with source, instructions, states and the failing path
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Objects worked on at a time; by default as many as there are CPUs
     #[arg(long, value_name = "N")]
     jobs: Option<usize>,
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    let target = match args.target.open() {
+    let opened = match args.host {
+        true => args.target.clone().host_by_default().open(),
+        false => args.target.open(),
+    };
+    let target = match opened {
         Ok(target) => target,
         Err(exit) => return exit,
     };
     silence_panics();
-    let mut exits = Vec::new();
+    if args.host {
+        return super::side::run(args, &target);
+    }
+    let (mut exits, mut sections) = (Vec::new(), Vec::new());
     let work = |path: &PathBuf| object(args, &target, path);
     in_order(&args.objects, args.jobs.unwrap_or_else(default_jobs), work, |rows| match rows {
-        Ok(rows) => rows.iter().for_each(|row| {
-            show(args, row);
+        Ok(rows) => rows.into_iter().for_each(|row| {
+            show(args, &row);
             exits.push(row.exit);
+            sections.push(row.html);
         }),
         Err(exit) => exits.push(exit),
     });
+    if let Some(path) = &args.html {
+        exits.push(write_page(args, path, &sections));
+    }
     gravest(exits)
+}
+
+fn write_page(args: &Args, path: &Path, sections: &[String]) -> Exit {
+    let names: Vec<String> = args.objects.iter().map(|o| o.display().to_string()).collect();
+    let page = why::html::page(&names.join(", "), sections);
+    match std::fs::write(path, page) {
+        Ok(()) => Exit::Ok,
+        Err(e) => {
+            out::error(&format!("{}: {e}", path.display()), "");
+            Exit::BadInput
+        }
+    }
 }
 
 fn object(args: &Args, target: &Target, path: &Path) -> Result<Vec<Row>, Exit> {
     let world = World::open_for(path, args.arch, target)?;
     let programs = world.programs(path, args.prog.as_deref())?;
-    let opts = target.opts(args.log_level);
-    Ok(programs.iter().map(|def| judge(&world, path, def, opts)).collect())
+    Ok(programs.iter().map(|def| program(args, target, &world, path, def)).collect())
+}
+
+fn program(args: &Args, target: &Target, world: &World, path: &Path, def: &ProgramDef) -> Row {
+    let linked = world.link(def);
+    let again = |level| judge_linked(world, path, def, linked.clone(), target.opts(level));
+    let mut row = again(args.log_level);
+    let Ok(program) = &linked else { return row };
+    let rejected = row.verdict == Verdict::Rejected;
+    let listing = args.html.is_some() || args.explain.is_some() || args.states;
+    let all = if listing { again(2).log } else { String::new() };
+    // At level 1 the log of a rejected program is the path to the error.
+    let failing = if rejected && !args.json { again(1).log } else { String::new() };
+    if rejected && !args.json {
+        let message = row.error_line.as_deref().unwrap_or_default();
+        row.notes += &why::explain(program, &failing, message);
+    }
+    if let Some(insn) = args.explain {
+        row.notes += &why::states::explain(program, &all, insn);
+    }
+    if args.states {
+        row.notes += &why::states::overview(program, &all);
+    }
+    if args.html.is_some() {
+        row.html = why::html::section(program, &row, &all, &failing);
+    }
+    row
 }
 
 fn show(args: &Args, row: &Row) {
@@ -86,4 +147,5 @@ fn show(args: &Args, row: &Row) {
         "    {insns} insns, {states} states, {peak} at most, {stack} bytes of stack, {} us",
         row.time_us
     ));
+    out::print(&row.notes);
 }

@@ -195,6 +195,30 @@ impl World {
         }
     }
 
+    /// Changes the initial value of a data section. What is not frozen says nothing to the
+    /// verifier.
+    pub(super) fn preset(&mut self, map: usize, at: usize, data: &[u8]) {
+        let write = |info: &mut MapInfo| {
+            let value = info.frozen_value.as_mut();
+            if let Some(place) = value.and_then(|v| v.get_mut(at..at + data.len())) {
+                place.copy_from_slice(data);
+            }
+        };
+        match &mut self.env {
+            Env::Btf(_) => self.amend_map(map, write),
+            Env::Model { kernel, defined } => {
+                // The modelled kernel has the map frozen: the definition takes its place.
+                if defined.is_empty() {
+                    *defined = self.fds.iter().filter_map(|fd| kernel.map_by_fd(*fd)).collect();
+                    self.fds = (0..defined.len()).map(|i| DEFINED_FD + i as i32).collect();
+                }
+                if let Some(info) = defined.get_mut(map) {
+                    write(info);
+                }
+            }
+        }
+    }
+
     /// The programs to work on: all, or the one that is named. An error has been reported.
     pub(super) fn programs(
         &self,
