@@ -122,8 +122,12 @@ impl Kernel {
 
     fn drive(&mut self, cpu: CpuId, mut frame: Frame, mut input: Input) -> Step {
         loop {
+            let caller = match &frame {
+                Frame::Net(n) => n.functions(),
+                _ => &[],
+            };
             let flow = self.frame_step(cpu, frame, input);
-            match self.with_fired(cpu, flow) {
+            match self.with_fired(cpu, caller, flow) {
                 Flow::Call { frame: this, child } => {
                     self.cpus[cpu.idx()].frames.push(this);
                     if let Frame::Prog(p) = child {

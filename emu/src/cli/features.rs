@@ -38,8 +38,14 @@ const INSNS: &[(&str, bool)] = &[
 ];
 
 /// Where programs of a type run.
-const HOOKS: &[(ProgType, &str)] =
-    &[(ProgType::Xdp, "NIC driver"), (ProgType::SchedCls, "tcx and clsact, ingress and egress")];
+const HOOKS: &[(ProgType, &str)] = &[
+    (ProgType::Xdp, "NIC driver, devmap and cpumap entries"),
+    (ProgType::SchedCls, "tcx and clsact, ingress and egress"),
+    (ProgType::Tracepoint, "records of the model's tracepoints"),
+    (ProgType::RawTracepoint, "arguments of the model's tracepoints"),
+    (ProgType::Tracing, "tp_btf; fentry and fexit of the model's functions"),
+    (ProgType::Kprobe, "kprobe and kretprobe of the model's functions"),
+];
 
 pub(super) fn run(args: &Args) -> Exit {
     let (maps, no_maps) = map_types();

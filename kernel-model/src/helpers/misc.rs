@@ -24,7 +24,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 97, name: "skb_ecn_set_ce", nargs: 1, body: skb_ecn_set_ce },
     HelperRow { id: 135, name: "csum_level", nargs: 2, body: csum_level },
     HelperRow { id: 163, name: "check_mtu", nargs: 5, body: check_mtu },
-    unsupported!(27, "get_stackid", 3, "stack trace maps (kernel/bpf/stackmap.c)"),
     unsupported!(153, "per_cpu_ptr", 2, "per-CPU variables of the kernel"),
     unsupported!(154, "this_cpu_ptr", 1, "per-CPU variables of the kernel"),
     unsupported!(169, "timer_init", 3, "timers (struct bpf_hrtimer)"),

@@ -13,6 +13,7 @@ use crate::{Errno, Kernel, field};
 pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 15, name: "get_current_uid_gid", nargs: 0, body: get_current_uid_gid },
     HelperRow { id: 16, name: "get_current_comm", nargs: 2, body: get_current_comm },
+    HelperRow { id: 27, name: "get_stackid", nargs: 3, body: get_stackid },
     HelperRow { id: 35, name: "get_current_task", nargs: 0, body: get_current_task },
     HelperRow { id: 36, name: "probe_write_user", nargs: 3, body: probe_write_user },
     HelperRow { id: 67, name: "get_stack", nargs: 4, body: get_stack },
@@ -92,6 +93,47 @@ const USER_BUILD_ID: u64 = 1 << 11;
 fn get_stack(k: &mut Kernel, cpu: CpuId, [_, buf, size, flags, _]: [u64; 5]) -> Ret {
     let stack = k.kernel_stack(cpu);
     done(put_stack(k, &stack, buf, size as u32, flags))
+}
+
+/// `BPF_F_FAST_STACK_CMP` and `BPF_F_REUSE_STACKID`.
+const FAST_CMP: u64 = 1 << 9;
+const REUSE: u64 = 1 << 10;
+/// `PERF_MAX_STACK_DEPTH`.
+const MAX_DEPTH: usize = 127;
+
+/// FNV-1a over the addresses: the bucket's number. The kernel uses jhash2, whose numbers no
+/// program may rely on either.
+fn stack_hash(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
+}
+
+fn get_stackid(k: &mut Kernel, cpu: CpuId, [_, map, flags, ..]: [u64; 5]) -> Ret {
+    let id = match k.helper_map(map) {
+        Ok(id) => id,
+        Err(f) => return Ret::Fault(f),
+    };
+    if flags & !(SKIP | USER_STACK | FAST_CMP | REUSE) != 0 {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    if flags & USER_STACK != 0 {
+        return Ret::Val(Errno::EFAULT.ret());
+    }
+    let (skip, stack) = ((flags & SKIP) as usize, k.kernel_stack(cpu));
+    if stack.len() <= skip {
+        return Ret::Val(Errno::EFAULT.ret());
+    }
+    let depth = (k.maps[&id].def.value_size as usize / 8).min(MAX_DEPTH);
+    let part = &stack[skip..stack.len().min(skip + depth)];
+    let hashed: Vec<u8> = part.iter().flat_map(|a| a.to_le_bytes()).collect();
+    let buckets = k.maps[&id].def.max_entries.next_power_of_two();
+    let bucket = stack_hash(&hashed) & (buckets - 1);
+    let big = k.mem.endian() == bpf::Endian::Big;
+    let word = |a: &u64| if big { a.to_be_bytes() } else { a.to_le_bytes() };
+    let bytes: Vec<u8> = part.iter().flat_map(word).collect();
+    match k.stack_put(id, bucket, bytes, flags & FAST_CMP == 0 && flags & REUSE == 0) {
+        Ok(()) => Ret::Val(bucket.into()),
+        Err(e) => Ret::Val(e.ret()),
+    }
 }
 
 /// Another task is not running, and the model's tasks have no saved stack.
@@ -180,4 +222,26 @@ fn get_func_ret(k: &mut Kernel, cpu: CpuId, [ctx, to, ..]: [u64; 5]) -> Ret {
         Ok(Ok(0))
     };
     done(get(k))
+}
+
+impl Kernel {
+    /// Keeps a stack in its bucket; one that is taken by another stack is a collision unless it
+    /// may be replaced.
+    fn stack_put(
+        &mut self,
+        map: crate::maps::MapId,
+        bucket: u32,
+        bytes: Vec<u8>,
+        keep: bool,
+    ) -> Result<(), Errno> {
+        let map = self.maps.get_mut(&map).ok_or(Errno::EBADF)?;
+        let crate::maps::Kind::Stacks(stacks) = &mut map.kind else { return Err(Errno::EINVAL) };
+        match stacks.get(&bucket) {
+            Some(old) if *old != bytes && keep => Err(Errno::EEXIST),
+            _ => {
+                stacks.insert(bucket, bytes);
+                Ok(())
+            }
+        }
+    }
 }

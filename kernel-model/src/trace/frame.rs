@@ -26,11 +26,14 @@ pub struct TraceFrame {
     /// The program that runs, and its context object.
     running: Option<(Attached, u64)>,
     then: Option<Then>,
+    /// Functions of the path that fired, when its frame is not below this one.
+    caller: &'static [&'static str],
 }
 
 impl TraceFrame {
     pub(crate) fn new(items: VecDeque<Deferred>, then: Then) -> TraceFrame {
-        TraceFrame { items, fired: None, progs: VecDeque::new(), running: None, then: Some(then) }
+        let progs = VecDeque::new();
+        TraceFrame { items, fired: None, progs, running: None, then: Some(then), caller: &[] }
     }
 
     /// The function or tracepoint whose programs run.
@@ -44,17 +47,26 @@ const TRAMPOLINE_HEAD: u64 = 16;
 
 impl Kernel {
     /// Lets what fired in a step run before what the step led to.
-    pub(crate) fn with_fired(&mut self, cpu: CpuId, flow: Flow) -> Flow {
+    pub(crate) fn with_fired(
+        &mut self,
+        cpu: CpuId,
+        caller: &'static [&'static str],
+        flow: Flow,
+    ) -> Flow {
         let c = &mut self.cpus[cpu.idx()];
         if c.fired.is_empty() || matches!(flow, Flow::Fault(_)) {
             return flow;
         }
         let items = std::mem::take(&mut c.fired);
-        let trace = |then| Frame::Trace(Box::new(TraceFrame::new(items, then)));
+        let trace = |then, caller| {
+            Frame::Trace(Box::new(TraceFrame { caller, ..TraceFrame::new(items, then) }))
+        };
         match flow {
-            Flow::Call { frame, child } => Flow::Call { frame, child: trace(Then::Start(child)) },
-            Flow::Become(frame) => Flow::Become(trace(Then::Start(frame))),
-            Flow::Done(value) => Flow::Become(trace(Then::Done(value))),
+            Flow::Call { frame, child } => {
+                Flow::Call { frame, child: trace(Then::Start(child), &[]) }
+            }
+            Flow::Become(frame) => Flow::Become(trace(Then::Start(frame), caller)),
+            Flow::Done(value) => Flow::Become(trace(Then::Done(value), caller)),
             Flow::Fault(fault) => Flow::Fault(fault),
         }
     }
@@ -170,7 +182,10 @@ impl Kernel {
         let mut out = Vec::new();
         for frame in self.cpus[cpu.idx()].frames.iter().rev() {
             match frame {
-                Frame::Trace(t) => out.extend(t.point().and_then(function_address)),
+                Frame::Trace(t) => {
+                    out.extend(t.point().and_then(function_address));
+                    out.extend(t.caller.iter().filter_map(|f| super::symbol(f)));
+                }
                 Frame::Net(n) => out.extend(n.functions().iter().filter_map(|f| super::symbol(f))),
                 Frame::Prog(p) if !p.entry.callback => out.push(self.entry_of(p.prog)),
                 Frame::Prog(_) | Frame::Helper(_) | Frame::TestRun(_) | Frame::Hook { .. } => {}

@@ -238,6 +238,20 @@ impl Kernel {
         self.defer(cpu, Point::Tracepoint(at), args, None)
     }
 
+    /// `trace_bpf_trace_printk`: programs see the text in memory of the kernel.
+    pub(crate) fn fire_printk(&mut self, cpu: CpuId, mut text: Vec<u8>) {
+        let (at, _) = tracepoint("bpf_trace_printk").expect("in the type table");
+        if !self.wanted(Point::Tracepoint(at)) {
+            return;
+        }
+        text.push(0);
+        // Without memory for it nobody is told, as when the buffer of the event is full.
+        let Ok(object) = self.kzalloc(text.len() as u64, "bpf_trace_printk") else { return };
+        self.mem.write(object, &text).expect("a new object is mapped");
+        self.defer(cpu, Point::Tracepoint(at), &[object], None);
+        self.after_fired(cpu, Deferred::Kfree(object));
+    }
+
     /// A function of the model is entered.
     pub(crate) fn func_enter(&mut self, cpu: CpuId, name: &'static str, args: &[u64]) -> bool {
         if self.hooks.at.is_empty() {

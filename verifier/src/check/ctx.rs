@@ -52,7 +52,11 @@ impl Ver<'_> {
             }
             return Ok(());
         }
-        let reg = match tables::ctx_access(program, a.off, a.size, write) {
+        let verdict = match self.regs_access(a.off, a.size, write) {
+            Some(verdict) => verdict,
+            None => tables::ctx_access(program, a.off, a.size, write),
+        };
+        let reg = match verdict {
             CtxVerdict::Ok(r) if !a.sext || tables::ctx_sign_extends(program, r) => r,
             CtxVerdict::Ok(_) | CtxVerdict::Invalid => {
                 let m = format!("invalid bpf_context access off={} size={}", a.off, a.size);
@@ -71,6 +75,19 @@ impl Ver<'_> {
         let v = self.ctx_reg(reg)?;
         self.set(d, v);
         Ok(())
+    }
+
+    /// KERNEL v6.18 bpf_trace.c:kprobe_prog_is_valid_access: `struct pt_regs` of the kernel's
+    /// architecture. The tables have that of x86-64.
+    fn regs_access(&self, off: i32, size: u32, write: bool) -> Option<CtxVerdict> {
+        if self.input.program.prog_type != bpf::uapi::ProgType::Kprobe {
+            return None;
+        }
+        let btf = self.input.env.btf()?;
+        let regs = btf.size_of(btf.find("pt_regs", bpf::btf::Kind::Struct)?)?;
+        let at = u32::try_from(off).ok().filter(|at| at.is_multiple_of(size));
+        let inside = at.is_some_and(|at| at + size <= regs);
+        Some(if inside && !write { CtxVerdict::Ok(CtxReg::Scalar) } else { CtxVerdict::Invalid })
     }
 
     /// Programs whose context is the arguments of a kernel function, found in BTF.

@@ -156,6 +156,8 @@ fn unmeasured(kind: &Kind<'_>, id: i32, lsm: bool) -> Avail {
         UNMEASURED.iter().any(|r| i32::from(r.0) == id && if lsm { r.1 || r.2 } else { r.2 });
     match base {
         Avail::MightSleep if kind.sleepable => Avail::Yes,
+        // check_get_func_ip: what is entered through a trampoline has one.
+        Avail::FuncIp if !lsm => Avail::Yes,
         Avail::No | Avail::FuncIp if listed => Avail::Yes,
         other => other,
     }
