@@ -1,0 +1,100 @@
+//! Programs in C, with what 6.18 says of each in a tag of the function: lists, trees, locks,
+//! callbacks. `objects/NAME.bpf.c` is the source of `objects/NAME.bpf.o`; a changed source is
+//! compiled by `clang -O2 -g -target bpf -mcpu=v3`, its log taken from a kernel.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use bpf::btf::Kind;
+use bpf::object::{Kconfig, LinkEnv, MapDef, Object, ProgramDef};
+use bpf::uapi::{MapType, ProgType};
+use common::{BPF_F_SLEEPABLE, Env, kernel_btf};
+use verifier::env::{GuestAddr, MapInfo};
+use verifier::explore::Opts;
+use verifier::verify::{Options, verify_report};
+
+fn map((i, m): (u32, &MapDef)) -> MapInfo {
+    let single = m.map_type == MapType::Array && m.max_entries == 1;
+    let addr = 0x1000 * u64::from(i + 1);
+    MapInfo {
+        id: i + 1,
+        name: m.name.clone(),
+        map_type: m.map_type,
+        key_size: m.key_size,
+        value_size: m.value_size,
+        max_entries: m.max_entries,
+        flags: m.flags,
+        map_extra: 0,
+        addr: GuestAddr(addr),
+        value_addr: single.then_some(GuestAddr(addr + 0x100_0000)),
+        frozen_value: None,
+        inner: None,
+        value_type_id: m.value_type,
+        spin_lock_off: None,
+        timer_off: None,
+    }
+}
+
+/// What the source says the kernel says.
+fn expected<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
+    let btf = object.btf()?;
+    let func = btf.find(name, Kind::Func)?;
+    btf.decl_tags(func).find_map(|(_, tag)| tag.strip_prefix("expect:"))
+}
+
+/// The verdict on one program: the last line of the message.
+fn verdict(object: &Object, def: &ProgramDef) -> String {
+    let env = Env { maps: (0..).zip(object.maps()).map(map).collect(), btf: kernel_btf() };
+    let kconfig = Kconfig { kernel_version: 0x6_1200, values: BTreeMap::new() };
+    let ksyms: BTreeMap<String, u64> = BTreeMap::new();
+    let link = LinkEnv { target_btf: &env.btf, kconfig: &kconfig, ksyms: &ksyms };
+    let mut program = match object.link(def, &link) {
+        Ok(p) => p,
+        Err(e) => return format!("does not link: {e}"),
+    };
+    if program.prog_type == ProgType::Syscall {
+        program.flags |= BPF_F_SLEEPABLE;
+    }
+    let fds: Vec<i32> = (0..).take(env.maps.len()).collect();
+    let opts = Opts { log_level: 1, ..Opts::default() };
+    let options = Options { opts, fd_array: &fds, prog_btf: object.btf(), endian: object.endian };
+    match verify_report(program, &env, &options).result {
+        Ok(_) => "accepted".to_owned(),
+        Err(r) => r.message.lines().last().unwrap_or_default().to_owned(),
+    }
+}
+
+fn check(name: &str, programs: usize) {
+    let path = format!("{}/tests/objects/{name}.bpf.o", env!("CARGO_MANIFEST_DIR"));
+    let bytes = std::fs::read(&path).expect("a committed object");
+    let object = Object::parse(&bytes).expect("a well-formed object");
+    let mut wrong = String::new();
+    let mut seen = 0;
+    for def in object.programs() {
+        let Some(want) = expected(&object, &def.name) else { continue };
+        seen += 1;
+        let got = verdict(&object, def);
+        if got != want {
+            let _ = writeln!(wrong, "{}\n  want {want}\n  got  {got}", def.name);
+        }
+    }
+    assert!(wrong.is_empty(), "{name}:\n{wrong}");
+    assert_eq!(seen, programs, "programs with an expectation in {name}");
+}
+
+#[test]
+fn graphs() {
+    check("graph", 81);
+}
+
+#[test]
+fn callbacks() {
+    check("callbacks", 44);
+}
+
+#[test]
+fn locks() {
+    check("locks", 37);
+}
