@@ -112,15 +112,27 @@ impl Ver<'_> {
         }
     }
 
+    /// `bypass_spec_v4`: a store that may be bypassed by a later load needs a barrier behind it.
+    fn note_stack_spill(&mut self, slot: &StackSlot, at: usize, size: u32, v: Value) {
+        if self.leaks_ok() {
+            return;
+        }
+        let pointer = matches!(v, Value::Reg(r) if self.r(r).is_pointer());
+        let bytes = (0..size as usize).map(|i| slot.types[(at + 8 - i) % 8]);
+        let data = |t| matches!(t, SlotType::Misc | SlotType::Zero);
+        if pointer || !bytes.into_iter().all(data) {
+            self.aux[self.insn_idx as usize].nospec_result = true;
+        }
+    }
+
     /// `save_register_state`.
     fn spill(&mut self, p: &RegState, spi: usize, reg: RegState, size: u32) {
-        let leaks = self.leaks_ok();
         let slot = &mut self.stack_frame(p)[spi];
         slot.reg = reg;
         for (i, t) in slot.types.iter_mut().enumerate() {
             if i >= 8 - size as usize {
                 *t = SlotType::Spill;
-            } else if *t != SlotType::Zero && !(leaks && *t == SlotType::Invalid) {
+            } else if !matches!(t, SlotType::Zero | SlotType::Invalid) {
                 *t = SlotType::Misc;
             }
         }
@@ -138,6 +150,7 @@ impl Ver<'_> {
             return no(EACCES, "attempt to corrupt spilled pointer on stack");
         }
         self.destroy_dynptr(p.frameno, spi)?;
+        self.note_stack_spill(&slot, at, size, v);
         let aligned = off % 8 == 0 && self.capable();
         let spilled = match v {
             Value::Reg(r) if self.r(r).is_scalar() && aligned => {
@@ -465,6 +478,10 @@ impl Ver<'_> {
         let max = (p.b.smax + i64::from(off) + size) as i32;
         for i in min..max {
             let (spi, at) = place(i);
+            let slot = self.cur.frames[p.frameno as usize].stack[spi];
+            if !self.leaks_ok() && slot.is_spill() && !slot.is_scalar_spill() {
+                return no(EACCES, "attempt to corrupt spilled pointer on stack");
+            }
             self.destroy_dynptr(p.frameno, spi)?;
             self.scratch_slot(spi);
             let slot = &mut self.stack_frame(p)[spi];

@@ -121,6 +121,25 @@ impl Bounds {
         let sign = 1u64 << 63;
         self.meet_s64((v | (m & sign)) as i64, (v | (m & !sign)) as i64);
         self.meet_u64(v, v | m);
+        self.meet_tnum();
+    }
+
+    /// The end of `__update_reg64_bounds`: one number alone is both in the range and in the tnum.
+    fn meet_tnum(&mut self) {
+        let t = self.var_off;
+        let next = t.step(self.umin);
+        let last = t.value | t.mask;
+        let first = t.contains(self.umin);
+        let only = if first && next > self.umax {
+            self.umin
+        } else if !first && next == last {
+            last
+        } else if !first && next <= self.umax && t.step(next) > self.umax {
+            next
+        } else {
+            return;
+        };
+        *self = Bounds::known(only);
     }
 
     /// KERNEL v6.18 verifier.c:__reg32_deduce_bounds
@@ -153,6 +172,13 @@ impl Bounds {
         }
         if self.s32_min as u32 <= self.s32_max as u32 {
             self.meet_u32(self.s32_min as u32, self.s32_max as u32);
+        } else if self.u32_max < self.s32_min as u32 {
+            // The unsigned range meets only the non-negative part.
+            self.s32_min = self.u32_min as i32;
+            self.u32_max = self.u32_max.min(self.s32_max as u32);
+        } else if (self.s32_max as u32) < self.u32_min {
+            self.s32_max = self.u32_max as i32;
+            self.u32_min = self.u32_min.max(self.s32_min as u32);
         }
     }
 
@@ -296,21 +322,27 @@ impl Bounds {
         self.var_off = Tnum::UNKNOWN.subreg();
     }
 
-    /// `reg_bounds_sanity_check` finds nothing.
+    /// What `reg_bounds_sanity_check` finds: a contradiction, on a path that cannot be taken.
     #[must_use]
-    pub fn is_sane(&self) -> bool {
+    pub fn violation(&self) -> Option<&'static str> {
         let ordered = self.umin <= self.umax
             && self.smin <= self.smax
             && self.u32_min <= self.u32_max
             && self.s32_min <= self.s32_max;
+        if !ordered {
+            return Some("range bounds violation");
+        }
         let const64 = self.as_const().is_none_or(|v| {
             (self.umin, self.umax) == (v, v) && (self.smin, self.smax) == (v as i64, v as i64)
         });
+        if !const64 {
+            return Some("const tnum out of sync with range bounds");
+        }
         let v32 = self.var_off.value as u32;
         let const32 = !self.var_off.subreg_is_const()
             || ((self.u32_min, self.u32_max) == (v32, v32)
                 && (self.s32_min, self.s32_max) == (v32 as i32, v32 as i32));
-        ordered && const64 && const32
+        (!const32).then_some("const subreg tnum out of sync with range bounds")
     }
 
     /// `range_within` and `tnum_in`: `cur` is inside `self`.

@@ -227,6 +227,8 @@ pub struct VState {
     pub insn_idx: u32,
     /// Sleepable context.
     pub in_sleepable: bool,
+    /// A mispredicted branch is being walked.
+    pub speculative: bool,
     /// `may_goto_depth`.
     pub may_goto_depth: u32,
     /// `callback_unroll_depth`.
@@ -248,6 +250,7 @@ impl VState {
             last_insn_idx: 0,
             insn_idx: 0,
             in_sleepable: false,
+            speculative: false,
             may_goto_depth: 0,
             callback_unroll_depth: 0,
             dfs_depth: 0,

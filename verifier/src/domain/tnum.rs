@@ -206,6 +206,25 @@ impl Tnum {
         self.with_subreg(Tnum::constant(value as u64))
     }
 
+    /// `tnum_step`: the smallest member above `z`; the largest one when there is none.
+    #[must_use]
+    pub const fn step(self, z: u64) -> u64 {
+        let last = self.value | self.mask;
+        if z >= last {
+            return last;
+        }
+        if z < self.value {
+            return self.value;
+        }
+        // Counting within the mask: bits that cannot vary are set, so that a carry passes them,
+        // and so is all below the highest of them that `z` has and the members have not.
+        let d = z - self.value;
+        let above = 64 - (d & !self.mask).leading_zeros();
+        let below = if above == 64 { u64::MAX } else { (1 << above) - 1 };
+        let next = (d | below | !self.mask).wrapping_add(1) & self.mask;
+        self.value | next
+    }
+
     /// `tnum_bswap16`, `tnum_bswap32`, `tnum_bswap64`.
     #[must_use]
     pub const fn byte_swap(self, bits: u32) -> Tnum {

@@ -20,6 +20,8 @@ pub(super) enum Exact {
 
 /// `struct bpf_idmap`: ids of one state to ids of the other, one to one.
 pub(crate) struct IdMap {
+    /// `explore_alu_limits`.
+    strict: bool,
     pairs: Vec<(u32, u32)>,
     next: u32,
 }
@@ -27,7 +29,7 @@ pub(crate) struct IdMap {
 impl IdMap {
     /// Nothing is mapped yet; fresh ids follow the newest one.
     pub(crate) fn new(id_gen: u32) -> IdMap {
-        IdMap { pairs: Vec::new(), next: id_gen }
+        IdMap { strict: false, pairs: Vec::new(), next: id_gen }
     }
 
     /// `check_ids`.
@@ -59,11 +61,14 @@ impl IdMap {
 
 /// KERNEL v6.18 verifier.c:states_equal
 pub(super) fn states_equal(v: &Ver<'_>, old: &VState, cur: &VState, exact: Exact) -> bool {
-    let plain = old.frames.len() == cur.frames.len() && old.in_sleepable == cur.in_sleepable;
+    let plain = old.frames.len() == cur.frames.len()
+        && (!old.speculative || cur.speculative)
+        && old.in_sleepable == cur.in_sleepable;
     if !plain {
         return false;
     }
     let mut ids = IdMap::new(v.id_gen);
+    ids.strict = v.explore_alu_limits;
     if !refsafe(old, cur, &mut ids) {
         return false;
     }
@@ -122,6 +127,9 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
     }
     match o.ty {
         T::Scalar => {
+            if ids.strict {
+                return o.same_but_ids(c) && (o.id == 0 || ids.same_scalar(o.id, c.id));
+            }
             if !o.precise && exact == Exact::NotExact {
                 return true;
             }

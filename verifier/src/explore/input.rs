@@ -129,6 +129,14 @@ pub enum KeyState {
 /// `struct bpf_insn_aux_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct InsnAux {
+    /// `nospec`: a barrier is needed before the instruction.
+    pub nospec: bool,
+    /// `nospec_result`: a barrier is needed after a store.
+    pub nospec_result: bool,
+    /// `BPF_ALU_*`: how the operation is masked.
+    pub alu_state: u32,
+    /// Up to where the masked pointer may go.
+    pub alu_limit: u32,
     /// Reached by at least one path: the rest is dead code.
     pub seen: bool,
     /// Pointer class of a memory access.

@@ -4,6 +4,7 @@ use bpf::insn::{Call, Imm64, Insn, disasm};
 
 use super::ver::{Pending, R, Ver, no, unsupported};
 use crate::reject::{E2BIG, EFAULT, Rejection};
+use crate::transfer::sanitize;
 use crate::verified::Stats;
 
 /// What follows an instruction.
@@ -83,11 +84,8 @@ impl Ver<'_> {
                 }
                 self.log_insn(&mut print_state);
                 prev = self.insn_idx;
-                self.aux[self.insn_idx as usize].seen = true;
-                self.liveness.begin(&self.cur, self.insn_idx, self.input.cfg);
                 let depth = self.cur.frames.len();
-                let next = self.check_insn()?;
-                self.liveness.commit(self.input.cfg);
+                let next = self.walk_insn()?;
                 let exit = *self.insn(prev) == Insn::Exit;
                 print_state |= exit && self.cur.frames.len() < depth;
                 next
@@ -106,6 +104,35 @@ impl Ver<'_> {
         }
     }
 
+    /// The part of `do_check` around `do_check_insn`.
+    fn walk_insn(&mut self) -> R<Next> {
+        let at = self.insn_idx as usize;
+        if !self.cur.speculative {
+            self.aux[at].seen = true;
+        } else if self.aux[at].nospec {
+            return Ok(Next::Done);
+        }
+        self.liveness.begin(&self.cur, self.insn_idx, self.input.cfg);
+        let result = self.check_insn();
+        match result {
+            Err(e) if self.cur.speculative && sanitize::recoverable(&e) => {
+                // The barrier keeps this path from being reached.
+                if !std::mem::take(&mut self.log.refusal_said) {
+                    self.log.put(&format!("{}\n", e.message));
+                }
+                self.liveness.commit(self.input.cfg);
+                (self.aux[at].nospec, self.aux[at].alu_state) = (true, 0);
+                return Ok(Next::Done);
+            }
+            Err(e) => return Err(e),
+            Ok(_) => self.liveness.commit(self.input.cfg),
+        }
+        if self.cur.speculative && self.aux[at].nospec_result {
+            return Ok(Next::Done);
+        }
+        result
+    }
+
     fn count_insn(&mut self) -> R {
         self.stats.insns_processed += 1;
         let n = self.stats.insns_processed;
@@ -116,10 +143,15 @@ impl Ver<'_> {
         Ok(())
     }
 
+    fn speculation(&self) -> &'static str {
+        if self.cur.speculative { " (speculative execution)" } else { "" }
+    }
+
     fn log_safe(&mut self, print_state: bool) {
-        let (from, to) = (self.prev_insn_idx, self.insn_idx);
+        let (from, to) = (self.prev_insn_idx as i32, self.insn_idx);
+        let how = self.speculation();
         if print_state {
-            self.log.put(&format!("\nfrom {from} to {to}: safe\n"));
+            self.log.put(&format!("\nfrom {from} to {to}{how}: safe\n"));
         } else {
             self.log.put(&format!("{to}: safe\n"));
         }
@@ -141,7 +173,8 @@ impl Ver<'_> {
         let mut log = std::mem::take(&mut self.log);
         let (at, frame) = (self.insn_idx, self.cur.curframe());
         if *print_state && log.level2() {
-            log.put(&format!("\nfrom {} to {at}:", self.prev_insn_idx));
+            let (from, how) = (self.prev_insn_idx as i32, self.speculation());
+            log.put(&format!("\nfrom {from} to {at}{how}:"));
             log.state(&self.cur, frame, true, &self.names());
             *print_state = false;
         }

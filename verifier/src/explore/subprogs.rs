@@ -2,6 +2,7 @@
 
 use bpf::insn::{Insn, InsnIdx, Reg};
 
+use super::MapState;
 use super::step::Next;
 use super::ver::{R, Ver, blank_state, no};
 use crate::check::func_args::FuncArg;
@@ -38,6 +39,7 @@ impl Ver<'_> {
             ));
         }
         self.max_stack_depth()?;
+        self.tail_calls_mask()?;
         if self.log.on() {
             if !self.log.level2() {
                 self.log.text.clear();
@@ -45,6 +47,18 @@ impl Ver<'_> {
             self.log.text.push_str(&super::step::stats_line(&self.stats));
         }
         Ok(())
+    }
+
+    /// KERNEL v6.18 verifier.c:do_misc_fixups: without `CAP_PERFMON` the index of a tail call is
+    /// masked by the size of its map, which must be one map.
+    fn tail_calls_mask(&self) -> R {
+        let tail_call = |i: usize| crate::rewrite::is_tail_call(&self.input.insns[i]);
+        let poisoned = |i: usize| self.aux[i].seen && self.aux[i].map == MapState::Poisoned;
+        let found = (0..self.aux.len()).find(|i| tail_call(*i) && poisoned(*i));
+        match found.filter(|_| !self.leaks_ok()) {
+            Some(_) => no(EINVAL, "tail_call abusing map_ptr"),
+            None => Ok(()),
+        }
     }
 
     /// What level 2 prints before the first instruction.

@@ -123,6 +123,8 @@ pub(crate) struct Ver<'a> {
     pub(crate) called_globals: Vec<bool>,
     /// The main program or the global subprogram being verified.
     pub(crate) root: usize,
+    /// `explore_alu_limits`: scalars have to match exactly.
+    pub(crate) explore_alu_limits: bool,
     /// `strict_alignment_once`: the next access is atomic.
     pub(crate) strict_once: bool,
     /// Big-endian target: narrow fills of spills read other bytes.
@@ -169,6 +171,7 @@ impl<'a> Ver<'a> {
             is_async: vec![false; subs],
             called_globals: vec![false; subs],
             root: 0,
+            explore_alu_limits: false,
             strict_once: false,
             big_endian: input.endian == bpf::Endian::Big,
         }

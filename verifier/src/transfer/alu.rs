@@ -249,6 +249,15 @@ fn shift_count(s: &Bounds, width: Width) -> Option<u32> {
     (n < bits).then_some(n as u32)
 }
 
+/// `is_safe_to_compute_dst_reg_range`.
+pub(crate) fn computable(op: AluOp, width: Width, s: &Bounds) -> bool {
+    match op {
+        AluOp::Lsh | AluOp::Rsh | AluOp::Arsh => shift_count(s, width).is_some(),
+        AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod => false,
+        _ => true,
+    }
+}
+
 /// KERNEL v6.18 verifier.c:adjust_scalar_min_max_vals
 ///
 /// Division and modulo give no bounds, whatever the operands, not even the zero-extension of

@@ -151,6 +151,8 @@ impl Ver<'_> {
             if let Src::Reg(r) = src {
                 self.mark_precise(r)?;
             }
+            let other = if taken { self.insn_idx + 1 } else { target };
+            self.speculate_branch(other, dst, src)?;
             self.log_state();
             return Ok(if taken { Next::Goto(target) } else { Next::Fall });
         }
@@ -168,7 +170,7 @@ impl Ver<'_> {
         let at = self.insn_idx;
         self.push_stack(target, at)?;
         let mut other = self.pending.pop().expect("just pushed");
-        self.learn(is32, op, (dst, src), &mut other.state, &linked);
+        self.learn(is32, op, (dst, src), &mut other.state, &linked)?;
         let result = self.learn_pointers(is32, op, (dst, d), (src, s), &mut other.state);
         self.pending.push(other);
         result?;
@@ -184,39 +186,36 @@ impl Ver<'_> {
         (dst, src): (Reg, Src),
         jump: &mut VState,
         linked: &LinkedRegs,
-    ) {
-        let caps = self.capable();
-        let branches = [(jump::negate(op), &mut self.cur), (Cond::Is(op), jump)];
-        for (cond, st) in branches {
-            let regs = &mut st.frame_mut().regs;
-            let mut d = regs[dst.idx()];
-            let mut s = match src {
+    ) -> R {
+        let operands = |st: &VState| {
+            let regs = &st.frame().regs;
+            let s = match src {
                 Src::Reg(r) => regs[r.idx()],
                 Src::Imm(i) => RegState::known(i as i64 as u64),
             };
-            if !d.is_scalar() || !s.is_scalar() || src == Src::Reg(dst) {
-                continue;
-            }
-            jump::refine(cond, is32, &mut d.b, &mut s.b);
-            if !d.b.is_sane() || !s.b.is_sane() {
-                // `reg_bounds_sanity_check`: a contradiction on a dead branch.
-                d.b = crate::domain::scalar::Bounds::UNKNOWN;
-                if let Src::Reg(_) = src {
-                    s.b = crate::domain::scalar::Bounds::UNKNOWN;
-                }
-            }
-            d.precise |= !caps;
-            regs[dst.idx()] = d;
-            if let Src::Reg(r) = src {
-                regs[r.idx()] = s;
-                if s.id != 0 {
-                    sync_linked(st, &s, linked);
-                }
-            }
-            if d.id != 0 {
-                sync_linked(st, &d, linked);
-            }
+            (regs[dst.idx()], s)
+        };
+        let (mut fall, mut taken) = (operands(&self.cur), operands(jump));
+        if !fall.0.is_scalar() || !fall.1.is_scalar() {
+            return Ok(());
         }
+        if src == Src::Reg(dst) {
+            jump::refine_same(jump::negate(op), is32, &mut fall.0.b);
+            jump::refine_same(Cond::Is(op), is32, &mut taken.0.b);
+            self.keep_sane(&mut taken.0.b, "true_reg1")?;
+            self.keep_sane(&mut fall.0.b, "false_reg1")?;
+            (fall.1, taken.1) = (fall.0, taken.0);
+        } else {
+            jump::refine(jump::negate(op), is32, &mut fall.0.b, &mut fall.1.b);
+            jump::refine(Cond::Is(op), is32, &mut taken.0.b, &mut taken.1.b);
+        }
+        self.keep_sane(&mut taken.0.b, "true_reg1")?;
+        self.keep_sane(&mut taken.1.b, "true_reg2")?;
+        self.keep_sane(&mut fall.0.b, "false_reg1")?;
+        self.keep_sane(&mut fall.1.b, "false_reg2")?;
+        learnt(&mut self.cur, dst, src, fall, linked);
+        learnt(jump, dst, src, taken, linked);
+        Ok(())
     }
 
     /// Null checks and packet bounds.
@@ -301,6 +300,23 @@ impl Ver<'_> {
 
     fn widen_reg(&self, r: &mut RegState) {
         *r = RegState { subreg_def: r.subreg_def, ..self.unknown() };
+    }
+}
+
+/// Writes what a branch knows of its operands, and of what is linked with them.
+fn learnt(st: &mut VState, dst: Reg, src: Src, (d, s): (RegState, RegState), linked: &LinkedRegs) {
+    let regs = &mut st.frame_mut().regs;
+    regs[dst.idx()] = d;
+    if let Src::Reg(r) = src {
+        regs[r.idx()] = s;
+        if s.id != 0 {
+            sync_linked(st, &s, linked);
+        }
+    }
+    // What was learnt of src may have changed dst.
+    let d = st.frame().regs[dst.idx()];
+    if d.id != 0 {
+        sync_linked(st, &d, linked);
     }
 }
 

@@ -267,6 +267,25 @@ pub(crate) fn refine(cond: Cond, is32: bool, a: &mut Bounds, b: &mut Bounds) {
     b.sync();
 }
 
+/// A register compared with itself: the kernel refines both sides in one place, one after the
+/// other, and leaves it at that on the branch that cannot be taken.
+pub(crate) fn refine_same(cond: Cond, is32: bool, x: &mut Bounds) {
+    let (signed, strict) = match cond {
+        Cond::Is(JmpOp::Lt | JmpOp::Gt) => (false, true),
+        Cond::Is(JmpOp::Slt | JmpOp::Sgt) => (true, true),
+        _ => (false, false),
+    };
+    if strict {
+        let mut upper = *x;
+        refine_less(&mut upper, &mut x.clone(), is32, signed, true);
+        let mut lower = upper;
+        refine_less(&mut upper.clone(), &mut lower, is32, signed, true);
+        *x = lower;
+    }
+    x.sync();
+    x.sync();
+}
+
 /// `find_good_pkt_pointers`: pointers with the same id are good up to the compared offset.
 pub(crate) fn find_good_pkt_pointers(s: &mut VState, r: &RegState, right_open: bool) {
     if r.off < 0 || (r.off == 0 && right_open) {

@@ -4,3 +4,4 @@ pub(crate) mod alu;
 pub(crate) mod branch;
 pub(crate) mod jump;
 pub(crate) mod pointer;
+pub(crate) mod sanitize;

@@ -3,16 +3,20 @@
 use bpf::insn::{AluOp, EndianOp, Imm64, Reg, Src, Width};
 
 use super::alu;
+use super::sanitize::PtrOp;
 use crate::domain::reg::{ADD_CONST, ADD_CONST32, ADD_CONST64, RegState, RegType};
 use crate::domain::scalar::Bounds;
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::explore::{MapState, step::Next};
 use crate::proto::Flags;
-use crate::reject::{EACCES, EINVAL};
+use crate::reject::{EACCES, EFAULT, EINVAL};
 use crate::render::log::type_of;
 
 /// `BPF_MAX_VAR_OFF`.
 pub(crate) const BPF_MAX_VAR_OFF: i64 = 1 << 29;
+
+/// `BPF_F_TEST_REG_INVARIANTS`.
+const BPF_F_TEST_REG_INVARIANTS: u32 = 1 << 7;
 
 /// `bpf_alu_string`.
 fn symbol(op: AluOp) -> &'static str {
@@ -74,14 +78,39 @@ impl Ver<'_> {
         }
     }
 
-    /// Unknown after truncated or extended copies must not be sanitised away.
-    fn settle(&self, mut r: RegState) -> RegState {
-        if !r.b.is_sane() {
-            // `reg_bounds_sanity_check`: a contradiction on a dead path.
-            r.b = Bounds::UNKNOWN;
+    /// `reg_bounds_sanity_check`: ranges that contradict each other are forgotten, or refused with
+    /// `BPF_F_TEST_REG_INVARIANTS`.
+    pub(crate) fn keep_sane(&mut self, b: &mut Bounds, place: &str) -> R {
+        let Some(what) = b.violation() else { return Ok(()) };
+        let t = b.var_off;
+        self.log.put(&format!(
+            "verifier bug: REG INVARIANTS VIOLATION ({place}): {what} u64=[{:#x}, {:#x}] \
+             s64=[{:#x}, {:#x}] u32=[{:#x}, {:#x}] s32=[{:#x}, {:#x}] var_off=({:#x}, {:#x})\n",
+            b.umin,
+            b.umax,
+            b.smin,
+            b.smax,
+            b.u32_min,
+            b.u32_max,
+            b.s32_min,
+            b.s32_max,
+            t.value,
+            t.mask
+        ));
+        if self.input.program.flags & BPF_F_TEST_REG_INVARIANTS != 0 {
+            self.log.refusal_said = true;
+            return no(EFAULT, format!("verifier bug: REG INVARIANTS VIOLATION ({place})"));
         }
-        r.precise |= !self.capable();
-        r
+        b.unbound64();
+        b.unbound32();
+        Ok(())
+    }
+
+    /// The end of `check_alu_op`.
+    fn settle(&mut self, mut r: RegState) -> R<RegState> {
+        self.keep_sane(&mut r.b, "alu")?;
+        r.precise |= r.is_scalar() && !self.capable();
+        Ok(r)
     }
 
     pub(crate) fn check_neg(&mut self, width: Width, dst: Reg) -> R<Next> {
@@ -93,7 +122,7 @@ impl Ver<'_> {
         if d.is_scalar() {
             alu::neg(width, &mut d.b);
             (d.off, d.id) = (0, 0);
-            d = self.settle(d);
+            d = self.settle(d)?;
         } else {
             d = self.unknown();
         }
@@ -117,7 +146,7 @@ impl Ver<'_> {
                 (d.off, d.id) = (0, 0);
             }
             alu::byte_swap(&mut d.b, bits.into(), swaps);
-            d = self.settle(d);
+            d = self.settle(d)?;
         } else {
             d = self.unknown();
         }
@@ -139,7 +168,10 @@ impl Ver<'_> {
         self.writable(dst)?;
         if width == Width::W64 {
             self.scalar_id(&mut v);
-            self.regs()[s.idx()] = v;
+            if v != *self.r(s) {
+                self.regs()[s.idx()] = v;
+            }
+            let v = self.settle(v)?;
             self.set(dst, v);
             return Ok(Next::Fall);
         }
@@ -160,7 +192,7 @@ impl Ver<'_> {
             v.id = 0;
         }
         v.b.zext_32_to_64();
-        let v = self.settle(v);
+        let v = self.settle(v)?;
         self.set(dst, v);
         Ok(Next::Fall)
     }
@@ -192,7 +224,7 @@ impl Ver<'_> {
             v.b.sign_extend32(size);
             v.b.zext_32_to_64();
         }
-        let v = self.settle(v);
+        let v = self.settle(v)?;
         self.set(dst, v);
         Ok(Next::Fall)
     }
@@ -240,19 +272,23 @@ impl Ver<'_> {
             (true, false, _) => {
                 self.mark_precise(dst)?;
                 let d = *self.r(dst);
-                self.adjust_ptr(width, op, dst, &s, &d, true)
+                self.adjust_ptr(width, (op, dst, src), &s, &d, true)
             }
             (false, true, _) => {
                 if let Src::Reg(r) = src {
                     self.mark_precise(r)?;
                 }
-                self.adjust_ptr(width, op, dst, &d, &s, false)
+                self.adjust_ptr(width, (op, dst, src), &d, &s, false)
             }
             (true, true, _) => {
                 if let (true, Src::Reg(r)) = (d.precise, src) {
                     self.mark_precise(r)?;
                 }
+                if alu::computable(op, width, &s.b) {
+                    self.sanitize_scalar(op, dst, src)?;
+                }
                 let v = self.adjust_scalar(width, op, d, &s, src == Src::Reg(dst));
+                let v = self.settle(v)?;
                 self.set(dst, v);
                 Ok(())
             }
@@ -280,7 +316,7 @@ impl Ver<'_> {
             }
             _ => (d.off, d.id) = (0, 0),
         }
-        self.settle(d)
+        d
     }
 
     /// The constant a linked register moves by.
@@ -314,8 +350,7 @@ impl Ver<'_> {
     fn adjust_ptr(
         &mut self,
         width: Width,
-        op: AluOp,
-        dst: Reg,
+        (op, dst, src): (AluOp, Reg, Src),
         p: &RegState,
         off: &RegState,
         scalar_is_dst: bool,
@@ -350,10 +385,14 @@ impl Ver<'_> {
         }
         sane_offset(off, &what)?;
         sane_offset(p, &what)?;
-        let r = self.moved(op, dst, p, off, scalar_is_dst)?;
+        let o = PtrOp { op, dst, src, off, scalar_is_dst };
+        let mut from = *p;
+        from.b.unbound32();
+        let mask = self.sanitize_before(&o, &from)?;
+        let mut r = self.moved(op, dst, p, off, scalar_is_dst)?;
         sane_offset(&r, &what)?;
-        let mut r = r;
         r.b.sync();
+        self.sanitize_after(&o, &r, mask)?;
         self.set(dst, r);
         Ok(())
     }
