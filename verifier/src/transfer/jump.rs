@@ -306,15 +306,19 @@ pub(crate) fn mark_pkt_end(s: &mut VState, regno: usize, beyond: bool) {
     }
 }
 
-/// `collect_linked_regs`: all live registers and spills with this id; those over the limit lose
-/// it. `live` has the registers live before each instruction.
+/// `collect_linked_regs`: all live registers and spills with this id; those there is no room for
+/// lose it. `live` has the registers live before each instruction. Both operands of a comparison
+/// may share an id: what is in the list already takes room again.
 pub(crate) fn collect_linked(s: &mut VState, id: u32, live: &[u16], out: &mut LinkedRegs) {
     let id = id & !ADD_CONST;
     let linked = |r: &RegState| r.is_scalar() && r.id & !ADD_CONST == id;
-    let mut lost = false;
+    let mut lost = Vec::new();
     for (f, frame) in s.frames.iter().enumerate().rev() {
         let mut push = |index: usize, is_slot| {
-            lost |= !out.push(LinkedReg { frame: f as u8, index: index as u8, is_slot });
+            let e = LinkedReg { frame: f as u8, index: index as u8, is_slot };
+            if !out.push(e) {
+                lost.push(e);
+            }
         };
         let live = live[s.frame_insn(f) as usize];
         let regs = frame.regs[..10].iter().enumerate();
@@ -324,31 +328,12 @@ pub(crate) fn collect_linked(s: &mut VState, id: u32, live: &[u16], out: &mut Li
         let slots = slots.filter(|(_, s)| s.is_spill() && linked(&s.reg));
         slots.for_each(|(i, _)| push(i, true));
     }
-    if lost {
-        unlink_rest(s, id, live, out);
-    }
-}
-
-/// Registers with this id that are not in the full list lose it.
-fn unlink_rest(s: &mut VState, id: u32, live: &[u16], linked: &LinkedRegs) {
-    for f in 0..s.frames.len() {
-        let live = live[s.frame_insn(f) as usize];
-        let frame = &mut s.frames[f];
-        let listed = |index: usize, is_slot| {
-            let e = LinkedReg { frame: f as u8, index: index as u8, is_slot };
-            linked.list().contains(&e)
-        };
-        for (i, r) in frame.regs[..10].iter_mut().enumerate() {
-            let live = live >> i & 1 == 1;
-            if live && r.is_scalar() && r.id & !ADD_CONST == id && !listed(i, false) {
-                r.id = 0;
-            }
-        }
-        for (i, slot) in frame.stack.iter_mut().enumerate().filter(|(_, s)| s.is_spill()) {
-            let r = &mut slot.reg;
-            if r.is_scalar() && r.id & !ADD_CONST == id && !listed(i, true) {
-                r.id = 0;
-            }
+    for e in lost {
+        let (frame, i) = (&mut s.frames[usize::from(e.frame)], usize::from(e.index));
+        if e.is_slot {
+            frame.stack[i].reg.id = 0;
+        } else {
+            frame.regs[i].id = 0;
         }
     }
 }
