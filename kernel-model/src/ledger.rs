@@ -47,11 +47,15 @@ pub struct Held {
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     held: BTreeMap<(Kind, u64), Vec<Held>>,
+    /// How many things a CPU holds from a frame depth. Asked at the end of every run, when rings
+    /// may hold thousands of things that are none of that run's.
+    depths: BTreeMap<(CpuId, usize), u32>,
 }
 
 impl Ledger {
     /// Notes an acquisition.
     pub fn acquire(&mut self, kind: Kind, addr: u64, held: Held) {
+        *self.depths.entry((held.cpu, held.depth)).or_default() += 1;
         self.held.entry((kind, addr)).or_default().push(held);
     }
 
@@ -62,7 +66,19 @@ impl Ledger {
         if stack.is_empty() {
             self.held.remove(&(kind, addr));
         }
+        if let Some(h) = &last {
+            self.forget_depth(h);
+        }
         last
+    }
+
+    fn forget_depth(&mut self, h: &Held) {
+        if let Some(n) = self.depths.get_mut(&(h.cpu, h.depth)) {
+            *n -= 1;
+            if *n == 0 {
+                self.depths.remove(&(h.cpu, h.depth));
+            }
+        }
     }
 
     /// Whether something is held.
@@ -79,8 +95,7 @@ impl Ledger {
     /// Takes out what a CPU acquired at or above a frame depth: the leaks of a run that ended.
     pub fn take_above(&mut self, cpu: CpuId, depth: usize) -> Vec<(Kind, u64, Held)> {
         let mut out = Vec::new();
-        let any = |h: &Held| h.cpu == cpu && h.depth >= depth;
-        if !self.held.values().flatten().any(any) {
+        if self.depths.range((cpu, depth)..=(cpu, usize::MAX)).next().is_none() {
             return out;
         }
         for ((kind, addr), stack) in &mut self.held {
@@ -89,6 +104,7 @@ impl Ledger {
             }
         }
         self.held.retain(|_, v| !v.is_empty());
+        out.iter().for_each(|(_, _, h)| self.forget_depth(h));
         out
     }
 }

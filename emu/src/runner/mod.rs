@@ -130,7 +130,7 @@ pub struct Outcome {
     pub probe: Probe,
     /// BPF instructions retired.
     pub insns: u64,
-    /// Native instructions of the programs' code.
+    /// Native instructions of programs that ran.
     pub native_insns: u64,
     /// Frames that left, by nic.
     pub out: Vec<(String, Frames)>,
@@ -191,8 +191,7 @@ impl Run<'_> {
         let compared: Vec<String> =
             compared_at.iter().map(|n| trace::line(&events[*n], &names, false)).collect();
         let insns = self.machine.kernel.cpus.iter().map(|c| c.retired).sum();
-        let native =
-            self.machine.text().progs().iter().map(|p| u64::from(p.compiled.native_insns)).sum();
+        let native = self.machine.native_insns();
         Outcome {
             arch: self.machine.arch(),
             trace_hash: trace::hash(&compared),

@@ -18,6 +18,7 @@ mod speed;
 mod table;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::ValueEnum as _;
 
@@ -117,6 +118,34 @@ pub(super) fn run(args: &Args) -> Exit {
         return Exit::BadInput;
     }
     exit
+}
+
+/// What a thread has used of a CPU: on a machine that others use too, wall time measures them.
+struct Clock {
+    wall: Instant,
+    cpu_ns: Option<u64>,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { cpu_ns: cpu_ns(), wall: Instant::now() }
+    }
+
+    /// Seconds since the start.
+    fn seconds(&self) -> f64 {
+        match (self.cpu_ns, cpu_ns()) {
+            (Some(from), Some(to)) => (to - from) as f64 / 1e9,
+            _ => self.wall.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+/// CPU time of this thread, where the system tells.
+fn cpu_ns() -> Option<u64> {
+    // The scheduler brings the figure up to date when it is entered.
+    std::thread::yield_now();
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 /// The smallest of several measurements: the others have someone else's work in them.

@@ -1,15 +1,13 @@
 //! Packets through descriptor ring, NAPI poll, XDP and tc: how many a second, how that grows with
 //! their number and with CPUs, and what the trace of one takes.
 
-use std::time::Instant;
-
 use bpf::insn::asm::assemble_insns;
 use bpf::uapi::ProgType;
 use bpf::{Arch, Program};
 use kernel_model::ProgId;
 use kernel_model::net::{Dir, NicConfig, Order, SkbFields};
 
-use super::Row;
+use super::{Clock, Row};
 use crate::machine::{Config, Machine};
 
 /// Frames in flight at a time, for each queue.
@@ -47,7 +45,7 @@ impl Path {
     fn send(&mut self, count: u64) -> Result<f64, String> {
         let m = &mut self.machine;
         let mut frame = frame();
-        let begin = Instant::now();
+        let clock = Clock::start();
         for n in 0..count {
             // Another source port, another flow: receive queues by hash.
             let port = (n as u16).wrapping_mul(0x9e37).to_be_bytes();
@@ -59,7 +57,7 @@ impl Path {
             }
         }
         m.run_until_idle().map_err(|e| e.to_string())?;
-        Ok(begin.elapsed().as_secs_f64())
+        Ok(clock.seconds())
     }
 }
 
@@ -76,7 +74,7 @@ fn load(m: &mut Machine, name: &str, prog_type: ProgType, text: &str) -> Result<
         funcs: Vec::new(),
         lines: Vec::new(),
     };
-    let opts = verifier::explore::Opts::default();
+    let opts = verifier::explore::Opts { log_level: 0, ..Default::default() };
     let (loaded, report) = m.kernel.sys_prog_load(program, &[], None, opts);
     let (_, id) = loaded.ok_or_else(|| format!("{:?}", report.result.err()))?;
     m.compile(id).map_err(|e| e.to_string())?;
@@ -121,10 +119,16 @@ fn growth(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
         if quick { &[1000, 10_000, 100_000] } else { &[1000, 10_000, 100_000, 1_000_000] };
     let mut first = None;
     for count in counts {
-        let mut path = Path::new(Arch::X86_64, 1)?;
-        path.send(64)?;
-        path.machine.kernel.events.clear();
-        let rate = *count as f64 / path.send(*count)?;
+        let (rounds, mut seconds) = ((20_000 / count).max(1), 0.0);
+        let mut bytes = 0;
+        for _ in 0..rounds {
+            let mut path = Path::new(Arch::X86_64, 1)?;
+            path.send(64)?;
+            path.machine.kernel.events.clear();
+            seconds += path.send(*count)?;
+            bytes = size_of_val(path.machine.events());
+        }
+        let rate = (rounds * count) as f64 / seconds;
         let peer = *first.get_or_insert(rate);
         let name = "the same with 1,000";
         rows.push(Row {
@@ -133,7 +137,6 @@ fn growth(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
             ..row(&format!("{count} packets, trace kept"), "x86_64", rate)
         });
         if count == counts.last().unwrap_or(&0) {
-            let bytes = size_of_val(path.machine.events());
             let ours = bytes as f64 / *count as f64;
             rows.push(Row {
                 unit: "bytes",

@@ -1,7 +1,5 @@
 //! Instructions a second: an ALU loop, a loop of loads and stores over 64 KiB, a packet parser.
 
-use std::time::Instant;
-
 use bpf::insn::asm::assemble_insns;
 use bpf::insn::{Imm64, Insn, encode_all};
 use bpf::uapi::{MapType, ProgType};
@@ -9,7 +7,7 @@ use bpf::{Arch, Endian, Program};
 use kernel_model::cpu::Frame;
 use kernel_model::{CpuId, ProgId, field};
 
-use super::{Row, best};
+use super::{Clock, Row, best};
 use crate::host::{HostKernel, RawLoad, TestRunIn};
 use crate::loader::{Bpf as _, MapCreate};
 use crate::machine::{Config, Machine};
@@ -112,7 +110,7 @@ impl Bench {
         let mut m = Machine::new(arch, Config::default()).map_err(|e| e.to_string())?;
         let bad = |e: kernel_model::Errno| format!("{e:?}");
         let fd = crate::loader::Bpf::map_create(&mut m.kernel, &cells(), None).map_err(bad)?;
-        let opts = verifier::explore::Opts::default();
+        let opts = verifier::explore::Opts { log_level: 0, ..Default::default() };
         let (loaded, report) = m.kernel.sys_prog_load(program(text, fd)?, &[], None, opts);
         let (_, prog) = loaded.ok_or_else(|| format!("{:?}", report.result.err()))?;
         m.compile(prog).map_err(|e| e.to_string())?;
@@ -133,7 +131,7 @@ impl Bench {
     fn run(&mut self, times: u64) -> Result<(f64, u64), String> {
         let m = &mut self.machine;
         m.kernel.events.clear();
-        let (begin, before) = (Instant::now(), m.insns());
+        let (clock, before) = (Clock::start(), m.insns());
         for _ in 0..times {
             let hook = Frame::Hook { prog: self.prog, ctx: self.ctx, cookie: 0, free: 0 };
             m.kernel.submit(CpuId(0), hook);
@@ -142,7 +140,7 @@ impl Bench {
                 m.kernel.events.clear();
             }
         }
-        Ok((begin.elapsed().as_secs_f64(), m.insns() - before))
+        Ok((clock.seconds(), m.insns() - before))
     }
 }
 
