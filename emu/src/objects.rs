@@ -68,9 +68,14 @@ pub fn read(dir: &Path, file: &str, arch: Arch) -> Result<Vec<u8>, NoObject> {
     let path = dir.join(file);
     let (tried, found) = look(&path, arch)?;
     if is_source(&path) {
-        return match found.filter(|object| newer(object, &path)) {
-            Some(object) => bytes_of(&object),
-            None => build(&path, arch, &tried),
+        let made = found.filter(|object| newer(object, &path));
+        // One object stands for several architectures, but for their registers and kernel types:
+        // from a source each gets its own, where there is a compiler.
+        let own = made.as_ref().filter(|p| stands_for(p, arch));
+        return match (own, made.as_ref()) {
+            (Some(object), _) => bytes_of(object),
+            (None, Some(object)) if !compile::available() => bytes_of(object),
+            _ => build(&path, arch, &tried),
         };
     }
     if let Some(object) = found {
@@ -83,6 +88,15 @@ pub fn read(dir: &Path, file: &str, arch: Arch) -> Result<Vec<u8>, NoObject> {
 #[must_use]
 pub fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "c")
+}
+
+/// Whether an object was built for an architecture and not for another of its byte order.
+fn stands_for(object: &Path, arch: Arch) -> bool {
+    let named = object.components().any(|c| {
+        let c = c.as_os_str().to_string_lossy();
+        c == arch.name() || c.contains(&format!(".{}.", arch.name()))
+    });
+    named || compile::default_arch(arch.endian()) == arch
 }
 
 /// Places that were looked at, and the first that fits.

@@ -13,7 +13,7 @@ impl Numbers {
     }
 
     /// The next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -22,7 +22,7 @@ impl Numbers {
 
     /// One below a bound, 0 when the bound is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 11) as usize % n.max(1)
+        (self.draw() >> 11) as usize % n.max(1)
     }
 
     /// One of a list.
@@ -85,7 +85,7 @@ fn damage(out: &mut Vec<u8>, at: usize, n: &mut Numbers) {
     match n.below(9) {
         0 => out.truncate(at),
         1 => out[at] ^= 1 << n.below(8),
-        2 => out[at] = n.next() as u8,
+        2 => out[at] = n.draw() as u8,
         3 | 4 => {
             let (at, edge) = (at & !3, n.of(EDGES));
             let word = if n.below(2) == 0 { edge.to_le_bytes() } else { edge.to_be_bytes() };
@@ -103,7 +103,7 @@ fn damage(out: &mut Vec<u8>, at: usize, n: &mut Numbers) {
         }
         7 => {
             let end = (at + n.below(32)).min(out.len());
-            out[at..end].fill(n.next() as u8);
+            out[at..end].fill(n.draw() as u8);
         }
         _ => {
             let other = n.below(out.len());
@@ -118,7 +118,7 @@ pub fn noise(good: &[u8], n: &mut Numbers) -> Vec<u8> {
     let head = [0, 4, 16, 64][n.below(4)].min(good.len());
     let tail = n.below(4096);
     let mut out = good[..head].to_vec();
-    out.extend((0..tail).map(|_| n.next() as u8));
+    out.extend((0..tail).map(|_| n.draw() as u8));
     out
 }
 

@@ -95,11 +95,9 @@ pub fn without_reason(root: &Path) -> std::io::Result<Vec<String>> {
     let mut above = "";
     for line in section(&workspace, "[workspace.dependencies]") {
         let name = line.split([' ', '=', '.']).next().unwrap_or_default();
-        if !line.starts_with('#') && !line.is_empty() {
-            if !above.starts_with('#') && !own.contains(&name) {
-                found.push(format!("Cargo.toml: {name} has no reason above it"));
-            }
-            // Two of one kind may share a reason only by saying so.
+        let is_row = !line.starts_with('#') && !line.is_empty();
+        if is_row && !above.starts_with('#') && !own.contains(&name) {
+            found.push(format!("Cargo.toml: {name} has no reason above it"));
         }
         above = line;
     }

@@ -13,6 +13,10 @@ pub struct Inspection {
     pub byte_order: &'static str,
     /// License.
     pub license: String,
+    /// `version` section.
+    pub version: Option<u32>,
+    /// Records of .BTF.ext: functions with their types, lines of source.
+    pub records: [usize; 2],
     /// (name, section, program type, attach type, target, instructions).
     pub programs: Vec<[String; 6]>,
     /// (name, type, key bytes, value bytes, entries, flags, extras).
@@ -114,6 +118,8 @@ pub fn inspect(obj: &Object) -> Inspection {
             crate::Endian::Big => "big",
         },
         license: obj.license.clone(),
+        version: obj.version,
+        records: records(obj),
         programs: programs.collect(),
         maps: maps.collect(),
         globals: globals.collect(),
@@ -124,6 +130,11 @@ pub fn inspect(obj: &Object) -> Inspection {
         btf_types: obj.btf().map_or(0, |b| b.types.len()),
         code: obj.texts.iter().map(|t| (t.name.clone(), t.slots.clone())).collect(),
     }
+}
+
+fn records(obj: &Object) -> [usize; 2] {
+    let sum = |count: fn(&super::Text) -> usize| obj.texts.iter().map(count).sum();
+    [sum(|t| t.records.funcs.len()), sum(|t| t.records.lines.len())]
 }
 
 fn core_records(obj: &Object) -> Vec<[String; 5]> {
@@ -185,6 +196,11 @@ impl fmt::Display for Inspection {
             "BPF object, {} endian, license {:?}, {} BTF types",
             self.byte_order, self.license, self.btf_types
         )?;
+        if let Some(v) = self.version {
+            writeln!(f, "version {}.{}.{}", v >> 16, v >> 8 & 0xff, v & 0xff)?;
+        }
+        let [funcs, lines] = self.records;
+        writeln!(f, "{funcs} functions with types, {lines} lines of source")?;
         let head = ["name", "section", "type", "attach type", "target", "insns"];
         table(f, "programs", head, &self.programs)?;
         let head = ["name", "type", "key", "value", "entries", "flags", ""];

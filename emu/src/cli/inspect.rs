@@ -123,6 +123,9 @@ fn as_json(
         "object": object,
         "byte_order": seen.byte_order,
         "license": seen.license,
+        "version": seen.version,
+        "func_info": seen.records[0],
+        "line_info": seen.records[1],
         "programs": records(
             ["name", "section", "type", "attach_type", "target", "insns"], &seen.programs),
         "maps": records(

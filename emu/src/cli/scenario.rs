@@ -228,6 +228,10 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
     for p in object.programs() {
         add_program(&mut start, &object, p);
     }
+    if start.nics.is_empty() {
+        // Something has to happen for a program that watches.
+        start.nics.push("eth0".to_owned());
+    }
     if start.expect.is_empty() {
         let names = object.programs().iter().map(|p| format!("Accepted(prog: \"{}\")", p.name));
         start.expect = names.collect();
@@ -269,7 +273,10 @@ fn add_program(start: &mut Start, object: &Object, p: &ProgramDef) {
             start.attach.push(format!("Tc(prog: \"{name}\", nic: \"eth0\", dir: {dir})"));
             start.expect.push(verdicts(name, "OK"));
         }
-        (ProgType::Kprobe | ProgType::Tracepoint | ProgType::RawTracepoint, _) => {
+        (
+            ProgType::Kprobe | ProgType::Tracepoint | ProgType::RawTracepoint | ProgType::Tracing,
+            _,
+        ) => {
             start.attach.push(format!("Auto(prog: \"{name}\")"));
             start.expect.push(format!("Count(of: Enter(prog: \"{name}\"), is: 0)"));
         }

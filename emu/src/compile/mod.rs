@@ -4,7 +4,9 @@
 //!  X.bpf.c + carried headers + vmlinux.h of the model ─clang─► object ─► cache, or X.el.bpf.o
 //! ```
 //!
-//! An object is the same bytes wherever the source lies: paths in it are relative to the source.
+//! An object is the same bytes wherever the source lies: clang runs in its folder, and paths in
+//! the object are relative to it. (clang puts source lines into BTF only where it finds the file
+//! under the path that it records, so mapping paths would lose them.)
 //! The cache is keyed by what the preprocessor gives, so a change of any included file counts.
 
 mod headers;
@@ -121,10 +123,10 @@ pub fn compile(source: &Path, arch: Arch, flags: &Flags) -> Result<Built, Compil
     let run = clang(source, flags, |command| {
         command.args(["-O2", "-g", "-c", "-fno-stack-protector"]);
         arguments(command, source, arch, flags, &includes);
-        command.arg(source).arg("-o").arg(&out);
+        command.arg("-o").arg(&out);
     });
     let bytes = run.and_then(|run| {
-        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        let said = words(source, &run);
         if !run.status.success() {
             return Err(CompileError::Refused(said));
         }
@@ -145,10 +147,9 @@ pub fn cached(source: &Path, arch: Arch, flags: &Flags) -> Result<Built, Compile
     let run = clang(source, flags, |command| {
         command.arg("-E");
         arguments(command, source, arch, flags, &includes);
-        command.arg(source);
     })?;
     if !run.status.success() {
-        return Err(CompileError::Refused(String::from_utf8_lossy(&run.stderr).into_owned()));
+        return Err(CompileError::Refused(words(source, &run)));
     }
     let key = digest([run.stdout.as_slice(), flags.cpu.as_bytes(), arch.name().as_bytes()]);
     let stem = source.file_stem().and_then(|s| s.to_str()).unwrap_or("x");
@@ -169,13 +170,13 @@ fn arguments(command: &mut Command, source: &Path, arch: Arch, flags: &Flags, in
     };
     command.args(["-target", target, &format!("-mcpu={}", flags.cpu), target_macro(arch)]);
     command.arg("-fdebug-compilation-dir=.");
-    for (from, to) in [(source.parent(), ""), (Some(includes), "orrery/")] {
-        if let Some(from) = from.filter(|p| !p.as_os_str().is_empty()) {
-            command.arg(format!("-ffile-prefix-map={}/={to}", from.display()));
-        }
+    command.arg(format!("-ffile-prefix-map={}/=orrery/", includes.display()));
+    if let Some(folder) = source.parent().filter(|p| !p.as_os_str().is_empty()) {
+        command.current_dir(folder);
     }
+    command.arg(source.file_name().unwrap_or_default());
     for dir in &flags.include {
-        command.arg("-I").arg(dir);
+        command.arg("-I").arg(absolute(dir));
     }
     for define in &flags.define {
         command.arg(format!("-D{define}"));
@@ -189,7 +190,9 @@ fn clang(
     flags: &Flags,
     arguments: impl Fn(&mut Command),
 ) -> Result<Output, CompileError> {
-    let named = flags.clang.as_ref().map(|c| vec![c.clone()]);
+    // A path is meant from here, a name is looked for.
+    let place = |c: &PathBuf| if c.components().count() > 1 { absolute(c) } else { c.clone() };
+    let named = flags.clang.as_ref().map(|c| vec![place(c)]);
     let names = named.unwrap_or_else(|| CLANG.iter().map(PathBuf::from).collect());
     for name in &names {
         let mut command = Command::new(name);
@@ -217,7 +220,24 @@ fn cache_dir() -> PathBuf {
     let var = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let below = || var("HOME").map(|home| home.join(".cache"));
     let base = var("XDG_CACHE_HOME").or_else(below).unwrap_or_else(std::env::temp_dir);
-    var("ORRERY_CACHE").unwrap_or_else(|| base.join("orrery"))
+    absolute(&var("ORRERY_CACHE").unwrap_or_else(|| base.join("orrery")))
+}
+
+/// From the root, because clang runs in another folder.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// What clang said, with the source under the path that was given.
+fn words(source: &Path, run: &Output) -> String {
+    let leaf = source.file_name().unwrap_or_default().to_string_lossy();
+    let (from, to) = (format!("{leaf}:"), format!("{}:", source.display()));
+    let said = String::from_utf8_lossy(&run.stderr);
+    let line = |l: &str| match l.strip_prefix(&from) {
+        Some(rest) => format!("{to}{rest}\n"),
+        None => format!("{l}\n"),
+    };
+    said.lines().map(line).collect()
 }
 
 /// A folder with the carried headers and the `vmlinux.h` of an architecture.

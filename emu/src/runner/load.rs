@@ -8,12 +8,16 @@ use kernel_model::ProgId;
 use kernel_model::maps::MapId;
 use scenarios::Finding;
 use scenarios::schema::{Name, Object};
+use scenarios::tree::{Kind, Node};
 use verifier::reject::Rejection;
 
 use super::data::Types;
 use super::{RunError, packet};
 use crate::loader::{self, LoadError, LoadOptions};
 use crate::machine::Machine;
+
+/// `LINUX_KERNEL_VERSION` of the modelled kernel.
+const KERNEL_VERSION: u32 = 0x06_12_00;
 
 /// A program that was accepted.
 #[derive(Debug)]
@@ -107,6 +111,7 @@ fn load_file(
 
 fn options(elf: &ElfObject, object: &Object, endian: Endian) -> Result<LoadOptions, RunError> {
     let mut opts = LoadOptions { keep_going: true, ..LoadOptions::default() };
+    opts.kconfig.kernel_version = KERNEL_VERSION;
     for (name, value) in object.globals.iter() {
         let (Some((map, var)), Some(btf)) = (elf.global(&name.v), elf.btf()) else {
             return Err(RunError::input(name.span, format!("no global `{}`", name.v)));
@@ -121,15 +126,30 @@ fn options(elf: &ElfObject, object: &Object, endian: Endian) -> Result<LoadOptio
     for (name, entries) in object.resize.iter() {
         opts.max_entries.insert(name.v.clone(), entries.v);
     }
-    if let Some((name, _)) = object.kconfig.iter().next() {
-        return Err(RunError::unsupported(name.span, "kconfig values of a scenario"));
+    for (name, value) in object.kconfig.iter() {
+        opts.kconfig.values.insert(name.v.clone(), kconfig(&value.node)?);
     }
     if !object.skip.is_empty() {
-        let keep = elf.programs().iter().map(|p| p.name.clone());
+        let auto = |p: &&bpf::object::ProgramDef| p.sec.as_ref().is_none_or(|s| s.autoload);
+        let keep = elf.programs().iter().filter(auto).map(|p| p.name.clone());
         let keep = keep.filter(|n| !object.skip.iter().any(|s| s.v == *n));
         opts.programs = Some(keep.collect());
     }
     Ok(opts)
+}
+
+/// A value as a kernel's configuration file has it: `250`, `y`, `"text"`.
+fn kconfig(node: &Node) -> Result<String, RunError> {
+    match &node.kind {
+        Kind::Int { negative, value } => Ok(format!("{}{value}", if *negative { "-" } else { "" })),
+        Kind::Name(n) if matches!(n.as_str(), "y" | "n" | "m") => Ok(n.clone()),
+        Kind::Bool(b) => Ok(if *b { "y" } else { "n" }.to_owned()),
+        Kind::Str(s) => Ok(format!("\"{s}\"")),
+        _ => {
+            let message = format!("y, n, m, a number or a text, found {}", node.describe());
+            Err(RunError::input(node.span, message))
+        }
+    }
 }
 
 fn load_asm(

@@ -7,8 +7,17 @@
 
 #include "bpf_helpers.h"
 
+/* The registers are named through a flavour of pt_regs of our own: a program then builds for every
+ * machine whatever machine its vmlinux.h is of, and is relocated to where that kernel has them.
+ */
+#define ___PT_FLAVOUR struct __attribute__((preserve_access_index))
+
 #if defined(__TARGET_ARCH_x86)
-#define ___PT_REGS(x) ((const struct pt_regs *)(x))
+___PT_FLAVOUR pt_regs___x86 {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs,
+		flags, sp, ss;
+};
+#define ___PT_REGS(x) ((const struct pt_regs___x86 *)(x))
 #define ___PT_PARM1 di
 #define ___PT_PARM2 si
 #define ___PT_PARM3 dx
@@ -27,7 +36,10 @@
 #define ___PT_IP ip
 #define ___PT_RET_ON_STACK 1
 #elif defined(__TARGET_ARCH_arm64)
-#define ___PT_REGS(x) ((const struct user_pt_regs *)(x))
+___PT_FLAVOUR pt_regs___arm64 {
+	unsigned long regs[31], sp, pc, pstate;
+};
+#define ___PT_REGS(x) ((const struct pt_regs___arm64 *)(x))
 #define ___PT_PARM1 regs[0]
 #define ___PT_PARM2 regs[1]
 #define ___PT_PARM3 regs[2]
@@ -48,7 +60,10 @@
 #define ___PT_IP pc
 #define ___PT_RET regs[30]
 #elif defined(__TARGET_ARCH_riscv)
-#define ___PT_REGS(x) ((const struct user_regs_struct *)(x))
+___PT_FLAVOUR pt_regs___riscv {
+	unsigned long epc, ra, sp, gp, tp, t0, t1, t2, s0, s1, a0, a1, a2, a3, a4, a5, a6, a7;
+};
+#define ___PT_REGS(x) ((const struct pt_regs___riscv *)(x))
 #define ___PT_PARM1 a0
 #define ___PT_PARM2 a1
 #define ___PT_PARM3 a2
@@ -66,10 +81,16 @@
 #define ___PT_FP s0
 #define ___PT_RC a0
 #define ___PT_SP sp
-#define ___PT_IP pc
+#define ___PT_IP epc
 #define ___PT_RET ra
 #elif defined(__TARGET_ARCH_s390)
-#define ___PT_REGS(x) ((const user_pt_regs *)(x))
+___PT_FLAVOUR pt_regs___s390 {
+	struct {
+		unsigned long mask, addr;
+	} psw;
+	unsigned long gprs[16];
+};
+#define ___PT_REGS(x) ((const struct pt_regs___s390 *)(x))
 #define ___PT_PARM1 gprs[2]
 #define ___PT_PARM2 gprs[3]
 #define ___PT_PARM3 gprs[4]
