@@ -7,6 +7,9 @@ use crate::reject::{E2BIG, EFAULT, Rejection};
 use crate::transfer::sanitize;
 use crate::verified::Stats;
 
+/// `BPF_LOG_STATS`.
+const BPF_LOG_STATS: u32 = 4;
+
 /// What follows an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
@@ -18,8 +21,8 @@ pub(crate) enum Next {
     Done,
 }
 
-/// `print_verification_stats`.
-pub(crate) fn stats_line(s: &Stats) -> String {
+/// The line of `print_verification_stats` that every level has.
+fn stats_line(s: &Stats) -> String {
     format!(
         "processed {} insns (limit 1000000) max_states_per_insn {} total_states {} peak_states {} \
          mark_read {}\n",
@@ -41,6 +44,17 @@ impl disasm::Names for LogNames<'_> {
 }
 
 impl Ver<'_> {
+    /// `print_verification_stats`. There is no clock here, so the time is none.
+    pub(crate) fn log_stats(&mut self) {
+        if self.log.level & BPF_LOG_STATS != 0 {
+            let depths: Vec<String> = self.stack_depth.iter().map(u32::to_string).collect();
+            let depths = depths.join("+");
+            self.log.say(&format!("verification time 0 usec\nstack depth {depths}\n"));
+        }
+        let line = stats_line(&self.stats);
+        self.log.say(&line);
+    }
+
     /// Ends the current path and takes the next pending one.
     fn next_path(&mut self) -> R<bool> {
         self.log.scratch_all();

@@ -40,12 +40,7 @@ impl Ver<'_> {
         }
         self.max_stack_depth()?;
         self.tail_calls_mask()?;
-        if self.log.on() {
-            if !self.log.level2() {
-                self.log.text.clear();
-            }
-            self.log.text.push_str(&super::step::stats_line(&self.stats));
-        }
+        self.log_stats();
         Ok(())
     }
 
@@ -136,7 +131,11 @@ impl Ver<'_> {
         (self.cur.first_insn_idx, self.cur.insn_idx) = (start, start);
         self.log.last_line = None;
         self.log.scratch_all();
-        self.do_check()
+        self.do_check()?;
+        if !self.log.level2() {
+            self.log.text.clear();
+        }
+        Ok(())
     }
 
     /// A call of a global function, which is verified on its own. `args`: what does not match.

@@ -373,9 +373,9 @@ impl<'a> Ver<'a> {
         e.insn.get_or_insert(InsnIdx(self.insn_idx));
         let line = format!("{}\n", e.message);
         if !e.is_unsupported() && !self.log.refusal_said {
-            self.log.put(&line);
+            self.log.say(&line);
         }
-        self.log.put(&super::step::stats_line(&self.stats));
+        self.log_stats();
         e.log = self.log.text;
         e.stats = self.stats;
         e

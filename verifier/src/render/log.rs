@@ -56,6 +56,13 @@ impl Log {
         self.level & 2 != 0
     }
 
+    /// Text of every level: refusals and statistics.
+    pub(crate) fn say(&mut self, s: &str) {
+        if self.level != 0 {
+            self.text.push_str(s);
+        }
+    }
+
     pub(crate) fn put(&mut self, s: &str) {
         if self.on() {
             self.text.push_str(s);
