@@ -163,6 +163,8 @@ pub(crate) struct Liveness {
     current: Option<usize>,
     written: [u64; MAX_CALL_FRAMES],
     at: u32,
+    /// Bytes of all instances.
+    pub(super) bytes: u64,
 }
 
 /// What the analysis is about.
@@ -185,6 +187,8 @@ impl Liveness {
         }
         let sub = &cfg.subprogs[chain.subprogs[chain.depth] as usize];
         let len = (sub.end.0 - sub.start.0) as usize;
+        // Frames are allocated when they are marked; usually it is the innermost alone.
+        self.bytes += (size_of::<Instance>() + len * (1 + size_of::<Masks>())) as u64;
         self.instances.push(Instance {
             chain,
             start: sub.start.0,

@@ -57,6 +57,7 @@ impl Ver<'_> {
         let state = &mut self.kept[i as usize].state;
         state.frames = Vec::new();
         state.hist = Vec::new();
+        self.state_bytes -= self.kept[i as usize].bytes;
         self.freed_states -= 1;
     }
 
@@ -217,7 +218,7 @@ impl Ver<'_> {
         }
         self.stats.max_states_per_insn = self.stats.max_states_per_insn.max(states);
         if add && (self.capable() || states <= STATES_MAX) {
-            self.keep(bucket)?;
+            self.keep(bucket);
         }
         Ok(false)
     }
@@ -244,7 +245,7 @@ impl Ver<'_> {
     }
 
     /// Keeps a copy of the current state.
-    fn keep(&mut self, bucket: usize) -> R {
+    fn keep(&mut self, bucket: usize) {
         self.stats.total_states += 1;
         self.live_states += 1;
         self.update_peak();
@@ -254,17 +255,16 @@ impl Ver<'_> {
             self.cur.update_regs(|r| r.precise && r.is_scalar(), |r| r.precise = false);
         }
         let i = self.kept.len() as u32;
-        self.charge_state()?;
         let mut state = VState { hist: std::mem::take(&mut self.cur.hist), ..self.cur.clone() };
         state.insn_idx = self.insn_idx;
+        let bytes = self.charge_state(&state);
         let next = std::mem::replace(&mut self.explored[bucket], i);
-        self.kept.push(Kept { state, branches: 1, next, ..Kept::default() });
+        self.kept.push(Kept { state, branches: 1, next, bytes, ..Kept::default() });
         self.maybe_enter_scc(i);
         self.cur.parent = Some(i);
         self.cur.dfs_depth += 1;
         self.cur.first_insn_idx = self.insn_idx;
         self.cur_hist = None;
-        Ok(())
     }
 }
 

@@ -148,6 +148,7 @@ impl Ver<'_> {
     }
 
     fn count_insn(&mut self) -> R {
+        self.within_memory()?;
         self.stats.insns_processed += 1;
         let n = self.stats.insns_processed;
         if n > self.input.opts.insns_max {

@@ -103,6 +103,7 @@ impl Ver<'_> {
         self.cur = blank_state();
         self.explored.fill(super::ver::NONE);
         self.kept.clear();
+        self.state_bytes = 0;
         self.visits.clear();
         self.pending.clear();
         self.liveness.frames_changed();

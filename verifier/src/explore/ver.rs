@@ -10,6 +10,7 @@ use super::{Explored, Input, InsnAux, PtrClass};
 use crate::btf::record::{self, Record};
 use crate::check::func_args::FuncArg;
 use crate::domain::reg::{RegState, RegType};
+use crate::domain::stack::StackSlot;
 use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, Shared, VState};
 use crate::env::MapInfo;
 use crate::proto::Flags;
@@ -60,6 +61,8 @@ pub(crate) struct Kept {
     pub(crate) evicted: bool,
     /// The next older state of the bucket.
     pub(crate) next: u32,
+    /// Bytes it was charged for.
+    pub(crate) bytes: u64,
 }
 
 impl Default for Kept {
@@ -72,10 +75,15 @@ impl Default for Kept {
             cleaned: false,
             evicted: false,
             next: NONE,
+            bytes: 0,
         }
     }
 }
 
+/// Most bytes of kept states and liveness; the kernel's limit is the memory of the machine.
+const STATE_MEMORY_MAX: u64 = 4 << 30;
+/// `ENOMEM`.
+const ENOMEM: i32 = 12;
 /// `BPF_COMPLEXITY_LIMIT_JMP_SEQ`.
 const JMP_SEQ_MAX: usize = 8192;
 
@@ -114,6 +122,8 @@ pub(crate) struct Ver<'a> {
     pub(crate) freed_states: u32,
     pub(crate) visits: Visits,
     pub(crate) liveness: Liveness,
+    /// Bytes of the kept states.
+    pub(crate) state_bytes: u64,
     /// The history entry of the current instruction.
     pub(crate) cur_hist: Option<usize>,
     pub(crate) stack_depth: Vec<u32>,
@@ -165,6 +175,7 @@ impl<'a> Ver<'a> {
             freed_states: 0,
             visits: Visits::default(),
             liveness: Liveness::default(),
+            state_bytes: 0,
             cur_hist: None,
             stack_depth: vec![0; subs],
             is_callback: vec![false; subs],
@@ -285,9 +296,35 @@ impl<'a> Ver<'a> {
         self.liveness.update(&self.cur, &about, &mut self.log.text);
     }
 
+    /// Counts what a kept state needs beyond what it shares with the one before it.
+    pub(crate) fn charge_state(&mut self, state: &VState) -> u64 {
+        let before = state.parent.map(|p| &self.kept[p as usize].state.frames);
+        let mut bytes = size_of::<Kept>() + state.hist.len() * size_of::<Hist>();
+        for (i, f) in state.frames.iter().enumerate() {
+            let other = before.and_then(|b| b.get(i));
+            if other.is_some_and(|o| Shared::same(o, f)) {
+                continue;
+            }
+            bytes += size_of::<FuncState>();
+            if !other.is_some_and(|o| Shared::same(&o.stack, &f.stack)) {
+                bytes += f.stack.len() * size_of::<StackSlot>();
+            }
+        }
+        self.state_bytes += bytes as u64;
+        bytes as u64
+    }
+
     /// State memory has a limit, and reaching it is a verdict.
-    pub(crate) fn charge_state(&mut self) -> R {
-        Ok(())
+    pub(crate) fn within_memory(&self) -> R {
+        let bytes = self.state_bytes + self.liveness.bytes;
+        if bytes <= STATE_MEMORY_MAX {
+            return Ok(());
+        }
+        let m = format!(
+            "state memory limit of {STATE_MEMORY_MAX} bytes reached with {} states",
+            self.live_states
+        );
+        Err(Box::new(Rejection::limit(ENOMEM, m)))
     }
 
     /// `push_stack`: a copy of the current state to be walked later.
