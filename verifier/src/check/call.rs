@@ -17,6 +17,8 @@ const MAP_LOOKUP_ELEM: i32 = 1;
 /// Helper ids with rules of their own.
 mod id {
     pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
+    pub(super) const MAP_UPDATE_ELEM: i32 = 2;
+    pub(super) const MAP_DELETE_ELEM: i32 = 3;
     pub(super) const TAIL_CALL: i32 = 12;
     pub(super) const DYNPTR_DATA: i32 = 203;
     pub(super) const GET_STACK: i32 = 67;
@@ -46,8 +48,8 @@ const MAP_FUNCS: &[(MapType, &[i32])] = &[
     (MapType::Xskmap, &[51, 1]),
     (MapType::ArrayOfMaps, &[1]),
     (MapType::HashOfMaps, &[1]),
-    (MapType::Sockmap, &[52, 53, 3, 60, 82, 1, 2, 86]),
-    (MapType::Sockhash, &[72, 70, 3, 71, 82, 1, 2]),
+    (MapType::Sockmap, &[52, 53, 60, 82, 1]),
+    (MapType::Sockhash, &[72, 70, 71, 82, 1]),
     (MapType::ReuseportSockarray, &[82]),
     (MapType::Queue, &[89, 88, 87]),
     (MapType::Stack, &[89, 88, 87]),
@@ -238,12 +240,39 @@ impl Ver<'_> {
         let Some(m) = meta.map else { return Ok(()) };
         let ty = self.maps[m as usize].map_type;
         let by_map = MAP_FUNCS.iter().find(|r| r.0 == ty).is_none_or(|r| r.1.contains(&p.id));
+        let sockets = matches!(ty, MapType::Sockmap | MapType::Sockhash);
+        if sockets && !by_map {
+            if self.may_update_sockmap(p.id) {
+                return Ok(());
+            }
+            let m = format!("cannot pass map_type {} into func {}#{}", ty as u32, p.name, p.id);
+            let updates = matches!(p.id, id::MAP_UPDATE_ELEM | id::MAP_DELETE_ELEM);
+            let why = if updates { "cannot update sockmap in this context\n" } else { "" };
+            return no(EINVAL, format!("{why}{m}"));
+        }
         let by_func = FUNC_MAPS.iter().find(|r| r.0.contains(&p.id));
         if by_map && by_func.is_none_or(|r| r.1.contains(&ty)) {
             return Ok(());
         }
         let m = format!("cannot pass map_type {} into func {}#{}", ty as u32, p.name, p.id);
         no(EINVAL, m)
+    }
+
+    /// `may_update_sockmap`: programs that cannot have got at a locked socket.
+    fn may_update_sockmap(&self, id: i32) -> bool {
+        use bpf::uapi::{AttachType, ProgType as P};
+        let update = id == id::MAP_UPDATE_ELEM;
+        if !update && id != id::MAP_DELETE_ELEM {
+            return false;
+        }
+        match self.prog_type() {
+            P::Tracing => self.input.program.attach_type == Some(AttachType::TraceIter),
+            // Updates go through helpers of their own, which look at the event.
+            P::SockOps => !update,
+            P::SocketFilter | P::SchedCls | P::SchedAct | P::Xdp => true,
+            P::SkReuseport | P::FlowDissector | P::SkLookup => true,
+            _ => false,
+        }
     }
 
     /// `record_func_map`: the map, for inlining.
