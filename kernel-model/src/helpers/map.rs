@@ -151,6 +151,10 @@ const CURRENT_CPU: u64 = 0xffff_ffff;
 
 /// The packet bytes that `flags >> 32` asks for follow the record, for packet programs.
 fn perf_event_output(k: &mut Kernel, cpu: CpuId, [ctx, map, flags, data, size]: [u64; 5]) -> Ret {
+    // BPF_F_CTXLEN_MASK and BPF_F_INDEX_MASK.
+    if flags >> 52 != 0 {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
     let output = |k: &mut Kernel| {
         let id = k.helper_map(map)?;
         let index = if flags & CURRENT_CPU == CURRENT_CPU { cpu.0 } else { flags as u32 };

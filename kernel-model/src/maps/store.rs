@@ -83,7 +83,8 @@ impl Kernel {
     ) -> Result<(), Errno> {
         let map = self.maps.get(&id).ok_or(Errno::EBADF)?;
         let t = map.def.map_type;
-        if flags & LOCK != 0 && map.def.spin_lock_off.is_none() {
+        let array = matches!(map.kind, Kind::Array { .. });
+        if flags & LOCK != 0 && map.def.spin_lock_off.is_none() && !array {
             return Err(Errno::EINVAL);
         }
         if map.is_keyed() && flags & !LOCK > EXIST {
@@ -125,6 +126,9 @@ impl Kernel {
         }
         if flags & NOEXIST != 0 {
             return Err(Errno::EEXIST);
+        }
+        if flags & LOCK != 0 && map.def.spin_lock_off.is_none() {
+            return Err(Errno::EINVAL);
         }
         let at = values + u64::from(index) * row;
         self.write_value(at, value, stride, percpu, who)

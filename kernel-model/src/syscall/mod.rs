@@ -173,3 +173,6 @@ impl Kernel {
         body(self, &mut Call { attr, user: memory, endian })
     }
 }
+
+#[cfg(test)]
+mod tests;
