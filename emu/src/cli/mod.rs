@@ -13,6 +13,7 @@ mod btf;
 mod build;
 mod completions;
 mod features;
+mod fuzz;
 mod inspect;
 mod jit;
 mod judge;
@@ -88,6 +89,8 @@ enum Verb {
     Veristat(veristat::Args),
     /// Compares verdicts with those of a real kernel, by cause
     Agree(agree::Args),
+    /// Compares verdicts on random programs with those of the running kernel
+    FuzzVerifier(fuzz::Args),
     /// Shows all that an object contains
     Inspect(inspect::Args),
     /// Shows BPF, native code and source side by side
@@ -124,6 +127,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Verify(a) => verify::run(&a).into(),
         Verb::Veristat(a) => veristat::run(&a).into(),
         Verb::Agree(a) => agree::run(&a).into(),
+        Verb::FuzzVerifier(a) => fuzz::run(&a).into(),
         Verb::Inspect(a) => inspect::run(&a).into(),
         Verb::Jit(a) => jit::run(&a).into(),
         Verb::Build(a) => build::run(&a).into(),

@@ -1,7 +1,7 @@
 //! `orrery verify --host`: the same load sent to the kernel of this machine, both answers side by
 //! side. A difference is exit 1.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bpf::Endian;
 use bpf::object::ProgramDef;
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, target: &Target) -> Exit {
     gravest(exits)
 }
 
-fn object(args: &Args, target: &Target, host: &mut HostKernel, path: &PathBuf) -> Exit {
+fn object(args: &Args, target: &Target, host: &mut HostKernel, path: &Path) -> Exit {
     let opened = World::open_for(path, args.arch, target)
         .and_then(|w| w.programs(path, args.prog.as_deref()).map(|p| (w, p)))
         .and_then(|(w, p)| maps(args, host, path).map(|m| (w, p, m)));

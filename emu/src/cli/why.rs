@@ -44,6 +44,11 @@ pub(super) fn text(program: &Program, insn: u32) -> String {
     program.insns.get(insn as usize).map_or_else(String::new, |i| disasm_op(i, &NoNames))
 }
 
+/// Name of the rule behind a message.
+pub(super) fn rule_name(message: &str) -> &'static str {
+    rules::rule_of(message).name
+}
+
 /// The steps of the failing path: at level 1 the log is that path.
 pub(super) fn failing_path(log: &str) -> Vec<Step> {
     let mut steps = Vec::new();

@@ -53,7 +53,7 @@ enum Found {
 }
 
 /// State of a register in what the log says changed.
-fn state<'a>(step: &'a Step, reg: Reg) -> Option<&'a str> {
+fn state(step: &Step, reg: Reg) -> Option<&str> {
     let name = format!("R{}=", reg.0);
     let at = step.changed.find(&name)?;
     let rest = &step.changed[at + name.len()..];
