@@ -3,6 +3,7 @@
 //! Reading order: [`tidy`] (the rules of style that a machine can check), [`house`] (the crate
 //! graph of the design). Suites hold no rules of their own; they call one `check` function.
 
+pub mod fuzzed;
 pub mod house;
 pub mod kernel_tables;
 pub mod mutate;
