@@ -142,18 +142,16 @@ impl Ver<'_> {
         };
         if let Some(r) = load {
             self.writable(r)?;
+            let u = self.unknown();
+            self.set(r, u);
         }
         let (base, off, size) = (dst, i32::from(off), size.bytes());
-        self.strict_once = true;
-        let mut a = Access { base, off, size, write: None, dst: None, sext: false };
-        self.check_mem(a)?;
-        a.write = Some(Value::Misc);
-        self.check_mem(a)?;
-        if let Some(r) = load {
-            // The old value: anything, also when a spilled constant was there.
-            let mut v = self.unknown();
-            v.b.truncate(size);
-            self.set(r, v);
+        let a = Access { base, off, size, write: None, dst: None, sext: false };
+        let fetch = load.map(|r| Access { dst: Some(r), ..a });
+        let store = Access { write: Some(Value::Misc), ..a };
+        for a in [Some(a), fetch, Some(store)].into_iter().flatten() {
+            self.strict_once = true;
+            self.check_mem(a)?;
         }
         Ok(Next::Fall)
     }

@@ -203,16 +203,18 @@ impl Ver<'_> {
             jump::refine_same(jump::negate(op), is32, &mut fall.0.b);
             jump::refine_same(Cond::Is(op), is32, &mut taken.0.b);
             self.keep_sane(&mut taken.0.b, "true_reg1")?;
+            self.keep_sane(&mut taken.0.b, "true_reg2")?;
             self.keep_sane(&mut fall.0.b, "false_reg1")?;
+            self.keep_sane(&mut fall.0.b, "false_reg2")?;
             (fall.1, taken.1) = (fall.0, taken.0);
         } else {
             jump::refine(jump::negate(op), is32, &mut fall.0.b, &mut fall.1.b);
             jump::refine(Cond::Is(op), is32, &mut taken.0.b, &mut taken.1.b);
+            self.keep_sane(&mut taken.0.b, "true_reg1")?;
+            self.keep_sane(&mut taken.1.b, "true_reg2")?;
+            self.keep_sane(&mut fall.0.b, "false_reg1")?;
+            self.keep_sane(&mut fall.1.b, "false_reg2")?;
         }
-        self.keep_sane(&mut taken.0.b, "true_reg1")?;
-        self.keep_sane(&mut taken.1.b, "true_reg2")?;
-        self.keep_sane(&mut fall.0.b, "false_reg1")?;
-        self.keep_sane(&mut fall.1.b, "false_reg2")?;
         learnt(&mut self.cur, dst, src, fall, linked);
         learnt(jump, dst, src, taken, linked);
         Ok(())

@@ -287,12 +287,39 @@ impl Ver<'_> {
                 if alu::computable(op, width, &s.b) {
                     self.sanitize_scalar(op, dst, src)?;
                 }
+                let d = self.fork_scalar(op, dst, d, &s)?;
                 let v = self.adjust_scalar(width, op, d, &s, src == Src::Reg(dst));
                 let v = self.settle(v)?;
                 self.set(dst, v);
                 Ok(())
             }
         }
+    }
+
+    /// `maybe_fork_scalars`: a mask that is all ones or all zeroes (what compilers make of a
+    /// condition) is walked as two values. Zero is walked later, from this instruction.
+    fn fork_scalar(&mut self, op: AluOp, dst: Reg, d: RegState, s: &RegState) -> R<RegState> {
+        if !matches!(op, AluOp::And | AluOp::Or) || s.as_const().is_none() {
+            return Ok(d);
+        }
+        let known = |r: &RegState, v: u64| RegState {
+            subreg_def: r.subreg_def,
+            precise: r.precise,
+            ..RegState::known(v)
+        };
+        let (mut ones, mut zero) = (d, d);
+        if (d.b.smin, d.b.smax) == (-1, 0) {
+            (ones, zero) = (known(&d, u64::MAX), known(&d, 0));
+        } else if (d.b.s32_min, d.b.s32_max) == (-1, 0) {
+            ones.b.set_known32(u32::MAX);
+            zero.b.set_known32(0);
+        } else {
+            return Ok(d);
+        }
+        let at = self.insn_idx;
+        let forked = self.push_stack(at, at)?;
+        forked.frame_mut().regs[dst.idx()] = zero;
+        Ok(ones)
     }
 
     /// Two scalars, with `BPF_ADD_CONST` for `rX += constant` of a linked register. `same`: both
