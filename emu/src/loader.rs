@@ -244,7 +244,8 @@ pub fn load(
         let load = ProgLoad { program, fd_array: &maps, btf, log_level, struct_ops };
         match load_prog(kernel, load) {
             Ok(p) => progs.push(p),
-            Err(LoadError::Rejected { program, rejection }) if opts.keep_going => {
+            Err(LoadError::Rejected { program, mut rejection }) if opts.keep_going => {
+                explain(&object, &mut rejection.message);
                 refused.push((program, rejection));
             }
             Err(e) => return Err(e),
@@ -253,6 +254,23 @@ pub fn load(
     let loaded = LoadedObject { object, maps, progs, refused };
     fill_slots(kernel, &loaded)?;
     Ok(loaded)
+}
+
+/// What linking left in place of an instruction that cannot run: calls of functions that no
+/// kernel has. Their numbers are libbpf's.
+fn explain(object: &Object, message: &mut String) {
+    const CORE: u32 = 195_896_080;
+    const KFUNC: u32 = 2_002_000_000;
+    let Some(number) = message.strip_prefix("invalid func unknown#") else { return };
+    let Ok(number) = number.trim_end().parse::<u32>() else { return };
+    let missing = |i: u32| object.externs().get(i as usize).map(|e| e.name.clone());
+    match number.checked_sub(KFUNC).and_then(missing) {
+        Some(name) => *message += &format!(": the kernel has no function {name}"),
+        None if number == CORE => {
+            *message += ": the kernel has no such type, member or enumerator (CO-RE)";
+        }
+        None => {}
+    }
 }
 
 /// Type and member of the first `struct_ops` variable that a function is in.
@@ -314,6 +332,11 @@ fn create_map(
     if def.map_type == MapType::PerfEventArray && max_entries == 0 {
         max_entries = kernel.cpus();
     }
+    if matches!(def.map_type, MapType::Ringbuf | MapType::UserRingbuf) && max_entries != 0 {
+        // As libbpf: the next power of two of whole pages.
+        max_entries =
+            max_entries.max(PAGE_BYTES).checked_next_power_of_two().unwrap_or(max_entries);
+    }
     let attr = MapCreate {
         name: map_name(def),
         map_type: def.map_type,
@@ -330,8 +353,19 @@ fn create_map(
         },
     };
     let made = kernel.map_create(&attr, object.btf());
-    made.map_err(|errno| map_error(def, "BPF_MAP_CREATE", errno))
+    made.map_err(|errno| match errno {
+        Errno::ENOTSUPP => {
+            LoadError::Unsupported(format!("map '{}' of type {}", def.name, def.map_type.name()))
+        }
+        Errno::EINVAL if max_entries == 0 => {
+            map_error(def, "BPF_MAP_CREATE with a size of 0, which user space has to set", errno)
+        }
+        errno => map_error(def, "BPF_MAP_CREATE", errno),
+    })
 }
+
+/// Ring buffers have whole pages.
+const PAGE_BYTES: u32 = 4096;
 
 /// Names of maps as the kernel takes them: 15 bytes, and no dots that are not a section's.
 fn map_name(def: &MapDef) -> String {

@@ -13,7 +13,6 @@ use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
 use crate::prog::ProgId;
 use crate::syscall::test_run::TestRun;
-use crate::timer::TimerFrame;
 use crate::trace::{Deferred, TraceFrame};
 
 /// Number of a CPU.
@@ -183,8 +182,6 @@ pub enum Frame {
     Net(Box<NetFrame>),
     /// Programs attached to what fired.
     Trace(Box<TraceFrame>),
-    /// The callback of a timer.
-    Timer(TimerFrame),
     /// One program with a context that already exists (tracing hooks); the value is its R0.
     Hook {
         /// Program.
@@ -260,7 +257,6 @@ impl Cpu {
             | Frame::TestRun(_)
             | Frame::Net(_)
             | Frame::Trace(_)
-            | Frame::Timer(_)
             | Frame::Hook { .. } => None,
         })
     }
@@ -281,7 +277,6 @@ impl Cpu {
             | Frame::TestRun(_)
             | Frame::Net(_)
             | Frame::Trace(_)
-            | Frame::Timer(_)
             | Frame::Hook { .. } => None,
         })
     }

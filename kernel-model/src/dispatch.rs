@@ -51,7 +51,7 @@ impl Kernel {
         let (prog, nth) = (frame.prog, frame.helper_calls);
         frame.helper_calls += 1;
         let Some(row) = helpers::row(id) else {
-            return self.abort(cpu, Fault::unsupported(format!("helper #{id}")));
+            return self.abort(cpu, Fault::unsupported(helper_text(id)));
         };
         let seen = args.iter().take(row.nargs.into()).map(|a| Value::of(*a)).collect();
         let at = self.events.len();
@@ -150,15 +150,6 @@ impl Kernel {
             Frame::TestRun(t) => self.test_run_step(cpu, *t, input),
             Frame::Net(n) => self.net_step(cpu, *n, input),
             Frame::Trace(t) => self.trace_step(cpu, *t, input),
-            Frame::Timer(t) => {
-                let ended = !matches!(input, Input::Start);
-                let flow = self.timer_step(cpu, t, input);
-                if ended {
-                    self.check_leaks(cpu);
-                    self.run_ended(cpu);
-                }
-                flow
-            }
             Frame::Hook { prog, ctx, cookie, free } => match input {
                 Input::Start => {
                     let mut child = ProgFrame::main(prog, self.entry_of(prog), ctx);
@@ -204,10 +195,6 @@ impl Kernel {
             if let Frame::Helper(h) = &frame {
                 self.helper_dropped(h);
             }
-            if let Frame::Timer(t) = &frame {
-                self.timer_ended(t);
-                break;
-            }
             if let Frame::Prog(p) = frame {
                 contexts += 1;
                 if !p.entry.callback {
@@ -239,4 +226,9 @@ impl Kernel {
             self.rcu_flush();
         }
     }
+}
+
+/// A helper by name, or by number when it has none.
+fn helper_text(id: i32) -> String {
+    bpf::insn::helper_name(id).map_or_else(|| format!("helper #{id}"), |n| format!("bpf_{n}"))
 }

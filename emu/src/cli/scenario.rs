@@ -233,8 +233,9 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
         start.nics.push("eth0".to_owned());
     }
     if start.expect.is_empty() {
-        let names = object.programs().iter().map(|p| format!("Accepted(prog: \"{}\")", p.name));
-        start.expect = names.collect();
+        let auto = |p: &&ProgramDef| p.sec.as_ref().is_some_and(|s| s.autoload);
+        let names = object.programs().iter().filter(auto);
+        start.expect = names.map(|p| format!("Accepted(prog: \"{}\")", p.name)).collect();
     }
     if start.expect.is_empty() {
         out::error(&format!("{}: no programs", path.display()), "orrery inspect shows the object");
@@ -249,6 +250,10 @@ fn add_program(start: &mut Start, object: &Object, p: &ProgramDef) {
         start.remarks.push(format!("{name}: section \"{}\" is not known", p.section));
         return;
     };
+    if !sec.autoload {
+        start.remarks.push(format!("{name}: loaded on request only (SEC(\"?..\"))"));
+        return;
+    }
     // What other programs of the object call into is not for a hook.
     let in_array = |m: &bpf::object::MapDef| {
         m.slots.iter().any(|(_, s)| *s == bpf::object::InitialSlot::Prog(name.clone()))

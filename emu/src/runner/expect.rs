@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kernel_model::cpu::FaultKind;
 use kernel_model::net::check::check_packet;
 use kernel_model::{EventKind, ProgId};
 use scenarios::Span;
@@ -19,6 +20,18 @@ impl Run<'_> {
     /// All expectations, then what is always checked.
     pub(super) fn expectations(&mut self) -> Checked {
         let s = self.s;
+        // A run that met what is not modelled says nothing about what was expected of it.
+        let kinds = self.machine.events().iter().map(|e| &e.kind);
+        let mut unsupported = kinds.filter_map(|k| match k {
+            EventKind::Fault { fault, .. } => match &fault.kind {
+                FaultKind::Unsupported(what) => Some(what.clone()),
+                _ => None,
+            },
+            _ => None,
+        });
+        if let Some(what) = unsupported.next() {
+            return Err(RunError::unsupported(s.span, what));
+        }
         for expect in &s.expect {
             self.check(expect)?;
         }

@@ -193,6 +193,7 @@ impl Run<'_> {
         if !matches!(kind, ProgType::Xdp | ProgType::SchedCls) {
             return self.machine.kernel.trace_attach(id, 0).map_err(|e| match e {
                 AttachError::Unsupported(what) => RunError::unsupported(prog.span, what),
+                AttachError::NoPoint(what) => RunError::unsupported(prog.span, what),
                 e => RunError::input(prog.span, format!("attaching: {e}")),
             });
         }

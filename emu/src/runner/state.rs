@@ -46,6 +46,12 @@ impl Run<'_> {
             (None, _) => {
                 let rejected =
                     self.objects.iter().flat_map(|o| &o.refused).find(|(n, _)| n == short);
+                if let Some((_, r)) = rejected
+                    && r.is_unsupported()
+                {
+                    let what = r.message.trim_start_matches("unsupported: ");
+                    return Err(RunError::unsupported(name.span, what));
+                }
                 let message = match rejected {
                     Some((_, r)) => format!("program `{}` was rejected: {}", name.v, r.message),
                     None => format!("unknown program `{}`", name.v),

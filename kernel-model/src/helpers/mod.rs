@@ -9,7 +9,6 @@ mod skb;
 mod sync;
 mod task;
 mod time;
-mod timer;
 mod trace;
 
 use std::sync::LazyLock;
@@ -55,7 +54,6 @@ const TABLES: &[&[HelperRow]] = &[
     sync::ROWS,
     task::ROWS,
     time::ROWS,
-    timer::ROWS,
     trace::ROWS,
 ];
 

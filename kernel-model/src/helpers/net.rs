@@ -270,8 +270,7 @@ fn fib_lookup(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
 impl Kernel {
     /// Type of the program that runs on a CPU.
     pub(crate) fn running_type(&self, cpu: CpuId) -> Option<bpf::uapi::ProgType> {
-        // A timer's callback has no main function below it.
-        let frame = self.cpus[cpu.idx()].prog_frame()?;
+        let frame = self.cpus[cpu.idx()].main_frame()?;
         self.progs.get(&frame.prog).map(crate::Prog::prog_type)
     }
 }

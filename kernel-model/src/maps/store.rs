@@ -321,7 +321,6 @@ impl Kernel {
             return Err(Errno::EINVAL);
         };
         let elem = table.remove(key).ok_or(Errno::ENOENT)?;
-        self.timer_gone(id, elem.value);
         self.rcu_free.push(elem.value);
         Ok(())
     }

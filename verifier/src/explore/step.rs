@@ -39,13 +39,7 @@ impl disasm::Names for LogNames<'_> {
     }
 
     fn imm64(&self, imm: &Imm64) -> Option<String> {
-        match imm {
-            Imm64::MapFd(_) | Imm64::MapIdx(_) => Some("0x0".into()),
-            Imm64::MapValue { .. } | Imm64::MapIdxValue { .. } => Some("0x0".into()),
-            // The distance is what the instruction holds until functions have addresses.
-            Imm64::Func(off) => Some(format!("{off:#x}")),
-            Imm64::Const(_) | Imm64::BtfId { .. } => None,
-        }
+        matches!(imm, Imm64::MapFd(_) | Imm64::MapIdx(_)).then(|| "0x0".into())
     }
 }
 

@@ -3,7 +3,7 @@
 use bpf::insn::{Insn, InsnIdx, Reg};
 
 use super::MapState;
-use super::step::{LogNames, Next};
+use super::step::Next;
 use super::ver::{R, Ver, blank_state, no};
 use crate::check::func_args::FuncArg;
 use crate::domain::reg::{RegState, RegType};
@@ -73,7 +73,7 @@ impl Ver<'_> {
             let live = self.input.cfg.live_regs_before[i];
             let regs = (0..10u8).map(|r| if live >> r & 1 == 1 { (b'0' + r) as char } else { '.' });
             let regs: String = regs.collect();
-            let text = disasm::disasm_op(insn, &LogNames(self.input.env.btf()));
+            let text = disasm::disasm_op(insn, &disasm::NoNames);
             let scc = match self.input.cfg.scc[i] {
                 0 => "    ".into(),
                 n => format!("{n:3} "),
