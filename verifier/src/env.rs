@@ -86,6 +86,10 @@ pub trait KernelEnv {
     fn map_by_fd(&self, fd: i32) -> Option<MapInfo>;
     /// Vmlinux BTF.
     fn btf(&self) -> Option<&bpf::btf::Btf>;
+    /// Address of a kernel variable or function (`kallsyms_lookup_name`).
+    fn symbol(&self, _name: &str) -> Option<GuestAddr> {
+        None
+    }
     /// `nr_cpu_ids`: bound of `bpf_get_smp_processor_id`. The default is the largest
     /// `CONFIG_NR_CPUS`.
     fn nr_cpu_ids(&self) -> u32 {

@@ -16,6 +16,7 @@ pub(crate) mod check;
 pub mod domain;
 pub mod env;
 pub mod explore;
+pub(crate) mod kfunc_calls;
 pub(crate) mod map_rules;
 pub mod proto;
 pub mod reject;

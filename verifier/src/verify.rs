@@ -10,6 +10,7 @@ use crate::btf::record;
 use crate::cfg;
 use crate::env::{KernelEnv, MapInfo};
 use crate::explore::{self, Opts};
+use crate::kfunc_calls;
 use crate::map_rules;
 use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, EPERM, Rejection};
 use crate::rewrite;
@@ -194,10 +195,14 @@ struct Analysed {
 
 fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed, Box<Rejection>> {
     check_attributes(p, &o.opts)?;
+    if o.opts.bpf_capable {
+        kfunc_calls::check_calls(p, env)?;
+    }
     cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable, o.prog_btf)?;
     check_func_info(p)?;
     check_level(p, o.opts.level)?;
     let maps = resolve_maps(p, env, o)?;
+    kfunc_calls::check_variables(p, env)?;
     let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
     let attach = attach::resolve(p, env)?;
     let mut opts = o.opts;

@@ -8,6 +8,7 @@ use super::ver::{R, Ver, blank_state, no};
 use crate::check::func_args::FuncArg;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
+use crate::kfunc_calls;
 use crate::proto::Flags;
 use crate::reject::{E2BIG, EINVAL};
 
@@ -40,6 +41,8 @@ impl Ver<'_> {
         }
         self.max_stack_depth()?;
         self.tail_calls_mask()?;
+        let aux = &self.aux;
+        kfunc_calls::eliminated(self.input.insns, |i| aux[i].seen)?;
         self.log_stats();
         Ok(())
     }

@@ -6,8 +6,9 @@ use super::alu;
 use super::sanitize::PtrOp;
 use crate::domain::reg::{ADD_CONST, ADD_CONST32, ADD_CONST64, RegState, RegType};
 use crate::domain::scalar::Bounds;
-use crate::explore::ver::{R, Ver, no, unsupported};
+use crate::explore::ver::{R, Ver, no};
 use crate::explore::{MapState, step::Next};
+use crate::kfunc_calls;
 use crate::proto::Flags;
 use crate::reject::{EACCES, EFAULT, EINVAL};
 use crate::render::log::type_of;
@@ -515,11 +516,11 @@ impl Ver<'_> {
                 let arena = self.maps[r.map as usize].map_type == bpf::uapi::MapType::Arena;
                 if arena { self.unknown() } else { r }
             }
-            Imm64::BtfId { .. } => {
-                return unsupported(
-                    "ld_imm64 of a kernel variable",
-                    "verifier.c:check_pseudo_btf_id",
-                );
+            Imm64::BtfId { id, .. } => {
+                let id = id.cast_unsigned();
+                let name = self.btf_name(crate::btf::BtfSrc::Vmlinux, id);
+                self.aux[at as usize].btf_addr = self.input.env.symbol(name).map(|a| a.0);
+                kfunc_calls::variable(self.input.env, id)?
             }
         };
         self.set(dst, v);
