@@ -90,6 +90,10 @@ pub trait KernelEnv {
     fn symbol(&self, _name: &str) -> Option<GuestAddr> {
         None
     }
+    /// The kernel has no symbol of this name that could be found by it.
+    fn lacks_symbol(&self, _name: &str) -> bool {
+        false
+    }
     /// `nr_cpu_ids`: bound of `bpf_get_smp_processor_id`. The default is the largest
     /// `CONFIG_NR_CPUS`.
     fn nr_cpu_ids(&self) -> u32 {

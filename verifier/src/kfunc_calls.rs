@@ -51,18 +51,22 @@ pub(crate) fn check_calls(p: &Program, env: &dyn KernelEnv) -> R {
         if seen.len() == KFUNCS_MAX {
             return no(E2BIG, "too many different kernel function calls");
         }
-        check_prototype(btf, id)?;
+        check_prototype(env, btf, id)?;
         seen.push(id);
     }
     Ok(())
 }
 
-fn check_prototype(btf: &Btf, id: TypeId) -> R {
+fn check_prototype(env: &dyn KernelEnv, btf: &Btf, id: TypeId) -> R {
     if btf.kind(id) != Kind::Func {
         return no(EINVAL, format!("kernel btf_id {id} is not a function"));
     }
     if btf.func_proto(id).is_none() {
         let m = format!("kernel function btf_id {id} does not have a valid func_proto");
+        return no(EINVAL, m);
+    }
+    if env.lacks_symbol(btf.name(id)) {
+        let m = format!("cannot find address for kernel function {}", btf.name(id));
         return no(EINVAL, m);
     }
     if btf.name(id).starts_with(DEVICE_BOUND) {
@@ -86,7 +90,11 @@ pub(crate) fn eliminated(insns: &[Insn], seen: impl Fn(usize) -> bool) -> R {
 /// KERNEL v6.18 verifier.c:check_pseudo_btf_id, for all of a program.
 pub(crate) fn check_variables(p: &Program, env: &dyn KernelEnv) -> R {
     for (i, insn) in p.insns.iter().enumerate() {
-        if let Insn::LdImm64 { imm: Imm64::BtfId { id, .. }, .. } = *insn {
+        if let Insn::LdImm64 { imm: Imm64::BtfId { id, btf_fd }, .. } = *insn {
+            if btf_fd != 0 {
+                let gone = Rejection::invalid("invalid module BTF object FD specified.");
+                return Err(Box::new(gone.at(slot(i))));
+            }
             variable(env, id.cast_unsigned()).map_err(|e| Box::new((*e).at(slot(i))))?;
         }
     }
@@ -99,14 +107,20 @@ pub(crate) fn variable(env: &dyn KernelEnv, id: TypeId) -> R<RegState> {
         let m = "kernel is missing BTF, make sure CONFIG_DEBUG_INFO_BTF=y is specified in Kconfig.";
         return no(EINVAL, m);
     };
+    let name = btf.name(id);
+    if matches!(btf.kind(id), Kind::Var | Kind::Func) && env.lacks_symbol(name) {
+        let m = "ldimm64 failed to find the address for kernel symbol";
+        return no(ENOENT, format!("{m} '{name}'."));
+    }
     let ty = match *btf.body(id) {
         Body::Var { ty, .. } => ty,
         Body::Func { .. } => return Ok(RegState::pointer(RegType::Mem, Flags::MEM_RDONLY)),
-        _ if btf.by_id(id).is_none() || id == 0 => {
+        _ if btf.by_id(id).is_none() => {
+            let id = id.cast_signed();
             return no(ENOENT, format!("ldimm64 insn specifies invalid btf_id {id}."));
         }
         _ => {
-            let m = format!("pseudo btf_id {id} in ldimm64 isn't KIND_VAR or KIND_FUNC.");
+            let m = format!("pseudo btf_id {id} in ldimm64 isn't KIND_VAR or KIND_FUNC");
             return no(EINVAL, m);
         }
     };

@@ -110,7 +110,7 @@ fn world(args: &Args) -> Result<World, Exit> {
         host = Some((kernel, fds));
     }
     let fds = (0..maps.len()).map(BtfKernel::fd).collect();
-    Ok(World { env: BtfKernel { btf: Arc::new(btf), maps, cpus: 2 }, fds, host })
+    Ok(World { env: BtfKernel { btf: Arc::new(btf), maps, cpus: 2, symbols: None }, fds, host })
 }
 
 fn create(m: &MapInfo) -> MapCreate {

@@ -97,6 +97,13 @@ pub(super) struct Symbols {
     btf: Option<Arc<Btf>>,
 }
 
+impl Symbols {
+    /// All names, when any are known.
+    pub(super) fn all(&self) -> Option<Arc<BTreeSet<String>>> {
+        (!self.known.is_empty()).then(|| self.known.clone())
+    }
+}
+
 /// Address of every known symbol: a verdict depends on there being one, not on its value.
 const SYMBOL_ADDRESS: u64 = 0xffff_ffff_8100_0000;
 

@@ -136,7 +136,12 @@ impl World {
         World {
             arch: arch.unwrap_or_else(|| default_arch(object.endian)),
             object,
-            env: Env::Btf(BtfKernel { btf: real.btf.clone(), maps, cpus: real.cpus }),
+            env: Env::Btf(BtfKernel {
+                btf: real.btf.clone(),
+                maps,
+                cpus: real.cpus,
+                symbols: real.ksyms.all(),
+            }),
             kconfig: real.kconfig.clone(),
             ksyms: real.ksyms.clone(),
             fds,
@@ -340,6 +345,14 @@ impl KernelEnv for Env {
 
     fn btf(&self) -> Option<&Btf> {
         self.kernel().btf()
+    }
+
+    fn symbol(&self, name: &str) -> Option<GuestAddr> {
+        self.kernel().symbol(name)
+    }
+
+    fn lacks_symbol(&self, name: &str) -> bool {
+        self.kernel().lacks_symbol(name)
     }
 
     fn nr_cpu_ids(&self) -> u32 {

@@ -127,7 +127,7 @@ impl Kernel {
         let variants = variants.collect();
         let has_btf = btf.is_some();
         let btf = Arc::new(btf.unwrap_or_default());
-        Kernel { env: BtfKernel { btf, maps, cpus: 2 }, has_btf, variants }
+        Kernel { env: BtfKernel { btf, maps, cpus: 2, symbols: None }, has_btf, variants }
     }
 
     /// The BTF that is there has the types of the tables' kernel.

@@ -65,9 +65,8 @@ impl Ver<'_> {
     /// While a lock is held only its release and what cannot block may be called.
     pub(crate) fn call_under_lock(&self, call: Call) -> R {
         const SPIN_UNLOCK: i32 = 94;
-        const KPTR_XCHG: i32 = 194;
         let fine = match call {
-            Call::Helper(id) => id == SPIN_UNLOCK || id == KPTR_XCHG,
+            Call::Helper(id) => id == SPIN_UNLOCK,
             Call::Local(_) => true,
             Call::Kfunc { btf_id, off } => off == 0 && self.kfunc_spin_allowed(btf_id),
         };

@@ -9,7 +9,7 @@ use crate::btf::record::{FieldKind, Record};
 use crate::domain::reg::{RegState, RegType};
 use crate::explore::ver::{R, Ver, no};
 use crate::proto::Flags;
-use crate::reject::EINVAL;
+use crate::reject::{EFAULT, EINVAL};
 
 /// `BPF_GLOBAL_PERCPU_MA_MAX_SIZE`.
 const PERCPU_MAX: u32 = 512;
@@ -46,8 +46,10 @@ impl<'a> Ver<'a> {
             return no(EINVAL, format!("arg#{i} is neither owning or non-owning ref"));
         }
         meta.arg_owning_ref |= !r.flags.has(Flags::NON_OWN_REF);
-        let counted = self.reg_record(r).is_some_and(|x| x.find(FieldKind::Refcount).is_some());
-        if !counted {
+        let Some(rec) = self.reg_record(r) else {
+            return no(EFAULT, "verifier bug: Couldn't find btf_record");
+        };
+        if !rec.has(FieldKind::Refcount) {
             let m = "doesn't point to a type with bpf_refcount field";
             return no(EINVAL, format!("arg#{i} {m}"));
         }

@@ -1,5 +1,6 @@
 //! A kernel known by its BTF alone: verdicts for a kernel that is not running.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bpf::btf::{Btf, Kind};
@@ -16,6 +17,8 @@ pub struct BtfKernel {
     pub maps: Vec<MapInfo>,
     /// `nr_cpu_ids`.
     pub cpus: u32,
+    /// Names of its symbols, as far as they are known.
+    pub symbols: Option<Arc<BTreeSet<String>>>,
 }
 
 impl BtfKernel {
@@ -44,6 +47,10 @@ impl KernelEnv for BtfKernel {
 
     fn btf(&self) -> Option<&Btf> {
         Some(&self.btf)
+    }
+
+    fn lacks_symbol(&self, name: &str) -> bool {
+        self.symbols.as_ref().is_some_and(|s| !s.contains(name))
     }
 
     fn nr_cpu_ids(&self) -> u32 {
