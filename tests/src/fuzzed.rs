@@ -45,7 +45,7 @@ fn judge(text: &str) -> String {
         Ok(_) => return "not one program".to_owned(),
         Err(e) => return e.to_string(),
     };
-    let env = BtfKernel { btf: Default::default(), maps: maps(), cpus: 2 };
+    let env = BtfKernel { btf: Default::default(), maps: maps(), cpus: 2, symbols: None };
     let fds: Vec<i32> = (0..env.maps.len()).map(BtfKernel::fd).collect();
     let opts = Opts { log_level: 0, ..Opts::default() };
     let options = Options { opts, fd_array: &fds, prog_btf: None, endian: Endian::Little };
