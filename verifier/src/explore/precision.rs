@@ -1,10 +1,9 @@
 //! Precision: which scalars a safety decision depended on, found by walking back the jump
 //! history and the chain of kept states. Source: `backtrack_insn`, `__mark_chain_precision`.
 
-use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src, disasm};
+use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src};
 
 use super::live::stack_mask;
-use super::step::LogNames;
 use super::ver::{R, Ver};
 use crate::domain::state::{Hist, LinkedReg, VState};
 
@@ -158,7 +157,7 @@ impl Ver<'_> {
         if *insn == Insn::LdImm64Hi {
             return Ok(());
         }
-        self.log_backtrack(idx, insn, bt);
+        self.log_backtrack(idx, bt);
         bt.sync_linked(hist);
         match *insn {
             Insn::Alu { op: AluOp::Mov, dst, src, .. } if bt.has(dst) => {
@@ -191,11 +190,11 @@ impl Ver<'_> {
         Ok(())
     }
 
-    fn log_backtrack(&mut self, idx: u32, insn: &Insn, bt: &Backtrack) {
+    fn log_backtrack(&mut self, idx: u32, bt: &Backtrack) {
         if self.log.level2() {
             let (frame, regs) = (bt.frame, reg_mask(bt.regs[bt.frame]));
             let slots = stack_mask(bt.slots[bt.frame]);
-            let op = disasm::disasm_op(insn, &LogNames(self.input.env.btf()));
+            let op = self.insn_text(idx);
             self.log.put(&format!(
                 "mark_precise: frame{frame}: regs={regs} stack={slots} before {idx}: {op}\n"
             ));

@@ -30,8 +30,8 @@ fn stats_line(s: &Stats) -> String {
     )
 }
 
-/// Prints map references as the kernel does, which has addresses there, and kfuncs by name.
-pub(super) struct LogNames<'a>(pub(super) Option<&'a bpf::btf::Btf>);
+/// Prints kfuncs by name, and the offset of a callback as the number it is.
+struct LogNames<'a>(Option<&'a bpf::btf::Btf>);
 
 impl disasm::Names for LogNames<'_> {
     fn kfunc(&self, btf_id: i32, _off: i16) -> Option<String> {
@@ -39,7 +39,10 @@ impl disasm::Names for LogNames<'_> {
     }
 
     fn imm64(&self, imm: &Imm64) -> Option<String> {
-        matches!(imm, Imm64::MapFd(_) | Imm64::MapIdx(_)).then(|| "0x0".into())
+        match imm {
+            Imm64::Func(off) => Some(format!("{:#x}", off.cast_unsigned())),
+            _ => None,
+        }
     }
 }
 
@@ -198,8 +201,26 @@ impl Ver<'_> {
         }
         self.log = log;
         self.log_line_info(at);
-        let text = disasm::disasm_op(self.insn(at), &LogNames(self.input.env.btf()));
+        let text = self.insn_text(at);
         self.log.insn(at, &text);
+    }
+
+    /// `verbose_insn`: maps are the addresses they have, for programs that may know them.
+    pub(crate) fn insn_text(&self, at: u32) -> String {
+        let insn = self.insn(at);
+        let map = self.input.insn_map.get(at as usize).copied().flatten();
+        let (Insn::LdImm64 { dst, imm }, Some(m)) = (insn, map) else {
+            return disasm::disasm_op(insn, &LogNames(self.input.env.btf()));
+        };
+        let m = &self.maps[m as usize];
+        let addr = match *imm {
+            _ if !self.leaks_ok() => 0,
+            Imm64::MapValue { off, .. } | Imm64::MapIdxValue { off, .. } => {
+                m.value_addr.map_or(0, |a| a.0 + u64::from(off))
+            }
+            _ => m.addr.0,
+        };
+        format!("(18) r{} = {addr:#x}", dst.0)
     }
 
     /// `verbose_linfo`: the source line, unless it was the last one printed.

@@ -61,7 +61,6 @@ impl Ver<'_> {
 
     /// What level 2 prints before the first instruction.
     fn log_head(&mut self) {
-        use bpf::insn::disasm;
         if !self.log.level2() {
             return;
         }
@@ -76,7 +75,7 @@ impl Ver<'_> {
             let live = self.input.cfg.live_regs_before[i];
             let regs = (0..10u8).map(|r| if live >> r & 1 == 1 { (b'0' + r) as char } else { '.' });
             let regs: String = regs.collect();
-            let text = disasm::disasm_op(insn, &disasm::NoNames);
+            let text = self.insn_text(i as u32);
             let scc = match self.input.cfg.scc[i] {
                 0 => "    ".into(),
                 n => format!("{n:3} "),
