@@ -142,8 +142,9 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
                 && ids.same(o.ref_obj_id, c.ref_obj_id)
         }
         T::Packet | T::PacketMeta => {
-            // Positive ranges only shrink; the two markers order below all of them.
-            o.range <= c.range && o.off == c.off && ids.same(o.id, c.id) && o.b.includes(&c.b)
+            // More may be readable than before; the two markers are no ranges.
+            let range = o.range == c.range || (0 <= o.range && o.range <= c.range);
+            range && o.off == c.off && ids.same(o.id, c.id) && o.b.includes(&c.b)
         }
         T::Stack => regs_exact(o, c, ids) && o.frameno == c.frameno,
         T::Arena => true,
