@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn numbers_are_read_from_the_end() {
         let log = "R0 !read_ok\nverification time 123 usec\nstack depth 8+16\nprocessed 5 insns \
-                   (limit 1000000) max_states_per_insn 1 total_states 3 peak_states 2 mark_read 0\n";
+                   (limit 1000000) max_states_per_insn 1 total_states 3 \
+                   peak_states 2 mark_read 0\n";
         let s = statistics(log);
         assert_eq!((s.insns_processed, s.total_states, s.peak_states), (5, 3, 2));
         assert_eq!((s.stack_depth, s.verification_time_us), (24, 123));

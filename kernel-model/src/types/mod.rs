@@ -7,7 +7,7 @@
 mod decl;
 mod layout;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use bpf::Arch;
@@ -153,7 +153,7 @@ pub fn field(name: &str, path: &str) -> Field {
 #[must_use]
 pub fn size(name: &str) -> u64 {
     // Asked for on every packet: a search by name in BTF would be a tenth of its cost.
-    static SIZES: LazyLock<HashMap<String, u64>> = LazyLock::new(|| {
+    static SIZES: LazyLock<BTreeMap<String, u64>> = LazyLock::new(|| {
         let types = Types::of(Arch::X86_64);
         let named = types.btf.ids().map(|id| types.btf.name(id).to_owned());
         named.filter_map(|n| Some((types.size(&n)?.into(), n))).map(|(s, n)| (n, s)).collect()

@@ -178,7 +178,8 @@ mod tests {
     use super::*;
     use bpf::btf::BtfBuilder;
 
-    /// `struct in { int a[4]; struct obj *p; }; struct out { long x; union { struct in i; long y; }; }`
+    /// `struct in { int a[4]; struct obj *p; };`
+    /// `struct out { long x; union { struct in i; long y; }; }`
     fn types() -> (Btf, TypeId) {
         let mut b = BtfBuilder::new();
         let (int, long) = (b.int("int", 4, true), b.int("long", 8, true));

@@ -3,7 +3,7 @@
 //! | call | no iterator there | active | drained |
 //! |---|---|---|---|
 //! | `new` | active, depth 0 | refused | refused |
-//! | `next` | refused | two states: drained with NULL; active, depth + 1, not NULL | drained, NULL |
+//! | `next` | refused | two: drained, NULL; active, depth + 1, not NULL | drained, NULL |
 //! | `destroy` | refused | gone | gone |
 //!
 //! The depth tells iterations of one loop apart, so that the same state at another depth is no

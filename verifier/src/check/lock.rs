@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | spin lock | held | "function calls are not allowed" | the same |
 //! | resilient lock | held | AA deadlock | held too |
-//! | unlock, innermost | "without taking a lock" | released, non-owning references die | "different lock" |
+//! | unlock, innermost | "without taking a lock" | released | "different lock" |
 //! | unlock, not innermost | | "cannot be out of order" | "different lock" |
 
 use bpf::insn::{Call, Reg};

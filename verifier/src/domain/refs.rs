@@ -8,7 +8,7 @@
 //! | held | released | result |
 //! |---|---|---|
 //! | `Ptr` id | `Ptr` same id | gone |
-//! | `Lock` id, object | the same, and it is the innermost lock | gone; the lock before is innermost |
+//! | `Lock` id, object | the same, the innermost | gone; the one before is innermost |
 //! | `Lock` id, object | the same, not innermost | out of order |
 //! | `Irq` id | the same, and it is the innermost flag | gone; the flag before is innermost |
 //! | `Irq` id | the same, not innermost | out of order |

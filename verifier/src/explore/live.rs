@@ -7,14 +7,14 @@
 //! the call instruction in the caller's instance. A chain is told by the call sites that lead to
 //! the subprogram: so a call that always writes a slot of its caller kills it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::cfg::Cfg;
 use crate::domain::state::{MAX_CALL_FRAMES, VState};
 
 /// `struct callchain`: a call site per frame, and the entry of the innermost subprogram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Chain {
     sites: [u32; MAX_CALL_FRAMES],
     subprogs: [u32; MAX_CALL_FRAMES],
@@ -158,7 +158,7 @@ impl Instance {
 #[derive(Debug, Default)]
 pub(crate) struct Liveness {
     instances: Vec<Instance>,
-    by_chain: HashMap<Chain, usize>,
+    by_chain: BTreeMap<Chain, usize>,
     /// The instance of the current state, until its frames change.
     current: Option<usize>,
     written: [u64; MAX_CALL_FRAMES],

@@ -376,7 +376,8 @@ impl Ver<'_> {
             let (frame, subseq) = (bt.frame, subseq.map_or(-1, i64::from));
             let last = last as i32;
             self.log.put(&format!(
-                "mark_precise: frame{frame}: last_idx {last} first_idx {first} subseq_idx {subseq} \n"
+                "mark_precise: frame{frame}: last_idx {last} first_idx {first} \
+                 subseq_idx {subseq} \n"
             ));
         }
     }

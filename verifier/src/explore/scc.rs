@@ -3,7 +3,7 @@
 //! back edges, and when the loop is left the marks are propagated over them until nothing
 //! changes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::ver::{R, Ver};
 use crate::domain::state::{MAX_CALL_FRAMES, VState};
@@ -12,7 +12,7 @@ use crate::domain::state::{MAX_CALL_FRAMES, VState};
 const BACKEDGE_ITERS_MAX: u32 = 64;
 
 /// `struct bpf_scc_callchain`: call sites down to the first frame that is in a loop, and the loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SccChain {
     sites: [u32; MAX_CALL_FRAMES],
     scc: u32,
@@ -37,7 +37,7 @@ pub(super) struct Visit {
 /// All visits of one exploration.
 #[derive(Default)]
 pub(crate) struct Visits {
-    by_chain: HashMap<SccChain, Visit>,
+    by_chain: BTreeMap<SccChain, Visit>,
     /// `num_backedges`.
     pub(super) backedges: u32,
 }
