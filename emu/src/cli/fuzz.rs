@@ -24,6 +24,7 @@ use verifier::env::{BtfKernel, GuestAddr, MapInfo};
 use verifier::explore::Opts;
 use verifier::{Options, check};
 
+use super::judge::error_line;
 use super::why::rule_name;
 use super::{Exit, out};
 use crate::host::HostKernel;
@@ -173,7 +174,7 @@ impl World {
         let refused = v.errno != 0;
         Some(Answer {
             accepted: !refused,
-            words: v.reason().filter(|_| refused).unwrap_or_default().to_owned(),
+            words: error_line(&v.log).filter(|_| refused).unwrap_or_default(),
             insns: v.stats.insns_processed,
             states: v.stats.total_states,
             peak: v.stats.peak_states,

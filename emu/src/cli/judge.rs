@@ -136,9 +136,10 @@ fn fill(row: &mut Row, report: CheckReport) {
     row.log = report.log;
 }
 
-/// The last line of a log that is not one of its statistics.
-fn error_line(log: &str) -> Option<String> {
-    let statistics = ["processed ", "verification time ", "stack depth "];
+/// The last line of a log that is neither one of its statistics nor a state.
+pub(super) fn error_line(log: &str) -> Option<String> {
+    let statistics =
+        ["processed ", "verification time ", "stack depth ", "cur state:", "old state:"];
     let is_word = |l: &&str| !l.is_empty() && !statistics.iter().any(|s| l.starts_with(s));
     log.lines().map(str::trim_end).rev().find(is_word).map(str::to_owned)
 }

@@ -7,7 +7,7 @@ use bpf::Endian;
 use bpf::object::ProgramDef;
 use serde::Serialize;
 
-use super::judge::{Row, Verdict, judge_linked};
+use super::judge::{Row, Verdict, error_line, judge_linked};
 use super::target::Target;
 use super::verify::Args;
 use super::world::{World, read};
@@ -137,7 +137,7 @@ fn ask(
     HostRow {
         verdict: if said.errno == 0 { "accepted" } else { "rejected" },
         errno: said.errno,
-        error_line: said.reason().filter(|_| said.errno != 0).map(str::to_owned),
+        error_line: error_line(&said.log).filter(|_| said.errno != 0),
         insns_processed: stats.insns_processed,
         total_states: stats.total_states,
         peak_states: stats.peak_states,
