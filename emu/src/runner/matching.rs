@@ -51,7 +51,7 @@ impl Run<'_> {
     }
 
     /// Whether a return value is what a pattern says.
-    fn ret_matches(
+    pub(super) fn ret_matches(
         &self,
         pattern: &Data,
         ret: u64,

@@ -18,6 +18,7 @@ mod matching;
 pub mod packet;
 mod setup;
 mod state;
+mod test_run;
 mod timeline;
 pub mod trace;
 pub mod wire;

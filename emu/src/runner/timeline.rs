@@ -348,8 +348,9 @@ impl<'a> Run<'a> {
             Action::Detach(prog) => self.detach(prog),
             Action::Check(expect) => self.check(expect),
             Action::Snapshot(_) => Ok(()),
-            Action::TestRun { prog, .. } | Action::Cancel { prog } => {
-                Err(RunError::unsupported(prog.span, "TestRun and Cancel in the timeline"))
+            Action::TestRun { .. } => self.test_run(action),
+            Action::Cancel { prog } => {
+                Err(RunError::unsupported(prog.span, "Cancel in the timeline"))
             }
             Action::Fire { tracepoint, args, cpu } => self.fire(tracepoint, args.as_ref(), *cpu),
             Action::Irq { cpu, .. } | Action::Nmi { cpu } => {

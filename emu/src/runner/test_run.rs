@@ -1,0 +1,201 @@
+//! `TestRun` steps: `BPF_PROG_TEST_RUN` of the scenario's user space, and what it must give back.
+
+use bpf::btf::Kind as BtfKind;
+use bpf::uapi::ProgType;
+use kernel_model::syscall::{FdObject, Why};
+use scenarios::leaf::Data;
+use scenarios::schema::{Action, Name};
+use scenarios::tree::{Kind, Member, Node};
+
+use super::data::Types;
+use super::{Failure, Run, RunError, wire};
+use crate::host::{TestRunIn, TestRunOut};
+
+/// `BPF_F_TEST_RUN_ON_CPU`.
+const ON_CPU: u32 = 1;
+/// Room for a packet that grew.
+const OUT_ROOM: usize = 1 << 16;
+
+/// The UAPI struct of a program type's context.
+fn ctx_struct(t: ProgType) -> Option<&'static str> {
+    match t {
+        ProgType::Xdp => Some("xdp_md"),
+        ProgType::SchedCls | ProgType::SchedAct | ProgType::SocketFilter | ProgType::CgroupSkb => {
+            Some("__sk_buff")
+        }
+        _ => None,
+    }
+}
+
+impl<'a> Run<'a> {
+    /// One run, or one for each frame of a capture.
+    pub(super) fn test_run(&mut self, action: &'a Action) -> Result<(), RunError> {
+        let Action::TestRun { prog, cpu, packet, frames, ctx, ret, out } = action else {
+            unreachable!("called for TestRun alone")
+        };
+        let id = self.prog(prog)?;
+        let kind = self.machine.kernel.prog(id).map_or(ProgType::Unspec, |p| p.prog_type());
+        if *cpu != 0 && kind != ProgType::RawTracepoint {
+            let what = "test runs on another CPU of programs other than raw_tp";
+            return Err(RunError::unsupported(prog.span, what));
+        }
+        let mut inputs = Vec::new();
+        match (packet, frames) {
+            (Some(name), _) => inputs.push(self.named_packet(name)?),
+            (None, Some(data)) => inputs = self.capture_of(data)?,
+            // The kernel wants at least an Ethernet header.
+            (None, None) if ctx_struct(kind).is_some() => inputs.push(vec![0; 14]),
+            (None, None) => inputs.push(Vec::new()),
+        }
+        let ctx_bytes = match ctx {
+            Some(data) => self.test_ctx(kind, data)?,
+            None => Vec::new(),
+        };
+        let open = self.machine.kernel.fds.iter();
+        let fd = open.filter(|(_, o)| **o == FdObject::Prog(id)).map(|(fd, _)| *fd).min();
+        let fd = fd.ok_or_else(|| RunError::Internal("a program without descriptor".into()))?;
+        for data in &inputs {
+            let given = TestRunIn {
+                data,
+                data_out: if data.is_empty() { 0 } else { OUT_ROOM },
+                ctx: &ctx_bytes,
+                ctx_out: if kind == ProgType::RawTracepoint { 0 } else { ctx_bytes.len() },
+                flags: if *cpu == 0 { 0 } else { ON_CPU },
+                cpu: *cpu,
+                ..TestRunIn::default()
+            };
+            let result = self.machine.test_run(fd, &given).map_err(|e| match e.why {
+                Why::Unsupported(what) => RunError::unsupported(prog.span, what),
+                _ => {
+                    let message = format!("the test run failed: {}", e.errno.name());
+                    RunError::input(prog.span, message)
+                }
+            })?;
+            self.test_result(prog, kind, ret.as_ref(), out.as_ref(), &result)?;
+        }
+        Ok(())
+    }
+
+    fn named_packet(&self, name: &Name) -> Result<Vec<u8>, RunError> {
+        let layers = self.s.packets.get(&name.v).cloned().unwrap_or_default();
+        let nic = self.machine.kernel.net.nics.keys().next().copied().unwrap_or(0);
+        self.packet_bytes(&layers, nic, name.span)
+    }
+
+    /// `Pcap("file")` or `Pcap(file: "file")`: all its frames.
+    fn capture_of(&self, data: &Data) -> Result<Vec<Vec<u8>>, RunError> {
+        let bad = |m: String| RunError::input(data.span(), m);
+        let file = match &data.node.kind {
+            Kind::Call(name, args) if name == "Pcap" => match args.as_slice() {
+                [Node { kind: Kind::Str(file), .. }] => Some(file),
+                _ => None,
+            },
+            Kind::Record(Some(name), members) if name == "Pcap" => match members.as_slice() {
+                [Member { value: Node { kind: Kind::Str(file), .. }, .. }] => Some(file),
+                _ => None,
+            },
+            _ => None,
+        };
+        let file = file.ok_or_else(|| bad("frames are written as Pcap(\"file\")".into()))?;
+        let frames = self.captures.frames(file).map_err(bad)?;
+        Ok(frames.iter().map(|f| f.bytes.clone()).collect())
+    }
+
+    /// Bytes of a context by the kernel's own types; raw_tp takes `(args: [..])`.
+    fn test_ctx(&self, kind: ProgType, data: &Data) -> Result<Vec<u8>, RunError> {
+        let endian = self.machine.arch().endian();
+        if kind == ProgType::RawTracepoint {
+            let args = match &data.node.kind {
+                Kind::Record(None, m) if m.len() == 1 && m[0].name == "args" => &m[0].value,
+                _ => return Err(RunError::input(data.span(), "(args: [..]) was expected")),
+            };
+            let Kind::List(items) = &args.kind else {
+                return Err(RunError::input(args.span, "a list of numbers was expected"));
+            };
+            let mut out = vec![0; items.len() * 8];
+            for (n, item) in items.iter().enumerate() {
+                let value = scenarios::leaf::int_of(item)
+                    .ok_or_else(|| RunError::input(item.span, "a number was expected"))?;
+                super::data::put_int(&mut out[n * 8..n * 8 + 8], value as u64, endian);
+            }
+            return Ok(out);
+        }
+        let Some(name) = ctx_struct(kind) else {
+            let what = format!("a context for test runs of {}", kind.name());
+            return Err(RunError::unsupported(data.span(), what));
+        };
+        let btf = self.machine.kernel.vmlinux_btf();
+        let ty = btf.find(name, BtfKind::Struct).expect("UAPI structs are in the type table");
+        let mut out = vec![0; btf.size_of(ty).unwrap_or(0) as usize];
+        Types { btf, endian }.write(&data.node, ty, &mut out)?;
+        Ok(out)
+    }
+
+    fn test_result(
+        &mut self,
+        prog: &Name,
+        kind: ProgType,
+        ret: Option<&Data>,
+        out: Option<&Data>,
+        result: &TestRunOut,
+    ) -> Result<(), RunError> {
+        let id = self.prog(prog)?;
+        if let Some(pattern) = ret
+            && !self.ret_matches(pattern, result.retval.into(), Some(id))?
+        {
+            let message =
+                format!("the test run of {} returned {}", prog.v, result.retval.cast_signed());
+            self.failures.push(Failure { message, span: pattern.span(), fix: None });
+        }
+        let members = match out.map(|d| &d.node.kind) {
+            None => return Ok(()),
+            Some(Kind::Record(None, members)) => members,
+            Some(_) => {
+                let span = out.map(Data::span).unwrap_or_default();
+                return Err(RunError::input(span, "(packet: \"name\", ctx: (..)) was expected"));
+            }
+        };
+        for m in members {
+            self.test_out(kind, m, result)?;
+        }
+        Ok(())
+    }
+
+    fn test_out(
+        &mut self,
+        kind: ProgType,
+        m: &Member,
+        result: &TestRunOut,
+    ) -> Result<(), RunError> {
+        let why = match (m.name.as_str(), &m.value.kind) {
+            ("packet", Kind::Str(name)) => {
+                let find = |name: &str| self.s.packets.get(name).cloned();
+                let Some(layers) = find(name) else {
+                    return Err(RunError::input(m.value.span, format!("no packet {name}")));
+                };
+                let layers = super::packet::resolve(&layers, &find, 0)
+                    .map_err(|e| RunError::input(m.value.span, e))?;
+                wire::mismatch(&layers, &result.data).map(|m| m.why)
+            }
+            ("ctx", _) => {
+                let Some(name) = ctx_struct(kind) else {
+                    let what = format!("the context of a test run of {}", kind.name());
+                    return Err(RunError::unsupported(m.value.span, what));
+                };
+                let btf = self.machine.kernel.vmlinux_btf();
+                let ty = btf.find(name, BtfKind::Struct).expect("in the type table");
+                let types = Types { btf, endian: self.machine.arch().endian() };
+                types.differs(&m.value, ty, &result.ctx)?.map(|d| d.why)
+            }
+            (other, _) => {
+                let what = format!("`{other}` in the result of a test run");
+                return Err(RunError::unsupported(m.name_span, what));
+            }
+        };
+        if let Some(why) = why {
+            let message = format!("{} of the test run: {why}", m.name);
+            self.failures.push(Failure { message, span: m.value.span, fix: None });
+        }
+        Ok(())
+    }
+}
