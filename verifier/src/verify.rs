@@ -119,10 +119,11 @@ pub fn verify(
 /// [`verify`] with log and statistics for both outcomes.
 #[must_use]
 pub fn verify_report(p: Program, env: &dyn KernelEnv, o: &Options<'_>) -> VerifyReport {
+    let head = log_head(&p, o);
     match run(p, env, o) {
         Ok((verified, log)) => VerifyReport { stats: *verified.stats(), result: Ok(verified), log },
         Err(mut r) => {
-            let log = log_of(&mut r, o);
+            let log = log_of(&mut r, &head, o);
             VerifyReport { log, stats: r.stats, result: Err(r) }
         }
     }
@@ -145,6 +146,7 @@ pub struct CheckReport {
 /// program. So a program can be judged against the BTF of a kernel that is not there.
 #[must_use]
 pub fn check(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> CheckReport {
+    let head = log_head(p, o);
     match analyse(p, env, o) {
         Ok(a) => CheckReport {
             result: Ok(()),
@@ -153,7 +155,7 @@ pub fn check(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> CheckReport {
             stats: a.explored.stats,
         },
         Err(mut r) => {
-            let log = log_of(&mut r, o);
+            let log = log_of(&mut r, &head, o);
             CheckReport { log, stats: r.stats, stack_depths: Vec::new(), result: Err(r) }
         }
     }
@@ -176,12 +178,23 @@ fn final_depths(p: &Program, a: &Analysed) -> Vec<u32> {
     a.cfg.subprogs.iter().zip(&a.explored.stack_depth).filter_map(depth).collect()
 }
 
-/// The log of a refusal: what was refused before exploration has only its message.
-fn log_of(r: &mut Rejection, o: &Options<'_>) -> String {
-    if r.log.is_empty() && o.opts.log_level != 0 {
-        r.log = format!("{}\n", r.message);
+/// The log of a refusal. What was refused before exploration has its message, between the list of
+/// subprograms (level 2) and statistics of nothing.
+fn log_of(r: &mut Rejection, head: &str, o: &Options<'_>) -> String {
+    if r.log.is_empty() && o.opts.log_level != 0 && !r.message.is_empty() {
+        let stats = explore::stats_text(o.opts.log_level, &r.stats, &[0]);
+        r.log = format!("{head}{}\n{stats}", r.message);
     }
     r.log.clone()
+}
+
+/// What level 2 prints when the subprograms are known.
+fn log_head(p: &Program, o: &Options<'_>) -> String {
+    if o.opts.log_level & 2 == 0 {
+        return String::new();
+    }
+    let starts = cfg::subprog_starts(p, o.opts.bpf_capable, o.prog_btf);
+    starts.iter().enumerate().map(|(i, at)| format!("func#{i} @{at}\n")).collect()
 }
 
 /// What is known of a program that was accepted, before it is rewritten.

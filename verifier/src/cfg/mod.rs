@@ -142,6 +142,15 @@ pub fn find_subprogs(
     Ok(subprogs)
 }
 
+/// First slots of the subprograms; none when they cannot be told.
+pub(crate) fn subprog_starts(program: &Program, bpf_capable: bool, own: Option<&Btf>) -> Vec<u32> {
+    if program.insns.is_empty() {
+        return Vec::new();
+    }
+    let found = subprogs::find(program, &program.insns, bpf_capable, own);
+    found.map_or_else(|_| Vec::new(), |s| s.iter().map(|s| s.start.0).collect())
+}
+
 /// `merge_callee_effects`: what a subprogram does, its callees included.
 fn effects(program: &Program, insns: &[Insn], cfg: &mut Cfg, kernel: Option<&Btf>) {
     let mut calls = Vec::new();

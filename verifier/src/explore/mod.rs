@@ -22,6 +22,8 @@ pub(crate) mod step;
 mod subprogs;
 pub(crate) mod ver;
 
+pub(crate) use step::stats_text;
+
 pub use input::{Explored, Input, InsnAux, KeyState, MapState, Opts, PtrClass};
 
 use crate::reject::Rejection;

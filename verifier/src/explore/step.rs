@@ -21,6 +21,16 @@ pub(crate) enum Next {
     Done,
 }
 
+/// `print_verification_stats` of a level.
+pub(crate) fn stats_text(level: u32, s: &Stats, depths: &[u32]) -> String {
+    let line = stats_line(s);
+    if level & BPF_LOG_STATS == 0 {
+        return line;
+    }
+    let depths: Vec<String> = depths.iter().map(u32::to_string).collect();
+    format!("verification time 0 usec\nstack depth {}\n{line}", depths.join("+"))
+}
+
 /// The line of `print_verification_stats` that every level has.
 fn stats_line(s: &Stats) -> String {
     format!(
@@ -49,13 +59,8 @@ impl disasm::Names for LogNames<'_> {
 impl Ver<'_> {
     /// `print_verification_stats`. There is no clock here, so the time is none.
     pub(crate) fn log_stats(&mut self) {
-        if self.log.level & BPF_LOG_STATS != 0 {
-            let depths: Vec<String> = self.stack_depth.iter().map(u32::to_string).collect();
-            let depths = depths.join("+");
-            self.log.say(&format!("verification time 0 usec\nstack depth {depths}\n"));
-        }
-        let line = stats_line(&self.stats);
-        self.log.say(&line);
+        let text = stats_text(self.log.level, &self.stats, &self.stack_depth);
+        self.log.say(&text);
     }
 
     /// Ends the current path and takes the next pending one.
