@@ -9,10 +9,12 @@
 //! it is. Encoders are pure. Code is position independent but for [`Reloc`]s.
 
 mod buffer;
+mod caps;
 mod compile;
 mod frame;
 mod isa;
 
+pub use caps::{CAPABILITIES, Capability};
 pub use isa::{Facts, NativeReg};
 
 use bpf::Arch;
