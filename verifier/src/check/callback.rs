@@ -104,7 +104,8 @@ impl Ver<'_> {
     /// `bpf_loop`: the number of iterations bounds how often the callback is entered.
     fn loop_callback(&mut self, meta: &Meta) -> R {
         let flags = self.r(Reg(4)).as_const();
-        if flags.is_some() {
+        // `loop_flag_is_zero`: only what was relied on is precise.
+        if flags == Some(0) {
             self.mark_precise(Reg(4))?;
         }
         self.note_loop(meta.subprog, flags);
