@@ -88,6 +88,7 @@ impl Run<'_> {
     }
 
     /// Whether something that happened is an event of that kind.
+    // tidy: flat match
     pub(super) fn event_matches(
         &self,
         wanted: &Event,
