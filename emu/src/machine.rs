@@ -212,8 +212,7 @@ impl Machine {
 
     /// Runs until every CPU that has work has reached a virtual time, or none has work.
     pub fn run_until(&mut self, clock_ns: u64) -> Result<(), MachineError> {
-        while let Some((cpu, others)) = self.pick(clock_ns) {
-            let limit = others.saturating_add(self.config.quantum_ns).min(clock_ns);
+        while let Some((cpu, limit)) = self.turn(clock_ns) {
             while self.has_work(cpu) && self.kernel.now(cpu) < limit {
                 self.step(cpu)?;
             }
@@ -224,8 +223,7 @@ impl Machine {
     /// As [`Machine::run_until`], but stops at the safepoint at which the trace has grown beyond
     /// `seen` events. True when it has.
     pub fn run_until_event(&mut self, clock_ns: u64, seen: usize) -> Result<bool, MachineError> {
-        while let Some((cpu, others)) = self.pick(clock_ns) {
-            let limit = others.saturating_add(self.config.quantum_ns).min(clock_ns);
+        while let Some((cpu, limit)) = self.turn(clock_ns) {
             while self.has_work(cpu) && self.kernel.now(cpu) < limit {
                 self.step(cpu)?;
                 if self.kernel.events.len() > seen {
@@ -234,6 +232,28 @@ impl Machine {
             }
         }
         Ok(false)
+    }
+
+    /// The CPU that runs next and how far. Timers that are due come first; with nothing else to
+    /// do, time passes to the next one, unless there is no end to run to.
+    fn turn(&mut self, clock_ns: u64) -> Option<(CpuId, u64)> {
+        loop {
+            let timer = self.kernel.next_timer().unwrap_or(u64::MAX);
+            match self.pick(clock_ns) {
+                Some((cpu, _)) if timer <= self.kernel.now(cpu) => {
+                    self.kernel.timers_expire(timer);
+                }
+                Some((cpu, others)) => {
+                    let limit = others.saturating_add(self.config.quantum_ns);
+                    return Some((cpu, limit.min(clock_ns).min(timer)));
+                }
+                None if timer < clock_ns && clock_ns != u64::MAX => {
+                    self.kernel.advance_to(timer);
+                    self.kernel.timers_expire(timer);
+                }
+                None => return None,
+            }
+        }
     }
 
     fn has_work(&self, cpu: CpuId) -> bool {

@@ -13,6 +13,7 @@ use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
 use crate::prog::ProgId;
 use crate::syscall::test_run::TestRun;
+use crate::timer::TimerFrame;
 use crate::trace::{Deferred, TraceFrame};
 
 /// Number of a CPU.
@@ -182,6 +183,8 @@ pub enum Frame {
     Net(Box<NetFrame>),
     /// Programs attached to what fired.
     Trace(Box<TraceFrame>),
+    /// The callback of a timer.
+    Timer(TimerFrame),
     /// One program with a context that already exists (tracing hooks); the value is its R0.
     Hook {
         /// Program.
@@ -257,6 +260,7 @@ impl Cpu {
             | Frame::TestRun(_)
             | Frame::Net(_)
             | Frame::Trace(_)
+            | Frame::Timer(_)
             | Frame::Hook { .. } => None,
         })
     }
@@ -277,6 +281,7 @@ impl Cpu {
             | Frame::TestRun(_)
             | Frame::Net(_)
             | Frame::Trace(_)
+            | Frame::Timer(_)
             | Frame::Hook { .. } => None,
         })
     }

@@ -150,6 +150,15 @@ impl Kernel {
             Frame::TestRun(t) => self.test_run_step(cpu, *t, input),
             Frame::Net(n) => self.net_step(cpu, *n, input),
             Frame::Trace(t) => self.trace_step(cpu, *t, input),
+            Frame::Timer(t) => {
+                let ended = !matches!(input, Input::Start);
+                let flow = self.timer_step(cpu, t, input);
+                if ended {
+                    self.check_leaks(cpu);
+                    self.run_ended(cpu);
+                }
+                flow
+            }
             Frame::Hook { prog, ctx, cookie, free } => match input {
                 Input::Start => {
                     let mut child = ProgFrame::main(prog, self.entry_of(prog), ctx);
@@ -194,6 +203,10 @@ impl Kernel {
         while let Some(frame) = self.cpus[cpu.idx()].frames.pop() {
             if let Frame::Helper(h) = &frame {
                 self.helper_dropped(h);
+            }
+            if let Frame::Timer(t) = &frame {
+                self.timer_ended(t);
+                break;
             }
             if let Frame::Prog(p) = frame {
                 contexts += 1;

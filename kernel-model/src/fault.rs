@@ -28,6 +28,11 @@ pub enum Kind {
         /// Any address in it.
         addr: u64,
     },
+    /// A timer fires late.
+    TimerLate {
+        /// By so many nanoseconds.
+        by: u64,
+    },
     /// A receive ring takes nothing for a while.
     RingFull {
         /// Device.
@@ -47,6 +52,7 @@ impl Kind {
             Kind::Alloc { .. } => "alloc",
             Kind::Call { .. } => "call",
             Kind::UserPage { .. } => "user_page",
+            Kind::TimerLate { .. } => "timer_late",
             Kind::RingFull { .. } => "ring_full",
         }
     }
@@ -148,6 +154,17 @@ impl Kernel {
             self.emit(self.this_cpu, EventKind::Injected { fault: "user_page", what });
         }
         hit.is_some()
+    }
+
+    /// How much later than asked a timer fires.
+    pub(crate) fn inject_timer_late(&mut self, cpu: CpuId) -> u64 {
+        if self.faults.list.is_empty() {
+            return 0;
+        }
+        let hit = self.faults.strike(|kind| matches!(kind, Kind::TimerLate { .. }));
+        let Some(Kind::TimerLate { by }) = hit else { return 0 };
+        self.emit(cpu, EventKind::Injected { fault: "timer_late", what: format!("{by} ns") });
+        by
     }
 
     /// Whether a receive ring takes nothing now.

@@ -28,6 +28,7 @@ pub mod net;
 pub mod prog;
 pub mod syscall;
 mod task;
+pub mod timer;
 pub mod trace;
 pub mod types;
 
@@ -139,6 +140,8 @@ pub struct Kernel {
     pub ledger: ledger::Ledger,
     /// Network.
     pub net: net::Net,
+    /// Timers of map values.
+    pub timers: timer::Timers,
     /// Attached tracing programs.
     pub hooks: trace::Hooks,
     pub(crate) last_pid: u32,
@@ -175,6 +178,7 @@ impl Kernel {
             rcu_free: Vec::new(),
             ledger: ledger::Ledger::default(),
             net: net::Net::default(),
+            timers: timer::Timers::default(),
             hooks: trace::Hooks::default(),
             last_pid: 2,
             faults: fault::Faults::default(),

@@ -51,9 +51,7 @@ impl Run<'_> {
                     let (from, to) = (boot + from.v.ns, boot + to.v.ns);
                     (Injection::RingFull { ifindex, from, to }, 1, u64::MAX)
                 }
-                Fault::TimerLate { nth, .. } => {
-                    return Err(RunError::unsupported(nth.span, "late timers"));
-                }
+                Fault::TimerLate { by, nth } => (Injection::TimerLate { by: by.ns }, nth.v, 1),
                 Fault::Irq { cpu, .. } | Fault::Nmi { cpu, .. } => {
                     return Err(RunError::unsupported(cpu.span, "interrupts at safepoints"));
                 }

@@ -26,10 +26,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 163, name: "check_mtu", nargs: 5, body: check_mtu },
     unsupported!(153, "per_cpu_ptr", 2, "per-CPU variables of the kernel"),
     unsupported!(154, "this_cpu_ptr", 1, "per-CPU variables of the kernel"),
-    unsupported!(169, "timer_init", 3, "timers (struct bpf_hrtimer)"),
-    unsupported!(170, "timer_set_callback", 2, "timers (struct bpf_hrtimer)"),
-    unsupported!(171, "timer_start", 3, "timers (struct bpf_hrtimer)"),
-    unsupported!(172, "timer_cancel", 1, "timers (struct bpf_hrtimer)"),
     unsupported!(209, "user_ringbuf_drain", 4, "samples from user space (kernel/bpf/ringbuf.c)"),
 ];
 

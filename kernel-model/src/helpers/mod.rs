@@ -9,6 +9,7 @@ mod skb;
 mod sync;
 mod task;
 mod time;
+mod timer;
 mod trace;
 
 use std::sync::LazyLock;
@@ -54,6 +55,7 @@ const TABLES: &[&[HelperRow]] = &[
     sync::ROWS,
     task::ROWS,
     time::ROWS,
+    timer::ROWS,
     trace::ROWS,
 ];
 

@@ -270,7 +270,8 @@ fn fib_lookup(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
 impl Kernel {
     /// Type of the program that runs on a CPU.
     pub(crate) fn running_type(&self, cpu: CpuId) -> Option<bpf::uapi::ProgType> {
-        let frame = self.cpus[cpu.idx()].main_frame()?;
+        // A timer's callback has no main function below it.
+        let frame = self.cpus[cpu.idx()].prog_frame()?;
         self.progs.get(&frame.prog).map(crate::Prog::prog_type)
     }
 }

@@ -163,6 +163,20 @@ impl Kernel {
         self.map_by_addr.get(&addr).copied()
     }
 
+    /// The key that leads to a value, in guest byte order; empty when none does.
+    pub(crate) fn key_of_value(&self, id: MapId, value: u64) -> Vec<u8> {
+        match self.maps.get(&id).map(|m| &m.kind) {
+            Some(Kind::Array { values, stride }) => {
+                self.word(((value - values) / stride) as u32).to_vec()
+            }
+            Some(Kind::Hash(t)) => {
+                let found = t.by_key.iter().find(|(_, e)| e.value == value);
+                found.map_or(Vec::new(), |(k, _)| k.clone())
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Reads a key of a program.
     pub(crate) fn read_key(&self, id: MapId, at: u64) -> Result<Vec<u8>, crate::Fault> {
         let size = self.maps[&id].def.key_size as usize;

@@ -321,6 +321,7 @@ impl Kernel {
             return Err(Errno::EINVAL);
         };
         let elem = table.remove(key).ok_or(Errno::ENOENT)?;
+        self.timer_gone(id, elem.value);
         self.rcu_free.push(elem.value);
         Ok(())
     }

@@ -188,7 +188,11 @@ impl Kernel {
                 }
                 Frame::Net(n) => out.extend(n.functions().iter().filter_map(|f| super::symbol(f))),
                 Frame::Prog(p) if !p.entry.callback => out.push(self.entry_of(p.prog)),
-                Frame::Prog(_) | Frame::Helper(_) | Frame::TestRun(_) | Frame::Hook { .. } => {}
+                Frame::Prog(_)
+                | Frame::Helper(_)
+                | Frame::TestRun(_)
+                | Frame::Timer(_)
+                | Frame::Hook { .. } => {}
             }
         }
         out

@@ -155,6 +155,8 @@ impl Ver<'_> {
         f.regs[1..=entry.args.len()].copy_from_slice(&entry.args);
         st.push_frame(f);
         self.cur.frame_mut().callback_depth = 0;
+        // `init_func_state` forgets what was printed.
+        self.log.scratch_all();
         Ok(())
     }
 
@@ -178,6 +180,7 @@ impl Ver<'_> {
         f.callback_ret = entry.ret;
         f.async_entry_cnt = self.cur.frame().async_entry_cnt + 1;
         f.regs[1..=entry.args.len()].copy_from_slice(&entry.args);
+        self.log.scratch_all();
         let (prev_insn_idx, log_pos) = (self.insn_idx, self.log.text.len());
         self.pending.push(Pending { state, insn_idx: start, prev_insn_idx, log_pos });
         if self.pending.len() > JMP_SEQ_MAX {

@@ -13,9 +13,8 @@
 use bpf::insn::Reg;
 
 use super::args::Meta;
-use super::iter::slots_mask;
 use super::kfunc::meta::{KfuncMeta, Special};
-use super::slots::NoSlots;
+use super::slots::{NoSlots, slots_mask};
 use crate::domain::reg::{DynptrType, Obj, RegState, RegType};
 use crate::domain::stack::{SlotType, StackSlot};
 use crate::explore::ver::{R, Ver, no};
@@ -135,7 +134,7 @@ impl Ver<'_> {
             return no(EINVAL, format!("Expected a dynptr of type {} as arg #{i}", t.name()));
         }
         if let (RegType::Stack, Ok(spi)) = (r.ty, self.dynptr_spi(&r)) {
-            self.mark_stack_read(r.frameno, slots_mask(spi, DYNPTR_SLOTS));
+            self.read_object(r.frameno, spi, DYNPTR_SLOTS);
         }
         Ok(())
     }

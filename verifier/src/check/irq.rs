@@ -72,7 +72,7 @@ impl<'a> Ver<'a> {
         if slot.types != [SlotType::IrqFlag; 8] {
             return no(EINVAL, bad);
         }
-        self.mark_stack_read(r.frameno, 1 << spi);
+        self.read_object(r.frameno, spi, 1);
         if by_lock != lock {
             let class = |lock| if lock { "lock" } else { "native" };
             let (by, with) = (class(by_lock), class(lock));

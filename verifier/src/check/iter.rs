@@ -14,7 +14,7 @@ use bpf::btf::{Body, Kind};
 use bpf::insn::Reg;
 
 use super::kfunc::meta::KfuncMeta;
-use super::slots::NoSlots;
+use super::slots::{NoSlots, slots_mask};
 use crate::domain::reg::{IterState, Obj, RegState, RegType};
 use crate::domain::stack::{SlotType, StackSlot};
 use crate::explore::step::Next;
@@ -60,7 +60,7 @@ impl<'a> Ver<'a> {
             return self.iter_new(meta, i, n, r, &t);
         }
         let spi = self.iter_initialized(meta, i, r, &t)?;
-        self.mark_stack_read(r.frameno, slots_mask(spi, t.slots));
+        self.read_object(r.frameno, spi, t.slots);
         meta.iter = Some((r.frameno, spi));
         meta.ref_obj_id = self.cur.frames[r.frameno as usize].stack[spi].reg.ref_obj_id;
         if meta.has(F::ITER_DESTROY) {
@@ -203,12 +203,6 @@ impl Ver<'_> {
         slot.is_some_and(|s| active(s.reg.obj))
     }
 }
-
-/// Slots of an object, its first being `spi`.
-pub(crate) fn slots_mask(spi: usize, slots: usize) -> u64 {
-    ((1u64 << slots) - 1) << (spi + 1 - slots)
-}
-
 /// `iter_active_depths_differ`: another iteration of the same loop.
 pub(crate) fn depths_differ(
     old: &crate::domain::state::VState,

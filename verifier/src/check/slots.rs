@@ -23,6 +23,14 @@ impl NoSlots {
 }
 
 impl Ver<'_> {
+    /// `mark_stack_slot_obj_read`: the object in `n` slots is looked at.
+    pub(crate) fn read_object(&mut self, frameno: u32, spi: usize, n: usize) {
+        self.mark_stack_read(frameno, slots_mask(spi, n));
+        for k in 0..n {
+            self.scratch_slot(spi - k);
+        }
+    }
+
     /// `stack_slot_obj_get_spi`: the slot with the lowest address of `n` slots.
     pub(crate) fn object_slots(
         &self,
@@ -47,4 +55,9 @@ impl Ver<'_> {
         }
         Ok(spi)
     }
+}
+
+/// Slots of an object, its first being `spi`.
+pub(crate) fn slots_mask(spi: usize, slots: usize) -> u64 {
+    ((1u64 << slots) - 1) << (spi + 1 - slots)
 }

@@ -419,9 +419,6 @@ impl Ver<'_> {
             if !self.initialized_byte(p, spi, at, write) {
                 return self.not_initialized(regno, p, off, i - min, size);
             }
-            if write {
-                self.scratch_slot(spi);
-            }
             self.mark_stack_read(p.frameno, 1 << spi);
         }
         Ok(())

@@ -1,0 +1,154 @@
+//! `bpf_timer` on the virtual clock (kernel/bpf/helpers.c): a timer in a map value, and its
+//! callback as a frame of its own CPU.
+//!
+//! An expiry interrupts no program: it runs when its CPU has no program in progress.
+
+use std::collections::BTreeMap;
+
+use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
+use crate::maps::MapId;
+use crate::{Errno, EventKind, Kernel, ProgId};
+
+/// One timer (`struct bpf_hrtimer`), found by its address in the map value.
+#[derive(Clone, Debug)]
+struct Timer {
+    map: MapId,
+    /// Start of the map value.
+    value: u64,
+    /// Callback and the program it belongs to.
+    callback: Option<(ProgId, u64)>,
+    /// Expiry, with the order of starting among equal ones, and its CPU.
+    armed: Option<(u64, u64, CpuId)>,
+    /// Its callback runs on this CPU.
+    running: Option<CpuId>,
+}
+
+/// All timers.
+#[derive(Clone, Debug, Default)]
+pub struct Timers {
+    all: BTreeMap<u64, Timer>,
+    /// By expiry and order of starting.
+    queue: BTreeMap<(u64, u64), u64>,
+    started: u64,
+}
+
+/// A callback in progress.
+#[derive(Clone, Debug)]
+pub struct TimerFrame {
+    timer: u64,
+    key: u64,
+}
+
+impl Timers {
+    fn disarm(&mut self, at: u64) -> bool {
+        let armed = self.all.get_mut(&at).and_then(|t| t.armed.take());
+        armed.is_some_and(|(ns, n, _)| self.queue.remove(&(ns, n)).is_some())
+    }
+}
+
+impl Kernel {
+    /// `bpf_timer_init`.
+    pub(crate) fn timer_init(&mut self, at: u64, map: MapId) -> Result<(), Errno> {
+        if self.timers.all.contains_key(&at) {
+            return Err(Errno::EBUSY);
+        }
+        let off = self.maps.get(&map).and_then(|m| m.def.timer_off).ok_or(Errno::EINVAL)?;
+        // What the element has is only a mark: the timer itself is not in guest memory.
+        self.mem.write_u64(at, 1).map_err(|_| Errno::EFAULT)?;
+        let value = at - u64::from(off);
+        let timer = Timer { map, value, callback: None, armed: None, running: None };
+        self.timers.all.insert(at, timer);
+        Ok(())
+    }
+
+    /// `bpf_timer_set_callback`.
+    pub(crate) fn timer_callback(&mut self, at: u64, prog: ProgId, f: u64) -> Result<(), Errno> {
+        let timer = self.timers.all.get_mut(&at).ok_or(Errno::EINVAL)?;
+        timer.callback = Some((prog, f));
+        Ok(())
+    }
+
+    /// `bpf_timer_start` at an absolute virtual time.
+    pub(crate) fn timer_start(&mut self, at: u64, cpu: CpuId, expiry: u64) -> Result<(), Errno> {
+        if self.timers.all.get(&at).is_none_or(|t| t.callback.is_none()) {
+            return Err(Errno::EINVAL);
+        }
+        let expiry = expiry.saturating_add(self.inject_timer_late(cpu));
+        self.timers.disarm(at);
+        self.timers.started += 1;
+        let n = self.timers.started;
+        self.timers.queue.insert((expiry, n), at);
+        let timer = self.timers.all.get_mut(&at).expect("looked up above");
+        timer.armed = Some((expiry, n, cpu));
+        Ok(())
+    }
+
+    /// `bpf_timer_cancel`: 1 when it was active.
+    pub(crate) fn timer_cancel(&mut self, at: u64, cpu: CpuId) -> Result<u64, Errno> {
+        let timer = self.timers.all.get_mut(&at).ok_or(Errno::EINVAL)?;
+        // Its own callback would wait for itself.
+        if timer.running == Some(cpu) {
+            return Err(Errno::EDEADLK);
+        }
+        timer.callback = None;
+        Ok(u64::from(self.timers.disarm(at)))
+    }
+
+    /// `bpf_timer_cancel_and_free` of a value that goes away.
+    pub(crate) fn timer_gone(&mut self, map: MapId, value: u64) {
+        let off = self.maps.get(&map).and_then(|m| m.def.timer_off);
+        if let Some(at) = off.map(|off| value + u64::from(off)) {
+            self.timers.disarm(at);
+            self.timers.all.remove(&at);
+        }
+    }
+
+    /// Virtual time of the next expiry.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<u64> {
+        self.timers.queue.keys().next().map(|k| k.0)
+    }
+
+    /// Queues the callbacks of what has expired on the CPUs of the timers.
+    pub fn timers_expire(&mut self, now: u64) {
+        while let Some(entry) = self.timers.queue.first_entry().filter(|e| e.key().0 <= now) {
+            let timer = entry.remove();
+            let armed = self.timers.all.get_mut(&timer).and_then(|t| t.armed.take());
+            let Some((_, _, cpu)) = armed else { continue };
+            self.submit(cpu, Frame::Timer(TimerFrame { timer, key: 0 }));
+        }
+    }
+
+    /// `bpf_timer_cb`: calls back with map, key and value.
+    pub(crate) fn timer_step(&mut self, cpu: CpuId, mut t: TimerFrame, input: Input) -> Flow {
+        if !matches!(input, Input::Start) {
+            self.timer_ended(&t);
+            return Flow::Done(0);
+        }
+        // Cancelled between expiry and now.
+        let Some(timer) = self.timers.all.get_mut(&t.timer) else { return Flow::Done(0) };
+        let Some((prog, f)) = timer.callback else { return Flow::Done(0) };
+        timer.running = Some(cpu);
+        let (map, value) = (timer.map, timer.value);
+        let key = self.key_of_value(map, value);
+        let Ok(at) = self.kzalloc(key.len().max(1) as u64, "timer key") else {
+            return Flow::Done(0);
+        };
+        self.mem.write(at, &key).expect("a new object is mapped");
+        t.key = at;
+        self.emit(cpu, EventKind::Callback { prog, helper: "timer_start", nth: 0 });
+        let args = [self.maps[&map].addr, at, value, 0, 0];
+        let child = Frame::Prog(ProgFrame::callback(prog, f, args));
+        Flow::Call { frame: Frame::Timer(t), child }
+    }
+
+    /// The callback returned or was cancelled.
+    pub(crate) fn timer_ended(&mut self, t: &TimerFrame) {
+        if t.key != 0 {
+            self.kfree(t.key, "timer key");
+        }
+        if let Some(timer) = self.timers.all.get_mut(&t.timer) {
+            timer.running = None;
+        }
+    }
+}
