@@ -98,3 +98,8 @@ fn callbacks() {
 fn locks() {
     check("locks", 37);
 }
+
+#[test]
+fn kernel_pointers() {
+    check("kptr", 20);
+}

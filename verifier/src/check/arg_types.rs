@@ -151,6 +151,10 @@ impl Ver<'_> {
     /// The structure a BTF pointer points to is the one that is wanted.
     fn btf_arg(&self, p: &FuncProto, n: Reg, r: &RegState, arg: &ArgType, meta: &Meta) -> R {
         let own = r.flags.without(Flags::PTR_MAYBE_NULL);
+        let special = own.any(Flags::MEM_ALLOC.or(Flags::MEM_PERCPU));
+        if special && r.may_be_null() {
+            return no(EFAULT, "verifier bug: invalid PTR_TO_BTF_ID register for type match");
+        }
         if own.has(Flags::MEM_ALLOC) {
             if !TAKES_OBJECTS.contains(&p.id) {
                 return no(EFAULT, "verifier bug: unimplemented handling of MEM_ALLOC");
