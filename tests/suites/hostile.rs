@@ -96,6 +96,7 @@ fn objects() -> Vec<(PathBuf, Vec<u8>)> {
     read(files(&["tests/corpus/objects", "scenarios/library", "emu/tests"], ".bpf.o"))
 }
 
+#[allow(clippy::ptr_arg, reason = "`check` hands out what its inputs are: vectors")]
 fn damaged(good: &Vec<u8>, n: &mut Numbers) -> Vec<u8> {
     if n.below(16) == 0 { mutate::noise(good, n) } else { mutate::bytes(good, n) }
 }

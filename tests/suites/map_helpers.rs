@@ -35,9 +35,7 @@ enum Step {
 /// What is asked of a type.
 fn steps(t: MapType) -> Vec<Step> {
     use MapType as T;
-    use Step::{
-        Delete, Lookup, Output, Peek, Percpu, Perf, Pop, Push, Query, Redirect, Reserve, Update,
-    };
+    use Step::{Delete, Lookup, Percpu, Update};
     let keyed = || {
         let mut s = vec![Lookup(0), Delete(0)];
         s.extend([1, 2, 3, 4, 5, 8, 1 << 32].map(|f| Update(0, 70, f)));
@@ -55,6 +53,16 @@ fn steps(t: MapType) -> Vec<Step> {
             keyed().into_iter().chain(full()).chain(percpu).collect()
         }
         T::LruPercpuHash => keyed().into_iter().chain([Percpu(0, 9999)]).collect(),
+        other => unkeyed(other),
+    }
+}
+
+/// What is asked of a type that has no keys, or of one that helpers only send to.
+// tidy: flat match
+fn unkeyed(t: MapType) -> Vec<Step> {
+    use MapType as T;
+    use Step::{Output, Peek, Perf, Pop, Push, Query, Redirect, Reserve};
+    match t {
         T::Queue | T::Stack => vec![
             Pop,
             Peek(0),

@@ -44,6 +44,12 @@ fn can_elide_nullness(ty: MapType) -> bool {
 
 const BPF_FUNC_SPIN_LOCK: i32 = 93;
 
+/// How a helper uses memory, by the flags of the argument that points to it.
+fn mem_use(flags: Flags, zero_ok: bool) -> MemUse {
+    let write = flags.any(Flags::MEM_WRITE.or(Flags::MEM_UNINIT));
+    MemUse { write, raw: flags.has(Flags::MEM_UNINIT), zero_ok }
+}
+
 impl Ver<'_> {
     /// KERNEL v6.18 verifier.c:check_func_arg
     pub(crate) fn check_arg(&mut self, p: &FuncProto, i: usize, meta: &mut Meta) -> R {
@@ -115,7 +121,6 @@ impl Ver<'_> {
         meta: &mut Meta,
     ) -> R {
         use ArgBase as A;
-        let write = |f: Flags| f.any(Flags::MEM_WRITE.or(Flags::MEM_UNINIT));
         match arg.base {
             A::ConstMapPtr => {
                 if meta.map.is_some_and(|m| (m, meta.map_uid) != (r.map, r.map_uid)) {
@@ -124,42 +129,14 @@ impl Ver<'_> {
                 }
                 (meta.map, meta.map_uid) = (Some(r.map), r.map_uid);
             }
-            A::PtrToMapKey => {
-                let Some(m) = meta.map else {
-                    return no(EACCES, "invalid map_ptr to access map->key");
-                };
-                let size = self.maps[m as usize].key_size.into();
-                self.helper_mem(n, size, MemUse { write: false, raw: false, zero_ok: false })?;
-                if can_elide_nullness(self.maps[m as usize].map_type) {
-                    meta.const_key = self.constant_map_key(r, size as usize);
-                }
-            }
-            A::PtrToMapValue => {
-                if arg.flags.has(Flags::PTR_MAYBE_NULL) && r.is_null() {
-                    return Ok(());
-                }
-                let Some(m) = meta.map else {
-                    return no(EACCES, "invalid map_ptr to access map->value");
-                };
-                let size = self.maps[m as usize].value_size.into();
-                let raw = arg.flags.has(Flags::MEM_UNINIT);
-                let u = MemUse { write: write(arg.flags), raw, zero_ok: false };
-                if self.helper_mem(n, size, u)? {
-                    meta.fills = Some((n, size));
-                }
-            }
+            A::PtrToMapKey => self.map_key_arg(n, r, meta)?,
+            A::PtrToMapValue => self.map_value_arg(n, r, arg, meta)?,
             A::PtrToMem if arg.flags.has(Flags::MEM_FIXED_SIZE) && !r.is_null() => {
                 self.fixed_mem(n, r, arg, meta)?;
             }
             A::ConstSize | A::ConstSizeOrZero => {
-                let f = p.args[i.saturating_sub(1)].flags;
                 let zero_ok = arg.base == A::ConstSizeOrZero;
-                let raw = f.has(Flags::MEM_UNINIT);
-                let u = MemUse { write: write(f), raw, zero_ok };
-                if let Some(size) = self.mem_size(n, u)? {
-                    meta.fills = Some((Reg(n.0 - 1), size));
-                }
-                meta.msize_max = self.r(n).b.umax as i64;
+                self.size_arg(n, p.args[i.saturating_sub(1)].flags, zero_ok, meta)?;
             }
             A::ConstAllocSizeOrZero => {
                 let Some(v) = r.as_const() else {
@@ -189,11 +166,44 @@ impl Ver<'_> {
         Ok(())
     }
 
+    fn map_key_arg(&mut self, n: Reg, r: &RegState, meta: &mut Meta) -> R {
+        let Some(m) = meta.map else {
+            return no(EACCES, "invalid map_ptr to access map->key");
+        };
+        let size = self.maps[m as usize].key_size.into();
+        self.helper_mem(n, size, MemUse { write: false, raw: false, zero_ok: false })?;
+        if can_elide_nullness(self.maps[m as usize].map_type) {
+            meta.const_key = self.constant_map_key(r, size as usize);
+        }
+        Ok(())
+    }
+
+    fn map_value_arg(&mut self, n: Reg, r: &RegState, arg: &ArgType, meta: &mut Meta) -> R {
+        if arg.flags.has(Flags::PTR_MAYBE_NULL) && r.is_null() {
+            return Ok(());
+        }
+        let Some(m) = meta.map else {
+            return no(EACCES, "invalid map_ptr to access map->value");
+        };
+        let size = self.maps[m as usize].value_size.into();
+        if self.helper_mem(n, size, mem_use(arg.flags, false))? {
+            meta.fills = Some((n, size));
+        }
+        Ok(())
+    }
+
+    /// The size of the memory that the argument before points to.
+    fn size_arg(&mut self, n: Reg, memory: Flags, zero_ok: bool, meta: &mut Meta) -> R {
+        if let Some(size) = self.mem_size(n, mem_use(memory, zero_ok))? {
+            meta.fills = Some((Reg(n.0 - 1), size));
+        }
+        meta.msize_max = self.r(n).b.umax as i64;
+        Ok(())
+    }
+
     /// Memory whose size the prototype gives (`MEM_FIXED_SIZE`).
     fn fixed_mem(&mut self, n: Reg, r: &RegState, arg: &ArgType, meta: &mut Meta) -> R {
-        let write = arg.flags.any(Flags::MEM_WRITE.or(Flags::MEM_UNINIT));
-        let u = MemUse { write, raw: arg.flags.has(Flags::MEM_UNINIT), zero_ok: false };
-        if self.helper_mem(n, arg.size.into(), u)? {
+        if self.helper_mem(n, arg.size.into(), mem_use(arg.flags, false))? {
             meta.fills = Some((n, arg.size.into()));
         }
         if arg.flags.has(Flags::MEM_ALIGNED) {
