@@ -243,5 +243,27 @@ impl Kernel {
 
 /// A helper by name, or by number when it has none.
 fn helper_text(id: i32) -> String {
-    bpf::insn::helper_name(id).map_or_else(|| format!("helper #{id}"), |n| format!("bpf_{n}"))
+    bpf::insn::helper_name(id).map_or_else(|| format!("helper #{id}"), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::cpu::FaultKind;
+
+    #[test]
+    fn a_helper_without_a_body_is_named_and_not_counted_as_modelled() {
+        // bpf_fib_lookup, bpf_per_cpu_ptr, bpf_this_cpu_ptr: no routing table, no per-CPU
+        // variables of the kernel.
+        for (id, name) in [(69, "bpf_fib_lookup"), (153, "bpf_per_cpu_ptr"), (999, "helper #999")] {
+            let mut k = Kernel::new(Config::default());
+            assert!(!helpers::modelled().any(|(have, _)| have == id));
+            let hook = Frame::Hook { prog: ProgId(7), ctx: 0, cookie: 0, free: 0 };
+            k.submit(CpuId(0), hook);
+            let _ = k.next(CpuId(0));
+            let Step::Abort { fault, .. } = k.helper_call(CpuId(0), id, [0; 5]) else { panic!() };
+            assert_eq!(fault.kind, FaultKind::Unsupported(name.to_owned()));
+        }
+    }
 }

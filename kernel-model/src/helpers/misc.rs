@@ -1,19 +1,8 @@
-//! Small helpers on packets (net/core/filter.c), and the names of what is not modelled.
+//! Small helpers on packets (net/core/filter.c).
 
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::{Errno, Kernel, field};
-
-macro_rules! unsupported {
-    ($id:literal, $name:literal, $nargs:literal, $what:literal) => {
-        HelperRow {
-            id: $id,
-            name: $name,
-            nargs: $nargs,
-            body: |_, _, _| Ret::Fault(Fault::unsupported(concat!("bpf_", $name, ": ", $what))),
-        }
-    };
-}
 
 /// The rows.
 #[rustfmt::skip]
@@ -24,9 +13,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 97, name: "skb_ecn_set_ce", nargs: 1, body: skb_ecn_set_ce },
     HelperRow { id: 135, name: "csum_level", nargs: 2, body: csum_level },
     HelperRow { id: 163, name: "check_mtu", nargs: 5, body: check_mtu },
-    unsupported!(153, "per_cpu_ptr", 2, "per-CPU variables of the kernel"),
-    unsupported!(154, "this_cpu_ptr", 1, "per-CPU variables of the kernel"),
-    unsupported!(209, "user_ringbuf_drain", 4, "samples from user space (kernel/bpf/ringbuf.c)"),
 ];
 
 /// Packets of the model belong to no socket and so to no net_cls cgroup.

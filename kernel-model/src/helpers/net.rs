@@ -13,7 +13,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 44, name: "xdp_adjust_head", nargs: 2, body: xdp_adjust_head },
     HelperRow { id: 54, name: "xdp_adjust_meta", nargs: 2, body: xdp_adjust_meta },
     HelperRow { id: 65, name: "xdp_adjust_tail", nargs: 2, body: xdp_adjust_tail },
-    HelperRow { id: 69, name: "fib_lookup", nargs: 4, body: fib_lookup },
     HelperRow { id: 84, name: "sk_lookup_tcp", nargs: 5, body: no_socket },
     HelperRow { id: 85, name: "sk_lookup_udp", nargs: 5, body: no_socket },
     HelperRow { id: 99, name: "skc_lookup_tcp", nargs: 5, body: no_socket },
@@ -260,11 +259,6 @@ fn xdp_store_bytes(k: &mut Kernel, _: CpuId, [xdp, offset, buf, len, _]: [u64; 5
 /// The model has no sockets, so a look-up finds none.
 fn no_socket(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(0)
-}
-
-/// The model has no routing table.
-fn fib_lookup(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
-    Ret::Fault(Fault::unsupported("bpf_fib_lookup (net/ipv4/fib_frontend.c)"))
 }
 
 impl Kernel {
