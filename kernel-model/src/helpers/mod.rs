@@ -1,6 +1,7 @@
 //! Helper functions: one row is id, name, number of arguments, body.
 
 mod callback;
+mod dynptr;
 mod format;
 mod map;
 mod misc;
@@ -47,6 +48,7 @@ pub(crate) struct HelperRow {
 
 const TABLES: &[&[HelperRow]] = &[
     callback::ROWS,
+    dynptr::ROWS,
     format::ROWS,
     map::ROWS,
     misc::ROWS,
