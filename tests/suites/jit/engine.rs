@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 
-use bpf::insn::{Insn, Size};
+use bpf::insn::{Insn, InsnIdx, Size};
 use bpf::uapi::ProgType;
 use bpf::{Arch, Endian, interp};
 use emu::{Config, Machine};
 use kernel_model::cpu::Frame;
 use kernel_model::{CpuId, EventKind, Prog, ProgId};
 use verifier::testing::{Assume, bare_program};
+use verifier::verified::MemClass;
 
 /// Doublewords of a buffer.
 pub(crate) type Cells = Vec<u64>;
@@ -44,13 +45,27 @@ impl Native {
 
     /// Runs with r1 at a buffer; what is in it afterwards, and instructions retired.
     pub(crate) fn run(&mut self, insns: &[Insn], cells: &[u64]) -> Result<(Cells, u64), String> {
+        self.run_with(insns, cells, &[])
+    }
+
+    /// As [`Native::run`]; the accesses in `probes` may fault.
+    pub(crate) fn run_with(
+        &mut self,
+        insns: &[Insn],
+        cells: &[u64],
+        probes: &[InsnIdx],
+    ) -> Result<(Cells, u64), String> {
         if self.progs == PROGS_MAX {
             *self = Native::new(self.arch);
         }
         let m = &mut self.machine;
         self.progs += 1;
         let p = bare_program("t", ProgType::Xdp, insns.to_vec());
-        let verified = Arc::new(Assume::new(p, insns.to_vec()).zext_where_read().build());
+        let mut assume = Assume::new(p, insns.to_vec()).zext_where_read();
+        for at in probes {
+            assume = assume.fact(*at, |f| f.mem = MemClass::Probe);
+        }
+        let verified = Arc::new(assume.build());
         let (id, err) = (ProgId(self.progs), |e: &dyn std::fmt::Debug| format!("{e:?}"));
         let addr = m.kernel.kzalloc(256, "bpf_prog").map_err(|e| err(&e))?;
         m.kernel.progs.insert(id, prog(id, verified, addr));

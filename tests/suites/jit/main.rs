@@ -4,6 +4,7 @@
 //! `ORRERY_SEED=n` starts the generated programs elsewhere, `ORRERY_PROGRAMS=n` runs more.
 
 mod engine;
+mod faults;
 mod vectors;
 
 use bpf::insn::generate::{Options, program};
