@@ -99,6 +99,11 @@ pub trait KernelEnv {
     fn nr_cpu_ids(&self) -> u32 {
         8192
     }
+    /// Where an arena is mapped; `None` when the kernel has no memory for arenas (then a program
+    /// that touches it is `Unsupported`).
+    fn arena(&self, _map: &MapInfo) -> Option<crate::verified::Arena> {
+        None
+    }
     /// Structure offsets.
     fn layout(&self) -> Layout;
     /// Rewrites one context access; `None` when the field is not modelled (then `Unsupported`).

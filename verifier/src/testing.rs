@@ -11,7 +11,7 @@ use bpf::uapi::ProgType;
 
 use crate::env::Layout;
 use crate::rewrite::{defines_low_half, is_tail_call};
-use crate::verified::{InsnFacts, Parts, Stats, SubprogFacts, Verified};
+use crate::verified::{Arena, InsnFacts, Parts, Stats, SubprogFacts, Verified};
 
 /// Stack bytes of a frame whose frame pointer escapes: the kernel's `MAX_BPF_STACK`.
 const MAX_BPF_STACK: u32 = 512;
@@ -78,6 +78,7 @@ impl Assume {
                 facts,
                 subprogs,
                 stats,
+                arena: None,
                 layout: TEST_LAYOUT,
                 env_identity: 0,
             },
@@ -88,6 +89,13 @@ impl Assume {
     #[must_use]
     pub fn layout(mut self, layout: Layout) -> Assume {
         self.parts.layout = layout;
+        self
+    }
+
+    /// The program's arena.
+    #[must_use]
+    pub fn arena(mut self, arena: Arena) -> Assume {
+        self.parts.arena = Some(arena);
         self
     }
 

@@ -69,6 +69,15 @@ pub struct Stats {
     pub max_ctx_offset: u32,
 }
 
+/// Where the arena of a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arena {
+    /// `bpf_arena_get_kern_vm_start`: an access adds the 32 bits of its pointer and its offset.
+    pub kern_vm_start: u64,
+    /// `bpf_arena_get_user_vm_start`: a cast to the user's form takes its upper half.
+    pub user_vm_start: u64,
+}
+
 /// A program that was proved safe in one kernel environment.
 #[derive(Clone, Debug)]
 pub struct Verified {
@@ -77,6 +86,7 @@ pub struct Verified {
     facts: Vec<InsnFacts>,
     subprogs: Vec<SubprogFacts>,
     stats: Stats,
+    arena: Option<Arena>,
     layout: crate::env::Layout,
     env_identity: u64,
 }
@@ -89,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) facts: Vec<InsnFacts>,
     pub(crate) subprogs: Vec<SubprogFacts>,
     pub(crate) stats: Stats,
+    pub(crate) arena: Option<Arena>,
     pub(crate) layout: crate::env::Layout,
     pub(crate) env_identity: u64,
 }
@@ -105,6 +116,7 @@ impl Verified {
             facts: p.facts,
             subprogs: p.subprogs,
             stats: p.stats,
+            arena: p.arena,
             layout: p.layout,
             env_identity: p.env_identity,
         }
@@ -149,6 +161,12 @@ impl Verified {
     #[must_use]
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// The arena. A program with accesses to one, or casts to user pointers, has it.
+    #[must_use]
+    pub fn arena(&self) -> Option<Arena> {
+        self.arena
     }
 
     /// Structure offsets the rewritten program and the JIT embed.

@@ -264,6 +264,7 @@ fn run(
         facts: rewritten.facts,
         subprogs: rewritten.subprogs,
         stats: explored.stats,
+        arena: rewritten.arena,
         layout: env.layout(),
         env_identity: env.identity(),
     });

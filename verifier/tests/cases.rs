@@ -14,7 +14,7 @@ use bpf::uapi::ProgType;
 use common::{BPF_F_SLEEPABLE, Env, kernel_btf};
 use verifier::env::{GuestAddr, MapInfo};
 use verifier::explore::Opts;
-use verifier::verify::{Options, VerifyReport, verify_report};
+use verifier::verify::{CheckReport, Options, check};
 
 /// Kfuncs by name.
 struct Kfuncs<'a>(&'a Btf);
@@ -49,7 +49,7 @@ fn maps(a: &Assembly) -> Vec<MapInfo> {
 }
 
 /// Assembles and verifies one program.
-fn run(text: &str, log_level: u32) -> VerifyReport {
+fn run(text: &str, log_level: u32) -> CheckReport {
     let btf = kernel_btf();
     let mut a = assemble(text, &Kfuncs(&btf)).expect("a case assembles");
     let maps = maps(&a);
@@ -62,7 +62,7 @@ fn run(text: &str, log_level: u32) -> VerifyReport {
         prog.flags |= BPF_F_SLEEPABLE;
     }
     let env = Env { maps, btf };
-    verify_report(prog, &env, &Options { opts, fd_array: &fds, ..Options::default() })
+    check(&prog, &env, &Options { opts, fd_array: &fds, ..Options::default() })
 }
 
 /// All cases of one file; returns what differs from the expectation.

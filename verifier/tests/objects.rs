@@ -13,7 +13,7 @@ use bpf::uapi::{MapType, ProgType};
 use common::{BPF_F_SLEEPABLE, Env, kernel_btf};
 use verifier::env::{GuestAddr, MapInfo};
 use verifier::explore::Opts;
-use verifier::verify::{Options, verify_report};
+use verifier::verify::{self, Options};
 
 fn map((i, m): (u32, &MapDef)) -> MapInfo {
     let single = m.map_type == MapType::Array && m.max_entries == 1;
@@ -60,7 +60,7 @@ fn verdict(object: &Object, def: &ProgramDef) -> String {
     let fds: Vec<i32> = (0..).take(env.maps.len()).collect();
     let opts = Opts { log_level: 1, ..Opts::default() };
     let options = Options { opts, fd_array: &fds, prog_btf: object.btf(), endian: object.endian };
-    match verify_report(program, &env, &options).result {
+    match verify::check(&program, &env, &options).result {
         Ok(_) => "accepted".to_owned(),
         Err(r) => r.message.lines().last().unwrap_or_default().to_owned(),
     }

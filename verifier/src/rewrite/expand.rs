@@ -64,6 +64,9 @@ pub(super) fn expand(
     if input.aux(at).arena_w32 {
         return Ok(Seq::one(low_half(insn)));
     }
+    if let Some((what, place)) = not_lowered(input, at, &insn) {
+        return Err(Box::new(Rejection::unsupported(what, place).at(crate::cfg::slot(at))));
+    }
     match insn {
         Insn::Alu { width, op, dst, src } if is_division(op) => Ok(division(width, op, dst, src)),
         Insn::Load { .. } | Insn::Store { .. } => memory(input, at, insn),
@@ -86,6 +89,27 @@ pub(super) fn expand(
         }
         _ => Ok(Seq::one(insn)),
     }
+}
+
+/// What the kernel leaves to its JITs, or to the unwinder, and no back end has.
+fn not_lowered(input: &Input<'_>, at: usize, insn: &Insn) -> Option<(&'static str, &'static str)> {
+    match *insn {
+        Insn::AddrSpaceCast { .. } if input.arena().is_none() => {
+            Some(("addr_space_cast", "verifier.c:BPF_ADDR_SPACE_CAST"))
+        }
+        _ if input.aux(at).ptr == PtrClass::Arena && input.arena().is_none() => {
+            Some(("arena access", "verifier.c:BPF_PROBE_MEM32"))
+        }
+        Insn::Call(Call::Kfunc { btf_id, off: 0 }) if is_throw(input, btf_id) => {
+            Some(("bpf_throw", "helpers.c:bpf_throw"))
+        }
+        _ => None,
+    }
+}
+
+fn is_throw(input: &Input<'_>, btf_id: i32) -> bool {
+    let name = input.env.btf().zip(u32::try_from(btf_id).ok());
+    name.is_some_and(|(btf, id)| btf.name(id) == "bpf_throw")
 }
 
 /// An operation on an arena pointer in 32 bits, casts to it as a plain move.
@@ -172,7 +196,13 @@ fn ld_imm64(input: &Input<'_>, at: usize, dst: Reg, imm: Imm64) -> Result<Seq, B
         Imm64::Const(v) => v,
         Imm64::MapFd(_) | Imm64::MapIdx(_) => map()?.addr.0,
         Imm64::MapValue { off, .. } | Imm64::MapIdxValue { off, .. } => {
-            map()?.value_addr.unwrap_or_default().0.wrapping_add(u64::from(off))
+            let map = map()?;
+            let Some(value) = map.value_addr else {
+                let what = format!("address of the value of a {:?} map", map.map_type);
+                let gone = Rejection::unsupported(what, "map_direct_value_addr");
+                return Err(Box::new(gone.at(crate::cfg::slot(at))));
+            };
+            value.0.wrapping_add(u64::from(off))
         }
         Imm64::BtfId { .. } => input.aux(at).btf_addr.ok_or_else(|| {
             Box::new(Rejection::unsupported("kernel symbol address", "check_pseudo_btf_id"))

@@ -20,13 +20,14 @@ mod layout;
 pub(crate) mod zext;
 
 use bpf::insn::{AtomicOp, Call, Insn, Size, Width};
+use bpf::uapi::MapType;
 use bpf::{Endian, Program};
 
 use crate::cfg::Cfg;
 use crate::env::{KernelEnv, MapInfo};
 use crate::explore::{Explored, InsnAux};
 use crate::reject::Rejection;
-use crate::verified::{InsnFacts, SubprogFacts};
+use crate::verified::{Arena, InsnFacts, SubprogFacts};
 
 /// `bpf_skb_load_helper_8`: r1 skb, r2 offset; r0 the byte or a negative error.
 pub const LD_ABS_8: i32 = 0x1001;
@@ -53,6 +54,12 @@ impl Input<'_> {
     fn aux(&self, at: usize) -> InsnAux {
         self.explored.aux.get(at).copied().unwrap_or_default()
     }
+
+    /// The program's only arena, where the kernel has mapped it.
+    pub(crate) fn arena(&self) -> Option<Arena> {
+        let map = self.maps.iter().find(|m| m.map_type == MapType::Arena)?;
+        self.env.arena(map)
+    }
 }
 
 /// The rewritten program.
@@ -61,6 +68,7 @@ pub(crate) struct Rewritten {
     pub(crate) insns: Vec<Insn>,
     pub(crate) facts: Vec<InsnFacts>,
     pub(crate) subprogs: Vec<SubprogFacts>,
+    pub(crate) arena: Option<Arena>,
 }
 
 /// Rewrites a program that exploration accepted.
@@ -69,7 +77,8 @@ pub(crate) struct Rewritten {
 /// `Unsupported` fields, jumps that no longer fit, stack frames that grew too large.
 pub(crate) fn rewrite(input: &Input<'_>) -> Result<Rewritten, Box<Rejection>> {
     let live = dead::live_code(input);
-    layout::layout(input, &live)
+    let laid_out = layout::layout(input, &live)?;
+    Ok(Rewritten { arena: input.arena(), ..laid_out })
 }
 
 /// Whether the operation leaves all registers alone.

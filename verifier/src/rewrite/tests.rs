@@ -4,8 +4,9 @@
 use super::*;
 use crate::env::{CtxAccess, CtxConv, GuestAddr, Layout};
 use crate::explore::{MapState, PtrClass};
+use crate::reject::RejectKind;
 use crate::testing::{TEST_LAYOUT, bare_program};
-use bpf::insn::{AluOp, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
+use bpf::insn::{AluOp, Cast, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
 use bpf::uapi::{MapType, ProgType};
 
 struct Env;
@@ -39,6 +40,16 @@ fn mov(dst: Reg, imm: i32) -> Insn {
 
 /// Rewrites `insns` plus `exit`, all of it seen but for `dead`.
 fn run_with(insns: &[Insn], endian: Endian, dead: &[usize], aux: InsnAux) -> Rewritten {
+    try_run(insns, endian, dead, aux, &[array()]).unwrap()
+}
+
+fn try_run(
+    insns: &[Insn],
+    endian: Endian,
+    dead: &[usize],
+    aux: InsnAux,
+    maps: &[MapInfo],
+) -> Result<Rewritten, Box<Rejection>> {
     let mut insns = insns.to_vec();
     insns.push(Insn::Exit);
     let program = bare_program("t", ProgType::SchedCls, insns);
@@ -50,7 +61,7 @@ fn run_with(insns: &[Insn], endian: Endian, dead: &[usize], aux: InsnAux) -> Rew
     rewrite(&Input {
         program: &program,
         cfg: &cfg,
-        maps: &[array()],
+        maps,
         insn_map: &vec![Some(0); n],
         explored: &explored,
         env: &Env,
@@ -58,7 +69,6 @@ fn run_with(insns: &[Insn], endian: Endian, dead: &[usize], aux: InsnAux) -> Rew
         bpf_capable: true,
         bypass_spec_v1: true,
     })
-    .unwrap()
 }
 
 fn run(insns: &[Insn]) -> Rewritten {
@@ -212,4 +222,29 @@ fn calls_reach_the_prologue_and_jumps_the_instruction() {
     assert!(matches!(r.insns[2], Insn::Store { .. }));
     assert_eq!(r.insns[7], Insn::Ja { off: -5, long: false });
     assert_eq!((r.subprogs[1].start, r.subprogs[1].orig_start), (InsnIdx(2), InsnIdx(2)));
+}
+
+#[test]
+fn what_no_back_end_lowers_is_refused_by_name() {
+    let arena = InsnAux { ptr: PtrClass::Arena, ..InsnAux::default() };
+    let (size, dst, src) = (Size::W, Reg(2), Reg(3));
+    let load = Insn::Load { size, sext: false, dst, src, off: 0 };
+    let store = Insn::Store { size, dst, off: 0, src: Src::Imm(1) };
+    let add = Insn::Atomic { size, op: AtomicOp::Add, dst, off: 0, src };
+    let cast = Insn::AddrSpaceCast { dst, src, cast: Cast::ToUser };
+    let value = Insn::LdImm64 { dst, imm: Imm64::MapValue { fd: 3, off: 8 } };
+    let no_value = MapInfo { map_type: MapType::Arena, value_addr: None, ..array() };
+    let rows: &[(&[Insn], InsnAux, &str)] = &[
+        (&[load], arena, "arena access"),
+        (&[store], arena, "arena access"),
+        (&[add], arena, "arena access"),
+        (&[cast], InsnAux::default(), "addr_space_cast"),
+        (&[value, Insn::LdImm64Hi], InsnAux::default(), "address of the value of a Arena map"),
+    ];
+    for (insns, aux, want) in rows {
+        let got = try_run(insns, Endian::Little, &[], *aux, std::slice::from_ref(&no_value));
+        let kind = got.map(|r| text(&r)).map_err(|r| r.kind);
+        let named = matches!(&kind, Err(RejectKind::Unsupported { what, .. }) if what == want);
+        assert!(named, "{insns:?}: {kind:?}");
+    }
 }
