@@ -1,18 +1,22 @@
-//! Helpers that call back into the program (kernel/bpf/bpf_iter.c, arraymap.c, hashtab.c).
+//! Helpers that call back into the program (kernel/bpf/bpf_iter.c, arraymap.c, hashtab.c,
+//! ringbuf.c).
 
-use super::{HelperFrame, HelperRow, Ret};
+use super::{HelperFrame, HelperRow, Ret, dynptr};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
-use crate::maps::MapId;
+use crate::maps::{MapId, Peek};
 use crate::{Errno, EventKind, Kernel, ProgId};
 
 /// `BPF_MAX_LOOPS`.
 const MAX_LOOPS: u64 = 1 << 23;
+/// `BPF_MAX_USER_RINGBUF_SAMPLES`.
+const MAX_SAMPLES: u32 = 128 * 1024;
 
 /// The rows.
 #[rustfmt::skip]
 pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 164, name: "for_each_map_elem", nargs: 4, body: for_each_map_elem },
     HelperRow { id: 181, name: "loop", nargs: 4, body: bpf_loop },
+    HelperRow { id: 209, name: "user_ringbuf_drain", nargs: 4, body: user_ringbuf_drain },
 ];
 
 /// What a waiting helper iterates over.
@@ -22,6 +26,22 @@ pub(crate) enum Over {
     Count(u64),
     /// Elements of a map: its address, the keys there at the start, a buffer for the key.
     Map { id: MapId, addr: u64, keys: Vec<Vec<u8>>, key_at: u64 },
+    /// Samples of a user ring buffer.
+    Samples(Samples),
+}
+
+/// The state of `bpf_user_ringbuf_drain`.
+#[derive(Clone, Debug)]
+pub(crate) struct Samples {
+    id: MapId,
+    /// `struct bpf_dynptr_kern` that callbacks get.
+    dynptr: u64,
+    /// Samples looked at, discarded ones too.
+    seen: u32,
+    /// Size of the one that the callback has.
+    size: Option<u32>,
+    /// The ring is broken.
+    error: Option<Errno>,
 }
 
 fn start(k: &Kernel, cpu: CpuId, name: &'static str, over: Over, func: u64, ctx: u64) -> Ret {
@@ -57,15 +77,47 @@ fn for_each_map_elem(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
     start(k, cpu, "for_each_map_elem", Over::Map { id, addr, keys, key_at }, func, ctx)
 }
 
+/// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP` are known and change nothing: the model's user
+/// space does not sleep until there is room.
+const WAKEUP_FLAGS: u64 = 3;
+
+fn user_ringbuf_drain(k: &mut Kernel, cpu: CpuId, [map, func, ctx, flags, _]: [u64; 5]) -> Ret {
+    if flags & !WAKEUP_FLAGS != 0 {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    let id = match k.helper_map(map) {
+        Ok(id) => id,
+        Err(fault) => return Ret::Fault(fault),
+    };
+    if let Err(e) = k.user_ring_lock(id) {
+        return Ret::Val(e.ret());
+    }
+    // On the kernel's stack there: not an allocation that a scenario can make fail.
+    let site = k.site("user_ringbuf_drain dynptr");
+    let Ok(at) = k.alloc.kmalloc(&mut k.mem, dynptr::BYTES, site) else {
+        k.user_ring_unlock(id);
+        return Ret::Val(Errno::ENOMEM.ret());
+    };
+    let over = Samples { id, dynptr: at, seen: 0, size: None, error: None };
+    start(k, cpu, "user_ringbuf_drain", Over::Samples(over), func, ctx)
+}
+
 impl Kernel {
     /// Calls back once more, or ends the helper with the number of calls made.
     pub(crate) fn helper_step(&mut self, cpu: CpuId, mut f: HelperFrame, input: Input) -> Flow {
         let stop =
             matches!(input, Input::Return(r) if r != 0) || matches!(input, Input::Aborted(_));
+        if let (Over::Samples(s), Input::Return(_)) = (&mut f.over, &input) {
+            // Also the sample at which the callback says stop.
+            s.size.take().into_iter().for_each(|size| self.user_ring_release(s.id, size));
+        }
         let args = if stop { None } else { self.next_callback(cpu, &mut f) };
         let Some(args) = args else {
             self.helper_dropped(&f);
-            return Flow::Done(f.nth.into());
+            return Flow::Done(match f.over {
+                Over::Samples(Samples { error: Some(e), .. }) => e.ret(),
+                _ => f.nth.into(),
+            });
         };
         let (prog, nth) = (f.prog, f.nth);
         self.emit(cpu, EventKind::Callback { prog, helper: f.name, nth });
@@ -76,14 +128,19 @@ impl Kernel {
 
     /// A helper ends, by itself or because its program was cancelled.
     pub(crate) fn helper_dropped(&mut self, f: &HelperFrame) {
-        if let Over::Map { key_at, .. } = f.over {
-            self.kfree(key_at, "for_each key");
+        match &f.over {
+            Over::Count(_) => {}
+            Over::Map { key_at, .. } => self.kfree(*key_at, "for_each key"),
+            Over::Samples(s) => {
+                self.user_ring_unlock(s.id);
+                self.kfree(s.dynptr, "user_ringbuf_drain dynptr");
+            }
         }
     }
 
     /// Arguments of the next call; elements deleted meanwhile are passed over.
     fn next_callback(&mut self, cpu: CpuId, f: &mut HelperFrame) -> Option<[u64; 5]> {
-        match &f.over {
+        match &mut f.over {
             Over::Count(n) => {
                 let nth = u64::from(f.nth);
                 (nth < *n).then_some([nth, f.ctx, 0, 0, 0])
@@ -97,7 +154,33 @@ impl Kernel {
                     return Some([*addr, *key_at, value, f.ctx, 0]);
                 }
             },
+            Over::Samples(s) => {
+                self.next_sample(s)?;
+                Some([s.dynptr, f.ctx, 0, 0, 0])
+            }
         }
+    }
+
+    /// Makes the dynptr of the next sample.
+    fn next_sample(&mut self, s: &mut Samples) -> Option<()> {
+        while s.seen < MAX_SAMPLES {
+            match self.user_ring_peek(s.id) {
+                Ok(Peek::Empty) => return None,
+                Ok(Peek::Discarded) => s.seen += 1,
+                Ok(Peek::Sample(at, size)) => {
+                    s.seen += 1;
+                    s.size = Some(size);
+                    let made = self.dynptr_init(s.dynptr, at, dynptr::Type::Local, size);
+                    made.expect("the object holds a dynptr");
+                    return Some(());
+                }
+                Err(e) => {
+                    s.error = Some(e);
+                    return None;
+                }
+            }
+        }
+        None
     }
 }
 
@@ -171,5 +254,55 @@ mod tests {
         assert!(matches!(step, Step::Abort { contexts: 2, .. }), "{step:?}");
         assert_eq!(k.next(CpuId(0)), Step::Idle);
         assert_eq!(k.alloc.live_bytes(), before);
+    }
+
+    /// A user ring buffer with samples of one to `n` bytes, and the address of its map.
+    fn samples(n: u8) -> (Kernel, MapId, u64) {
+        let mut k = Kernel::new(Config::default());
+        let map_type = MapType::UserRingbuf;
+        let def = MapDef { map_type, max_entries: 4096, ..MapDef::default() };
+        let id = k.map_create(def, None).unwrap();
+        for i in 1..=n {
+            k.user_ring_put(id, &vec![i; i.into()]).unwrap();
+        }
+        k.submit(CpuId(0), Frame::Hook { prog: ProgId(7), ctx: 0, cookie: 0, free: 0 });
+        let _ = k.next(CpuId(0));
+        let addr = k.maps[&id].addr;
+        (k, id, addr)
+    }
+
+    #[test]
+    fn samples_of_user_space_are_taken_until_the_callback_says_stop() {
+        let (mut k, _, addr) = samples(3);
+        let before = k.alloc.live_bytes();
+        let bad = k.helper_call(CpuId(0), 209, [addr, 0xabc, 5, 4, 0]);
+        assert_eq!(bad, Step::Resume { r0: Errno::EINVAL.ret() });
+        // Two, the second of which says stop; then the one that is left; then none.
+        for (calls, flags) in [(1..3, 0), (3..4, 1), (4..4, 2)] {
+            let n = calls.end - calls.start;
+            let mut step = k.helper_call(CpuId(0), 209, [addr, 0xabc, 5, flags, 0]);
+            for i in calls {
+                let Step::Enter(e) = step else { panic!("{step:?}") };
+                assert_eq!((e.func_addr, e.args[1]), (0xabc, 5));
+                let data = k.mem.read_u64(e.args[0]).unwrap();
+                assert_eq!(k.mem.read_u32(e.args[0] + 8), Ok(1 << 28 | i));
+                assert_eq!(k.mem.read_vec(data, i as usize).unwrap(), vec![i as u8; i as usize]);
+                step = k.prog_return(CpuId(0), u64::from(i == 2));
+            }
+            assert_eq!(step, Step::Resume { r0: n.into() });
+        }
+        assert_eq!(k.alloc.live_bytes(), before);
+    }
+
+    #[test]
+    fn one_program_drains_at_a_time_and_a_fault_ends_that() {
+        let (mut k, id, addr) = samples(1);
+        let step = k.helper_call(CpuId(0), 209, [addr, 0xabc, 0, 0, 0]);
+        assert!(matches!(step, Step::Enter(_)), "{step:?}");
+        let again = k.helper_call(CpuId(0), 209, [addr, 0xabc, 0, 0, 0]);
+        assert_eq!(again, Step::Resume { r0: Errno::EBUSY.ret() });
+        let step = k.prog_fault(CpuId(0), Fault::unsupported("test"));
+        assert!(matches!(step, Step::Abort { contexts: 2, .. }), "{step:?}");
+        assert_eq!(k.user_ring_lock(id), Ok(()));
     }
 }

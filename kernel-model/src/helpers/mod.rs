@@ -13,6 +13,8 @@ mod time;
 mod timer;
 mod trace;
 
+pub(crate) use dynptr::MAX_SIZE as DYNPTR_MAX_SIZE;
+
 use std::sync::LazyLock;
 
 use crate::cpu::{CpuId, Fault, Frame};

@@ -1,6 +1,8 @@
 //! Ring buffers (kernel/bpf/ringbuf.c): records with an eight-byte header in memory that is
 //! mapped twice in a row, so that a record never wraps.
 
+use bpf::uapi::MapType;
+
 use super::{Kind, MapId};
 use crate::layout::{PAGE_SIZE, VMALLOC_OBJECTS};
 use crate::mem::Perms;
@@ -22,6 +24,19 @@ pub(crate) struct Ring {
     producer: u64,
     /// Bytes ever consumed.
     consumer: u64,
+    /// A program takes samples (user ring buffers).
+    busy: bool,
+}
+
+/// What `__bpf_user_ringbuf_peek` finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peek {
+    /// A sample: its address and size.
+    Sample(u64, u32),
+    /// User space discarded the next one; it is behind now.
+    Discarded,
+    /// Nothing that is complete.
+    Empty,
 }
 
 impl Ring {
@@ -40,7 +55,7 @@ impl Ring {
         }
         // One unmapped page behind.
         k.next_vmalloc = data + 2 * size + PAGE_SIZE;
-        Ok(Ring { data, size, producer: 0, consumer: 0 })
+        Ok(Ring { data, size, producer: 0, consumer: 0, busy: false })
     }
 }
 
@@ -124,5 +139,136 @@ impl Kernel {
             3 => ring.producer,
             _ => 0,
         }
+    }
+
+    /// User space puts a sample into a user ring buffer, as `user_ring_buffer__reserve` and
+    /// `user_ring_buffer__submit` of libbpf do.
+    ///
+    /// # Errors
+    /// `E2BIG` when it can never fit, `ENOSPC` when there is no room now, `EINVAL` for other maps.
+    pub fn user_ring_put(&mut self, id: MapId, sample: &[u8]) -> Result<(), Errno> {
+        let map = self.maps.get(&id).ok_or(Errno::EBADF)?;
+        if map.def.map_type != MapType::UserRingbuf {
+            return Err(Errno::EINVAL);
+        }
+        let ring = self.ring_mut(id).ok_or(Errno::EINVAL)?;
+        let total = (sample.len() as u64 + HEADER).next_multiple_of(8);
+        if total > ring.size {
+            return Err(Errno::E2BIG);
+        }
+        if total > ring.size - (ring.producer - ring.consumer) {
+            return Err(Errno::ENOSPC);
+        }
+        let at = ring.data + (ring.producer & (ring.size - 1));
+        ring.producer += total;
+        self.mem.write_u32(at, sample.len() as u32).expect("rings are mapped");
+        self.mem.write_u32(at + 4, 0).expect("rings are mapped");
+        self.mem.write(at + HEADER, sample).expect("rings are mapped twice");
+        Ok(())
+    }
+
+    /// A program begins to take samples.
+    ///
+    /// # Errors
+    /// `EBUSY` while another does.
+    pub(crate) fn user_ring_lock(&mut self, id: MapId) -> Result<(), Errno> {
+        let ring = self.ring_mut(id).ok_or(Errno::EINVAL)?;
+        if std::mem::replace(&mut ring.busy, true) { Err(Errno::EBUSY) } else { Ok(()) }
+    }
+
+    /// It ends.
+    pub(crate) fn user_ring_unlock(&mut self, id: MapId) {
+        if let Some(ring) = self.ring_mut(id) {
+            ring.busy = false;
+        }
+    }
+
+    /// `__bpf_user_ringbuf_peek`: what user space wrote is not trusted.
+    pub(crate) fn user_ring_peek(&mut self, id: MapId) -> Result<Peek, Errno> {
+        let ring = self.ring_mut(id).ok_or(Errno::EINVAL)?;
+        let (producer, consumer) = (ring.producer, ring.consumer);
+        let (data, size) = (ring.data, ring.size);
+        if !producer.is_multiple_of(8) {
+            return Err(Errno::EINVAL);
+        }
+        if consumer >= producer {
+            return Ok(Peek::Empty);
+        }
+        let at = data + (consumer & (size - 1));
+        let word = self.mem.read_u32(at).expect("rings are mapped");
+        let len = word & !(BUSY | DISCARD);
+        let total = (u64::from(len) + HEADER).next_multiple_of(8);
+        if total > producer - consumer {
+            return Err(Errno::EINVAL);
+        }
+        if total > size || len > crate::helpers::DYNPTR_MAX_SIZE {
+            return Err(Errno::E2BIG);
+        }
+        if word & DISCARD != 0 {
+            self.user_ring_release(id, len);
+            return Ok(Peek::Discarded);
+        }
+        if word & BUSY != 0 {
+            return Ok(Peek::Empty);
+        }
+        Ok(Peek::Sample(data + ((consumer + HEADER) & (size - 1)), len))
+    }
+
+    /// The room of a sample is user space's again.
+    pub(crate) fn user_ring_release(&mut self, id: MapId, len: u32) {
+        if let Some(ring) = self.ring_mut(id) {
+            ring.consumer += (u64::from(len) + HEADER).next_multiple_of(8);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::maps::MapDef;
+
+    fn ring() -> (Kernel, MapId) {
+        let mut k = Kernel::new(Config::default());
+        let map_type = MapType::UserRingbuf;
+        let def = MapDef { map_type, max_entries: 4096, ..MapDef::default() };
+        let id = k.map_create(def, None).unwrap();
+        (k, id)
+    }
+
+    #[test]
+    fn what_user_space_wrote_is_checked_before_a_program_sees_it() {
+        let (mut k, id) = ring();
+        let put = |k: &mut Kernel, word: u32| {
+            let Ring { data, producer, .. } = *k.ring_mut(id).unwrap();
+            k.user_ring_put(id, b"sample").unwrap();
+            k.mem.write_u32(data + (producer & 4095), word).unwrap();
+        };
+        assert_eq!(k.user_ring_peek(id), Ok(Peek::Empty));
+        put(&mut k, 6 | DISCARD);
+        put(&mut k, 6 | BUSY);
+        assert_eq!(k.user_ring_peek(id), Ok(Peek::Discarded));
+        assert_eq!(k.user_ring_peek(id), Ok(Peek::Empty));
+        k.user_ring_release(id, 6);
+        put(&mut k, 9);
+        assert_eq!(k.user_ring_peek(id), Err(Errno::EINVAL));
+        k.ring_mut(id).unwrap().producer += 4096;
+        let at = k.ring_mut(id).unwrap().data + 32;
+        k.mem.write_u32(at, 4089).unwrap();
+        assert_eq!(k.user_ring_peek(id), Err(Errno::E2BIG));
+        k.ring_mut(id).unwrap().producer += 1;
+        assert_eq!(k.user_ring_peek(id), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn a_sample_that_has_no_room_is_refused_and_one_at_the_end_is_in_one_piece() {
+        let (mut k, id) = ring();
+        assert_eq!(k.user_ring_put(id, &[1; 4089]), Err(Errno::E2BIG));
+        assert_eq!(k.user_ring_put(id, &[1; 4080]), Ok(()));
+        assert_eq!(k.user_ring_put(id, &[2; 8]), Err(Errno::ENOSPC));
+        k.user_ring_release(id, 4080);
+        assert_eq!(k.user_ring_put(id, &[2; 40]), Ok(()));
+        let Ok(Peek::Sample(at, 40)) = k.user_ring_peek(id) else { panic!() };
+        assert_eq!(k.mem.read_vec(at, 40).unwrap(), [2; 40]);
     }
 }
