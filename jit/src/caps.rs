@@ -32,7 +32,7 @@ pub const CAPABILITIES: &[Capability] = &[
     row("per-CPU addresses in one instruction", "bpf_jit_supports_percpu_insn", ALL),
     row("may_goto by time", "bpf_jit_supports_timed_may_goto", NONE),
     row("bpf_throw", "bpf_jit_supports_exceptions", NONE),
-    row("arena accesses and casts", "bpf_jit_supports_arena", NONE),
+    row("arena accesses and casts", "bpf_jit_supports_arena", ALL),
     row("a private stack", "bpf_jit_supports_private_stack", NONE),
     row("gotox", "bpf_jit_supports_insn", NONE),
     row("callx", "bpf_jit_supports_insn", NONE),
@@ -53,7 +53,7 @@ impl Capability {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bpf::insn::{AluOp, Call, Insn, Reg, Src, Width};
+    use bpf::insn::{AluOp, Call, Cast, Insn, Reg, Src, Width};
     use bpf::uapi::ProgType;
     use verifier::testing::{Assume, bare_program};
 
@@ -81,6 +81,8 @@ mod tests {
                 Insn::Exit,
             ];
             assert!(bytes(&rest, arch) > 0);
+            let cast = Insn::AddrSpaceCast { dst, src: Reg::R1, cast: Cast::ToKernel };
+            assert!(bytes(&[cast, Insn::Exit], arch) > 0);
         }
     }
 }

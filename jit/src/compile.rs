@@ -8,9 +8,9 @@ use crate::buffer::{Buffer, Finished, Label};
 use crate::frame::{Frame, HELPER_TAIL_CALL};
 use crate::isa::{Isa, Mem};
 use crate::{Compiled, DebugMap, ExEntry, FuncMap, InsnRange, NativeOff, RelocKind};
-use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Width};
+use bpf::insn::{AluOp, AtomicOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
 use verifier::Verified;
-use verifier::verified::{InsnFacts, MemClass, SubprogFacts};
+use verifier::verified::{Arena, MemClass, SubprogFacts};
 
 /// Compiles for one architecture.
 pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
@@ -126,7 +126,10 @@ impl<I: Isa> Pass<'_, I> {
         let (insn, facts) = self.v.insn(at);
         self.b.bind(self.insn_label(at));
         let start = self.b.here();
-        self.lower(at, insn, facts, f, frame);
+        if facts.mem == MemClass::Arena {
+            self.arena_address(insn);
+        }
+        self.lower(at, &accessed(insn, facts.mem), f, frame);
         if facts.zext && !I::zero_extends(insn) {
             I::emit_zext(&mut self.b, dst_of(insn));
         }
@@ -140,16 +143,16 @@ impl<I: Isa> Pass<'_, I> {
         }
         let fault = self.b.take_fault();
         let end = self.b.here();
-        if facts.mem == MemClass::Probe {
+        if facts.mem != MemClass::Plain {
             let fault = fault.expect("memory leaves mark the instruction that may fault");
-            self.extable.push(ex_entry(insn, fault, end));
+            self.extable.push(ex_entry(&accessed(insn, facts.mem), fault, end));
         }
         self.debug.insns.push(InsnRange { insn: at, orig: facts.orig, first, start, end });
     }
 
     /// One leaf per instruction.
     // tidy: flat match
-    fn lower(&mut self, at: InsnIdx, insn: &Insn, _: &InsnFacts, f: &SubprogFacts, fr: &Frame) {
+    fn lower(&mut self, at: InsnIdx, insn: &Insn, f: &SubprogFacts, fr: &Frame) {
         let to = insn.jump_off().map(|off| (off, self.insn_label(resolve(at, off))));
         let b = &mut self.b;
         match *insn {
@@ -157,6 +160,7 @@ impl<I: Isa> Pass<'_, I> {
             Insn::Neg { width, dst } => I::emit_neg(b, width, dst),
             Insn::MovSx { width, dst, src, bits } => I::emit_movsx(b, width, dst, src, bits),
             Insn::End { op, dst, bits } => I::emit_end(b, op, dst, bits),
+            Insn::AddrSpaceCast { dst, src, cast } => self.cast(dst, src, cast),
             Insn::MovPercpu { dst, src } => I::emit_percpu(b, dst, src),
             Insn::LdImm64 { dst, imm: Imm64::Const(value) } => I::emit_imm64(b, dst, value),
             Insn::LdImm64 { dst, imm: Imm64::Func(off) } => {
@@ -187,7 +191,6 @@ impl<I: Isa> Pass<'_, I> {
             Insn::Call(call) => self.call(at, call, fr),
             Insn::Exit => self.exit(at, f, fr),
             Insn::LdImm64 { .. }
-            | Insn::AddrSpaceCast { .. }
             | Insn::LdAbs { .. }
             | Insn::LdInd { .. }
             | Insn::MayGoto { .. }
@@ -196,6 +199,38 @@ impl<I: Isa> Pass<'_, I> {
                 unreachable!("the verifier rewrites or refuses {insn:?} at {at:?}")
             }
         }
+    }
+
+    fn arena(&self) -> Arena {
+        self.v.arena().expect("the verifier refuses arenas that are nowhere")
+    }
+
+    /// AX = address in the kernel's mapping. The proof keeps the upper half of arena pointers
+    /// clear, and AX is free here: no sequence of the rewriter's contains an arena access.
+    fn arena_address(&mut self, insn: &Insn) {
+        let base = base_of(insn).expect("an arena access has a base");
+        let start = self.arena().kern_vm_start;
+        I::emit_imm64(&mut self.b, Reg::AX, start);
+        I::emit_alu(&mut self.b, Width::W64, AluOp::Add, Reg::AX, Src::Reg(base));
+    }
+
+    /// The kernel's form is the low half, the user's has the upper half of the user's mapping;
+    /// a low half of 0 is NULL in both.
+    fn cast(&mut self, dst: Reg, src: Reg, cast: Cast) {
+        let low = Insn::Alu { width: Width::W32, op: AluOp::Mov, dst, src: Src::Reg(src) };
+        I::emit_alu(&mut self.b, Width::W32, AluOp::Mov, dst, Src::Reg(src));
+        if !I::zero_extends(&low) {
+            I::emit_zext(&mut self.b, dst);
+        }
+        if cast == Cast::ToKernel {
+            return;
+        }
+        let upper = self.arena().user_vm_start & !u64::from(u32::MAX);
+        let null = self.b.label();
+        I::emit_jump_if(&mut self.b, Width::W64, JmpOp::Eq, dst, Src::Imm(0), null);
+        I::emit_imm64(&mut self.b, Reg::AX, upper);
+        I::emit_alu(&mut self.b, Width::W64, AluOp::Or, dst, Src::Reg(Reg::AX));
+        self.b.bind(null);
     }
 
     fn jump(&mut self, to: Option<(i32, Label)>) {
@@ -248,21 +283,57 @@ fn dst_of(insn: &Insn) -> Reg {
         | Insn::End { dst, .. }
         | Insn::Load { dst, .. }
         | Insn::LoadAcquire { dst, .. } => dst,
-        Insn::Atomic { op: bpf::insn::AtomicOp::Cmpxchg, .. } => Reg::R0,
+        Insn::Atomic { op: AtomicOp::Cmpxchg, .. } => Reg::R0,
         Insn::Atomic { src, .. } => src,
         _ => unreachable!("no 32-bit result in {insn:?}"),
     }
 }
 
+/// Base register of a memory access.
+fn base_of(insn: &Insn) -> Option<Reg> {
+    match *insn {
+        Insn::Load { src, .. } | Insn::LoadAcquire { src, .. } => Some(src),
+        Insn::Store { dst, .. } | Insn::StoreRelease { dst, .. } | Insn::Atomic { dst, .. } => {
+            Some(dst)
+        }
+        _ => None,
+    }
+}
+
+/// An access as it is lowered: to an arena through AX.
+fn accessed(insn: &Insn, mem: MemClass) -> Insn {
+    let mut insn = *insn;
+    if mem == MemClass::Arena {
+        match &mut insn {
+            Insn::Load { src, .. } | Insn::LoadAcquire { src, .. } => *src = Reg::AX,
+            Insn::Store { dst, .. } | Insn::StoreRelease { dst, .. } | Insn::Atomic { dst, .. } => {
+                *dst = Reg::AX;
+            }
+            _ => {}
+        }
+    }
+    insn
+}
+
+/// What a fault clears: results, also of atomic operations.
 fn ex_entry(insn: &Insn, fault: NativeOff, resume: NativeOff) -> ExEntry {
     let (clear, base, off) = match *insn {
         Insn::Load { dst, src, off, .. } => (Some(dst), src, off),
         Insn::LoadAcquire { dst, src, off, .. } => (Some(dst), src, off),
         Insn::Store { dst, off, .. } | Insn::StoreRelease { dst, off, .. } => (None, dst, off),
-        Insn::Atomic { dst, off, .. } => (None, dst, off),
+        Insn::Atomic { dst, off, op, src, .. } => (fetched(op, src), dst, off),
         _ => unreachable!("{insn:?} does not access memory"),
     };
     ExEntry { fault, resume, clear, base, off }
+}
+
+/// Register that gets the old value.
+fn fetched(op: AtomicOp, src: Reg) -> Option<Reg> {
+    match op {
+        AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
+        AtomicOp::Cmpxchg => Some(Reg::R0),
+        _ => Some(src),
+    }
 }
 
 /// Whether a 32-bit result is produced at all; the rest is defined to zero-extend by its leaf.

@@ -2,7 +2,7 @@
 
 use bpf::insn::{AtomicOp, Call, Insn, Reg};
 use verifier::Verified;
-use verifier::verified::SubprogFacts;
+use verifier::verified::{MemClass, SubprogFacts};
 
 /// `bpf_tail_call` is lowered here and never reaches the model (`BPF_FUNC_tail_call`).
 pub(crate) const HELPER_TAIL_CALL: i32 = 12;
@@ -67,8 +67,12 @@ impl Frame {
             has_tail_call: f.has_tail_call,
             counts: f.tail_call_reachable || f.has_tail_call,
         };
-        for (_, insn, _) in v.insns().skip(f.start.idx()).take(f.end.idx() - f.start.idx()) {
+        for (_, insn, facts) in v.insns().skip(f.start.idx()).take(f.end.idx() - f.start.idx()) {
             frame.written |= written(insn).map_or(0, |r| 1 << r.0);
+            let through_ax = facts.mem == MemClass::Arena;
+            if through_ax || matches!(insn, Insn::AddrSpaceCast { .. }) {
+                frame.written |= 1 << Reg::AX.0;
+            }
             frame.uses_fp |= reads_fp(insn);
             frame.calls |= matches!(insn, Insn::Call(c) if *c != Call::Helper(HELPER_TAIL_CALL));
             frame.has_tail_call |= matches!(insn, Insn::Call(Call::Helper(HELPER_TAIL_CALL)));

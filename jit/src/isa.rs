@@ -13,7 +13,8 @@
 //!   instruction that is patched;
 //! - 32-bit results need not be zero-extended unless [`Isa::zero_extends`] says they are;
 //! - `Reg::AX` and the architecture's scratch registers may be clobbered only as the kernel does:
-//!   AX is a live register of rewritten programs.
+//!   AX is a live register of rewritten programs, but at arena accesses and casts, where the
+//!   driver has the address or the upper half in it.
 
 pub(crate) mod aarch64;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //!
 //! `ORRERY_SEED=n` starts the generated programs elsewhere, `ORRERY_PROGRAMS=n` runs more.
 
+mod arena;
 mod engine;
 mod faults;
 mod vectors;

@@ -6,6 +6,7 @@ use crate::env::{CtxAccess, CtxConv, GuestAddr, Layout};
 use crate::explore::{MapState, PtrClass};
 use crate::reject::RejectKind;
 use crate::testing::{TEST_LAYOUT, bare_program};
+use crate::verified::MemClass;
 use bpf::insn::{AluOp, Cast, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
 use bpf::uapi::{MapType, ProgType};
 
@@ -20,6 +21,11 @@ impl KernelEnv for Env {
     }
     fn layout(&self) -> Layout {
         TEST_LAYOUT
+    }
+    fn arena(&self, map: &MapInfo) -> Option<Arena> {
+        let user_vm_start = map.map_extra;
+        (user_vm_start != 0)
+            .then_some(Arena { kern_vm_start: 0xffff_c900_0000_0000, user_vm_start })
     }
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
         let Insn::Load { size, dst, src, off, .. } = access.insn else { return None };
@@ -247,4 +253,21 @@ fn what_no_back_end_lowers_is_refused_by_name() {
         let named = matches!(&kind, Err(RejectKind::Unsupported { what, .. }) if what == want);
         assert!(named, "{insns:?}: {kind:?}");
     }
+}
+
+#[test]
+fn arena_accesses_and_casts_to_user_are_left_to_the_jit() {
+    let arena = InsnAux { ptr: PtrClass::Arena, ..InsnAux::default() };
+    let (size, dst, src) = (Size::W, Reg(2), Reg(3));
+    let load = Insn::Load { size, sext: false, dst, src, off: 0 };
+    let cast = |cast| Insn::AddrSpaceCast { dst, src, cast };
+    let map = MapInfo { map_type: MapType::Arena, map_extra: 0x7f00_0000_0000, ..array() };
+    let run =
+        |insn, aux| try_run(&[insn], Endian::Little, &[], aux, std::slice::from_ref(&map)).unwrap();
+    let r = run(load, arena);
+    assert_eq!((r.insns[0], r.facts[0].mem), (load, MemClass::Arena));
+    assert_eq!(r.arena.map(|a| a.user_vm_start), Some(map.map_extra));
+    assert_eq!(run(cast(Cast::ToUser), InsnAux::default()).insns[0], cast(Cast::ToUser));
+    let w32 = InsnAux { arena_w32: true, ..InsnAux::default() };
+    assert_eq!(text(&run(cast(Cast::ToKernel), w32)), "bc 2 3 0 0");
 }
