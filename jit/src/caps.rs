@@ -27,7 +27,7 @@ pub const CAPABILITIES: &[Capability] = &[
         "bpf_jit_supports_subprog_tailcalls",
         ALL,
     ),
-    row("calls of kfuncs", "bpf_jit_supports_kfunc_call", ALL),
+    row("calls of kfuncs (the model has none yet)", "bpf_jit_supports_kfunc_call", ALL),
     row("calls of kfuncs that are far away", "bpf_jit_supports_far_kfunc_call", NONE),
     row("per-CPU addresses in one instruction", "bpf_jit_supports_percpu_insn", ALL),
     row("may_goto by time", "bpf_jit_supports_timed_may_goto", NONE),

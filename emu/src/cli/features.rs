@@ -16,25 +16,25 @@ use super::{Exit, out};
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// As one JSON object
-    #[arg(long)]
+    #[arg(long, conflicts_with = "markdown")]
     json: bool,
+    /// The table by architecture in Markdown, as README.md has it
+    #[arg(long)]
+    markdown: bool,
 }
 
-/// Kinds of instructions, and whether the verifier and all four back ends have them. A back end is
-/// total over what the verifier accepts, so there is one answer for the four.
-const INSNS: &[(&str, bool)] = &[
-    ("64-bit and 32-bit ALU, signed division and modulo", true),
-    ("movsx, byte swaps (le, be, bswap)", true),
-    ("loads and stores, sign-extending loads", true),
-    ("jumps of both widths, gotol, may_goto", true),
-    ("atomics: add, and, or, xor, their fetching forms, xchg, cmpxchg", true),
-    ("load-acquire, store-release", true),
-    ("ld_imm64 of constants, maps, map values, functions", true),
-    ("legacy packet access (LD_ABS, LD_IND)", true),
-    ("calls of helpers and of functions, tail calls, callbacks", true),
-    ("calls of kfuncs", false),
-    ("addr_space_cast (arena)", false),
-    ("gotox, callx", false),
+/// Kinds of instructions that the verifier and all four back ends have; what differs between back
+/// ends, and what is missing, is in `jit::CAPABILITIES`.
+const INSNS: &[&str] = &[
+    "64-bit and 32-bit ALU, signed division and modulo",
+    "movsx, byte swaps (le, be, bswap)",
+    "loads and stores, sign-extending loads",
+    "jumps of both widths, gotol, may_goto",
+    "atomics: add, and, or, xor, their fetching forms, xchg, cmpxchg",
+    "load-acquire, store-release",
+    "ld_imm64 of constants, maps, map values, functions",
+    "legacy packet access (LD_ABS, LD_IND)",
+    "calls of helpers and of functions, tail calls, callbacks",
 ];
 
 /// Where programs of a type run.
@@ -52,11 +52,11 @@ pub(super) fn run(args: &Args) -> Exit {
     let (helpers, no_helpers) = helpers();
     let (progs, no_progs) = programs();
     if args.json {
-        let insns: serde_json::Map<String, serde_json::Value> = INSNS
-            .iter()
-            .map(|(what, have)| {
-                let by_arch = Arch::ALL.iter().map(|a| (a.name().to_owned(), json!(have)));
-                ((*what).to_owned(), serde_json::Value::Object(by_arch.collect()))
+        let insns: serde_json::Map<String, serde_json::Value> = abilities()
+            .map(|(what, on)| {
+                let archs = Arch::ALL.iter().zip(on);
+                let by_arch = archs.map(|(a, on)| (a.name().to_owned(), json!(on)));
+                (what.to_owned(), serde_json::Value::Object(by_arch.collect()))
             })
             .collect();
         let value = json!({
@@ -73,7 +73,12 @@ pub(super) fn run(args: &Args) -> Exit {
         return Exit::Ok;
     }
     let mut rows = vec![head()];
-    rows.extend(INSNS.iter().map(|(what, have)| row(what, *have)));
+    rows.extend(abilities().map(|(what, on)| row(what, on)));
+    if args.markdown {
+        rows.insert(1, vec!["---".to_owned(); 1 + Arch::ALL.len()]);
+        rows.iter().for_each(|r| out::line(&format!("| {} |", r.join(" | "))));
+        return Exit::Ok;
+    }
     let mut text = out::columns(&rows);
     let hooks: Vec<String> = HOOKS.iter().map(|(t, at)| format!("{} ({at})", t.name())).collect();
     let sections = [
@@ -97,9 +102,14 @@ fn head() -> Vec<String> {
     std::iter::once("instructions".to_owned()).chain(archs).collect()
 }
 
-fn row(what: &str, have: bool) -> Vec<String> {
-    let cell = if have { "yes" } else { "-" };
-    let cells = Arch::ALL.iter().map(|_| cell.to_owned());
+/// What the back ends can do, in the order of [`Arch::ALL`].
+fn abilities() -> impl Iterator<Item = (&'static str, [bool; 4])> {
+    let common = INSNS.iter().map(|what| (*what, [true; 4]));
+    common.chain(jit::CAPABILITIES.iter().map(|c| (c.what, c.on)))
+}
+
+fn row(what: &str, on: [bool; 4]) -> Vec<String> {
+    let cells = on.map(|on| if on { "yes" } else { "-" }.to_owned());
     std::iter::once(what.to_owned()).chain(cells).collect()
 }
 
