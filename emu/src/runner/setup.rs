@@ -254,8 +254,12 @@ impl Run<'_> {
                         opened.map_err(|e| RunError::input(map.span, format!("{e:?}")))?;
                     }
                 }
-                Consumer::UserRingbuf { .. } | Consumer::Stream { .. } => {
-                    let what = "consumers other than Ringbuf and Perf";
+                Consumer::UserRingbuf { rate, .. } if rate.bits => {
+                    return Err(RunError::unsupported(name.span, "rates in bits"));
+                }
+                Consumer::UserRingbuf { .. } => {}
+                Consumer::Stream { .. } => {
+                    let what = "consumers of streams";
                     return Err(RunError::unsupported(name.span, what));
                 }
             }

@@ -5,7 +5,7 @@ use kernel_model::ProgId;
 use kernel_model::maps::MapId;
 use kernel_model::syscall::FdObject;
 use scenarios::Finding;
-use scenarios::leaf::Data;
+use scenarios::leaf::{Data, Leaf};
 use scenarios::schema::Name;
 use scenarios::tree::{Kind, Node};
 
@@ -240,6 +240,37 @@ impl Run<'_> {
             out.extend(one);
         }
         Ok(out)
+    }
+
+    /// A sample for a user ring buffer: a struct of the object, or bytes.
+    pub(super) fn sample_bytes(
+        &self,
+        map: &Name,
+        send: &Data,
+        record: Option<&Name>,
+    ) -> Result<Vec<u8>, RunError> {
+        let (id, object, _) = self.map(map)?;
+        let t = self.machine.kernel.map(id).map(|m| m.def.map_type);
+        if t != Some(MapType::UserRingbuf) {
+            let message = format!("{} is not a user ring buffer", map.v);
+            return Err(RunError::input(map.span, message));
+        }
+        let Some(name) = record else {
+            let Kind::Call(call, args) = &send.node.kind else {
+                let message = "a sample without `record: ..` is written as Hex(..)";
+                return Err(RunError::input(send.span(), message));
+            };
+            let hex = (call == "Hex").then(|| args.first()).flatten();
+            let hex = hex.ok_or_else(|| RunError::input(send.span(), "Hex(..) was expected"))?;
+            return Ok(scenarios::schema::packet::HexBytes::from_node(hex)?.0);
+        };
+        let Some(types) = self.types(object) else {
+            return Err(RunError::input(name.span, "the object has no BTF"));
+        };
+        let missing = || RunError::input(name.span, format!("no struct {}", name.v));
+        let ty = types.btf.find(&name.v, bpf::btf::Kind::Struct).ok_or_else(missing)?;
+        let size = types.btf.size_of(ty).ok_or_else(missing)? as usize;
+        Ok(self.bytes_of(&send.node, ty, size, object, Vec::new())?)
     }
 
     /// A global variable: its map, bytes and type.

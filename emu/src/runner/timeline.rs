@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use kernel_model::maps::MapId;
 use kernel_model::net::SkbFields;
 use kernel_model::net::check::check_packet;
-use scenarios::leaf::{Is, Time};
+use scenarios::leaf::{Is, Rate, Time};
 use scenarios::schema::{Action, Consumer, Flows, Layer, Name, Step, play};
 use scenarios::tree::Kind;
 
@@ -47,6 +48,12 @@ enum Source<'a> {
     },
     Consume {
         map: u32,
+        gap: u64,
+    },
+    /// User space writes a user ring buffer.
+    Produce {
+        map: u32,
+        sample: Vec<u8>,
         gap: u64,
     },
 }
@@ -173,11 +180,21 @@ impl<'a> Run<'a> {
             }
         }
         for (_, consumer) in s.consumers.iter() {
-            if let Consumer::Ringbuf { map, rate, start, .. } = consumer {
-                *seq += 1;
-                let id = self.map(map)?.0;
-                let gap = rate.map_or(1000, |r| (1e9 / r.per_second).round().max(1.0) as u64);
-                queue.insert((start.ns, *seq), Source::Consume { map: id.0, gap });
+            let every = |r: Rate| (1e9 / r.per_second).round().max(1.0) as u64;
+            match consumer {
+                Consumer::Ringbuf { map, rate, start, .. } => {
+                    *seq += 1;
+                    let id = self.map(map)?.0;
+                    let gap = rate.map_or(1000, every);
+                    queue.insert((start.ns, *seq), Source::Consume { map: id.0, gap });
+                }
+                Consumer::UserRingbuf { map, rate, send, record } => {
+                    *seq += 1;
+                    let sample = self.sample_bytes(map, send, record.as_ref())?;
+                    let (map, gap) = (self.map(map)?.0.0, every(*rate));
+                    queue.insert((0, *seq), Source::Produce { map, sample, gap });
+                }
+                Consumer::Perf { .. } | Consumer::Stream { .. } => {}
             }
         }
         Ok(())
@@ -219,12 +236,17 @@ impl<'a> Run<'a> {
                 self.consume(map);
                 Some((at.saturating_add(gap), Source::Consume { map, gap }))
             }
+            Source::Produce { map, sample, gap } => {
+                // A producer that finds no room drops its sample.
+                let _full = self.machine.kernel.user_ring_put(MapId(map), &sample);
+                Some((at.saturating_add(gap), Source::Produce { map, sample, gap }))
+            }
         })
     }
 
     /// User space takes one record; false when there is none.
     fn consume(&mut self, map: u32) -> bool {
-        let id = kernel_model::maps::MapId(map);
+        let id = MapId(map);
         let Some(record) = self.machine.kernel.ring_consume(id) else { return false };
         self.consumed.entry(map).or_default().push(record);
         true

@@ -352,6 +352,9 @@ pub enum Consumer {
         rate: Rate,
         /// The record.
         send: Data,
+        /// BTF name of the record.
+        #[serde(default)]
+        record: Option<Name>,
     },
     /// Reads a program's stream.
     Stream {
