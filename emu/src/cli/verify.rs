@@ -23,7 +23,8 @@ pub(super) struct Args {
     /// Only programs of this name
     #[arg(long, value_name = "NAME")]
     pub(super) prog: Option<String>,
-    /// Print the log: 1 the path to the error, 2 everything, 4 statistics; they add up
+    /// Print the log: 1 the path to the error (what --json has of a rejected program anyway),
+    /// 2 everything, 4 statistics; they add up
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) log_level: u32,
     /// Architecture; by default x86_64, or s390x for a big-endian object
@@ -104,7 +105,10 @@ fn program(args: &Args, target: &Target, world: &World, path: &Path, def: &Progr
     let listing = args.html.is_some() || args.explain.is_some() || args.states;
     let all = if listing { again(2).log } else { String::new() };
     // At level 1 the log of a rejected program is the path to the error.
-    let failing = if rejected && !args.json { again(1).log } else { String::new() };
+    let failing = if rejected { again(1).log } else { String::new() };
+    if rejected && args.json && args.log_level == 0 {
+        row.log.clone_from(&failing);
+    }
     if rejected && !args.json {
         let message = row.error_line.as_deref().unwrap_or_default();
         row.notes += &why::explain(program, &failing, message);
