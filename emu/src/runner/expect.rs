@@ -157,8 +157,9 @@ impl Run<'_> {
         let kind = self.machine.kernel.prog(id).map(kernel_model::Prog::prog_type);
         let xdp = kind == Some(bpf::uapi::ProgType::Xdp);
         let mut found: BTreeMap<u32, (u64, usize)> = BTreeMap::new();
+        let mut places: BTreeMap<u32, Vec<String>> = BTreeMap::new();
         let mut packet = 0;
-        for e in self.machine.events() {
+        for (event, e) in self.machine.events().iter().enumerate() {
             if let EventKind::Verdict { prog, raw, .. } = &e.kind
                 && *prog == id
             {
@@ -168,6 +169,8 @@ impl Run<'_> {
                 let entry = found.entry(code).or_default();
                 entry.0 += 1;
                 entry.1 = packet;
+                let place = format!("packet {packet} (event {})", event + 1);
+                places.entry(code).or_default().push(place);
             }
         }
         let mut listed = Vec::new();
@@ -181,8 +184,9 @@ impl Run<'_> {
             if !count.v.matches(&n) {
                 let wanted = show(&count.v);
                 let all = histogram(&found, xdp);
-                let message =
-                    format!("{}: expected {wanted} {}, found {n} ({all})", prog.v, name.v);
+                let at = place_list(places.get(&code).map_or(&[], Vec::as_slice));
+                let (prog, name) = (&prog.v, &name.v);
+                let message = format!("{prog}: expected {wanted} {name}, found {n}{at} ({all})");
                 self.fail_fix(count.span, message, Some((count.span, n.to_string())));
             }
         }
@@ -762,4 +766,14 @@ pub(super) fn event_span(event: &Event) -> Option<Span> {
         Event::Record { map, .. } => map.as_ref().map(|p| p.span),
         _ => None,
     }
+}
+
+/// Where something happened: the first few places.
+fn place_list(places: &[String]) -> String {
+    const SHOWN: usize = 4;
+    if places.is_empty() {
+        return String::new();
+    }
+    let more = if places.len() > SHOWN { ", ..." } else { "" };
+    format!(" at {}{more}", places[..places.len().min(SHOWN)].join(", "))
 }
