@@ -149,8 +149,6 @@ pub struct InsnAux {
     pub map: MapState,
     /// Key of a tail call.
     pub key: KeyState,
-    /// The upper half of the destination is used later: needs zero-extension.
-    pub zext_dst: bool,
     /// The divisor may be zero (always true for register divisors the kernel did not fold).
     pub div_may_be_zero: bool,
     /// Arena pointers are 32 bits: the 64-bit operation becomes one of 32 bits.

@@ -388,10 +388,7 @@ impl<'a> Ver<'a> {
     }
 
     pub(crate) fn finish(mut self) -> Explored {
-        for (a, insn) in self.aux.iter_mut().zip(self.input.insns) {
-            // Whether the upper half is read later is not tracked (`subreg_def`): every 32-bit
-            // definition is extended. More instructions on two architectures, same results.
-            a.zext_dst = a.seen && defines_low_half(insn);
+        for a in &mut self.aux {
             a.div_may_be_zero = true;
         }
         let mut stats = self.stats;
@@ -426,24 +423,6 @@ pub(crate) fn blank_state() -> VState {
         // KERNEL v6.18 verifier.c:do_check_common starts with no instruction before.
         last_insn_idx: u32::MAX,
         ..VState::nothing()
-    }
-}
-
-/// `insn_def_regno` and `is_reg64`: the instruction writes the low half of its destination.
-fn defines_low_half(insn: &Insn) -> bool {
-    use bpf::insn::{AtomicOp, Size, Width};
-    match *insn {
-        Insn::Alu { width, .. } | Insn::Neg { width, .. } | Insn::MovSx { width, .. } => {
-            width == Width::W32
-        }
-        Insn::End { bits, .. } => bits < 64,
-        Insn::Load { size, sext, .. } => size != Size::DW && !sext,
-        Insn::LoadAcquire { size, .. } => size != Size::DW,
-        Insn::Atomic { size, op, .. } => {
-            let plain = [AtomicOp::Add, AtomicOp::Or, AtomicOp::And, AtomicOp::Xor];
-            size == Size::W && !plain.contains(&op)
-        }
-        _ => false,
     }
 }
 

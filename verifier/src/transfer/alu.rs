@@ -315,6 +315,7 @@ pub(crate) fn neg(width: Width, d: &mut Bounds) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::proofs::concrete;
     use super::*;
     use proptest::prelude::*;
 
@@ -331,29 +332,6 @@ mod tests {
         AluOp::Div,
         AluOp::Mod,
     ];
-
-    /// RFC 9669, table 4.
-    fn concrete(op: AluOp, width: Width, a: u64, b: u64) -> u64 {
-        let w32 = width == Width::W32;
-        let (a, b) = if w32 { (u64::from(a as u32), u64::from(b as u32)) } else { (a, b) };
-        let n = b as u32 & if w32 { 31 } else { 63 };
-        let r = match op {
-            AluOp::Add => a.wrapping_add(b),
-            AluOp::Sub => a.wrapping_sub(b),
-            AluOp::Mul => a.wrapping_mul(b),
-            AluOp::And => a & b,
-            AluOp::Or => a | b,
-            AluOp::Xor => a ^ b,
-            AluOp::Lsh => a << n,
-            AluOp::Rsh => a >> n,
-            AluOp::Arsh if w32 => (a as i32 >> n) as u64,
-            AluOp::Arsh => (a as i64 >> n) as u64,
-            AluOp::Div => a.checked_div(b).unwrap_or(0),
-            AluOp::Mod => a.checked_rem(b).unwrap_or(a),
-            _ => b,
-        };
-        if w32 { u64::from(r as u32) } else { r }
-    }
 
     /// Values near the places where bounds go wrong.
     fn value() -> impl Strategy<Value = u64> {

@@ -378,6 +378,7 @@ pub(crate) fn sync_linked(s: &mut VState, known: &RegState, linked: &LinkedRegs)
 
 #[cfg(test)]
 mod tests {
+    use super::super::proofs::holds;
     use super::*;
     use proptest::prelude::*;
 
@@ -394,24 +395,6 @@ mod tests {
         JmpOp::Sle,
         JmpOp::Set,
     ];
-
-    fn holds(op: JmpOp, is32: bool, a: u64, b: u64) -> bool {
-        let (a, b) = if is32 { (a as i32 as u64, b as i32 as u64) } else { (a, b) };
-        let (s, t) = (a as i64, b as i64);
-        match op {
-            JmpOp::Eq => a == b,
-            JmpOp::Ne => a != b,
-            JmpOp::Gt => a > b,
-            JmpOp::Ge => a >= b,
-            JmpOp::Lt => a < b,
-            JmpOp::Le => a <= b,
-            JmpOp::Set => a & b != 0,
-            JmpOp::Sgt => s > t,
-            JmpOp::Sge => s >= t,
-            JmpOp::Slt => s < t,
-            JmpOp::Sle => s <= t,
-        }
-    }
 
     fn bounds() -> impl Strategy<Value = (Bounds, Vec<u64>)> {
         let edge = proptest::sample::select(vec![0u64, 1 << 31, 1 << 32, 1 << 63, 0x7fff_ffff]);

@@ -54,7 +54,7 @@ fn operands() -> Vec<Operand> {
 }
 
 /// RFC 9669, table 4.
-fn concrete(op: AluOp, width: Width, a: u64, b: u64) -> u64 {
+pub(super) fn concrete(op: AluOp, width: Width, a: u64, b: u64) -> u64 {
     let w32 = width == Width::W32;
     let (a, b) = if w32 { (u64::from(a as u32), u64::from(b as u32)) } else { (a, b) };
     let n = b as u32 & if w32 { 31 } else { 63 };
@@ -132,7 +132,8 @@ fn every_operation_on_one_operand() {
     }
 }
 
-fn holds(op: JmpOp, is32: bool, a: u64, b: u64) -> bool {
+/// Whether a jump is taken.
+pub(super) fn holds(op: JmpOp, is32: bool, a: u64, b: u64) -> bool {
     let (a, b) = if is32 { (a as i32 as u64, b as i32 as u64) } else { (a, b) };
     let (s, t) = (a as i64, b as i64);
     match op {
