@@ -14,10 +14,12 @@ use bpf::uapi::{AttachType, ProgType};
 
 use crate::env::KernelEnv;
 use crate::proto::Flags;
-use crate::reject::{EINVAL, Rejection};
-use crate::tables::hooks;
+use crate::reject::{EINVAL, ENOTSUPP, Rejection};
+use crate::tables::{Level, hooks, struct_ops, traced};
 use crate::verify::is_gpl_compatible;
 
+/// `ENOENT`.
+const ENOENT: i32 = 2;
 /// `BPF_F_SLEEPABLE`.
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
 
@@ -97,12 +99,16 @@ fn unsupported<T>(what: impl Into<String>) -> R<T> {
 ///
 /// `None` for programs that have no such target, and for targets the kernel's BTF does not have:
 /// a loader finds those before the kernel does.
-pub(crate) fn resolve<'a>(p: &'a Program, env: &'a dyn KernelEnv) -> R<Option<Attach<'a>>> {
+pub(crate) fn resolve<'a>(
+    p: &'a Program,
+    env: &'a dyn KernelEnv,
+    level: Level,
+) -> R<Option<Attach<'a>>> {
     let to = p.attach_to.as_deref().unwrap_or_default();
     let typed = matches!(p.prog_type, ProgType::Tracing | ProgType::Lsm | ProgType::StructOps);
     let Some(btf) = env.btf().filter(|_| typed) else { return Ok(None) };
     let found = match (p.prog_type, p.attach_type) {
-        (ProgType::StructOps, _) => struct_ops(btf, to),
+        (ProgType::StructOps, _) => member(btf, to),
         (ProgType::Tracing, Some(AttachType::TraceRawTp)) => raw_tp(btf, to),
         (ProgType::Tracing, Some(AttachType::TraceIter)) => iter(btf, to),
         (ProgType::Lsm, _) => function(btf, &format!("bpf_lsm_{to}")),
@@ -113,7 +119,7 @@ pub(crate) fn resolve<'a>(p: &'a Program, env: &'a dyn KernelEnv) -> R<Option<At
         (ProgType::StructOps, _) => check_member(p, to)?,
         (ProgType::Lsm, _) => check_lsm(p, &func, to)?,
         (_, Some(AttachType::TraceRawTp | AttachType::TraceIter)) => {}
-        _ => check_trampoline(p, &func)?,
+        _ => check_trampoline(p, &func, env, level)?,
     }
     Ok(Some(func))
 }
@@ -138,7 +144,7 @@ fn raw_tp<'a>(btf: &'a Btf, to: &'a str) -> Option<Attach<'a>> {
 }
 
 /// `to` is `STRUCT/MEMBER`.
-fn struct_ops<'a>(btf: &'a Btf, to: &str) -> Option<Attach<'a>> {
+fn member<'a>(btf: &'a Btf, to: &str) -> Option<Attach<'a>> {
     let (name, member) = to.split_once('/')?;
     let ops = btf.find(name, Kind::Struct)?;
     btf.find(&format!("bpf_struct_ops_{name}"), Kind::Struct)?;
@@ -149,18 +155,22 @@ fn struct_ops<'a>(btf: &'a Btf, to: &str) -> Option<Attach<'a>> {
     Some(Attach { name: m.name, btf, ret, params, stub, args: &[] })
 }
 
-/// `check_member` of the structures that have it.
+/// `bpf_struct_ops_supported`, and `check_member` of the structures that have it.
 fn check_member(p: &Program, to: &str) -> R {
     let (name, member) = to.split_once('/').unwrap_or((to, ""));
-    let may_sleep = match name {
-        "bpf_dummy_ops" => member == "test_sleepable",
-        "tcp_congestion_ops" => false,
-        _ => true,
+    let sleepable = p.flags & BPF_F_SLEEPABLE != 0;
+    let Some(ops) = struct_ops::ops(name) else {
+        return match sleepable {
+            true => unsupported(format!("sleepable members of struct {name}")),
+            false => Ok(()),
+        };
     };
-    if p.flags & BPF_F_SLEEPABLE == 0 || may_sleep {
-        return Ok(());
-    }
-    refuse(EINVAL, format!("attach to unsupported member {member} of struct {name}"))
+    let errno = match ops {
+        _ if ops.without_stub.contains(&member) => ENOTSUPP,
+        _ if sleepable && !ops.sleepable.contains(&member) => EINVAL,
+        _ => return Ok(()),
+    };
+    refuse(errno, format!("attach to unsupported member {member} of struct {name}"))
 }
 
 /// `bpf_lsm_verify_prog`, after whether the hook may sleep.
@@ -179,37 +189,28 @@ fn check_lsm(p: &Program, func: &Attach<'_>, to: &str) -> R {
     Ok(())
 }
 
-/// Functions that may fail on request and may sleep: system calls.
-fn is_syscall(name: &str) -> bool {
-    let prefix = ["__x64_sys_", "__arm64_sys_", "__riscv_sys_", "__s390x_sys_", "__se_sys_"];
-    prefix.iter().any(|p| name.starts_with(p))
-}
-
-/// Tests of trampolines in the kernel, which may sleep and be modified.
-const FMODRET: &[&str] = &[
-    "bpf_fentry_test1",
-    "bpf_modify_return_test",
-    "bpf_modify_return_test2",
-    "bpf_modify_return_test_tp",
-];
-
 /// What fentry, fexit and fmod_ret may be attached to.
-fn check_trampoline(p: &Program, func: &Attach<'_>) -> R {
+fn check_trampoline(p: &Program, func: &Attach<'_>, env: &dyn KernelEnv, level: Level) -> R {
     let name = func.name;
-    let sleepable = p.flags & BPF_F_SLEEPABLE != 0;
-    let injectable = is_syscall(name) || FMODRET.contains(&name);
-    if sleepable && !injectable {
-        return unsupported(format!("error injection list: may {name} sleep"));
+    let modify = p.attach_type == Some(AttachType::ModifyReturn);
+    if env.lacks_symbol(name) {
+        return refuse(ENOENT, format!("The address of function {name} cannot be found"));
     }
-    if p.attach_type == Some(AttachType::ModifyReturn) && !sleepable {
-        let secure = name.starts_with("security_");
-        if !(injectable || secure) {
-            return unsupported(format!("error injection list: may {name} be modified"));
+    if p.flags & BPF_F_SLEEPABLE != 0 {
+        if !traced::may_sleep(name, level) {
+            return refuse(EINVAL, format!("{name} is not sleepable"));
         }
+    } else if modify && !traced::may_modify(name, level) {
+        return refuse(EINVAL, format!("{name}() is not modifiable"));
     }
-    let denied = ["migrate_disable", "migrate_enable", "__rcu_read_lock", "__rcu_read_unlock"];
-    if denied.contains(&name) {
-        return refuse(EINVAL, "");
+    if traced::denied(name) {
+        let m = format!("Attaching tracing programs to function '{name}' is rejected.");
+        return refuse(EINVAL, m);
+    }
+    let at_exit = modify || p.attach_type == Some(AttachType::TraceFexit);
+    if at_exit && traced::never_returns(name, level) {
+        let m = "Attaching fexit/fmod_ret to __noreturn function";
+        return refuse(EINVAL, format!("{m} '{name}' is rejected."));
     }
     Ok(())
 }

@@ -217,7 +217,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     let maps = resolve_maps(p, env, o)?;
     kfunc_calls::check_variables(p, env)?;
     let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
-    let attach = attach::resolve(p, env)?;
+    let attach = attach::resolve(p, env, o.opts.level)?;
     let mut opts = o.opts;
     opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;
     opts.test_state_freq |= p.flags & BPF_F_TEST_STATE_FREQ != 0;

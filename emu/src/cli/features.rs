@@ -51,6 +51,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let (maps, no_maps) = map_types();
     let (helpers, no_helpers) = helpers();
     let (progs, no_progs) = programs();
+    let ops: Vec<String> = verifier::tables::struct_ops_names().map(str::to_owned).collect();
     if args.json {
         let insns: serde_json::Map<String, serde_json::Value> = abilities()
             .map(|(what, on)| {
@@ -65,6 +66,7 @@ pub(super) fn run(args: &Args) -> Exit {
             "helpers": helpers,
             "map_types": maps,
             "program_types": progs,
+            "verified_struct_ops": ops,
             "unsupported": {
                 "helpers": no_helpers, "map_types": no_maps, "program_types": no_progs,
             },
@@ -85,6 +87,7 @@ pub(super) fn run(args: &Args) -> Exit {
         ("helpers", &helpers),
         ("map types", &maps),
         ("program types with their hooks", &hooks),
+        ("struct_ops whose members are verified", &ops),
         ("unsupported helpers", &no_helpers),
         ("unsupported map types", &no_maps),
         ("program types that are verified but have no hook", &no_progs),

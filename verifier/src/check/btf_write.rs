@@ -5,101 +5,90 @@ use bpf::uapi::ProgType;
 
 use crate::btf::BtfSrc;
 use crate::domain::reg::RegState;
-use crate::explore::ver::{R, Ver, no};
+use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::reject::EACCES;
+use crate::tables::struct_ops::{self, Field, Rule, Writable, Writes};
 
-/// A structure some programs may write parts of.
-struct Writable {
-    /// Structures with this layout.
-    types: &'static [&'static str],
-    /// Members, and whether parts of one may be written; all of it when empty.
-    members: &'static [(&'static str, bool)],
-    /// Structure that offsets are reported for.
-    name: &'static str,
-    /// Message for other structures.
-    other: &'static str,
-}
-
-const ONLY_READ: &str = "only read is supported";
-
-/// `nf_conntrack_btf_struct_access`.
-const CONNTRACK: Writable = Writable {
-    types: &["nf_conn", "nf_conn___init"],
-    members: &[("mark", false)],
-    name: "nf_conn",
-    other: ONLY_READ,
-};
-
-/// `bpf_dummy_ops_btf_struct_access`.
-const DUMMY: Writable = Writable {
-    types: &["bpf_dummy_ops_state"],
-    members: &[],
-    name: "bpf_dummy_ops_state",
-    other: "only access to bpf_dummy_ops_state is supported",
-};
-
-/// `bpf_tcp_ca_btf_struct_access`.
-const TCP_CA: Writable = Writable {
-    types: &["tcp_sock"],
-    members: &[
-        ("sk_pacing_rate", false),
-        ("sk_pacing_status", false),
-        ("icsk_ca_priv", true),
-        ("icsk_ack.pending", false),
-        ("snd_cwnd", false),
-        ("snd_cwnd_cnt", false),
-        ("snd_cwnd_stamp", false),
-        ("snd_ssthresh", false),
-        ("ecn_flags", false),
-        ("app_limited", false),
-    ],
-    name: "tcp_sock",
-    other: ONLY_READ,
-};
+/// Begin and end of an access, and of a member.
+type Range = (i64, i64);
 
 impl Ver<'_> {
     /// The table of the program; `None` when nothing may be written.
-    fn write_table(&self) -> Option<&'static Writable> {
+    fn write_table(&self) -> R<Option<&'static Writes>> {
         match self.prog_type() {
-            ProgType::SchedCls | ProgType::SchedAct | ProgType::Xdp => Some(&CONNTRACK),
-            ProgType::StructOps => match self.ops_name() {
-                "bpf_dummy_ops" => Some(&DUMMY),
-                "tcp_congestion_ops" => Some(&TCP_CA),
-                _ => None,
+            ProgType::SchedCls | ProgType::SchedAct | ProgType::Xdp => {
+                Ok(Some(&struct_ops::CONNTRACK))
+            }
+            ProgType::StructOps => match struct_ops::ops(self.ops_name()) {
+                Some(ops) => Ok(Some(&ops.writes)),
+                None => {
+                    let what = format!("writes of struct {}", self.ops_name());
+                    unsupported(what, "verifier.c:check_ptr_to_btf_access")
+                }
             },
-            _ => None,
+            _ => Ok(None),
         }
     }
 
     /// `env->ops->btf_struct_access` of a write. False: the program type has none.
     pub(super) fn write_hook(&self, p: &RegState, off: i32, size: u32) -> R<bool> {
-        let Some(w) = self.write_table() else { return Ok(false) };
+        let Some(w) = self.write_table()? else { return Ok(false) };
         let name = self.btf_name(p.btf, p.btf_id);
-        if p.btf != BtfSrc::Vmlinux || !w.types.contains(&name) {
+        let found = w.structs.iter().find(|s| s.types.contains(&name));
+        let Some(s) = found.filter(|_| p.btf == BtfSrc::Vmlinux) else {
             return no(EACCES, w.other);
-        }
-        let btf = self.btf_of(p.btf);
-        let (begin, end) = (i64::from(off), i64::from(off) + i64::from(size));
-        let whole = btf.and_then(|b| b.size_of(p.btf_id)).unwrap_or(0);
-        if w.members.is_empty() {
-            if end > i64::from(whole) {
-                return no(EACCES, format!("write access at off {off} with size {size}"));
+        };
+        let access = (i64::from(off), i64::from(off) + i64::from(size));
+        let whole = self.btf_of(p.btf).and_then(|b| b.size_of(p.btf_id)).unwrap_or(0);
+        let text = match w.rule {
+            Rule::Whole if access.1 <= i64::from(whole) => None,
+            Rule::Whole => Some(format!("write access at off {off} with size {size}")),
+            Rule::Begins => self.write_begins(s, p.btf_id, access),
+            Rule::Inside => self.write_outside(s, p.btf_id, access).then(String::new),
+            Rule::Ranges => {
+                let at = format!("at off {off} with size {size}");
+                if access.1 > i64::from(whole) {
+                    Some(format!("write access for struct {name} {at}"))
+                } else {
+                    let outside = self.write_outside(s, p.btf_id, access);
+                    outside.then(|| format!("write access {at} on read-only part of {name}"))
+                }
             }
-            return Ok(true);
-        }
-        let found = w.members.iter().find_map(|(m, parts)| {
-            let (from, to) = self.member_range(p.btf_id, m)?;
-            let inside = *parts && i64::from(from) < begin && begin < i64::from(to);
-            (i64::from(from) == begin || inside).then_some(to)
+        };
+        text.map_or(Ok(true), |m| no(EACCES, m))
+    }
+
+    /// [`Rule::Begins`]: what is wrong with a write.
+    fn write_begins(&self, s: &Writable, ty: u32, (begin, end): Range) -> Option<String> {
+        let found = s.fields.iter().find_map(|f| {
+            let (from, to) = self.field_range(ty, f)?;
+            let inside = f.parts && from < begin && begin < to;
+            (from == begin || inside).then_some(to)
         });
         let Some(stop) = found else {
-            return no(EACCES, format!("no write support to {} at off {off}", w.name));
+            return Some(format!("no write support to {} at off {begin}", s.name));
         };
-        if end > i64::from(stop) {
-            let m = format!("beyond the member of {} ended at {stop}", w.name);
-            return no(EACCES, format!("write access at off {off} with size {size} {m}"));
-        }
-        Ok(true)
+        (end > stop).then(|| {
+            let m = format!("beyond the member of {} ended at {stop}", s.name);
+            format!("write access at off {begin} with size {} {m}", end - begin)
+        })
+    }
+
+    /// [`Rule::Inside`]: a write is not inside of one member.
+    fn write_outside(&self, s: &Writable, ty: u32, (begin, end): Range) -> bool {
+        let holds = |(from, to): Range| from <= begin && end <= to;
+        !s.fields.iter().any(|f| self.field_range(ty, f).is_some_and(holds))
+    }
+
+    /// Begin and end of a member.
+    fn field_range(&self, ty: u32, f: &Field) -> Option<Range> {
+        let (from, to) = self.member_range(ty, f.path)?;
+        let Some((name, member)) = f.over else {
+            return Some((from.into(), i64::from(to) - i64::from(f.keep_last)));
+        };
+        let over = self.input.env.btf()?.find(name, Kind::Struct)?;
+        let (first, last) = self.member_range(over, member)?;
+        Some((i64::from(from + first), i64::from(from + last)))
     }
 
     /// Begin and end of a member, looked for in the structures that come first in this one.

@@ -125,6 +125,9 @@ impl Ver<'_> {
             r.ref_obj_id = self.ctx_refs.iter().find(|r| r.0 == arg).map_or(0, |r| r.1);
             return Some(r);
         }
+        if let Some(id) = self.qdisc_to_free(t, arg) {
+            return Some(btf_id(Flags::PTR_TRUSTED, id));
+        }
         let (flags, error) = self.arg_flags(t, arg, raw);
         let (name, kind) = (t.name, t.btf.kind(to));
         if !structure {
@@ -172,6 +175,13 @@ impl Ver<'_> {
             return to;
         }
         t.btf.find("tcp_sock", Kind::Struct).unwrap_or(to)
+    }
+
+    /// `bpf_qdisc_is_valid_access`: the list of packets to drop is opaque to `enqueue`.
+    fn qdisc_to_free(&self, t: &Attach<'_>, arg: usize) -> Option<TypeId> {
+        let ops = self.prog_type() == ProgType::StructOps && self.ops_name() == "Qdisc_ops";
+        let list = ops && t.name == "enqueue" && arg == 2;
+        t.btf.find("bpf_sk_buff_ptr", Kind::Struct).filter(|_| list)
     }
 
     /// The references `__ref` arguments come with are held from the start.

@@ -112,6 +112,11 @@ impl Ver<'_> {
     /// What the program may return.
     fn return_range(&self) -> RetRange {
         let p = self.input.program;
+        let returned = self.input.attach.filter(|_| self.prog_type() == ProgType::StructOps);
+        if returned.is_some_and(|t| t.btf.pointee(t.ret).is_some()) {
+            // Of the pointers only the one it holds; else none.
+            return RetRange::Range { min: 0, max: 0, is32: false };
+        }
         if self.prog_type() != ProgType::Lsm {
             return tables::return_range(p);
         }

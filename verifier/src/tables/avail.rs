@@ -1,6 +1,7 @@
 //! Which helpers a program may call: `get_func_proto` as measured.
 
 use super::avail_table::{SETS, UNMEASURED, VARIANTS};
+use super::struct_ops::{self, Helpers};
 use bpf::Program;
 use bpf::uapi::{AttachType, ProgType};
 
@@ -106,8 +107,20 @@ fn has(bits: &Bits, id: i32) -> bool {
     usize::try_from(id).is_ok_and(|n| n < 256 && bits[n / 64] >> (n % 64) & 1 == 1)
 }
 
+/// `bpf_base_func_proto`: what a netfilter program may call.
+fn base(kind: &Kind<'_>) -> Option<&'static AvailSet> {
+    let name = kind.target?.split('/').next()?;
+    let ops = struct_ops::ops(name).filter(|_| kind.prog_type == ProgType::StructOps)?;
+    (ops.helpers == Helpers::Base).then_some(())?;
+    let found = VARIANTS.iter().find(|v| v.prog_type == ProgType::Netfilter)?;
+    SETS.get(usize::from(found.set))
+}
+
 /// The closest measured kind: exact, else without the target, else of the type at all.
 fn set_of(kind: &Kind<'_>) -> Option<&'static AvailSet> {
+    if let Some(set) = base(kind) {
+        return Some(set);
+    }
     let attach = kind.attach_raw();
     let of_type = || VARIANTS.iter().filter(|v| v.prog_type == kind.prog_type);
     let matching = |v: &&Variant| v.attach == attach && v.sleepable == kind.sleepable;
@@ -133,7 +146,8 @@ pub(super) fn helper_avail(kind: &Kind<'_>, id: i32) -> Option<Avail> {
     Some(if has(&set.yes, id) {
         Avail::Yes
     } else if has(&set.sleep, id) {
-        Avail::MightSleep
+        // The measured kind that is closest may be one that does not sleep.
+        if kind.sleepable { Avail::Yes } else { Avail::MightSleep }
     } else if has(&set.probe, id) {
         Avail::NotInProbe
     } else if has(&set.func_ip, id) {

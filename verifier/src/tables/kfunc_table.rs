@@ -1,7 +1,7 @@
 //! Rows of [`super::kfuncs`]: the kfuncs of 6.18 by name. Availability was measured on 6.18; flags
 //! are those of the `BTF_ID_FLAGS` lists, checked against what 6.18 says of their arguments.
 
-use super::kfuncs::{Filter, Hooks as H, KfFlags as F, KfuncRow, row};
+use super::kfuncs::{Filter, Hooks as H, KfFlags as F, KfuncRow, QdiscMembers as Q, row};
 
 /// `common_kfunc_set`: every program type.
 const COMMON: &[H] = &[H::COMMON];
@@ -9,10 +9,10 @@ const COMMON: &[H] = &[H::COMMON];
 const GENERIC: &[H] = &[H::XDP, H::TC, H::STRUCT_OPS, H::TRACING, H::SYSCALL, H::CGROUP];
 /// The sets of tracing programs and those that stand with them.
 const TRACING: &[H] = &[H::STRUCT_OPS, H::TRACING, H::SYSCALL];
-/// `bpf_kfunc_set_skb`.
+/// `bpf_kfunc_set_skb`, and that of queueing disciplines.
 #[rustfmt::skip]
 const SKB: &[H] = &[H::TC, H::TRACING, H::CGROUP, H::SCHED_ACT, H::SK_SKB, H::SOCKET_FILTER,
-    H::LWT, H::NETFILTER];
+    H::LWT, H::NETFILTER, H::STRUCT_OPS];
 
 /// Ordered by name.
 #[rustfmt::skip]
@@ -85,7 +85,7 @@ pub(super) const KFUNCS: &[KfuncRow] = &[
     row("bpf_dynptr_adjust", &[], COMMON, Filter::None),
     row("bpf_dynptr_clone", &[], COMMON, Filter::None),
     row("bpf_dynptr_copy", &[], COMMON, Filter::None),
-    row("bpf_dynptr_from_skb", &[F::TRUSTED_ARGS], SKB, Filter::None),
+    row("bpf_dynptr_from_skb", &[F::TRUSTED_ARGS], SKB, Filter::Qdisc(Q::All)),
     row("bpf_dynptr_from_skb_meta", &[F::TRUSTED_ARGS], &[H::TC, H::SCHED_ACT], Filter::None),
     row("bpf_dynptr_from_xdp", &[], &[H::XDP], Filter::None),
     row("bpf_dynptr_is_null", &[], COMMON, Filter::None),

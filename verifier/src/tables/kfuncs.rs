@@ -2,6 +2,7 @@
 //!
 //! Prototypes are not here: they come from the BTF of the kernel a program is verified for.
 
+use super::kfunc_elsewhere;
 use super::kfunc_table::KFUNCS;
 use bpf::Program;
 use bpf::uapi::{AttachType, ProgType};
@@ -75,6 +76,37 @@ pub(super) enum Filter {
     Iter,
     /// kprobe sessions (`bpf_kprobe_multi_filter`).
     Session,
+    /// Of the members of struct_ops those of `Qdisc_ops` (`bpf_qdisc_kfunc_filter`).
+    Qdisc(QdiscMembers),
+}
+
+/// Members of `Qdisc_ops` that may call a kfunc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum QdiscMembers {
+    /// Every one.
+    All,
+    /// `enqueue`.
+    Enqueue,
+    /// `dequeue`.
+    Dequeue,
+    /// `enqueue` and `dequeue`.
+    Both,
+    /// The kernel calls it itself.
+    None,
+}
+
+impl QdiscMembers {
+    fn allow(self, program: &Program) -> bool {
+        let to = program.attach_to.as_deref().unwrap_or_default();
+        let Some(member) = to.strip_prefix("Qdisc_ops/") else { return false };
+        match self {
+            QdiscMembers::All => true,
+            QdiscMembers::Enqueue => member == "enqueue",
+            QdiscMembers::Dequeue => member == "dequeue",
+            QdiscMembers::Both => matches!(member, "enqueue" | "dequeue"),
+            QdiscMembers::None => false,
+        }
+    }
 }
 
 /// One kfunc.
@@ -146,6 +178,7 @@ impl KfuncRow {
             Filter::None => true,
             Filter::Lsm => ty == ProgType::Lsm,
             Filter::Iter => ty == ProgType::Tracing && attach == Some(AttachType::TraceIter),
+            Filter::Qdisc(members) => ty != ProgType::StructOps || members.allow(program),
             Filter::Session => matches!(
                 attach,
                 Some(AttachType::TraceKprobeSession | AttachType::TraceUprobeSession)
@@ -157,7 +190,8 @@ impl KfuncRow {
 /// The row of a kfunc.
 #[must_use]
 pub(crate) fn kfunc(name: &str) -> Option<&'static KfuncRow> {
-    KFUNCS.binary_search_by_key(&name, |r| r.name).ok().map(|i| &KFUNCS[i])
+    let tables = [KFUNCS, kfunc_elsewhere::KFUNCS];
+    tables.iter().find_map(|t| t.binary_search_by_key(&name, |r| r.name).ok().map(|i| &t[i]))
 }
 
 #[cfg(test)]
@@ -168,6 +202,7 @@ mod tests {
     #[test]
     fn the_table_is_ordered() {
         assert!(KFUNCS.is_sorted_by_key(|r| r.name));
+        assert!(kfunc_elsewhere::KFUNCS.is_sorted_by_key(|r| r.name));
         assert!(kfunc("bpf_rcu_read_lock").is_some() && kfunc("printk").is_none());
     }
 

@@ -9,11 +9,14 @@ mod ctx;
 mod ctx_table;
 mod helpers;
 pub(crate) mod hooks;
+mod kfunc_elsewhere;
 mod kfunc_table;
 pub(crate) mod kfuncs;
 mod level;
 mod ret;
 mod rows;
+pub(crate) mod struct_ops;
+pub(crate) mod traced;
 
 use bpf::Program;
 use bpf::uapi::ProgType;
@@ -158,6 +161,11 @@ pub fn packet_access(program: &Program, write: bool) -> bool {
 pub fn ld_abs_allowed(program: &Program) -> bool {
     use ProgType as P;
     matches!(program.prog_type, P::SocketFilter | P::SchedCls | P::SchedAct)
+}
+
+/// Structures of the kernel whose members programs may be, as far as their rules are known.
+pub fn struct_ops_names() -> impl Iterator<Item = &'static str> {
+    struct_ops::names()
 }
 
 /// What R0 may be at program exit.

@@ -23,8 +23,9 @@ mod parse;
 use std::collections::BTreeMap;
 
 use super::{Call, Imm64, Insn, InsnIdx};
+use crate::object::sec;
 use crate::program::{Func, Line, Program};
-use crate::uapi::{MapType, ProgType};
+use crate::uapi::{AttachType, MapType, ProgType};
 use parse::{Cursor, Target};
 
 /// Where the text is wrong and what to write instead.
@@ -186,6 +187,9 @@ struct Head {
     section: String,
     prog_type: ProgType,
     name: String,
+    /// What the section says when it names a target.
+    attach_type: Option<AttachType>,
+    flags: u32,
 }
 
 /// Section names that differ from the type's name (libbpf's `section_defs`, the common ones).
@@ -214,12 +218,20 @@ impl Head {
         };
         let base = section.split('/').next().unwrap_or(section);
         let alias = SECTIONS.iter().find(|s| s.0 == base).map(|s| s.1);
-        let prog_type = alias.or_else(|| ProgType::from_name(base)).ok_or_else(|| {
+        let sec = section.contains('/').then(|| sec::lookup(section).ok()).flatten();
+        let known = alias.or_else(|| ProgType::from_name(base));
+        let prog_type = known.or(sec.as_ref().map(|s| s.prog_type)).ok_or_else(|| {
             let names = ProgType::TABLE.iter().map(|r| r.1).chain(SECTIONS.iter().map(|s| s.0));
             let hint = nearest(base, names);
             at(n, line, place(line, section), format!("unknown program type `{base}`"), hint)
         })?;
-        Ok(Head { section: section.to_string(), prog_type, name: name.to_string() })
+        Ok(Head {
+            section: section.to_string(),
+            prog_type,
+            name: name.to_string(),
+            attach_type: sec.as_ref().and_then(|s| s.attach_type),
+            flags: sec.map_or(0, |s| s.flags),
+        })
     }
 }
 
@@ -299,6 +311,8 @@ impl Part {
             section: "socket".into(),
             prog_type: ProgType::SocketFilter,
             name: "main".into(),
+            attach_type: None,
+            flags: 0,
         });
         let funcs = self.funcs(&head.name);
         let attach_to = head.section.split_once('/').map(|s| s.1.to_string());
@@ -306,8 +320,8 @@ impl Part {
             name: head.name,
             section: head.section,
             prog_type: head.prog_type,
-            attach_type: None,
-            flags: 0,
+            attach_type: head.attach_type,
+            flags: head.flags,
             attach_to,
             license: "GPL".into(),
             insns: self.insns,
