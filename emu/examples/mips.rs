@@ -70,6 +70,7 @@ fn load(m: &mut Machine, text: &str) -> Result<ProgId, Box<dyn std::error::Error
         misses: 0,
         load_time_ns: 0,
         btf_id: 0,
+        target: None,
     };
     m.kernel.progs.insert(id, prog);
     m.compile(id)?;

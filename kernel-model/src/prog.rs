@@ -39,6 +39,8 @@ pub struct Prog {
     pub load_time_ns: u64,
     /// BTF object of the program, 0 for none.
     pub btf_id: u32,
+    /// `saved_dst_prog_type`: type of the program it was loaded to be attached to.
+    pub target: Option<bpf::uapi::ProgType>,
 }
 
 impl Prog {

@@ -3,7 +3,6 @@
 
 use std::path::PathBuf;
 
-use bpf::Endian;
 use bpf::insn::asm::{NoSymbols, assemble};
 use bpf::uapi::MapType;
 use verifier::env::{BtfKernel, GuestAddr, MapInfo};
@@ -48,7 +47,7 @@ fn judge(text: &str) -> String {
     let env = BtfKernel { btf: Default::default(), maps: maps(), cpus: 2, symbols: None };
     let fds: Vec<i32> = (0..env.maps.len()).map(BtfKernel::fd).collect();
     let opts = Opts { log_level: 0, ..Opts::default() };
-    let options = Options { opts, fd_array: &fds, prog_btf: None, endian: Endian::Little };
+    let options = Options { opts, fd_array: &fds, ..Options::default() };
     match check(&program, &env, &options).result {
         Ok(()) => "accepted".to_owned(),
         Err(r) => format!("rejected: {}", r.message.lines().last().unwrap_or_default()),

@@ -16,7 +16,8 @@ use crate::env::KernelEnv;
 use crate::proto::Flags;
 use crate::reject::{EINVAL, ENOTSUPP, Rejection};
 use crate::tables::{Level, hooks, struct_ops, traced};
-use crate::verify::is_gpl_compatible;
+use crate::target::{FuncFacts, Target};
+use crate::verify::{Options, is_gpl_compatible};
 
 /// `ENOENT`.
 const ENOENT: i32 = 2;
@@ -40,6 +41,10 @@ pub(crate) struct Attach<'a> {
     pub(crate) stub: &'a [Param],
     /// `ctx_arg_info` of an iterator.
     pub(crate) args: &'static [CtxArg],
+    /// Type of the program it is a function of; `None` for functions of the kernel.
+    pub(crate) of_program: Option<ProgType>,
+    /// A function of a program whose declaration does not say what it is called with.
+    pub(crate) untyped: bool,
 }
 
 /// `struct bpf_ctx_arg_aux`: an argument of an iterator and its flags. `buf`: `PTR_TO_BUF`.
@@ -51,6 +56,20 @@ pub(crate) struct CtxArg {
     pub(crate) buf: bool,
     /// Flags.
     pub(crate) flags: Flags,
+}
+
+/// A function of which only its types are known.
+fn plain(btf: &Btf) -> Attach<'_> {
+    Attach {
+        name: "",
+        btf,
+        ret: 0,
+        params: &[],
+        stub: &[],
+        args: &[],
+        of_program: None,
+        untyped: false,
+    }
 }
 
 const NULL: Flags = Flags::PTR_MAYBE_NULL;
@@ -102,10 +121,17 @@ fn unsupported<T>(what: impl Into<String>) -> R<T> {
 pub(crate) fn resolve<'a>(
     p: &'a Program,
     env: &'a dyn KernelEnv,
-    level: Level,
+    o: &Options<'a>,
+    main: FuncFacts,
 ) -> R<Option<Attach<'a>>> {
+    if let Some(t) = o.target.filter(|_| takes_target(p)) {
+        return of_program(p, &t, o, main);
+    }
     let to = p.attach_to.as_deref().unwrap_or_default();
     let typed = matches!(p.prog_type, ProgType::Tracing | ProgType::Lsm | ProgType::StructOps);
+    if p.prog_type == ProgType::Ext {
+        return no_target(env, to);
+    }
     let Some(btf) = env.btf().filter(|_| typed) else { return Ok(None) };
     let found = match (p.prog_type, p.attach_type) {
         (ProgType::StructOps, _) => member(btf, to),
@@ -119,16 +145,51 @@ pub(crate) fn resolve<'a>(
         (ProgType::StructOps, _) => check_member(p, to)?,
         (ProgType::Lsm, _) => check_lsm(p, &func, to)?,
         (_, Some(AttachType::TraceRawTp | AttachType::TraceIter)) => {}
-        _ => check_trampoline(p, &func, env, level)?,
+        _ => check_trampoline(p, &func, env, o.opts.level)?,
     }
     Ok(Some(func))
+}
+
+/// Programs that may be attached to a program.
+pub(crate) fn takes_target(p: &Program) -> bool {
+    matches!(p.prog_type, ProgType::Ext | ProgType::Tracing)
+}
+
+/// An extension without the program it extends: the loader has looked for a kernel function.
+fn no_target<'a>(env: &dyn KernelEnv, to: &str) -> R<Option<Attach<'a>>> {
+    if env.btf().is_some_and(|b| b.find(to, Kind::Func).is_some()) {
+        return refuse(EINVAL, "Cannot replace kernel functions");
+    }
+    unsupported("an extension without the program it extends")
+}
+
+/// A function of a program.
+fn of_program<'a>(
+    p: &Program,
+    t: &Target<'a>,
+    o: &Options<'_>,
+    main: FuncFacts,
+) -> R<Option<Attach<'a>>> {
+    t.check(p, o.prog_btf, main)?;
+    let of = t.prog_type();
+    if p.prog_type == ProgType::Ext {
+        let typed = matches!(of, ProgType::Tracing | ProgType::Lsm | ProgType::StructOps);
+        return match typed {
+            true => unsupported(format!("extensions of {} programs", of.name())),
+            false => Ok(None),
+        };
+    }
+    let Some((ret, params)) = t.btf.func_proto(t.func) else { return refuse(EINVAL, "") };
+    let (name, untyped) = (t.btf.name(t.func), t.facts().unreliable);
+    let of_program = Some(of);
+    Ok(Some(Attach { name, ret, params, of_program, untyped, ..plain(t.btf) }))
 }
 
 /// A function by name.
 fn function<'a>(btf: &'a Btf, name: &str) -> Option<Attach<'a>> {
     let id = btf.find(name, Kind::Func)?;
     let (ret, params) = btf.func_proto(id)?;
-    Some(Attach { name: btf.name(id), btf, ret, params, stub: &[], args: &[] })
+    Some(Attach { name: btf.name(id), ret, params, ..plain(btf) })
 }
 
 fn iter<'a>(btf: &'a Btf, to: &str) -> Option<Attach<'a>> {
@@ -140,7 +201,7 @@ fn raw_tp<'a>(btf: &'a Btf, to: &'a str) -> Option<Attach<'a>> {
     let (ret, params) = btf.func_proto(btf.find(&format!("btf_trace_{to}"), Kind::Typedef)?)?;
     // The first argument is the registration's own.
     let params = params.get(1..).unwrap_or_default();
-    Some(Attach { name: to, btf, ret, params, stub: &[], args: &[] })
+    Some(Attach { name: to, ret, params, ..plain(btf) })
 }
 
 /// `to` is `STRUCT/MEMBER`.
@@ -152,7 +213,7 @@ fn member<'a>(btf: &'a Btf, to: &str) -> Option<Attach<'a>> {
     let (ret, params) = btf.func_proto(m.ty)?;
     let stub = btf.find(&format!("{name}__{member}"), Kind::Func);
     let stub = stub.and_then(|s| btf.func_proto(s)).map_or(&[][..], |s| s.1);
-    Some(Attach { name: m.name, btf, ret, params, stub, args: &[] })
+    Some(Attach { name: m.name, ret, params, stub, ..plain(btf) })
 }
 
 /// `bpf_struct_ops_supported`, and `check_member` of the structures that have it.

@@ -23,6 +23,7 @@ pub mod reject;
 pub(crate) mod render;
 pub mod rewrite;
 pub mod tables;
+pub mod target;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub(crate) mod transfer;
@@ -30,5 +31,6 @@ pub mod verified;
 pub mod verify;
 
 pub use env::KernelEnv;
+pub use target::{FuncFacts, Target};
 pub use verified::Verified;
 pub use verify::{CheckReport, Options, VerifyReport, check, verify, verify_report};

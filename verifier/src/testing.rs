@@ -78,6 +78,7 @@ impl Assume {
                 facts,
                 subprogs,
                 stats,
+                funcs: Vec::new(),
                 arena: None,
                 layout: TEST_LAYOUT,
                 env_identity: 0,

@@ -86,6 +86,7 @@ pub struct Verified {
     facts: Vec<InsnFacts>,
     subprogs: Vec<SubprogFacts>,
     stats: Stats,
+    funcs: Vec<crate::target::FuncFacts>,
     arena: Option<Arena>,
     layout: crate::env::Layout,
     env_identity: u64,
@@ -99,6 +100,7 @@ pub(crate) struct Parts {
     pub(crate) facts: Vec<InsnFacts>,
     pub(crate) subprogs: Vec<SubprogFacts>,
     pub(crate) stats: Stats,
+    pub(crate) funcs: Vec<crate::target::FuncFacts>,
     pub(crate) arena: Option<Arena>,
     pub(crate) layout: crate::env::Layout,
     pub(crate) env_identity: u64,
@@ -116,6 +118,7 @@ impl Verified {
             facts: p.facts,
             subprogs: p.subprogs,
             stats: p.stats,
+            funcs: p.funcs,
             arena: p.arena,
             layout: p.layout,
             env_identity: p.env_identity,
@@ -155,6 +158,13 @@ impl Verified {
     #[must_use]
     pub fn subprogs(&self) -> &[SubprogFacts] {
         &self.subprogs
+    }
+
+    /// What the functions are to programs that are attached to them, in the order of the program's
+    /// function info.
+    #[must_use]
+    pub fn funcs(&self) -> &[crate::target::FuncFacts] {
+        &self.funcs
     }
 
     /// Statistics.

@@ -1,5 +1,7 @@
 //! The whole of `BPF_PROG_LOAD`: attributes, maps, control flow, exploration, rewriting.
 
+use std::borrow::Cow;
+
 use bpf::btf::Btf;
 use bpf::insn::{Imm64, Insn};
 use bpf::uapi::{AttachType, ProgType};
@@ -15,6 +17,7 @@ use crate::map_rules;
 use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, EPERM, Rejection};
 use crate::rewrite;
 use crate::tables::{self, Level};
+use crate::target::{self, FuncFacts, Target};
 use crate::verified::{Parts, Stats, Verified};
 
 /// `EBADF`.
@@ -85,11 +88,19 @@ pub struct Options<'a> {
     pub prog_btf: Option<&'a Btf>,
     /// Byte order of the machine the program will run on.
     pub endian: Endian,
+    /// `attach_prog_fd`: the loaded program this one is attached to.
+    pub target: Option<Target<'a>>,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { opts: Opts::default(), fd_array: &[], prog_btf: None, endian: Endian::Little }
+        Options {
+            opts: Opts::default(),
+            fd_array: &[],
+            prog_btf: None,
+            endian: Endian::Little,
+            target: None,
+        }
     }
 }
 
@@ -140,6 +151,8 @@ pub struct CheckReport {
     pub stats: Stats,
     /// Stack bytes of each subprogram, the main one first; empty when not accepted.
     pub stack_depths: Vec<u32>,
+    /// What each subprogram is to programs that are attached to it; empty when not accepted.
+    pub funcs: Vec<FuncFacts>,
 }
 
 /// The verdict alone: all of [`verify`] but rewriting, which needs the kernel that will run the
@@ -151,12 +164,14 @@ pub fn check(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> CheckReport {
         Ok(a) => CheckReport {
             result: Ok(()),
             stack_depths: final_depths(p, &a),
+            funcs: target::facts(&a.cfg, &a.explored),
             log: a.explored.log,
             stats: a.explored.stats,
         },
         Err(mut r) => {
             let log = log_of(&mut r, &head, o);
-            CheckReport { log, stats: r.stats, stack_depths: Vec::new(), result: Err(r) }
+            let (stack_depths, funcs) = (Vec::new(), Vec::new());
+            CheckReport { log, stats: r.stats, stack_depths, funcs, result: Err(r) }
         }
     }
 }
@@ -207,7 +222,7 @@ struct Analysed {
 }
 
 fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed, Box<Rejection>> {
-    check_attributes(p, &o.opts)?;
+    check_attributes(p, o)?;
     if o.opts.bpf_capable {
         kfunc_calls::check_calls(p, env)?;
     }
@@ -216,13 +231,14 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     check_level(p, o.opts.level)?;
     let maps = resolve_maps(p, env, o)?;
     kfunc_calls::check_variables(p, env)?;
-    let cfg = cfg::build(p, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
-    let attach = attach::resolve(p, env, o.opts.level)?;
+    let own = effective(p, o);
+    let cfg = cfg::build(&own, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
+    let attach = attach::resolve(p, env, o, target::main_facts(&cfg))?;
     let mut opts = o.opts;
     opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;
     opts.test_state_freq |= p.flags & BPF_F_TEST_STATE_FREQ != 0;
     let explored = explore::explore(&explore::Input {
-        program: p,
+        program: &own,
         insns: &p.insns,
         cfg: &cfg,
         maps: &maps.maps,
@@ -230,10 +246,25 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
         prog_btf: o.prog_btf,
         env,
         attach,
+        extension: p.prog_type == ProgType::Ext,
         opts,
         endian: o.endian,
     })?;
     Ok(Analysed { maps, cfg, opts, explored })
+}
+
+/// An extension is judged as a program of the kind of its target.
+fn effective<'p>(p: &'p Program, o: &Options<'_>) -> Cow<'p, Program> {
+    match o.target {
+        Some(t) if p.prog_type == ProgType::Ext => Cow::Owned(Program {
+            prog_type: t.prog_type(),
+            attach_type: t.program.attach_type,
+            section: t.program.section.clone(),
+            attach_to: t.program.attach_to.clone(),
+            ..p.clone()
+        }),
+        _ => Cow::Borrowed(p),
+    }
 }
 
 fn run(
@@ -243,7 +274,7 @@ fn run(
 ) -> Result<(Verified, String), Box<Rejection>> {
     let Analysed { maps, cfg, opts, explored } = analyse(&p, env, o)?;
     let rewritten = rewrite::rewrite(&rewrite::Input {
-        program: &p,
+        program: &effective(&p, o),
         cfg: &cfg,
         maps: &maps.maps,
         insn_map: &maps.of_insn,
@@ -264,6 +295,7 @@ fn run(
         facts: rewritten.facts,
         subprogs: rewritten.subprogs,
         stats: explored.stats,
+        funcs: target::facts(&cfg, &explored),
         arena: rewritten.arena,
         layout: env.layout(),
         env_identity: env.identity(),
@@ -286,7 +318,8 @@ pub fn is_gpl_compatible(license: &str) -> bool {
 }
 
 /// What `bpf_prog_load` and `check_attach_btf_id` refuse before looking at an instruction.
-fn check_attributes(p: &Program, opts: &Opts) -> Result<(), Box<Rejection>> {
+fn check_attributes(p: &Program, o: &Options<'_>) -> Result<(), Box<Rejection>> {
+    let opts = &o.opts;
     let refuse = |errno, text: &str| Err(Box::new(Rejection::refuse(errno, text)));
     if p.flags & !PROG_FLAGS != 0 {
         return refuse(EINVAL, "");
@@ -320,7 +353,7 @@ fn check_attributes(p: &Program, opts: &Opts) -> Result<(), Box<Rejection>> {
         return refuse(EINVAL, text);
     }
     let traced = matches!(p.prog_type, ProgType::Tracing | ProgType::Lsm | ProgType::Ext);
-    if traced && p.attach_to.is_none() {
+    if traced && p.attach_to.is_none() && o.target.is_none() {
         return refuse(EINVAL, "Tracing programs must provide btf_id");
     }
     Ok(())
@@ -372,7 +405,7 @@ fn attach_type_fits(p: &Program) -> bool {
         ProgType::SkLookup => raw == A::SkLookup as u32,
         ProgType::SkReuseport => matches!(raw, 0 | 39 | 40),
         ProgType::Netfilter => raw == A::Netfilter as u32,
-        ProgType::Syscall => raw == 0,
+        ProgType::Syscall | ProgType::Ext => raw == 0,
         ProgType::Unspec | ProgType::LircMode2 => false,
         _ => true,
     }

@@ -7,13 +7,15 @@ mod common;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use bpf::Program;
 use bpf::btf::Kind;
-use bpf::object::{Kconfig, LinkEnv, MapDef, Object, ProgramDef};
+use bpf::object::{Kconfig, LinkEnv, MapDef, Object, ObjectError, ProgramDef};
 use bpf::uapi::{MapType, ProgType};
 use common::{BPF_F_SLEEPABLE, Env, kernel_btf};
 use verifier::env::{GuestAddr, MapInfo};
 use verifier::explore::Opts;
-use verifier::verify::{self, Options};
+use verifier::verify::{self, CheckReport, Options};
+use verifier::{FuncFacts, Target};
 
 fn map((i, m): (u32, &MapDef)) -> MapInfo {
     let single = m.map_type == MapType::Array && m.max_entries == 1;
@@ -44,38 +46,80 @@ fn expected<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     btf.decl_tags(func).find_map(|(_, tag)| tag.strip_prefix("expect:"))
 }
 
-/// The verdict on one program: the last line of the message.
-fn verdict(object: &Object, def: &ProgramDef) -> String {
+/// What others are attached to: a program, its types, what is known of its functions.
+struct Beneath(Object, Program, Vec<FuncFacts>);
+
+impl Beneath {
+    fn read() -> Beneath {
+        let object = read("target");
+        let def = object.program("pass").expect("the target has a program").clone();
+        let (program, report) = judge(&object, &def, None).expect("the target links");
+        assert!(report.result.is_ok(), "{:?}", report.result);
+        Beneath(object, program, report.funcs)
+    }
+
+    fn for_verifier(&self, p: &Program) -> Option<Target<'_>> {
+        let btf = self.0.btf()?;
+        let func = btf.find(p.attach_to.as_deref()?, Kind::Func)?;
+        Some(Target { program: &self.1, btf, func, funcs: &self.2, of: None })
+    }
+}
+
+/// Links and verifies one program.
+fn judge(
+    object: &Object,
+    def: &ProgramDef,
+    below: Option<&Beneath>,
+) -> Result<(Program, CheckReport), ObjectError> {
     let env = Env { maps: (0..).zip(object.maps()).map(map).collect(), btf: kernel_btf() };
     let kconfig = Kconfig { kernel_version: 0x6_1200, values: BTreeMap::new() };
     let ksyms: BTreeMap<String, u64> = BTreeMap::new();
     let link = LinkEnv { target_btf: &env.btf, kconfig: &kconfig, ksyms: &ksyms };
-    let mut program = match object.link(def, &link) {
-        Ok(p) => p,
-        Err(e) => return format!("does not link: {e}"),
-    };
+    let mut program = object.link(def, &link)?;
     if program.prog_type == ProgType::Syscall {
         program.flags |= BPF_F_SLEEPABLE;
     }
     let fds: Vec<i32> = (0..).take(env.maps.len()).collect();
-    let opts = Opts { log_level: 1, ..Opts::default() };
-    let options = Options { opts, fd_array: &fds, prog_btf: object.btf(), endian: object.endian };
-    match verify::check(&program, &env, &options).result {
-        Ok(_) => "accepted".to_owned(),
-        Err(r) => r.message.lines().last().unwrap_or_default().to_owned(),
+    let options = Options {
+        opts: Opts { log_level: 1, ..Opts::default() },
+        fd_array: &fds,
+        prog_btf: object.btf(),
+        endian: object.endian,
+        target: below.and_then(|b| b.for_verifier(&program)),
+    };
+    let report = verify::check(&program, &env, &options);
+    Ok((program, report))
+}
+
+/// The verdict on one program: the last line of the message.
+fn verdict(object: &Object, def: &ProgramDef, below: Option<&Beneath>) -> String {
+    match judge(object, def, below) {
+        Err(e) => format!("does not link: {e}"),
+        Ok((_, report)) => match report.result {
+            Ok(()) => "accepted".to_owned(),
+            Err(r) => r.message.lines().last().unwrap_or_default().to_owned(),
+        },
     }
 }
 
-fn check(name: &str, programs: usize) {
+fn read(name: &str) -> Object {
     let path = format!("{}/tests/objects/{name}.bpf.o", env!("CARGO_MANIFEST_DIR"));
     let bytes = std::fs::read(&path).expect("a committed object");
-    let object = Object::parse(&bytes).expect("a well-formed object");
+    Object::parse(&bytes).expect("a well-formed object")
+}
+
+fn check(name: &str, programs: usize) {
+    check_on(name, programs, None);
+}
+
+fn check_on(name: &str, programs: usize, below: Option<&Beneath>) {
+    let object = read(name);
     let mut wrong = String::new();
     let mut seen = 0;
     for def in object.programs() {
         let Some(want) = expected(&object, &def.name) else { continue };
         seen += 1;
-        let got = verdict(&object, def);
+        let got = verdict(&object, def, below);
         if got != want {
             let _ = writeln!(wrong, "{}\n  want {want}\n  got  {got}", def.name);
         }
@@ -102,4 +146,9 @@ fn locks() {
 #[test]
 fn kernel_pointers() {
     check("kptr", 20);
+}
+
+#[test]
+fn programs_on_programs() {
+    check_on("freplace", 22, Some(&Beneath::read()));
 }

@@ -15,11 +15,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bpf::Program;
 use bpf::btf::Btf;
 use bpf::insn::disasm::{NoNames, disasm_op};
 use bpf::insn::{Imm64, Insn};
 use bpf::uapi::{MapType, ProgType};
-use bpf::{Endian, Program};
 use verifier::env::{BtfKernel, GuestAddr, MapInfo};
 use verifier::explore::Opts;
 use verifier::{Options, check};
@@ -27,7 +27,7 @@ use verifier::{Options, check};
 use super::judge::error_line;
 use super::why::rule_name;
 use super::{Exit, out};
-use crate::host::HostKernel;
+use crate::host::{HostKernel, LoadFor};
 use crate::loader::{Bpf as _, Fd, MapCreate};
 
 /// Arguments.
@@ -147,7 +147,7 @@ fn linked(ty: ProgType, insns: Vec<Insn>) -> Program {
 impl World {
     fn ours(&self, p: &Program) -> Answer {
         let opts = Opts { log_level: 0, ..Opts::default() };
-        let options = Options { opts, fd_array: &self.fds, prog_btf: None, endian: Endian::Little };
+        let options = Options { opts, fd_array: &self.fds, ..Options::default() };
         let asked = std::panic::AssertUnwindSafe(|| check(p, &self.env, &options));
         let Ok(report) = std::panic::catch_unwind(asked) else {
             return Answer { words: "internal error".to_owned(), ..Answer::default() };
@@ -164,9 +164,10 @@ impl World {
 
     fn theirs(&mut self, p: &Program) -> Option<Answer> {
         let (kernel, fds) = self.host.as_mut()?;
-        let mut v = kernel.load_program(p, fds, None, None, 0).ok()?;
+        let to = LoadFor::default();
+        let mut v = kernel.load_program(p, fds, None, &to, 0).ok()?;
         if v.errno != 0 {
-            v = kernel.load_program(p, fds, None, None, 1).ok()?;
+            v = kernel.load_program(p, fds, None, &to, 1).ok()?;
         }
         if let Some(fd) = v.fd {
             kernel.close(fd);

@@ -9,6 +9,7 @@
 
 mod agree;
 mod bench;
+mod beneath;
 mod btf;
 mod build;
 mod completions;

@@ -2,17 +2,19 @@
 //! side. A difference is exit 1.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bpf::Endian;
 use bpf::object::ProgramDef;
 use serde::Serialize;
 
+use super::beneath::Beneath;
 use super::judge::{Row, Verdict, error_line, judge_linked};
 use super::target::Target;
 use super::verify::Args;
 use super::world::{World, read};
 use super::{Exit, gravest, out};
-use crate::host::HostKernel;
+use crate::host::{HostKernel, LoadFor};
 use crate::loader::{self, Fd, LoadOptions};
 
 /// What the running kernel said.
@@ -55,15 +57,51 @@ pub(super) fn run(args: &Args, target: &Target) -> Exit {
 fn object(args: &Args, target: &Target, host: &mut HostKernel, path: &Path) -> Exit {
     let opened = World::open_for(path, args.arch, target)
         .and_then(|w| w.programs(path, args.prog.as_deref()).map(|p| (w, p)))
-        .and_then(|(w, p)| maps(args, host, path).map(|m| (w, p, m)));
-    let (world, programs, fds) = match opened {
+        .and_then(|(w, p)| maps(args, host, path).map(|m| (w, p, m)))
+        .and_then(|(w, p, m)| {
+            below(args, target, host).map(|b| (w, p, Given { maps: m, below: b }))
+        });
+    let (mut world, programs, given) = match opened {
         Ok(v) => v,
         Err(exit) => return exit,
     };
-    let each = programs.iter().map(|def| program(args, target, host, (&world, path), def, &fds));
+    world.beneath = given.below.as_ref().map(|b| b.0.clone());
+    let each = programs.iter().map(|def| program(args, target, host, (&world, path), def, &given));
     let exits: Vec<Exit> = each.collect();
     host.close_all();
     gravest(exits)
+}
+
+/// What the running kernel has been given for an object.
+struct Given {
+    maps: Vec<Fd>,
+    /// The program that the object's programs are attached to.
+    below: Option<(Arc<Beneath>, Fd)>,
+}
+
+/// Loads the program of `--target` into the running kernel; an error has been reported.
+fn below(
+    args: &Args,
+    target: &Target,
+    host: &mut HostKernel,
+) -> Result<Option<(Arc<Beneath>, Fd)>, Exit> {
+    let Some(spec) = &args.beneath else { return Ok(None) };
+    let ours = Beneath::open(spec, args.arch, target)?;
+    let path: &Path = &spec.object;
+    let world = World::open_for(path, args.arch, target)?;
+    let fds = maps(args, host, path)?;
+    let def = world.programs(path, Some(&spec.program))?.remove(0);
+    let program = world.link(&def).map_err(|_| Exit::BadInput)?;
+    let said = host.load_program(&program, &fds, world.object.btf(), &LoadFor::default(), 1);
+    match said.as_ref().ok().and_then(|v| v.fd) {
+        Some(fd) => Ok(Some((ours, fd))),
+        None => {
+            let why = said.ok().and_then(|v| v.reason().map(str::to_owned)).unwrap_or_default();
+            let name = format!("{}: {}", path.display(), spec.program);
+            out::error(&format!("{name}: the running kernel: {why}"), "");
+            Err(Exit::BadInput)
+        }
+    }
 }
 
 /// Creates the object's maps in the running kernel; an error has been reported.
@@ -89,12 +127,12 @@ fn program(
     host: &mut HostKernel,
     (world, path): (&World, &Path),
     def: &ProgramDef,
-    fds: &[Fd],
+    given: &Given,
 ) -> Exit {
     let level = args.log_level;
     let linked = world.link(def);
     let theirs = match &linked {
-        Ok(p) => ask(host, world, p, fds, level),
+        Ok(p) => ask(host, world, p, given, level),
         Err(_) => HostRow { verdict: "error", ..HostRow::default() },
     };
     let ours = judge_linked(world, path, def, linked, target.opts(level));
@@ -112,15 +150,20 @@ fn ask(
     host: &mut HostKernel,
     world: &World,
     program: &bpf::Program,
-    fds: &[Fd],
+    given: &Given,
     level: u32,
 ) -> HostRow {
     let ops = loader::struct_ops_member(&world.object, &program.name);
-    let ops = ops.as_ref().map(|(ty, member)| (ty.as_str(), member.as_str()));
+    let below = given.below.as_ref();
+    let to = LoadFor {
+        struct_ops: ops.as_ref().map(|(ty, member)| (ty.as_str(), member.as_str())),
+        program: below.and_then(|(b, fd)| b.function(program).map(|id| (*fd, id))),
+    };
+    let fds = &given.maps;
     // At level 1 the log of an accepted program is empty, that of a refused one has the reason.
-    let mut said = host.load_program(program, fds, world.object.btf(), ops, level);
+    let mut said = host.load_program(program, fds, world.object.btf(), &to, level);
     if said.as_ref().is_ok_and(|v| v.errno != 0) && level & 3 == 0 {
-        said = host.load_program(program, fds, world.object.btf(), ops, level | 1);
+        said = host.load_program(program, fds, world.object.btf(), &to, level | 1);
     }
     let said = match said {
         Ok(said) => said,

@@ -1,10 +1,12 @@
 //! `orrery verify OBJ...`: the verdict on every program of every object.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bpf::Arch;
 use bpf::object::ProgramDef;
 
+use super::beneath::{self, Beneath};
 use super::judge::{Row, Verdict, default_jobs, in_order, judge_linked, silence_panics};
 use super::out::Colour;
 use super::target::{Target, TargetArgs};
@@ -32,6 +34,9 @@ pub(super) struct Args {
     pub(super) arch: Option<Arch>,
     #[command(flatten)]
     target: TargetArgs,
+    /// Program that freplace programs extend, and fentry and fexit programs of its functions trace
+    #[arg(long = "target", value_name = "OBJ:PROG", value_parser = beneath::spec)]
+    pub(super) beneath: Option<beneath::Spec>,
     /// Ask the kernel of this machine, too, and show both answers; a difference is exit 1
     #[arg(long)]
     host: bool,
@@ -62,8 +67,13 @@ pub(super) fn run(args: &Args) -> Exit {
     if args.host {
         return super::side::run(args, &target);
     }
+    let below = args.beneath.as_ref().map(|s| Beneath::open(s, args.arch, &target)).transpose();
+    let below = match below {
+        Ok(below) => below,
+        Err(exit) => return exit,
+    };
     let (mut exits, mut sections) = (Vec::new(), Vec::new());
-    let work = |path: &PathBuf| object(args, &target, path);
+    let work = |path: &PathBuf| object(args, &target, path, below.clone());
     in_order(&args.objects, args.jobs.unwrap_or_else(default_jobs), work, |rows| match rows {
         Ok(rows) => rows.into_iter().for_each(|row| {
             show(args, &row);
@@ -90,8 +100,14 @@ fn write_page(args: &Args, path: &Path, sections: &[String]) -> Exit {
     }
 }
 
-fn object(args: &Args, target: &Target, path: &Path) -> Result<Vec<Row>, Exit> {
-    let world = World::open_for(path, args.arch, target)?;
+fn object(
+    args: &Args,
+    target: &Target,
+    path: &Path,
+    below: Option<Arc<Beneath>>,
+) -> Result<Vec<Row>, Exit> {
+    let mut world = World::open_for(path, args.arch, target)?;
+    world.beneath = below;
     let programs = world.programs(path, args.prog.as_deref())?;
     Ok(programs.iter().map(|def| program(args, target, &world, path, def)).collect())
 }

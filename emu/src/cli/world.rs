@@ -6,6 +6,7 @@
 //! by its BTF alone.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bpf::btf::Btf;
 use bpf::object::{Kconfig, LinkEnv, MapDef, MapOrigin, Object, ObjectError, ProgramDef};
@@ -17,6 +18,7 @@ use verifier::env::{BtfKernel, CtxAccess, CtxConv, GuestAddr, KernelEnv, Layout,
 use verifier::explore::{Opts, PtrClass};
 use verifier::{CheckReport, Options, VerifyReport, check, verify_report};
 
+use super::beneath::Beneath;
 use super::target::{RealKernel, Symbols, Target};
 use super::{Exit, out};
 use crate::loader::{self, LoadOptions};
@@ -41,6 +43,8 @@ pub(super) struct World {
     kconfig: Kconfig,
     ksyms: Symbols,
     fds: Vec<i32>,
+    /// The program its programs are attached to.
+    pub(super) beneath: Option<Arc<Beneath>>,
 }
 
 /// Reads and parses an object, or the one that a source or its twin stands for on an architecture;
@@ -108,7 +112,8 @@ impl World {
                 (Env::Model { kernel: Kernel::new(config), defined }, fds)
             }
         };
-        Ok(World { object, arch, env, kconfig, ksyms: Symbols::default(), fds })
+        let ksyms = Symbols::default();
+        Ok(World { object, arch, env, kconfig, ksyms, fds, beneath: None })
     }
 
     /// Opens an object for a target, the modelled kernel or another; an error has been reported.
@@ -145,6 +150,7 @@ impl World {
             kconfig: real.kconfig.clone(),
             ksyms: real.ksyms.clone(),
             fds,
+            beneath: None,
         }
     }
 
@@ -174,20 +180,22 @@ impl World {
     /// Verifies a linked program.
     pub(super) fn verify(&self, program: Program, log_level: u32) -> VerifyReport {
         let opts = Opts { log_level, ..Opts::default() };
-        verify_report(program, &self.env, &self.options(opts))
+        let options = self.options(&program, opts);
+        verify_report(program.clone(), &self.env, &options)
     }
 
     /// The verdict on a linked program, without the proof.
     pub(super) fn check(&self, program: &Program, opts: Opts) -> CheckReport {
-        check(program, &self.env, &self.options(opts))
+        check(program, &self.env, &self.options(program, opts))
     }
 
-    fn options(&self, opts: Opts) -> Options<'_> {
+    fn options(&self, program: &Program, opts: Opts) -> Options<'_> {
         Options {
             opts,
             fd_array: &self.fds,
             prog_btf: self.object.btf(),
             endian: self.object.endian,
+            target: self.beneath.as_ref().and_then(|b| b.for_verifier(program)),
         }
     }
 

@@ -14,7 +14,7 @@ use verifier::verified::Stats;
 use super::door::{self, Answer, Buf};
 use super::log::{self, HostStats};
 use super::{ENDIAN, HostKernel, attr_bytes};
-use crate::loader::uapi::{attach_target, instruction_bytes, records};
+use crate::loader::uapi::{Target, attach_target, instruction_bytes, records};
 use crate::loader::{Fd, ProgLoad, ProgLoaded, ProgRefusal};
 
 /// First log buffer; most logs fit.
@@ -51,6 +51,15 @@ impl HostVerdict {
     }
 }
 
+/// What a program is for, where its section does not say.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadFor<'a> {
+    /// Type and member an operation is for.
+    pub struct_ops: Option<(&'a str, &'a str)>,
+    /// The program it is attached to, and the function in its types.
+    pub program: Option<(Fd, u32)>,
+}
+
 /// A program as bytes, for callers that make their own.
 #[derive(Clone, Debug)]
 pub struct RawLoad<'a> {
@@ -68,8 +77,10 @@ pub struct RawLoad<'a> {
     pub name: &'a str,
     /// `log_level`; 4 (statistics) is always added.
     pub level: u32,
-    /// `attach_btf_id` in the kernel's BTF, 0 for none.
+    /// `attach_btf_id` in the kernel's BTF or that of the program of `attach_prog_fd`, 0 for none.
     pub attach_btf_id: u32,
+    /// `attach_prog_fd`: a program it is attached to, 0 for none.
+    pub attach_prog_fd: Fd,
     /// Descriptors of maps for `BPF_PSEUDO_MAP_IDX`, and of module BTF.
     pub fd_array: &'a [Fd],
     /// Descriptor of the program's BTF, with encoded `struct bpf_func_info` and `bpf_line_info`.
@@ -87,6 +98,7 @@ impl Default for RawLoad<'_> {
             name: "",
             level: 0,
             attach_btf_id: 0,
+            attach_prog_fd: 0,
             fd_array: &[],
             btf: None,
         }
@@ -154,6 +166,7 @@ impl HostKernel {
             line_info_rec_size: if lines.is_empty() { 0 } else { LineInfo::SIZE as u32 },
             line_info_cnt: (lines.len() / LineInfo::SIZE) as u32,
             attach_btf_id: load.attach_btf_id,
+            attach_prog_fd: load.attach_prog_fd.cast_unsigned(),
             ..Attr::default()
         };
         let mut last = Err(EAGAIN);
@@ -195,7 +208,7 @@ impl HostKernel {
     }
 
     /// Loads a linked program. `fd_array` has the maps by their index in the object, `btf` is the
-    /// object's, `struct_ops` the type and member an operation is for.
+    /// object's, `to` what it is for besides what its section says.
     ///
     /// # Errors
     /// `ESRCH` when the kernel has nothing of the name the program is for.
@@ -204,11 +217,15 @@ impl HostKernel {
         program: &Program,
         fd_array: &[Fd],
         btf: Option<&Btf>,
-        struct_ops: Option<(&str, &str)>,
+        to: &LoadFor<'_>,
         level: u32,
     ) -> Result<HostVerdict, Errno> {
         let insns = instruction_bytes(program, fd_array, ENDIAN);
-        let target = attach_target(&self.vmlinux, program, struct_ops)?;
+        let attach_type = program.attach_type.map_or(0, |t| t as u32);
+        let target = match to.program {
+            Some((_, btf_id)) => Target { btf_id, attach_type },
+            None => attach_target(&self.vmlinux, program, to.struct_ops)?,
+        };
         let (mut funcs, mut lines) = (Vec::new(), Vec::new());
         // BTF that the kernel does not take is left out, as libbpf does.
         let btf_fd = btf.and_then(|b| self.btf_load(b).ok());
@@ -224,6 +241,7 @@ impl HostKernel {
             name: &program.name,
             level,
             attach_btf_id: target.btf_id,
+            attach_prog_fd: to.program.map_or(0, |p| p.0),
             fd_array: &[],
             btf: btf_fd.map(|fd| (fd, &funcs[..], &lines[..])),
         };
@@ -235,7 +253,8 @@ impl HostKernel {
         let ops = l.struct_ops.as_ref().map(|(ty, member)| (ty.as_str(), member.as_str()));
         let mut level = l.log_level;
         loop {
-            let v = self.load_program(&l.program, l.fd_array, l.btf, ops, level);
+            let to = LoadFor { struct_ops: ops, program: None };
+            let v = self.load_program(&l.program, l.fd_array, l.btf, &to, level);
             let v = v.map_err(ProgRefusal::Errno)?;
             // Without a log there is no reason: libbpf asks again.
             if v.errno != 0 && level & 3 == 0 {

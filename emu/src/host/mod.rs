@@ -34,7 +34,7 @@ use bpf::uapi::fields::Struct;
 use crate::loader::Fd;
 
 pub use info::ProgDetail;
-pub use load::{HostVerdict, RawLoad};
+pub use load::{HostVerdict, LoadFor, RawLoad};
 pub use log::HostStats;
 pub use run::{TestRunIn, TestRunOut};
 

@@ -62,6 +62,7 @@ fn load_prog(m: &mut Machine, insns: Vec<Insn>, probe: &[u32]) -> ProgId {
         misses: 0,
         load_time_ns: 0,
         btf_id: 0,
+        target: None,
     };
     m.kernel.progs.insert(id, prog);
     m.compile(id).unwrap();

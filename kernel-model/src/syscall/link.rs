@@ -103,6 +103,7 @@ const BY_LINK: u32 = 1 << 13;
 pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let a: LinkCreate = call.get();
     let prog = k.fd_prog(a.prog_fd.cast_signed())?;
+    no_program_target(k, prog)?;
     let kind = k.progs.get(&prog).ok_or(Errno::EBADF)?.prog_type();
     let attach = AttachType::from_raw(a.attach_type).ok_or(Errno::EINVAL)?;
     let target = match (attach, kind) {
@@ -146,11 +147,20 @@ fn trace(
     Ok(target)
 }
 
+/// Programs that trace or replace a program are verified, not run.
+fn no_program_target(k: &Kernel, prog: ProgId) -> Result<(), SysError> {
+    match k.progs.get(&prog).ok_or(Errno::EBADF)?.target {
+        Some(_) => Err(SysError::unsupported("attaching to a program")),
+        None => Ok(()),
+    }
+}
+
 /// `BPF_RAW_TRACEPOINT_OPEN`: by name for raw tracepoints, without one for what a tracing
 /// program was loaded for.
 pub(super) fn raw_tracepoint(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let a: RawTracepoint = call.get();
     let prog = k.fd_prog(a.prog_fd.cast_signed())?;
+    no_program_target(k, prog)?;
     let program = k.progs.get(&prog).ok_or(Errno::EBADF)?.verified.program();
     let (t, attach, to) = (program.prog_type, program.attach_type, program.attach_to.clone());
     let target = match (t, attach) {

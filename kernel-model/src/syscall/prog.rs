@@ -10,6 +10,7 @@ use bpf::uapi::attr::{ProgBindMap, ProgLoad};
 use bpf::uapi::fields::{Struct, obj_name_text};
 use bpf::uapi::info::{FuncInfo, LineInfo};
 use bpf::uapi::{AttachType, ProgType};
+use verifier::Verified;
 use verifier::reject::Rejection;
 use verifier::verify::{Options, VerifyReport, verify_report};
 
@@ -41,6 +42,61 @@ struct Given {
     program: Program,
     fd_array: Vec<i32>,
     btf: Option<(super::BtfId, Arc<Btf>)>,
+    target: Option<TargetProg>,
+}
+
+/// The program of `attach_prog_fd`.
+struct TargetProg {
+    verified: Arc<Verified>,
+    btf: Arc<Btf>,
+    of: Option<ProgType>,
+}
+
+impl TargetProg {
+    fn name(&self, func: u32) -> Result<String, Errno> {
+        self.btf.by_id(func).map(|_| self.btf.name(func).to_owned()).ok_or(Errno::EINVAL)
+    }
+
+    /// What the verifier asks of it.
+    fn for_verifier(&self, func: u32) -> verifier::Target<'_> {
+        verifier::Target {
+            program: self.verified.program(),
+            btf: &self.btf,
+            func,
+            funcs: self.verified.funcs(),
+            of: self.of,
+        }
+    }
+
+    fn prog_type(&self) -> ProgType {
+        self.verified.program().prog_type
+    }
+}
+
+/// `bpf_prog_load_check_attach`, for the program of `attach_prog_fd`.
+fn target_program(
+    k: &Kernel,
+    prog_type: ProgType,
+    a: &ProgLoad,
+) -> Result<Option<TargetProg>, SysError> {
+    if a.attach_prog_fd == 0 {
+        return Ok(None);
+    }
+    // A union with `attach_btf_obj_fd`.
+    if k.fd_btf(a.attach_prog_fd.cast_signed()).is_ok() {
+        return Err(SysError::unsupported("attaching to a module's function"));
+    }
+    let id = k.fd_prog(a.attach_prog_fd.cast_signed()).map_err(|_| Errno::EINVAL)?;
+    let prog = k.progs.get(&id).ok_or(Errno::EBADF)?;
+    if !matches!(prog_type, ProgType::Tracing | ProgType::Ext) {
+        return Err(Errno::EINVAL.into());
+    }
+    let Some(btf) = k.btf_object(super::BtfId(prog.btf_id)) else {
+        let m = "FENTRY/FEXIT program can only be attached to another program annotated with BTF";
+        let r = Box::new(Rejection::refuse(Errno::EINVAL as i32, m));
+        return Err(SysError { errno: Errno::EINVAL, why: Why::Rejected(r) });
+    };
+    Ok(Some(TargetProg { verified: prog.verified.clone(), btf, of: prog.target }))
 }
 
 pub(super) fn load(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
@@ -64,14 +120,17 @@ pub(super) fn load(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         fd_array: &given.fd_array,
         prog_btf: btf.map(|b| &*b.1),
         endian: call.endian,
+        target: given.target.as_ref().map(|t| t.for_verifier(a.attach_btf_id)),
     };
-    let report = verify_report(given.program, k, &options);
+    let report = verify_report(given.program.clone(), k, &options);
     log_out(call, &mut a, &report.log)?;
     match report.result {
         Ok(verified) => {
             let maps: Vec<MapId> = fds.iter().filter_map(|fd| k.fd_map(*fd).ok()).collect();
             let btf_id = btf.map_or(0, |b| b.0.0);
             let id = k.prog_install(Arc::new(verified), maps, btf_id)?;
+            let to = given.target.as_ref().map(TargetProg::prog_type);
+            k.progs.entry(id).and_modify(|p| p.target = to);
             Ok(k.fd_install(FdObject::Prog(id)))
         }
         Err(mut rejection) => {
@@ -105,9 +164,6 @@ fn read(
     if a.insn_cnt == 0 || a.insn_cnt > INSNS_MAX {
         return Err(Errno::E2BIG.into());
     }
-    if a.attach_prog_fd != 0 {
-        return Err(SysError::unsupported("attaching to a program or a module's function"));
-    }
     if a.core_relo_cnt != 0 || a.prog_token_fd != 0 || a.prog_ifindex != 0 {
         return Err(SysError::unsupported("kernel-side CO-RE, tokens and device-bound programs"));
     }
@@ -128,7 +184,12 @@ fn read(
         funcs = func_info(call, a, btf)?;
         lines = line_info(call, a, btf)?;
     }
-    let (attach_type, attach_to) = target(k, prog_type, a)?;
+    let target = target_program(k, prog_type, a)?;
+    let (attach_type, attach_to) = match &target {
+        Some(t) => (AttachType::from_raw(a.expected_attach_type), Some(t.name(a.attach_btf_id)?)),
+        None => target_function(k, prog_type, a)?,
+    };
+    let attach_type = attach_type.filter(|t| *t as u32 != 0 || prog_type == ProgType::CgroupSkb);
     // A program with types has its function's name, which may be longer than 15 bytes.
     let note = note.unwrap_or_default();
     let name = match (note.symbol.is_empty(), funcs.first()) {
@@ -152,7 +213,7 @@ fn read(
         funcs,
         lines,
     };
-    Ok(Given { program, fd_array, btf })
+    Ok(Given { program, fd_array, btf, target })
 }
 
 fn instructions(call: &Call<'_>, a: &ProgLoad) -> Result<Vec<Insn>, SysError> {
@@ -243,7 +304,7 @@ fn line_info(call: &Call<'_>, a: &ProgLoad, btf: &Btf) -> Result<Vec<Line>, Errn
 }
 
 /// `expected_attach_type`, and what `attach_btf_id` names.
-fn target(
+fn target_function(
     k: &Kernel,
     prog_type: ProgType,
     a: &ProgLoad,
@@ -326,7 +387,8 @@ impl Kernel {
         btf: Option<&Btf>,
         opts: verifier::explore::Opts,
     ) -> (Option<(i32, ProgId)>, VerifyReport) {
-        let options = Options { opts, fd_array, prog_btf: btf, endian: self.mem.endian() };
+        let options =
+            Options { opts, fd_array, prog_btf: btf, endian: self.mem.endian(), target: None };
         let report = verify_report(program, self, &options);
         let loaded = match &report.result {
             Ok(verified) => {
@@ -367,6 +429,7 @@ impl Kernel {
             misses: 0,
             load_time_ns: self.now(self.this_cpu),
             btf_id,
+            target: None,
         };
         self.progs.insert(id, prog);
         Ok(id)

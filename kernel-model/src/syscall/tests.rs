@@ -4,7 +4,7 @@ use bpf::Arch;
 use bpf::btf::BtfBuilder;
 use bpf::insn::Slot;
 use bpf::uapi::fields::obj_name;
-use bpf::uapi::info::{BtfInfo, LinkInfo, MapInfo, ProgInfo};
+use bpf::uapi::info::{BtfInfo, FuncInfo, LinkInfo, MapInfo, ProgInfo};
 
 use super::*;
 use crate::{Config, net::NicConfig};
@@ -58,6 +58,7 @@ impl Process {
 
 const XDP: u32 = 6;
 const SCHED_CLS: u32 = 3;
+const EXT: u32 = 28;
 
 #[test]
 fn a_program_and_what_is_told_of_it() {
@@ -205,6 +206,64 @@ fn links_hold_their_attachment() {
     assert_eq!(p.call(Cmd::LinkCreate, &mut wrong), Err(Errno::EINVAL));
     let mut nowhere = attr::LinkCreate { target_fd: 99, ..a };
     assert_eq!(p.call(Cmd::LinkCreate, &mut nowhere), Err(Errno::ENODEV));
+}
+
+/// `int f(struct xdp_md *)` as types, and its id.
+fn one_function(p: &mut Process) -> (i32, u32) {
+    let endian = p.k.config.arch.endian();
+    let mut b = BtfBuilder::new();
+    let int = b.int("int", 4, true);
+    let ctx = b.structure("xdp_md", 24, &[]);
+    let ctx = b.ptr(ctx);
+    let func = b.func("f", bpf::btf::Linkage::Global, int, &[("ctx", ctx)]);
+    let bytes = b.finish().expect("types").to_bytes(endian);
+    let mut a = attr::BtfLoad {
+        btf: p.user.put(&bytes),
+        btf_size: bytes.len() as u32,
+        ..Default::default()
+    };
+    (p.call(Cmd::BtfLoad, &mut a).unwrap(), func)
+}
+
+#[test]
+fn a_program_is_loaded_for_another() {
+    for arch in [Arch::X86_64, Arch::S390x] {
+        let mut p = Process::new(arch);
+        let endian = p.k.config.arch.endian();
+        let (btf, func) = one_function(&mut p);
+        let info = FuncInfo { insn_off: 0, type_id: func }.encode(endian);
+        let insns = [(0xb7u8, 2), (0x95, 0)];
+        let slot = |(code, imm)| Slot { code, imm, ..Slot::default() }.to_bytes(endian);
+        let insns: Vec<u8> = insns.into_iter().flat_map(slot).collect();
+        let given = attr::ProgLoad {
+            prog_type: XDP,
+            insn_cnt: 2,
+            insns: p.user.put(&insns),
+            license: p.user.put(b"GPL\0"),
+            prog_btf_fd: btf.cast_unsigned(),
+            func_info: p.user.put(&info),
+            func_info_cnt: 1,
+            func_info_rec_size: FuncInfo::SIZE as u32,
+            ..Default::default()
+        };
+        let target = p.call(Cmd::ProgLoad, &mut { given }).unwrap();
+        p.k.sys_close(btf).unwrap();
+        let on = |fd: i32, prog_type| attr::ProgLoad {
+            prog_type,
+            attach_btf_id: func,
+            attach_prog_fd: fd.cast_unsigned(),
+            prog_btf_fd: 0,
+            ..given
+        };
+        let (again, _) = one_function(&mut p);
+        let with = |a: attr::ProgLoad| attr::ProgLoad { prog_btf_fd: again.cast_unsigned(), ..a };
+        let ext = p.call(Cmd::ProgLoad, &mut with(on(target, EXT))).unwrap();
+        let mut link = attr::LinkCreate { prog_fd: ext.cast_unsigned(), ..Default::default() };
+        assert_eq!(p.call(Cmd::LinkCreate, &mut link), Err(Errno::ENOTSUPP));
+        assert_eq!(p.call(Cmd::ProgLoad, &mut with(on(ext, EXT))), Err(Errno::EINVAL));
+        assert_eq!(p.call(Cmd::ProgLoad, &mut with(on(target, XDP))), Err(Errno::EINVAL));
+        assert_eq!(p.call(Cmd::ProgLoad, &mut with(on(btf, EXT))), Err(Errno::EINVAL));
+    }
 }
 
 #[test]

@@ -202,6 +202,7 @@ impl Kernel {
             fd_array,
             prog_btf: None,
             endian: Endian::Little,
+            target: None,
         };
         let report = check(&program, &self.env, &options);
         let (errno, message) = match &report.result {

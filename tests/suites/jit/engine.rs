@@ -153,6 +153,7 @@ fn prog(id: ProgId, verified: Arc<verifier::Verified>, addr: u64) -> Prog {
         misses: 0,
         load_time_ns: 0,
         btf_id: 0,
+        target: None,
     }
 }
 

@@ -8,30 +8,30 @@ use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::reject::EINVAL;
 
 impl<'a> Ver<'a> {
-    /// `resolve_prog_type`: an extension is of the type of what it replaces.
+    /// `resolve_prog_type`: an extension is explored as one of the type of what it replaces.
     pub(crate) fn prog_type(&self) -> ProgType {
         self.input.program.prog_type
     }
 
     /// A member of `bpf_ctx_convert`: `_prog` is the UAPI's view, `_kern` the kernel's.
-    fn ctx_convert(&self, side: &str) -> Option<(&'a Btf, TypeId)> {
+    fn ctx_convert(&self, of: ProgType, side: &str) -> Option<(&'a Btf, TypeId)> {
         let btf = self.input.env.btf()?;
         let id = btf.find("bpf_ctx_convert", Kind::Struct)?;
-        let ty = self.prog_type().name().to_uppercase();
+        let ty = of.name().to_uppercase();
         let want = format!("BPF_PROG_TYPE_{ty}_{side}");
         btf.members(id).find(|m| m.name == want).map(|m| (btf, m.ty))
     }
 
     /// `find_canonical_prog_ctx_type`: name of the structure; empty when it is none.
     pub(crate) fn canonical_ctx(&self) -> Option<&'a str> {
-        let (btf, id) = self.ctx_convert("prog")?;
+        let (btf, id) = self.ctx_convert(self.prog_type(), "prog")?;
         let id = btf.resolve(id);
         Some(if btf.kind(id) == Kind::Struct { btf.name(id) } else { "" })
     }
 
     /// `get_kern_ctx_btf_id`.
-    pub(crate) fn kern_ctx_btf_id(&self) -> R<u32> {
-        let Some((btf, id)) = self.ctx_convert("kern") else {
+    pub(crate) fn kern_ctx_btf_id(&self, of: ProgType) -> R<u32> {
+        let Some((btf, id)) = self.ctx_convert(of, "kern") else {
             return unsupported("struct bpf_ctx_convert in BTF", "btf.c:get_kern_ctx_btf_id");
         };
         if matches!(btf.kind(id), Kind::Struct | Kind::Union) {
@@ -42,10 +42,15 @@ impl<'a> Ver<'a> {
 
     /// KERNEL v6.18 btf.c:btf_is_prog_ctx_type, for the type of a parameter.
     pub(crate) fn is_prog_ctx(&self, btf: &Btf, param: TypeId) -> bool {
+        self.is_ctx_of(self.prog_type(), btf, param)
+    }
+
+    /// The same for programs of a type.
+    pub(crate) fn is_ctx_of(&self, of: ProgType, btf: &Btf, param: TypeId) -> bool {
         let Body::Ptr(to) = *btf.body(btf.resolve(param)) else { return false };
         let named = btf.skip_quals(to);
         let typedef = btf.kind(named) == Kind::Typedef;
-        if self.prog_type() == ProgType::Kprobe && typedef && btf.name(named) == PT_REGS {
+        if of == ProgType::Kprobe && typedef && btf.name(named) == PT_REGS {
             return true;
         }
         let t = btf.resolve(to);
@@ -53,8 +58,8 @@ impl<'a> Ver<'a> {
             return false;
         }
         let name = btf.name(t);
-        let Some((kernel, mut id)) = self.ctx_convert("prog") else {
-            return CTX_NAMES.iter().any(|r| r.0 == self.prog_type() && r.1.contains(&name));
+        let Some((kernel, mut id)) = self.ctx_convert(of, "prog") else {
+            return CTX_NAMES.iter().any(|r| r.0 == of && r.1.contains(&name));
         };
         loop {
             let want = kernel.name(id);

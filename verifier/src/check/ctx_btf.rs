@@ -15,6 +15,8 @@ use crate::tables::hooks;
 
 /// `MAX_BPF_FUNC_ARGS`.
 const ARGS_MAX: i32 = 12;
+/// `MAX_BPF_FUNC_REG_ARGS`.
+const UNTYPED_ARGS: u32 = 5;
 
 impl Ver<'_> {
     /// A load through the context; what the kernel says of it goes to the log.
@@ -46,6 +48,9 @@ impl Ver<'_> {
         if !off.is_multiple_of(8) {
             return self.bad_arg(format!("func '{name}' offset {off} is not multiple of 8\n"));
         }
+        if t.untyped {
+            return self.untyped_arg(t, off);
+        }
         let arg = t.arg_at(off);
         let ret = arg == t.params.len() && self.sees_return();
         if arg >= t.params.len() && !ret {
@@ -73,6 +78,16 @@ impl Ver<'_> {
             return self.bad_arg(format!("func '{name}' size {size} must be 8\n"));
         }
         self.pointer_arg(t, arg, ty)
+    }
+
+    /// Arguments of a function that are not known by their types: five words.
+    fn untyped_arg(&mut self, t: &Attach<'_>, off: u32) -> Option<RegState> {
+        let arg = off / 8;
+        if arg < UNTYPED_ARGS || (arg == UNTYPED_ARGS && self.sees_return()) {
+            return Some(self.unknown());
+        }
+        let name = t.name;
+        self.bad_arg(format!("func '{name}' doesn't have {}-th argument\n", arg + 1))
     }
 
     /// The word behind the arguments is the return value.
@@ -124,6 +139,13 @@ impl Ver<'_> {
             let mut r = btf_id(Flags::PTR_TRUSTED, to);
             r.ref_obj_id = self.ctx_refs.iter().find(|r| r.0 == arg).map_or(0, |r| r.1);
             return Some(r);
+        }
+        if let Some(of) = t.of_program {
+            // btf_translate_to_vmlinux: of a program's pointers only the context is known.
+            let param = t.params.get(arg).map_or(0, |p| p.ty);
+            let ctx = self.is_ctx_of(of, t.btf, param);
+            let id = ctx.then(|| self.kern_ctx_btf_id(of).ok()).flatten()?;
+            return Some(btf_id(Flags::NONE, id));
         }
         if let Some(id) = self.qdisc_to_free(t, arg) {
             return Some(btf_id(Flags::PTR_TRUSTED, id));

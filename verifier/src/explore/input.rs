@@ -65,6 +65,8 @@ pub struct Input<'a> {
     pub env: &'a dyn KernelEnv,
     /// The function whose arguments are the context.
     pub(crate) attach: Option<Attach<'a>>,
+    /// It replaces a function of another program: the main function has the arguments of that one.
+    pub extension: bool,
     /// Options.
     pub opts: Opts,
     /// Byte order of the target: narrow reads of spilled registers see other bytes.
@@ -172,6 +174,8 @@ pub struct Explored {
     pub stack_depth: Vec<u32>,
     /// Per subprogram: is it (also) a callback entered from a helper.
     pub is_callback: Vec<bool>,
+    /// Per subprogram: its declaration does not say what it is called with.
+    pub unreliable: Vec<bool>,
     /// Statistics.
     pub stats: Stats,
     /// The log, by the requested level.

@@ -59,7 +59,7 @@ impl Ver<'_> {
     pub(super) fn max_stack_depth(&self) -> R {
         let subs = &self.input.cfg.subprogs;
         let tail = subs.iter().any(|s| s.has_tail_call);
-        let adaptive = !tail && private_stack(self.input.program);
+        let adaptive = !tail && !self.input.extension && private_stack(self.input.program);
         let mut w = Walk {
             private: vec![Private::Unknown; subs.len()],
             supported: false,

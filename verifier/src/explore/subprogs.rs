@@ -88,10 +88,13 @@ impl Ver<'_> {
         &self.input.cfg.subprogs[s].name
     }
 
-    /// What the kernel remarks on the declaration of the main function.
-    fn log_main_args(&mut self) {
+    /// What the kernel remarks on the declaration of the main function, and whether it says what
+    /// the function is called with.
+    fn main_args(&mut self) {
         let typed = !self.input.program.funcs.is_empty() && self.input.prog_btf.is_some();
-        if let Some(Err(e)) = typed.then(|| self.func_args(0))
+        let args = typed.then(|| self.func_args(0));
+        self.unreliable[0] = !matches!(&args, Some(Ok(a)) if a[..] == [FuncArg::Ctx]);
+        if let Some(Err(e)) = args
             && !e.message.is_empty()
             && !e.is_unsupported()
         {
@@ -113,11 +116,15 @@ impl Ver<'_> {
             || self.input.program.prog_type == bpf::uapi::ProgType::Syscall;
         let start = self.input.cfg.subprogs[sub].start.0;
         self.cur.frame_mut().subprog = sub as u32;
-        if sub == 0 {
+        if sub == 0 && !self.input.extension {
             self.cur.frame_mut().regs[1] = RegState::pointer(RegType::Ctx, Flags::NONE);
             self.acquire_ctx_refs();
-            self.log_main_args();
+            self.main_args();
         } else {
+            if sub == 0 {
+                let name = self.sub_name(0).to_string();
+                self.log.put(&format!("Validating {name}() func#0...\n"));
+            }
             let args = self.func_args(sub)?;
             if self.input.cfg.exception_callback == Some(sub) {
                 self.cur.frame_mut().callback = Callback::Exception;

@@ -397,6 +397,7 @@ impl<'a> Ver<'a> {
             aux: self.aux,
             stack_depth: self.stack_depth,
             is_callback: self.is_callback,
+            unreliable: self.unreliable,
             stats,
             log: self.log.text,
         }

@@ -10,7 +10,7 @@ fn program(t: ProgType) -> Program {
 }
 
 fn attributes(p: &Program) -> (i32, String) {
-    match check_attributes(p, &Opts::default()) {
+    match check_attributes(p, &Options::default()) {
         Ok(()) => (0, String::new()),
         Err(r) => (r.errno, r.message),
     }

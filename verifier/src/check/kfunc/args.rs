@@ -173,7 +173,7 @@ impl<'a> Ver<'a> {
             return no(EINVAL, m);
         }
         if meta.is(&[Special::CastToKernCtx]) {
-            meta.ret_btf_id = self.kern_ctx_btf_id()?;
+            meta.ret_btf_id = self.kern_ctx_btf_id(self.prog_type())?;
         }
         Ok(())
     }
