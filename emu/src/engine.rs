@@ -16,8 +16,8 @@ use bpf::insn::InsnIdx;
 use jit::{Compiled, ExEntry, InsnRange, NativeOff, RelocKind};
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{
-    HELPER_STUBS, KFUNC_STUBS, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END, RETURN_TRAP, STUB_STRIDE,
-    VMALLOC, VMALLOC_OBJECTS, helper_stub, kfunc_stub,
+    HELPER_STUBS, KFUNC_STUBS, LAP_STUB, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END, RETURN_TRAP,
+    STUB_STRIDE, VMALLOC, VMALLOC_OBJECTS, helper_stub, kfunc_stub,
 };
 use kernel_model::mem::{self, GuestMemory, Perms, Walker};
 use kernel_model::{Fault, Kernel, ProgId};
@@ -97,6 +97,7 @@ impl Text {
                 k.mem.poke(at, stub).expect("just mapped");
             }
         }
+        k.mem.poke(LAP_STUB, spec(arch).lap).expect("on the page of RETURN_TRAP");
         let (progs, kfuncs) = (Vec::new(), Vec::new());
         Ok(Text { arch, next: PROG_TEXT, cum: vec![0], progs, kfuncs })
     }
@@ -190,7 +191,7 @@ impl Text {
     }
 
     fn accounting(&self) -> Accounting<'_> {
-        Accounting { text: PROG_TEXT, cum: &self.cum }
+        Accounting { text: PROG_TEXT, cum: &self.cum, lap: LAP_STUB }
     }
 
     /// Program and instruction of an address.
@@ -288,7 +289,7 @@ const fn model_access(a: Access) -> mem::Access {
 }
 
 /// Runs from `pc` to the next exit. Faults that an exception table covers are fixed up here:
-/// clear the destination, go on after the access.
+/// clear the destination, go on after the access. After one, no other lap begins.
 pub fn exec(
     cpu: &mut Vcpu,
     memory: &mut GuestMemory,
@@ -296,17 +297,14 @@ pub fn exec(
     fuel: Fuel,
     mut pc: u64,
 ) -> Result<Exit, CpuError> {
-    let insns_end = cpu.retired().saturating_add(fuel.insns);
-    let blocks_end = cpu.blocks().saturating_add(fuel.blocks);
+    let mut left = fuel;
+    let mut ends = None;
     loop {
         let (ram, walker) = memory.lend();
-        let left = Fuel {
-            insns: insns_end.saturating_sub(cpu.retired()),
-            blocks: blocks_end.saturating_sub(cpu.blocks()),
-        };
         let stop = cpu.run(ram, &mut Mmu(walker), text.accounting(), left, pc)?;
         match stop {
             Stop::Fuel => return Ok(Exit::Fuel),
+            Stop::Lap => return Ok(Exit::Return),
             Stop::Trap { pc } => return Ok(trap(cpu, text, pc)),
             Stop::Invalid { pc } => {
                 return Ok(fault(text, pc, FaultKind::Illegal { pc }));
@@ -321,6 +319,14 @@ pub fn exec(
                     cpu.set_reg(native, 0);
                 }
                 pc = base + u64::from(e.resume.0);
+                let (insns, blocks) = *ends.get_or_insert_with(|| {
+                    let (insns, blocks) = cpu.lap_began();
+                    (insns.saturating_add(fuel.insns), blocks.saturating_add(fuel.blocks))
+                });
+                left = Fuel::new(
+                    insns.saturating_sub(cpu.retired()),
+                    blocks.saturating_sub(cpu.blocks()),
+                );
             }
         }
     }

@@ -14,7 +14,7 @@ mod syscall;
 
 use bpf::Arch;
 use kernel_model::cpu::FaultKind;
-use kernel_model::layout::{RETURN_TRAP, helper_stub, stack_top};
+use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
 use kernel_model::mem::{GuestMemory, MemSnapshot};
 use kernel_model::types::Types;
 use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
@@ -214,7 +214,7 @@ impl Machine {
     pub fn run_until(&mut self, clock_ns: u64) -> Result<(), MachineError> {
         while let Some((cpu, limit)) = self.turn(clock_ns) {
             while self.has_work(cpu) && self.kernel.now(cpu) < limit {
-                self.step(cpu)?;
+                self.step_until(cpu, limit)?;
             }
         }
         Ok(())
@@ -280,8 +280,15 @@ impl Machine {
 
     /// One step of one CPU: up to the next helper call, return or fault. False when it is idle.
     pub fn step(&mut self, cpu: CpuId) -> Result<bool, MachineError> {
+        self.step_until(cpu, 0)
+    }
+
+    /// As [`Machine::step`], but returns that only run the program again are gone over until a
+    /// time: the engine is left once for all of them, and the kernel told of each.
+    fn step_until(&mut self, cpu: CpuId, clock_ns: u64) -> Result<bool, MachineError> {
         let next = self.lanes[cpu.idx()].next.take();
         let step = next.unwrap_or_else(|| self.kernel.next(cpu));
+        let mut again = 0;
         let pc = match step {
             Step::Idle => return Ok(false),
             Step::Abort { contexts, .. } => {
@@ -291,10 +298,16 @@ impl Machine {
                 lane.switched = true;
                 return Ok(true);
             }
-            Step::Enter(entry) => self.enter(cpu, entry)?,
+            Step::Enter(entry) => {
+                if self.kernel.now(cpu) < clock_ns && self.path.is_none() {
+                    again = entry.again;
+                }
+                self.enter(cpu, entry, again > 0)?
+            }
             Step::Resume { r0 } => self.resume(cpu, r0)?,
         };
-        let next = self.native(cpu, pc)?;
+        let laps = (again, clock_ns.saturating_sub(self.kernel.now(cpu)));
+        let next = self.native(cpu, pc, laps)?;
         self.lanes[cpu.idx()].next = Some(next).filter(|s| *s != Step::Idle);
         Ok(true)
     }
@@ -309,8 +322,9 @@ impl Machine {
         Ok(&mut slot.as_mut().expect("just made").vcpu)
     }
 
-    /// Pushes a context and sets the registers of a native call.
-    fn enter(&mut self, cpu: CpuId, entry: Entry) -> Result<u64, MachineError> {
+    /// Pushes a context and sets the registers of a native call; with `laps` it returns to the
+    /// lap stub.
+    fn enter(&mut self, cpu: CpuId, entry: Entry, laps: bool) -> Result<u64, MachineError> {
         let lane = &self.lanes[cpu.idx()];
         let save = !lane.contexts.is_empty() && !lane.switched;
         let vcpu = self.vcpu(cpu)?;
@@ -327,19 +341,22 @@ impl Machine {
                 below.regs.get(spec.sp)
             }
         };
-        let mut sp = (top & !15) - 16 - spec.frame_reserve;
-        match spec.link {
-            Some(_) => {}
-            None => {
-                sp -= 8;
-                // An overflowing stack is found by the program's own accesses.
-                let _ = self.kernel.mem.write_u64(sp, RETURN_TRAP);
-            }
+        let slots = (top & !15) - 16;
+        let mut sp = slots - spec.frame_reserve;
+        let back = if laps { LAP_STUB } else { RETURN_TRAP };
+        // An overflowing stack is found by the program's own accesses.
+        if laps {
+            let _ = self.kernel.mem.write_u64(slots, entry.args[0]);
+            let _ = self.kernel.mem.write_u64(slots + 8, entry.func_addr);
+        }
+        if spec.link.is_none() {
+            sp -= 8;
+            let _ = self.kernel.mem.write_u64(sp, back);
         }
         lane.switched = false;
         let (callback, resume) = (entry.callback, entry.func_addr);
         lane.contexts.push(Context { callback, resume, regs: RegFile::default() });
-        self.vcpu(cpu)?.set_call(entry.args, sp, RETURN_TRAP);
+        self.vcpu(cpu)?.set_call(entry.args, sp, back);
         Ok(entry.func_addr)
     }
 
@@ -358,14 +375,16 @@ impl Machine {
         Ok(pc)
     }
 
-    /// Runs native code to its next exit and tells the kernel.
-    fn native(&mut self, cpu: CpuId, pc: u64) -> Result<Step, MachineError> {
+    /// Runs native code to its next exit and tells the kernel. `laps`: how many may follow, and
+    /// for how many instructions they begin.
+    fn native(&mut self, cpu: CpuId, pc: u64, laps: (u32, u64)) -> Result<Step, MachineError> {
         let epoch = self.kernel.mem.epoch();
         let lane = &mut self.lanes[cpu.idx()];
         let used = lane.charged - lane.run_start;
         let insns = self.config.run_insns_max.saturating_sub(used);
         // Blocks of native code that is no program's (a wild jump) retire nothing.
-        let fuel = Fuel { insns, blocks: insns.saturating_mul(4).saturating_add(1 << 20) };
+        let blocks = insns.saturating_mul(4).saturating_add(1 << 20);
+        let fuel = Fuel { insns, blocks, laps: laps.0, lap_insns: laps.1 };
         let slot = self.slots[cpu.idx()].as_mut().expect("made by enter");
         if slot.epoch != epoch {
             slot.vcpu.pages_changed();
@@ -420,15 +439,29 @@ impl Machine {
         if top.callback { vcpu.reg(spec.ret64) } else { vcpu.reg(spec.ret) & 0xffff_ffff }
     }
 
-    /// Tells the kernel what was retired, and of tail calls at their time.
+    /// Tells the kernel what was retired, and of laps and tail calls at their time.
     fn charge(&mut self, cpu: CpuId) {
         let slot = self.slots[cpu.idx()].as_mut().expect("it ran");
         let lane = &mut self.lanes[cpu.idx()];
-        for (retired, entered) in slot.vcpu.take_tail_calls() {
-            let Some(to) = self.text.prog_at(entered).map(|p| p.prog) else { continue };
-            self.kernel.charge(cpu, retired - lane.charged);
-            lane.charged = retired;
-            self.kernel.tail_called(cpu, to);
+        let mut calls = slot.vcpu.take_tail_calls().into_iter().peekable();
+        let mut laps = slot.vcpu.take_laps().into_iter().peekable();
+        loop {
+            let lap = laps.peek().map_or(u64::MAX, |l| l.0);
+            // A lap that ends when a tail call is made is the one before it: a program retires
+            // something before it calls.
+            if let Some((retired, entered)) = calls.next_if(|c| c.0 <= lap) {
+                let Some(to) = self.text.prog_at(entered).map(|p| p.prog) else { continue };
+                self.kernel.charge(cpu, retired - lane.charged);
+                lane.charged = retired;
+                self.kernel.tail_called(cpu, to);
+            } else if let Some((retired, r0)) = laps.next() {
+                self.kernel.charge(cpu, retired - lane.charged);
+                (lane.charged, lane.run_start) = (retired, retired);
+                let next = self.kernel.prog_return(cpu, r0 & 0xffff_ffff);
+                assert!(matches!(next, Step::Enter(_)), "Entry::again allowed this lap");
+            } else {
+                break;
+            }
         }
         let now = slot.vcpu.retired();
         self.kernel.charge(cpu, now - lane.charged);

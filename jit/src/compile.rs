@@ -243,7 +243,8 @@ impl<I: Isa> Pass<'_, I> {
     fn call(&mut self, at: InsnIdx, call: Call, frame: &Frame) {
         match call {
             Call::Helper(HELPER_TAIL_CALL) => {
-                I::emit_tail_call(&mut self.b, frame, self.v.layout());
+                let known = self.v.insn(at).1.tail_index;
+                I::emit_tail_call(&mut self.b, frame, self.v.layout(), known);
             }
             Call::Helper(id) => I::emit_call(&mut self.b, RelocKind::Helper(id)),
             Call::Kfunc { btf_id, .. } => I::emit_call(&mut self.b, RelocKind::Kfunc(btf_id)),

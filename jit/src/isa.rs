@@ -18,6 +18,8 @@
 
 pub(crate) mod aarch64;
 #[cfg(test)]
+mod encoders;
+#[cfg(test)]
 pub(crate) mod mc;
 pub(crate) mod riscv64;
 pub(crate) mod s390x;
@@ -114,9 +116,10 @@ pub(crate) trait Isa {
     fn emit_call(b: &mut Buffer, kind: RelocKind);
     /// Calls a function of this program; `counts`: the callee wants the tail-call counter.
     fn emit_call_local(b: &mut Buffer, frame: &Frame, func: Label, counts: bool);
-    /// `bpf_tail_call(R1 ctx, R2 array, R3 index)`: falls through when it fails. Order of checks as
-    /// in the kernel: bounds, counter, null slot; the counter counts populated slots only.
-    fn emit_tail_call(b: &mut Buffer, frame: &Frame, layout: &Layout);
+    /// `bpf_tail_call(R1 ctx, R2 array, R3 index)`: falls through when it fails (out of bounds, the
+    /// counter used up, an empty slot). The counter counts populated slots only. `known`: R3 is
+    /// this index, and it is in bounds.
+    fn emit_tail_call(b: &mut Buffer, frame: &Frame, layout: &Layout, known: Option<u32>);
     /// Writes the displacement of a `Reloc` call (target minus its start).
     fn patch_call(code: &mut [u8], disp: i64) -> bool;
 

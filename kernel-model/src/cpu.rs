@@ -40,6 +40,10 @@ pub struct Entry {
     pub args: [u64; 5],
     /// A callback: it runs in a new context above the one that called the helper.
     pub callback: bool,
+    /// How often, when the program returns, `prog_return` answers with this entry again. An engine
+    /// may run it again at once and tell of the returns later, in their order and with the clock
+    /// of each, as long as a run asks nothing of the kernel.
+    pub again: u32,
 }
 
 /// What the engine does next on a CPU.
@@ -158,14 +162,14 @@ impl ProgFrame {
     /// The start of a program with its context in R1.
     #[must_use]
     pub fn main(prog: ProgId, func_addr: u64, ctx: u64) -> ProgFrame {
-        let entry = Entry { prog, func_addr, args: [ctx, 0, 0, 0, 0], callback: false };
+        let entry = Entry { prog, func_addr, args: [ctx, 0, 0, 0, 0], callback: false, again: 0 };
         ProgFrame { entry, prog, cookie: 0, helper_calls: 0, tail_calls: 0, started_ns: 0 }
     }
 
     /// A callback that the program passed to a helper.
     #[must_use]
     pub fn callback(prog: ProgId, func_addr: u64, args: [u64; 5]) -> ProgFrame {
-        let entry = Entry { prog, func_addr, args, callback: true };
+        let entry = Entry { prog, func_addr, args, callback: true, again: 0 };
         ProgFrame { entry, prog, cookie: 0, helper_calls: 0, tail_calls: 0, started_ns: 0 }
     }
 }

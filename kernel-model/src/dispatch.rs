@@ -147,7 +147,7 @@ impl Kernel {
         match frame {
             Frame::Prog(_) => unreachable!("programs are run by the engine"),
             Frame::Helper(h) => self.helper_step(cpu, h, input),
-            Frame::TestRun(t) => self.test_run_step(cpu, *t, input),
+            Frame::TestRun(t) => self.test_run_step(cpu, t, input),
             Frame::Net(n) => self.net_step(cpu, *n, input),
             Frame::Trace(t) => self.trace_step(cpu, *t, input),
             Frame::Timer(t) => {
@@ -234,8 +234,8 @@ impl Kernel {
 
     /// End of a program's RCU read section.
     fn run_ended(&mut self, _cpu: CpuId) {
-        let quiet = self.cpus.iter().all(|c| c.prog_frame().is_none());
-        if quiet && !self.rcu_free.is_empty() {
+        // Most often nothing waits, and there may be many CPUs.
+        if !self.rcu_free.is_empty() && self.cpus.iter().all(|c| c.prog_frame().is_none()) {
             self.rcu_flush();
         }
     }

@@ -26,6 +26,8 @@ pub const HELPER_STUBS: u64 = 0xffff_ffff_a000_0000;
 pub const KFUNC_STUBS: u64 = HELPER_STUBS + 0x10_0000;
 /// Where a program's outermost `exit` returns to.
 pub const RETURN_TRAP: u64 = HELPER_STUBS + 0x1f_0000;
+/// Where one returns to that is to run again with the same context.
+pub const LAP_STUB: u64 = RETURN_TRAP + PAGE_SIZE / 2;
 /// Distance between two stubs.
 pub const STUB_STRIDE: u64 = 16;
 /// First byte of JITed programs; every stub is within +-128 MiB.

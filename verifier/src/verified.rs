@@ -27,6 +27,8 @@ pub struct InsnFacts {
     /// The upper half of dst is read later: architectures without implicit zero-extension of
     /// this instruction must clear it.
     pub zext: bool,
+    /// Index of a tail call on which all paths agree, in the one array that they name.
+    pub tail_index: Option<u32>,
 }
 
 /// Facts about one (sub)program of the rewritten program. The frame is `[start, end)`.

@@ -87,7 +87,7 @@ impl PathLog {
             }
             let full = self.points.len() >= POINTS_MAX;
             let insns = if full { end - cpu.retired() } else { 1 };
-            match exec(cpu, memory, text, Fuel { insns, blocks }, pc)? {
+            match exec(cpu, memory, text, Fuel::new(insns, blocks), pc)? {
                 Exit::Fuel => pc = cpu.pc(),
                 exit => return Ok(exit),
             }

@@ -522,3 +522,5 @@ fn bpf_loop_calls_back_through_the_kernel() {
         assert!(*first.get_or_insert(end.clone()) == end, "{arch}");
     }
 }
+
+mod laps;

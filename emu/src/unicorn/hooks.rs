@@ -6,9 +6,9 @@
 #![allow(unsafe_code, reason = "callbacks from C")]
 
 use super::vcpu::TAIL_ENTRY;
-use super::{Access, PAGE_BYTES, PageTable, Rights};
+use super::{Access, Accounting, Fuel, PAGE_BYTES, PageTable, Rights};
 use std::ffi::c_void;
-use unicorn_engine_sys::{MemType, Prot, TlbEntry, uc_emu_stop, uc_engine};
+use unicorn_engine_sys::{MemType, Prot, TlbEntry, uc_emu_stop, uc_engine, uc_reg_read};
 
 /// Why the engine stopped, as the hooks saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,43 +21,140 @@ pub(super) enum Event {
     Denied { page: u64, access: Access },
     /// Out of fuel.
     Fuel,
+    /// The lap stub, and no lap follows.
+    Lap,
+}
+
+/// Blocks that are remembered.
+const SEEN: usize = 256;
+/// Instructions in a block are at most `1 << 9` (`TCG_MAX_INSNS`), and entries are counted after
+/// `1 << 20` at the latest: no sum of noted counts overflows its half.
+const BLOCK_BITS: u32 = 9;
+const NOTED_MAX: u64 = 1 << 20;
+
+/// A block that was entered, and what it counts.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    at: u64,
+    size: u32,
+    /// BPF instructions in the low half, native ones in the high half.
+    counts: u64,
+}
+
+/// Where a block is remembered. Instructions start at even addresses but on x86-64.
+const fn slot(at: u64) -> usize {
+    (at >> 1) as usize % SEEN
+}
+
+/// How a program goes round without leaving the engine; see [`super::Spec::lap`].
+pub(super) struct Laps {
+    /// Address of the lap stub.
+    pub(super) stub: u64,
+    /// Register that has the result there.
+    pub(super) ret: i32,
+    /// Laps that may follow the present one.
+    pub(super) left: u32,
+    /// `retired` from which on none follows.
+    pub(super) until: u64,
+    /// `retired` and `blocks` when the present one began.
+    pub(super) began: (u64, u64),
+    /// Those done and followed by another: `retired` then, and the native result.
+    pub(super) done: Vec<(u64, u64)>,
 }
 
 /// Shared with the hooks by address; lives in a box as long as the engine.
 pub(super) struct HookState {
+    /// How many entries may still be noted before the slow path must look at the fuel.
+    left: u64,
+    /// Sum of the counts of the entries noted.
+    noted: u64,
+    /// Index in `seen` of the block that was entered last.
+    last: usize,
+    /// Blocks by address, and one place for a block that must not be found. What a block counts
+    /// does not change while text does not.
+    seen: [Seen; SEEN + 1],
+    /// `left` when it was last set.
+    batch: u64,
     /// The page table lent to `run`; `None` in between.
     pub(super) table: Option<*mut dyn PageTable>,
     /// Counts below each byte of text, see `Accounting`; lent to `run`.
-    pub(super) cum: *const u64,
+    cum: *const u64,
     /// Entries behind `cum`.
-    pub(super) cum_len: u64,
+    cum_len: u64,
     /// Address of `cum[0]`.
-    pub(super) text: u64,
+    text: u64,
     /// BPF instructions retired so far.
     pub(super) retired: u64,
     /// Native instructions of programs so far.
     pub(super) native: u64,
-    /// Blocks entered that count nothing.
+    /// Blocks entered so far.
     pub(super) blocks: u64,
     /// `retired` at which to stop.
     pub(super) fuel_retired: u64,
-    /// Limit on `blocks`.
+    /// `blocks` at which to stop.
     pub(super) fuel_blocks: u64,
-    /// The block that was entered last, and its bytes.
-    pub(super) block: (u64, u32),
-    /// What it counts: BPF and native instructions.
-    pub(super) block_counts: (u64, u64),
-    /// How often it may still be entered again before the slow path must look at it.
-    pub(super) left: u64,
-    /// How often it was entered and not yet counted, plus `left`.
-    pub(super) batch: u64,
     /// Tail calls that went through natively: retired count then, and where they entered.
     pub(super) tail_calls: Vec<(u64, u64)>,
+    /// Laps.
+    pub(super) laps: Laps,
     /// What happened.
     pub(super) event: Event,
 }
 
 impl HookState {
+    /// Nothing has run; `ret` has the result of a lap.
+    pub(super) fn new(ret: i32) -> HookState {
+        let laps = Laps { stub: 0, ret, left: 0, until: 0, began: (0, 0), done: Vec::new() };
+        HookState {
+            left: 0,
+            noted: 0,
+            last: SEEN,
+            seen: [Seen::default(); SEEN + 1],
+            batch: 0,
+            table: None,
+            cum: std::ptr::NonNull::dangling().as_ptr(),
+            cum_len: 0,
+            text: 0,
+            retired: 0,
+            native: 0,
+            blocks: 0,
+            fuel_retired: 0,
+            fuel_blocks: 0,
+            tail_calls: Vec::new(),
+            laps,
+            event: Event::None,
+        }
+    }
+
+    /// Takes what is lent for one run.
+    pub(super) fn lend(&mut self, table: *mut dyn PageTable, acct: Accounting<'_>, fuel: Fuel) {
+        self.table = Some(table);
+        let (cum, len) = (acct.cum.as_ptr(), acct.cum.len() as u64);
+        if (cum, len, acct.text) != (self.cum, self.cum_len, self.text) {
+            self.forget_blocks();
+            (self.cum, self.cum_len, self.text) = (cum, len, acct.text);
+        }
+        self.fuel_retired = self.retired.saturating_add(fuel.insns);
+        self.fuel_blocks = self.blocks.saturating_add(fuel.blocks);
+        (self.laps.stub, self.laps.left) = (acct.lap, fuel.laps);
+        self.laps.until = self.retired.saturating_add(fuel.lap_insns);
+        self.laps.began = (self.retired, self.blocks);
+        self.event = Event::None;
+        (self.left, self.batch, self.noted, self.last) = (0, 0, 0, SEEN);
+        self.seen[SEEN] = Seen::default();
+    }
+
+    /// Text changed.
+    pub(super) fn forget_blocks(&mut self) {
+        self.seen = [Seen::default(); SEEN + 1];
+    }
+
+    /// The block that was entered last: its address and bytes.
+    pub(super) fn last_block(&self) -> (u64, u32) {
+        let b = &self.seen[self.last];
+        (b.at, b.size)
+    }
+
     /// Packed counts of what starts in `[from, to)`: BPF in the low half, native in the high.
     fn count(&self, from: u64, to: u64) -> u64 {
         let (a, b) = (from.wrapping_sub(self.text), to.wrapping_sub(self.text));
@@ -70,40 +167,46 @@ impl HookState {
         (b & !TAIL_ENTRY) - (a & !TAIL_ENTRY) // both halves grow with the address
     }
 
-    /// Counts the entries into the last block that the fast path only noted.
+    /// Counts the entries that were only noted.
     pub(super) fn fold(&mut self) {
-        let entered = self.batch - self.left;
-        self.batch = self.left;
-        self.retired += entered * self.block_counts.0;
-        self.native += entered * self.block_counts.1;
-        if self.block_counts.0 == 0 {
-            self.blocks += entered;
+        self.blocks += self.batch - self.left;
+        self.retired += self.noted & 0xffff_ffff;
+        self.native += self.noted >> 32;
+        (self.batch, self.noted) = (self.left, 0);
+    }
+
+    /// The fast path: a block that is known, with fuel beyond doubt.
+    #[inline]
+    fn note(&mut self, at: u64, size: u32) -> bool {
+        let i = slot(at);
+        let b = &self.seen[i];
+        if b.at != at || b.size != size || self.left == 0 {
+            return false;
         }
+        self.noted += b.counts;
+        self.last = i;
+        self.left -= 1;
+        true
     }
 
-    /// Forgets the last block.
-    pub(super) fn forget_block(&mut self) {
-        (self.block, self.block_counts, self.left, self.batch) = ((0, 0), (0, 0), 0, 0);
-    }
-
-    /// A block other than the last one, or the last one once more. False when the fuel is used up.
+    /// A block that is not known, or that the fuel may not reach. False when it is used up.
     fn enter_block(&mut self, at: u64, size: u32) -> bool {
         self.fold();
         if self.retired >= self.fuel_retired || self.blocks >= self.fuel_blocks {
             return false;
         }
-        let end = at.wrapping_add(u64::from(size));
-        if self.is_tail_entry(at) && self.block.0.wrapping_add(u64::from(self.block.1)) != at {
+        let tail_entry = self.is_tail_entry(at);
+        let (before, bytes) = self.last_block();
+        if tail_entry && before.wrapping_add(u64::from(bytes)) != at {
             self.tail_calls.push((self.retired, at));
         }
-        let n = self.count(at, end);
-        self.block = (at, size);
-        self.block_counts = (n & 0xffff_ffff, n >> 32);
-        self.batch = match self.block_counts.0 {
-            0 => self.fuel_blocks - self.blocks,
-            n => batch_of(self.fuel_retired - self.retired, n),
-        };
+        self.last = if tail_entry { SEEN } else { slot(at) };
+        let counts = self.count(at, at.wrapping_add(u64::from(size)));
+        self.seen[self.last] = Seen { at, size, counts };
+        let room = (self.fuel_retired - self.retired) >> BLOCK_BITS;
+        self.batch = room.min(self.fuel_blocks - self.blocks).clamp(1, NOTED_MAX);
         self.left = self.batch - 1;
+        self.noted = counts;
         true
     }
 
@@ -113,6 +216,26 @@ impl HookState {
         let i = at.wrapping_sub(self.text);
         // SAFETY: as in `count`; i < cum_len.
         i < self.cum_len && unsafe { *self.cum.add(i as usize) } & TAIL_ENTRY != 0
+    }
+
+    /// The lap stub is reached: false when the kernel is to be asked. Each lap has the fuel of
+    /// the first.
+    fn next_lap(&mut self, uc: *mut uc_engine) -> bool {
+        self.fold();
+        let laps = &mut self.laps;
+        if laps.left == 0 || self.retired >= laps.until {
+            return false;
+        }
+        laps.left -= 1;
+        let mut r0 = 0u64;
+        // SAFETY: `uc` is the engine that is calling; the register is at most 8 bytes wide.
+        unsafe { uc_reg_read(uc, laps.ret, (&raw mut r0).cast()) };
+        laps.done.push((self.retired, r0));
+        let (retired, blocks) = (self.retired - laps.began.0, self.blocks - laps.began.1);
+        self.fuel_retired = self.fuel_retired.saturating_add(retired);
+        self.fuel_blocks = self.fuel_blocks.saturating_add(blocks);
+        laps.began = (self.retired, self.blocks);
+        true
     }
 }
 
@@ -174,28 +297,32 @@ pub(super) unsafe extern "C" fn intr(uc: *mut uc_engine, intno: u32, data: *mut 
     unsafe { uc_emu_stop(uc) };
 }
 
-/// Entries into a block of `n` instructions until `room` is used up, at least one. A division for
-/// each block would be felt, so when the end is far it is not looked for.
-fn batch_of(room: u64, n: u64) -> u64 {
-    const MANY: u32 = 20;
-    if room >> MANY >= n { 1 << MANY } else { room.div_ceil(n) }
-}
-
 /// Start of a translated block: account for it and stop when the fuel is used up.
 ///
-/// This runs once per block of guest code, so a block that repeats (a hot loop) costs three
-/// comparisons and a subtraction: what its entries count is added when another block comes.
+/// This runs once per block of guest code, so a block that was seen before costs three
+/// comparisons, an addition and a subtraction.
 pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, data: *mut c_void) {
     // SAFETY: registered by `Vcpu::new` with its state; see `state`.
     let st = unsafe { state(data) };
-    if st.block == (at, size) && st.left != 0 {
-        st.left -= 1;
+    if !st.note(at, size) {
+        look_at(uc, st, at, size);
+    }
+}
+
+/// The rest of [`block`]. What stops here does so before the block runs: the check at the
+/// block's start comes after the hook.
+#[cold]
+#[inline(never)]
+fn look_at(uc: *mut uc_engine, st: &mut HookState, at: u64, size: u32) {
+    if at == st.laps.stub && !st.next_lap(uc) {
+        st.event = Event::Lap;
     } else if !st.enter_block(at, size) {
         st.event = Event::Fuel;
-        // SAFETY: `uc` is the engine that is calling.
-        unsafe { uc_emu_stop(uc) };
-        // The check at the block's start comes after this hook: the block does not run.
+    } else {
+        return;
     }
+    // SAFETY: `uc` is the engine that is calling.
+    unsafe { uc_emu_stop(uc) };
 }
 
 /// TLB miss: the page table decides.

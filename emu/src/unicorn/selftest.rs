@@ -104,7 +104,7 @@ fn faults_precisely(arch: Arch, code: &[u8], addr: u64, want: Access) -> Option<
     for (r, v) in s.args.into_iter().zip([addr, 7, 9]) {
         cpu.set_reg(r, v);
     }
-    let fuel = Fuel { insns: u64::MAX, blocks: 100 };
+    let fuel = Fuel::new(u64::MAX, 100);
     let stop = mem.run(&mut cpu, Accounting::NONE, fuel, TEXT).ok()?;
     let precise = matches!(stop, Stop::Denied { pc: TEXT, access, .. } if access == want);
     let untouched = cpu.reg(s.args[1]) == 7 && cpu.reg(s.args[2]) == 9;

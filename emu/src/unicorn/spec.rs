@@ -54,6 +54,9 @@ pub struct Spec {
     pub stub_ret: u64,
     /// `intno` of the trap.
     pub(super) intno: u32,
+    /// Code a program returns to that is to run again at once: R1 and the entry point are above
+    /// the stack pointer it returns with (and `frame_reserve`). The return address is made anew.
+    pub lap: &'static [u8],
     /// Bytes a caller leaves above a callee's frame (the s390x register save area).
     pub frame_reserve: u64,
 }
@@ -100,6 +103,11 @@ static X86_64: Spec = Spec {
     trap_pc: 1,
     stub_ret: 1,
     intno: 3,
+    // lea rax, [rip-7]; push rax; mov rdi, [rsp+8]; jmp [rsp+16]
+    lap: &[
+        0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff, 0x50, 0x48, 0x8b, 0x7c, 0x24, 0x08, 0xff, 0x64,
+        0x24, 0x10,
+    ],
     frame_reserve: 0,
 };
 
@@ -128,6 +136,8 @@ static ARM64: Spec = Spec {
     trap_pc: 4,
     stub_ret: 4,
     intno: 2,
+    // ldp x0, x10, [sp]; adr x30, .-4; br x10
+    lap: &[0xe0, 0x2b, 0x40, 0xa9, 0xfe, 0xff, 0xff, 0x10, 0x40, 0x01, 0x1f, 0xd6],
     frame_reserve: 0,
 };
 
@@ -156,6 +166,11 @@ static RISCV64: Spec = Spec {
     trap_pc: 4,
     stub_ret: 4,
     intno: 8,
+    // auipc ra, 0; ld a0, 0(sp); ld t1, 8(sp); jr t1
+    lap: &[
+        0x97, 0x00, 0x00, 0x00, 0x03, 0x35, 0x01, 0x00, 0x03, 0x33, 0x81, 0x00, 0x67, 0x00, 0x03,
+        0x00,
+    ],
     frame_reserve: 0,
 };
 
@@ -182,5 +197,10 @@ static S390X: Spec = Spec {
     trap_pc: 0,                      // an svc does not advance the PC in Unicorn
     stub_ret: 2,
     intno: 2,
+    // larl %r14, .; lg %r2, 160(%r15); lg %r1, 168(%r15); br %r1
+    lap: &[
+        0xc0, 0xe0, 0x00, 0x00, 0x00, 0x00, 0xe3, 0x20, 0xf0, 0xa0, 0x00, 0x04, 0xe3, 0x10, 0xf0,
+        0xa8, 0x00, 0x04, 0x07, 0xf1,
+    ],
     frame_reserve: 160, // STACK_FRAME_OVERHEAD
 };

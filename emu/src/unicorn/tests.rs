@@ -6,7 +6,7 @@ use bpf::Arch;
 
 const DATA: u64 = 0xffff_8880_0000_2000;
 const STUB: u64 = 0xffff_ffff_a000_0000;
-const FUEL: Fuel = Fuel { insns: u64::MAX, blocks: 1 << 40 };
+const FUEL: Fuel = Fuel::new(u64::MAX, 1 << 40);
 
 /// `do { args[1] += 1 } while (--args[0]); trap`
 fn counting_loop(arch: Arch) -> &'static [u8] {
@@ -170,12 +170,12 @@ fn per_insn_table(arch: Arch) -> Vec<u64> {
 fn retired_counts_are_exact_and_preemption_changes_nothing() {
     each(|arch, fast| {
         let cum = per_insn_table(arch);
-        let acct = Accounting { text: TEXT, cum: &cum };
+        let acct = Accounting { text: TEXT, cum: &cum, lap: 0 };
         for quantum in [u64::MAX, 10, 100, 1000] {
             let mut mem = machine(counting_loop(arch));
             let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
             set_args(&mut cpu, &[5000, 0]);
-            let fuel = Fuel { insns: quantum, blocks: u64::MAX };
+            let fuel = Fuel::new(quantum, u64::MAX);
             let (mut pc, mut stops) = (TEXT, 0);
             loop {
                 match mem.run(&mut cpu, acct, fuel, pc).unwrap() {
@@ -203,7 +203,7 @@ fn a_fault_in_the_middle_of_a_block_is_not_charged_for_its_rest() {
             4
         };
         let cum: Vec<u64> = (0..=64).map(|i| u64::from(i > 0) + u64::from(i > step)).collect();
-        let acct = Accounting { text: TEXT, cum: &cum };
+        let acct = Accounting { text: TEXT, cum: &cum, lap: 0 };
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         set_args(&mut cpu, &[8, 0, 0]);
         mem.run(&mut cpu, acct, FUEL, TEXT).unwrap();
@@ -218,7 +218,7 @@ fn an_endless_loop_ends_by_fuel() {
     each(|arch, fast| {
         let mut mem = machine(endless(arch));
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
-        let fuel = Fuel { insns: u64::MAX, blocks: 10_000 };
+        let fuel = Fuel::new(u64::MAX, 10_000);
         assert_eq!(mem.run(&mut cpu, Accounting::NONE, fuel, TEXT).unwrap(), Stop::Fuel, "{arch}");
         assert_eq!(cpu.pc(), TEXT);
     });

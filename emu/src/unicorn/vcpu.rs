@@ -47,6 +47,8 @@ pub enum Stop {
     },
     /// The fuel is used up; `pc` is the next block.
     Fuel,
+    /// The lap stub was reached and no lap may follow.
+    Lap,
 }
 
 /// Retired BPF instructions as a function of native code, which `Text` in the engine builds from
@@ -58,11 +60,13 @@ pub struct Accounting<'a> {
     /// `cum[i]` counts what starts in `[text, text + i)`: BPF instructions in bits 0 to 30,
     /// native ones in bits 32 to 63; with [`TAIL_ENTRY`] where tail calls enter.
     pub cum: &'a [u64],
+    /// Address of the lap stub ([`Spec::lap`]).
+    pub lap: u64,
 }
 
 impl Accounting<'_> {
     /// For code that is not BPF.
-    pub const NONE: Accounting<'static> = Accounting { text: 0, cum: &[] };
+    pub const NONE: Accounting<'static> = Accounting { text: 0, cum: &[], lap: 0 };
 }
 
 /// Flag in [`Accounting::cum`]: a tail call enters here.
@@ -73,8 +77,21 @@ pub const TAIL_ENTRY: u64 = 1 << 31;
 pub struct Fuel {
     /// BPF instructions.
     pub insns: u64,
-    /// Blocks in which no BPF instruction starts, so that code of no program ends too.
+    /// Blocks, so that code of no program ends too.
     pub blocks: u64,
+    /// How often the lap stub may send the program round again. Each lap has the fuel of the
+    /// first; those that were followed by another are [`Vcpu::take_laps`].
+    pub laps: u32,
+    /// BPF instructions after which no lap begins.
+    pub lap_insns: u64,
+}
+
+impl Fuel {
+    /// Without laps.
+    #[must_use]
+    pub const fn new(insns: u64, blocks: u64) -> Fuel {
+        Fuel { insns, blocks, laps: 0, lap_insns: 0 }
+    }
 }
 
 /// A virtual CPU.
@@ -108,23 +125,8 @@ impl Vcpu {
         let spec = spec(arch);
         let err = |what| move |why| CpuError::Unicorn { what, why };
         let engine = Engine::open(spec).map_err(err("open"))?;
-        let state = StateBox::new(HookState {
-            table: None,
-            cum: std::ptr::NonNull::dangling().as_ptr(),
-            cum_len: 0,
-            text: 0,
-            retired: 0,
-            native: 0,
-            blocks: 0,
-            fuel_retired: 0,
-            fuel_blocks: 0,
-            block: (0, 0),
-            block_counts: (0, 0),
-            left: 0,
-            batch: 0,
-            tail_calls: Vec::new(),
-            event: Event::None,
-        });
+        let ret = spec.gprs[spec.ret.0 as usize];
+        let state = StateBox::new(HookState::new(ret));
         engine.hook(state.as_ptr()).map_err(err("install hooks"))?;
         let fast_memory = fast && private::fast_mode(&engine);
         if let Some(v) = spec.flags_init {
@@ -163,7 +165,19 @@ impl Vcpu {
         std::mem::take(&mut self.state.tail_calls)
     }
 
-    /// Blocks entered since creation in which no BPF instruction starts.
+    /// Laps since the last time this was asked that were followed by another: the count of
+    /// retired instructions at the end of each, and its result.
+    pub fn take_laps(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.state.laps.done)
+    }
+
+    /// Counts of retired instructions and of blocks when the present lap of the last `run` began.
+    #[must_use]
+    pub fn lap_began(&self) -> (u64, u64) {
+        self.state.laps.began
+    }
+
+    /// Blocks entered since creation.
     #[must_use]
     pub fn blocks(&self) -> u64 {
         self.state.blocks
@@ -184,26 +198,11 @@ impl Vcpu {
             self.engine.flush_tlb();
             self.engine.flush_code();
         }
-        self.lend(table, acct, fuel);
+        self.state.lend(private::erase(table), acct, fuel);
         let result = self.engine.start(ram, pc);
         self.state.fold();
         self.state.table = None;
-        self.state.cum_len = 0;
         self.classify(result, acct)
-    }
-
-    /// Puts what is lent for one run where the hooks find it.
-    fn lend(&mut self, table: &mut dyn PageTable, acct: Accounting<'_>, fuel: Fuel) {
-        let st = &mut *self.state;
-        st.table = Some(private::erase(table));
-        st.cum = acct.cum.as_ptr();
-        st.cum_len = acct.cum.len() as u64;
-        st.text = acct.text;
-        st.fuel_retired = st.retired.saturating_add(fuel.insns);
-        st.fuel_blocks = st.blocks.saturating_add(fuel.blocks);
-        st.event = Event::None;
-        // Text may have changed since the last run.
-        st.forget_block();
     }
 
     fn classify(
@@ -217,6 +216,7 @@ impl Vcpu {
                 Stop::Trap { pc: pc.wrapping_sub(self.spec.trap_pc) }
             }
             (Ok(()), Event::Fuel) => return Ok(Stop::Fuel),
+            (Ok(()), Event::Lap) => return Ok(Stop::Lap),
             (Err(uc_error::EXCEPTION), Event::Denied { page, access }) => {
                 let exact = private::invalid_address(&self.engine)
                     .filter(|a| a & !(super::PAGE_BYTES - 1) == page);
@@ -234,7 +234,7 @@ impl Vcpu {
     /// The block hook counted the whole block; take back what lies behind `pc`.
     fn uncount(&mut self, pc: u64, acct: Accounting<'_>) {
         let st = &mut *self.state;
-        let (start, size) = st.block;
+        let (start, size) = st.last_block();
         let end = start.wrapping_add(u64::from(size));
         if (start..end).contains(&pc) {
             let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
@@ -244,7 +244,6 @@ impl Vcpu {
                 st.native -= n >> 32;
             }
         }
-        st.forget_block();
     }
 
     /// Program counter.
@@ -308,6 +307,7 @@ impl Vcpu {
 
     /// Must be called after the host changed code in `[from, to)`, on every CPU.
     pub fn code_changed(&mut self, from: u64, to: u64) {
+        self.state.forget_blocks();
         self.engine.remove_cache(from, to);
     }
 
@@ -318,6 +318,7 @@ impl Vcpu {
 
     /// Must be called after all of memory was replaced.
     pub fn memory_replaced(&mut self) {
+        self.state.forget_blocks();
         self.engine.flush_tlb();
         self.engine.flush_code();
     }

@@ -160,7 +160,7 @@ fn tail_calls_from_main_and_subprogram() {
             Insn::Exit,
         ],
         expect![[r#"
-            139 bytes
+            131 bytes
             xorl %eax, %eax
             pushq %rbp
             movq %rsp, %rbp
@@ -169,20 +169,18 @@ fn tail_calls_from_main_and_subprogram() {
             cmovbeq %rsp, %rax
             pushq %rax
             movq -16(%rbp), %rax
-            callq 53
+            callq 50
             movl %edx, %edx
             cmpl %edx, 36(%rsi)
-            jbe 39
-            movq -16(%rbp), %r11
-            cmpq $33, (%r11)
-            jae 29
+            jbe 36
             movq 272(%rsi,%rdx,8), %rcx
-            testq %rcx, %rcx
-            je 16
-            incq (%r11)
+            jrcxz 26
+            movq -16(%rbp), %rdx
+            cmpl $33, (%rdx)
+            jae 17
+            incl (%rdx)
             movq 48(%rcx), %rcx
-            popq %rax
-            popq %rax
+            movq -8(%rbp), %rax
             leave
             addq $2, %rcx
             jmpq *%rcx
@@ -196,14 +194,13 @@ fn tail_calls_from_main_and_subprogram() {
             movq %rdi, %rbx
             movl %edx, %edx
             cmpl %edx, 36(%rsi)
-            jbe 39
-            movq -8(%rbp), %r11
-            cmpq $33, (%r11)
-            jae 29
+            jbe 34
             movq 272(%rsi,%rdx,8), %rcx
-            testq %rcx, %rcx
-            je 16
-            incq (%r11)
+            jrcxz 24
+            movq -8(%rbp), %rdx
+            cmpl $33, (%rdx)
+            jae 15
+            incl (%rdx)
             movq 48(%rcx), %rcx
             popq %rbx
             popq %rax

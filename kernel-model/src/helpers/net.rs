@@ -58,7 +58,7 @@ fn xdp_adjust_head(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret 
     let to = data.wrapping_add_signed(delta);
     let meta_len = data - meta;
     // struct xdp_frame is written to the headroom when the frame is redirected.
-    let frame_end = hard_start + crate::types::size("xdp_frame");
+    let frame_end = hard_start + crate::size!("xdp_frame");
     let low = frame_end + meta_len;
     if to < low || to > end.saturating_sub(14) {
         return Ret::Val(Errno::EINVAL.ret());
@@ -80,7 +80,7 @@ fn xdp_adjust_meta(k: &mut Kernel, _: CpuId, [xdp, delta, ..]: [u64; 5]) -> Ret 
     let (data, _) = xdp_data(k, xdp);
     let meta = k.get(xdp, field!("xdp_buff", "data_meta"));
     let to = meta.wrapping_add_signed(i64::from(delta as i32));
-    let low = hard_start + crate::types::size("xdp_frame");
+    let low = hard_start + crate::size!("xdp_frame");
     if to < low || to > data {
         return Ret::Val(Errno::EINVAL.ret());
     }

@@ -117,7 +117,7 @@ pub(crate) const HEADROOM: u64 = 256;
 
 /// Space for data in a page: headroom in front, `skb_shared_info` behind.
 pub(crate) fn buffer_bytes() -> u64 {
-    PAGE_SIZE - HEADROOM - crate::types::size("skb_shared_info").next_multiple_of(64)
+    PAGE_SIZE - HEADROOM - crate::size!("skb_shared_info").next_multiple_of(64)
 }
 
 impl Kernel {

@@ -6,7 +6,7 @@ use crate::cpu::{CpuId, Frame};
 use crate::layout::PAGE_SIZE;
 use crate::ledger::Kind;
 use crate::trace::{Deferred, symbol};
-use crate::{Errno, Kernel, field};
+use crate::{Errno, Kernel, field, size};
 
 /// Bytes in front of a frame that the model builds itself (`NET_SKB_PAD` and room to push).
 const SKB_HEADROOM: u64 = 256;
@@ -66,7 +66,7 @@ impl Kernel {
 
     /// An sk_buff over a page that holds `data..end`.
     fn skb_alloc(&mut self, dev: u64, page: u64, data: u64, end: u64) -> Result<u64, Errno> {
-        let size = crate::types::size("sk_buff");
+        let size = size!("sk_buff");
         let skb = self.kzalloc(size, "sk_buff")?;
         self.kernel_holds(Kind::Skb, skb, "sk_buff");
         self.set(skb, field!("sk_buff", "dev"), dev);
@@ -223,9 +223,11 @@ impl Kernel {
 
     /// `consume_skb`: the end of a packet that was not dropped.
     pub(crate) fn consume_skb(&mut self, cpu: CpuId, skb: u64, location: &'static str) {
-        let at = symbol(location).unwrap_or(0);
-        self.func_enter(cpu, "consume_skb", &[skb]);
-        self.fire(cpu, "consume_skb", &[skb, at]);
+        if self.is_traced() {
+            let at = symbol(location).unwrap_or(0);
+            self.func_enter(cpu, "consume_skb", &[skb]);
+            self.fire(cpu, "consume_skb", &[skb, at]);
+        }
         self.after_fired(cpu, Deferred::FreeSkb(skb));
     }
 
@@ -237,9 +239,11 @@ impl Kernel {
         reason: &'static str,
         location: &'static str,
     ) {
-        let (number, at) = (super::reason_number(reason), symbol(location).unwrap_or(0));
-        self.func_enter(cpu, "sk_skb_reason_drop", &[0, skb, number]);
-        self.fire(cpu, "kfree_skb", &[skb, at, number, 0]);
+        if self.is_traced() {
+            let (number, at) = (super::reason_number(reason), symbol(location).unwrap_or(0));
+            self.func_enter(cpu, "sk_skb_reason_drop", &[0, skb, number]);
+            self.fire(cpu, "kfree_skb", &[skb, at, number, 0]);
+        }
         self.drop_packet(cpu, reason);
         self.after_fired(cpu, Deferred::FreeSkb(skb));
     }

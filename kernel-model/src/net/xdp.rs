@@ -183,11 +183,11 @@ impl Kernel {
 
     /// The `xdp_buff` of a CPU for programs of map entries, set to a source and a target.
     pub(super) fn xdp_scratch(&mut self, cpu: CpuId, dev: u32, queue: u32, to: u32) -> u64 {
-        let (buff, rxq) = (crate::types::size("xdp_buff"), crate::types::size("xdp_rxq_info"));
+        let (buff, rxq) = (crate::size!("xdp_buff"), crate::size!("xdp_rxq_info"));
         let xdp = match self.net.scratch.get(&cpu) {
             Some(at) => *at,
             None => {
-                let size = buff + rxq + crate::types::size("xdp_txq_info");
+                let size = buff + rxq + crate::size!("xdp_txq_info");
                 let at = self.kzalloc(size, "xdp_buff").expect("memory for one xdp_buff");
                 self.net.scratch.insert(cpu, at);
                 at
@@ -223,12 +223,12 @@ pub(super) fn xdp_name(act: u32) -> &'static str {
 
 /// `xdp_get_shared_info_from_buff`: at the end of the page.
 pub(crate) fn shared_info(page: u64) -> u64 {
-    let size = crate::types::size("skb_shared_info").next_multiple_of(64);
+    let size = crate::size!("skb_shared_info").next_multiple_of(64);
     (page & !(crate::layout::PAGE_SIZE - 1)) + crate::layout::PAGE_SIZE - size
 }
 
 /// Address of a fragment's descriptor.
 pub(crate) fn frag_at(shared: u64, n: usize) -> u64 {
     let first = u64::from(field!("skb_shared_info", "frags").off);
-    shared + first + n as u64 * crate::types::size("skb_frag")
+    shared + first + n as u64 * crate::size!("skb_frag")
 }

@@ -243,15 +243,20 @@ impl Kernel {
         TestRun { prog, on, ctx, repeat, left: repeat, began_ns: 0 }
     }
 
-    pub(crate) fn test_run_step(&mut self, cpu: CpuId, mut run: TestRun, input: Input) -> Flow {
+    pub(crate) fn test_run_step(
+        &mut self,
+        cpu: CpuId,
+        mut run: Box<TestRun>,
+        input: Input,
+    ) -> Flow {
         match input {
             Input::Start => run.began_ns = self.now(cpu),
             Input::Aborted(_) => {
-                self.test_run_end(cpu, run, None);
+                self.test_run_end(cpu, *run, None);
                 return Flow::Done(0);
             }
             Input::Return(r0) if run.left == 0 => {
-                self.test_run_end(cpu, run, Some(r0 as u32));
+                self.test_run_end(cpu, *run, Some(r0 as u32));
                 return Flow::Done(0);
             }
             Input::Return(_) => {}
@@ -262,8 +267,9 @@ impl Kernel {
             On::Xdp(buff) => buff.xdp,
             On::Bytes { at, .. } => *at,
         };
-        let child = ProgFrame::main(run.prog, self.entry_of(run.prog), ctx);
-        Flow::Call { frame: Frame::TestRun(Box::new(run)), child: Frame::Prog(child) }
+        let mut child = ProgFrame::main(run.prog, self.entry_of(run.prog), ctx);
+        child.entry.again = run.left;
+        Flow::Call { frame: Frame::TestRun(run), child: Frame::Prog(child) }
     }
 
     fn test_run_end(&mut self, cpu: CpuId, run: TestRun, retval: Option<u32>) {

@@ -229,9 +229,14 @@ impl Kernel {
         true
     }
 
+    /// Whether anyone wants to hear of anything.
+    pub(crate) fn is_traced(&self) -> bool {
+        !(self.hooks.at.is_empty() && self.hooks.watched.is_empty())
+    }
+
     /// A tracepoint of the model is reached. True when anyone listens.
     pub(crate) fn fire(&mut self, cpu: CpuId, name: &'static str, args: &[u64]) -> bool {
-        if self.hooks.at.is_empty() && self.hooks.watched.is_empty() {
+        if !self.is_traced() {
             return false;
         }
         let (at, _) = tracepoint(name).expect("a tracepoint of the type table");

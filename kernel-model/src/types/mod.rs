@@ -7,7 +7,6 @@
 mod decl;
 mod layout;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use bpf::Arch;
@@ -152,13 +151,8 @@ pub fn field(name: &str, path: &str) -> Field {
 /// When the table has no such struct.
 #[must_use]
 pub fn size(name: &str) -> u64 {
-    // Asked for on every packet: a search by name in BTF would be a tenth of its cost.
-    static SIZES: LazyLock<BTreeMap<String, u64>> = LazyLock::new(|| {
-        let types = Types::of(Arch::X86_64);
-        let named = types.btf.ids().map(|id| types.btf.name(id).to_owned());
-        named.filter_map(|n| Some((types.size(&n)?.into(), n))).map(|(s, n)| (n, s)).collect()
-    });
-    *SIZES.get(name).unwrap_or_else(|| panic!("the type table has {name}"))
+    let size = Types::of(Arch::X86_64).size(name);
+    size.unwrap_or_else(|| panic!("the type table has {name}")).into()
 }
 
 /// `field!("xdp_buff", "data")`: a [`Field`], looked up once.
@@ -168,6 +162,16 @@ macro_rules! field {
         static FIELD: std::sync::LazyLock<$crate::types::Field> =
             std::sync::LazyLock::new(|| $crate::types::field($s, $f));
         *FIELD
+    }};
+}
+
+/// `size!("sk_buff")`: the size of a struct, looked up once.
+#[macro_export]
+macro_rules! size {
+    ($s:literal) => {{
+        static SIZE: std::sync::LazyLock<u64> =
+            std::sync::LazyLock::new(|| $crate::types::size($s));
+        *SIZE
     }};
 }
 

@@ -6,7 +6,7 @@ use super::dead::Live;
 use super::expand::{Seq, To, expand, may_goto_prologue};
 use super::{Input, Rewritten, defines_low_half, is_tail_call, zext};
 use crate::cfg::slot;
-use crate::explore::PtrClass;
+use crate::explore::{KeyState, MapState, PtrClass};
 use crate::reject::{E2BIG, EFAULT, Rejection};
 use crate::verified::{InsnFacts, MemClass, SubprogFacts};
 
@@ -68,7 +68,8 @@ fn push(out: &mut Rewritten, tos: &mut Vec<To>, insn: Insn, to: To, orig: usize,
     let zext = defines_low_half(&insn);
     out.insns.push(insn);
     tos.push(to);
-    out.facts.push(InsnFacts { orig: slot(orig), first, mem: MemClass::Plain, zext });
+    let mem = MemClass::Plain;
+    out.facts.push(InsnFacts { orig: slot(orig), first, mem, zext, tail_index: None });
 }
 
 /// Places a sequence. An instruction that stays keeps the facts exploration found for it.
@@ -91,6 +92,12 @@ fn place(
                 PtrClass::Probe => MemClass::Probe,
                 PtrClass::Arena => MemClass::Arena,
                 _ => MemClass::Plain,
+            };
+            facts.tail_index = match (aux.map, aux.key) {
+                (MapState::Unique(_), KeyState::Const(n)) if is_tail_call(&was) => {
+                    u32::try_from(n).ok()
+                }
+                _ => None,
             };
         }
     }

@@ -4,8 +4,6 @@ use bpf::insn::asm::assemble_insns;
 use bpf::insn::{Imm64, Insn, encode_all};
 use bpf::uapi::{MapType, ProgType};
 use bpf::{Arch, Endian, Program};
-use kernel_model::cpu::Frame;
-use kernel_model::{CpuId, ProgId, field};
 
 use super::{Clock, Row, best};
 use crate::host::{HostKernel, RawLoad, TestRunIn};
@@ -98,12 +96,14 @@ fn program(text: &str, fd: i32) -> Result<Program, String> {
     })
 }
 
-/// A machine with one workload loaded, and a context for it.
+/// A machine with one workload loaded.
 struct Bench {
     machine: Machine,
-    prog: ProgId,
-    ctx: u64,
+    prog: i32,
 }
+
+/// Runs a command asks for: the trace of so many is kept at a time.
+const REPEAT: u64 = 1000;
 
 impl Bench {
     fn new(arch: Arch, text: &str) -> Result<Bench, String> {
@@ -112,33 +112,24 @@ impl Bench {
         let fd = crate::loader::Bpf::map_create(&mut m.kernel, &cells(), None).map_err(bad)?;
         let opts = verifier::explore::Opts { log_level: 0, ..Default::default() };
         let (loaded, report) = m.kernel.sys_prog_load(program(text, fd)?, &[], None, opts);
-        let (_, prog) = loaded.ok_or_else(|| format!("{:?}", report.result.err()))?;
-        m.compile(prog).map_err(|e| e.to_string())?;
-        let frame = frame();
-        let page = m.kernel.kzalloc(4096, "frame").map_err(bad)?;
-        let ctx = m.kernel.kzalloc(256, "xdp_buff").map_err(bad)?;
-        m.kernel.mem.write(page, &frame).map_err(|e| format!("{e:?}"))?;
-        let end = page + frame.len() as u64;
-        for (field, v) in
-            [(field!("xdp_buff", "data"), page), (field!("xdp_buff", "data_end"), end)]
-        {
-            m.kernel.mem.write_u64(ctx + u64::from(field.off), v).map_err(|e| format!("{e:?}"))?;
-        }
-        Ok(Bench { machine: m, prog, ctx })
+        let (prog, id) = loaded.ok_or_else(|| format!("{:?}", report.result.err()))?;
+        m.compile(id).map_err(|e| e.to_string())?;
+        Ok(Bench { machine: m, prog })
     }
 
-    /// Runs the program; seconds, and instructions retired.
+    /// Runs the program as the kernels it is compared with do: by `BPF_PROG_TEST_RUN` with
+    /// `repeat`. Seconds, and instructions retired.
     fn run(&mut self, times: u64) -> Result<(f64, u64), String> {
         let m = &mut self.machine;
-        m.kernel.events.clear();
+        let data = frame();
         let (clock, before) = (Clock::start(), m.insns());
-        for _ in 0..times {
-            let hook = Frame::Hook { prog: self.prog, ctx: self.ctx, cookie: 0, free: 0 };
-            m.kernel.submit(CpuId(0), hook);
-            m.run_until_idle().map_err(|e| e.to_string())?;
-            if m.kernel.events.len() > 1000 {
-                m.kernel.events.clear();
-            }
+        let mut left = times;
+        while left > 0 {
+            let repeat = left.min(REPEAT);
+            left -= repeat;
+            m.kernel.events.clear();
+            let given = TestRunIn { data: &data, repeat: repeat as u32, ..TestRunIn::default() };
+            m.test_run(self.prog, &given).map_err(|e| format!("{e:?}"))?;
         }
         Ok((clock.seconds(), m.insns() - before))
     }

@@ -29,20 +29,28 @@ pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bo
 }
 
 /// `emit_bpf_tail_call`.
-pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout) {
+pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: Option<u32>) {
     let (array, index) = (native(Reg::R2), native(Reg::R3));
     let out = b.label();
     let load = |b: &mut Buffer, size, t, base, off| access(b, asm::Mem::Ld, size, t, base, off);
-    // The index is 32 bits wide; the rest of R3 is not part of it.
-    load(b, Size::W, TMP1, array, layout.array_max_entries.into());
-    b.put_u32(asm::op3(Op3::Subs, Width::W32, asm::ZR, index, TMP1));
-    branch(b, Test::Flags(Cond::Hs), out);
+    if known.is_none() {
+        // The index is 32 bits wide; the rest of R3 is not part of it.
+        load(b, Size::W, TMP1, array, layout.array_max_entries.into());
+        b.put_u32(asm::op3(Op3::Subs, Width::W32, asm::ZR, index, TMP1));
+        branch(b, Test::Flags(Cond::Hs), out);
+    }
     load(b, Size::DW, COUNTER, SP, frame::counter_ptr(f));
     load(b, Size::DW, TMP3, COUNTER, 0);
     b.put_u32(asm::op_imm(OpImm::Subs, Width::W64, asm::ZR, TMP3, TAIL_CALL_MAX.into()));
     branch(b, Test::Flags(Cond::Hs), out);
-    b.put_u32(asm::add_ext(TMP1, array, index, false, 3));
-    load(b, Size::DW, TMP1, TMP1, layout.array_value.into());
+    let value = i64::from(layout.array_value);
+    match known {
+        Some(n) => load(b, Size::DW, TMP1, array, value + 8 * i64::from(n)),
+        None => {
+            b.put_u32(asm::add_ext(TMP1, array, index, false, 3));
+            load(b, Size::DW, TMP1, TMP1, value);
+        }
+    }
     branch(b, Test::Zero { width: Width::W64, reg: TMP1, negate: false }, out);
     add_imm(b, Width::W64, TMP3, TMP3, 1);
     b.put_u32(asm::mem_scaled(asm::Mem::St, Size::DW, TMP3, COUNTER, 0));

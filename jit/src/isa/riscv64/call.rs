@@ -36,25 +36,33 @@ pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bo
 }
 
 /// `emit_bpf_tail_call`.
-pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout) {
+pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: Option<u32>) {
     let (array, index) = (native(Reg::R2), native(Reg::R3));
     let out = b.label();
     let load = |b: &mut Buffer, size, d: Gpr, base: Gpr, off: i64| {
         let (base, off) = reach(b, base, off);
         put(b, short::load(size, false, d, base, off));
     };
-    // The index is 32 bits wide; the rest of R3 is not part of it.
-    load(b, Size::W, TMP1, array, layout.array_max_entries.into());
-    put(b, short::shift(Shift::Slli, TMP3, index, 32));
-    put(b, short::shift(Shift::Srli, TMP2, TMP3, 32));
-    branch(b, Cond::Geu, TMP2, TMP1, out);
+    if known.is_none() {
+        // The index is 32 bits wide; the rest of R3 is not part of it.
+        load(b, Size::W, TMP1, array, layout.array_max_entries.into());
+        put(b, short::shift(Shift::Slli, TMP3, index, 32));
+        put(b, short::shift(Shift::Srli, TMP2, TMP3, 32));
+        branch(b, Cond::Geu, TMP2, TMP1, out);
+    }
     load(b, Size::DW, COUNTER, SP, frame::counter_ptr(f));
     load(b, Size::DW, TMP1, COUNTER, 0);
     put(b, short::op_i(OpI::Sltiu, TMP2, TMP1, TAIL_CALL_MAX.into()));
     branch(b, Cond::Eq, TMP2, ZERO, out);
-    put(b, short::shift(Shift::Srli, TMP3, TMP3, 29));
-    put(b, short::op(Op::Add, TMP3, TMP3, array));
-    load(b, Size::DW, TMP3, TMP3, layout.array_value.into());
+    let value = i64::from(layout.array_value);
+    match known {
+        Some(n) => load(b, Size::DW, TMP3, array, value + 8 * i64::from(n)),
+        None => {
+            put(b, short::shift(Shift::Srli, TMP3, TMP3, 29));
+            put(b, short::op(Op::Add, TMP3, TMP3, array));
+            load(b, Size::DW, TMP3, TMP3, value);
+        }
+    }
     branch(b, Cond::Eq, TMP3, ZERO, out);
     put(b, short::op_i(OpI::Addi, TMP1, TMP1, 1));
     put(b, short::store(Size::DW, TMP1, COUNTER, 0));

@@ -32,18 +32,29 @@ pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bo
 }
 
 /// `BPF_TAIL_CALL` of arch/s390/net/bpf_jit_comp.c, but only populated slots count.
-pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout) {
+pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: Option<u32>) {
     let (array, index) = (native(Reg::R2), native(Reg::R3));
     let out = b.label();
     let in_array = |disp: i16| At { base: array, disp: i32::from(disp) };
-    b.put(&asm::rxy(Rxy::Cly, index, 0, in_array(layout.array_max_entries)));
-    branch(b, 10, out);
+    if known.is_none() {
+        b.put(&asm::rxy(Rxy::Cly, index, 0, in_array(layout.array_max_entries)));
+        branch(b, 10, out);
+    }
     let limit = i16::try_from(TAIL_CALL_MAX).expect("33 fits");
     b.put(&asm::sil(Sil::Clfhsi, frame::counter(f), limit));
     branch(b, 10, out);
-    // The low 32 bits of the index, times 8.
-    b.put(&asm::risbgz(R1, index, 29, 60, 3));
-    b.put(&asm::rxy(Rxy::Lg, R1, R1, in_array(layout.array_value)));
+    match known.map(|n| i64::from(layout.array_value) + 8 * i64::from(n)) {
+        // Within the 20 bits of a displacement.
+        Some(at) if at < 1 << 19 => {
+            let slot = At { base: array, disp: i32::try_from(at).expect("20 bits") };
+            b.put(&asm::rxy(Rxy::Lg, R1, 0, slot));
+        }
+        _ => {
+            // The low 32 bits of the index, times 8.
+            b.put(&asm::risbgz(R1, index, 29, 60, 3));
+            b.put(&asm::rxy(Rxy::Lg, R1, R1, in_array(layout.array_value)));
+        }
+    }
     let site = b.site();
     b.refer(site, out, asm::patch_rel16);
     b.put(&asm::cij(FusedImm::Cgij, R1, 0, 8));

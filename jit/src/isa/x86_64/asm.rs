@@ -308,14 +308,14 @@ pub(crate) fn xchg_mem(size: Size, at: At, src: R) -> Code {
     mem(rex(u8::from(size == Size::DW), src, at.base, false).with(&[0x87]), src, at)
 }
 
-/// `inc qword [at]`.
-pub(crate) fn inc_mem64(at: At) -> Code {
-    mem(rex(1, 0, at.base, false).with(&[0xff]), 0, at)
+/// `inc dword [at]`.
+pub(crate) fn inc_mem32(at: At) -> Code {
+    mem(rex(0, 0, at.base, false).with(&[0xff]), 0, at)
 }
 
-/// `cmp qword [at], imm8`.
-pub(crate) fn cmp_mem64_imm8(at: At, imm: i8) -> Code {
-    mem(rex(1, 0, at.base, false).with(&[0x83]), 7, at).with(&imm.to_le_bytes())
+/// `cmp dword [at], imm8`.
+pub(crate) fn cmp_mem32_imm8(at: At, imm: i8) -> Code {
+    mem(rex(0, 0, at.base, false).with(&[0x83]), 7, at).with(&imm.to_le_bytes())
 }
 
 /// `cmp dword [at], r`.
@@ -361,6 +361,8 @@ pub(crate) const LEAVE: [u8; 1] = [0xc9];
 pub(crate) const RET: [u8; 1] = [0xc3];
 /// `nop`.
 pub(crate) const NOP: [u8; 1] = [0x90];
+/// `jrcxz rel8`.
+pub(crate) const JRCXZ: [u8; 2] = [0xe3, 0];
 /// `jmp rel8`.
 pub(crate) const JMP8: [u8; 2] = [0xeb, 0];
 /// `jmp rel32`.

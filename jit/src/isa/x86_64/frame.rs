@@ -37,6 +37,11 @@ fn counter_slots(f: &Frame) -> u32 {
     }
 }
 
+/// Where the counter is, or the pointer that was given in its place.
+pub(crate) fn counter(f: &Frame) -> At {
+    At { base: RBP, disp: -(f.stack_bytes + 8).cast_signed() }
+}
+
 /// Where the pointer to the counter is.
 pub(crate) fn counter_ptr(f: &Frame) -> At {
     let below = f.stack_bytes + 8 * counter_slots(f);

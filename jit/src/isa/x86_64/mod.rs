@@ -108,8 +108,8 @@ impl Isa for X86_64 {
         call::emit_call_local(b, frame, func, counts);
     }
 
-    fn emit_tail_call(b: &mut Buffer, frame: &Frame, layout: &Layout) {
-        call::emit_tail_call(b, frame, layout);
+    fn emit_tail_call(b: &mut Buffer, frame: &Frame, layout: &Layout, known: Option<u32>) {
+        call::emit_tail_call(b, frame, layout, known);
     }
 
     fn patch_call(code: &mut [u8], disp: i64) -> bool {

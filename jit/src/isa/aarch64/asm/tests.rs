@@ -419,3 +419,69 @@ fn inverted_conditions() {
         assert_eq!(c.invert().invert(), c);
     }
 }
+
+#[test]
+fn patches_write_what_the_encoders_do() {
+    let patched = |word: u32, patch: crate::buffer::Patch, disp| {
+        let mut code = word.to_le_bytes();
+        patch(&mut code, disp).then(|| u32::from_le_bytes(code))
+    };
+    for (bits, unit) in [(28, 4), (21, 4), (16, 4), (21, 1)] {
+        let far = 1i64 << (bits - 1);
+        for disp in [0, unit, -unit, far - unit, -far] {
+            let (ours, theirs) = match (bits, unit) {
+                (28, _) => (patched(b(0), patch_branch26, disp), b(disp)),
+                (16, _) => {
+                    let bit = |disp| tbnz(Gpr(21), 42, disp);
+                    (patched(bit(0), patch_branch14, disp), bit(disp))
+                }
+                (_, 1) => (patched(adr(Gpr(30), 0), patch_adr, disp), adr(Gpr(30), disp)),
+                _ => {
+                    let cond = |disp| b_cond(Cond::Lo, disp);
+                    (patched(cond(0), patch_branch19, disp), cond(disp))
+                }
+            };
+            assert_eq!(ours, Some(theirs), "{bits} bits: {disp}");
+        }
+        for disp in [far, -far - unit] {
+            let all: [crate::buffer::Patch; 4] =
+                [patch_branch26, patch_branch19, patch_branch14, patch_adr];
+            let patch = all[match (bits, unit) {
+                (28, _) => 0,
+                (16, _) => 2,
+                (_, 1) => 3,
+                _ => 1,
+            }];
+            assert_eq!(patched(0, patch, disp), None, "{bits} bits: {disp}");
+        }
+    }
+    for disp in [0, 1, -1, 0x1234_5678, i32::MAX.into(), i32::MIN.into()] {
+        let pair = |v: u32| {
+            [
+                wide(Wide::Z, Width::W32, Gpr(9), v as u16, 0),
+                wide(Wide::K, Width::W32, Gpr(9), (v >> 16) as u16, 1),
+            ]
+        };
+        let bytes = |words: [u32; 2]| words.map(u32::to_le_bytes).concat();
+        let mut code = [vec![0; 4], bytes(pair(0))].concat();
+        assert!(patch_wide32::<4>(&mut code, disp));
+        assert_eq!(code[4..], bytes(pair(disp as u32)), "{disp:#x}");
+    }
+    assert!(!patch_wide32::<4>(&mut [0; 12], 1 << 31));
+}
+
+#[test]
+fn immediates_fit_where_llvm_takes_them() {
+    for v in [0, 1, 0xfff, 0x1000, 0xff_f000] {
+        assert!(fits_arith(v), "{v:#x}");
+    }
+    for v in [0x1001, 0x100_0000, u64::MAX] {
+        assert!(!fits_arith(v), "{v:#x}");
+    }
+    for size in SIZES {
+        let n = i64::from(size.bytes());
+        assert!(fits_scaled(0, size) && fits_scaled(4095 * n, size), "{size:?}");
+        assert!(!fits_scaled(4096 * n, size) && !fits_scaled(-n, size), "{size:?}");
+        assert_eq!(fits_scaled(1, size), n == 1, "{size:?}");
+    }
+}

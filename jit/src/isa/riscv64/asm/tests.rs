@@ -324,3 +324,45 @@ fn upper_and_lower_parts() {
     }
     assert_eq!(hi_lo(0x7fff_f800), None, "carries out of 32 bits");
 }
+
+#[test]
+fn patches_write_what_the_encoders_do() {
+    let word = |w: u32, patch: crate::buffer::Patch, disp| {
+        let mut code = w.to_le_bytes();
+        patch(&mut code, disp).then(|| u32::from_le_bytes(code))
+    };
+    let half = |w: u16, patch: crate::buffer::Patch, disp| {
+        let mut code = w.to_le_bytes();
+        patch(&mut code, disp).then(|| u16::from_le_bytes(code))
+    };
+    for disp in [0, 2, -2, 254, -256, 2046, -2048, 4094, -4096, 1_048_574, -1_048_576, 1 << 20] {
+        let far = |disp| branch(Cond::Ltu, Gpr(9), Gpr(30), disp);
+        let fits13 = (-4096..4096).contains(&disp);
+        assert_eq!(word(far(0), patch_branch, disp), fits13.then(|| far(disp)), "{disp}");
+        let fits21 = (-(1 << 20)..1 << 20).contains(&disp);
+        let jump = |disp| jal(Gpr(17), disp);
+        assert_eq!(word(jump(0), patch_jal, disp), fits21.then(|| jump(disp)), "{disp}");
+        let near = |disp| c_branch(Cond::Ne, Gpr(13), disp);
+        assert_eq!(half(near(0).unwrap(), patch_c_branch, disp), near(disp), "{disp}");
+        assert_eq!(half(c_j(0).unwrap(), patch_c_j, disp), c_j(disp), "{disp}");
+    }
+    assert_eq!((c_j(2048), c_branch(Cond::Eq, Gpr(8), 256)), (None, None));
+    for disp in [0, 1, -1, 2047, 2048, -2048, -2049, 0x1234_5678, -0x1234_5678] {
+        let pair = |hi, lo| [auipc(Gpr(1), hi), op_i(OpI::Jalr, Gpr(1), Gpr(1), lo)];
+        let mut code = pair(0, 0).map(u32::to_le_bytes).concat();
+        assert!(patch_pair(&mut code, disp));
+        let (hi, lo) = hi_lo(disp).unwrap();
+        assert_eq!(code, pair(hi, lo).map(u32::to_le_bytes).concat(), "{disp:#x}");
+        assert_eq!((hi << 12) + lo, disp, "{disp:#x}");
+    }
+    assert!(!patch_pair(&mut [0; 8], 1 << 31));
+}
+
+#[test]
+fn nothing_is_two_bytes() {
+    check_compressed(&[("c.nop".to_owned(), Some(C_NOP))]);
+    assert_eq!((by_width(Width::W32, 1, 2), by_width(Width::W64, 1, 2)), (1, 2));
+    assert_eq!(short::mv(Gpr(8), Gpr(9)), short::Word::Half(c_mv(Gpr(8), Gpr(9)).unwrap()));
+    let shift = short::shift(Shift::Slli, Gpr(8), Gpr(9), 3);
+    assert_eq!(shift, short::Word::Full(super::shift(Shift::Slli, Gpr(8), Gpr(9), 3)));
+}

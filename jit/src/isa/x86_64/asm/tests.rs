@@ -193,8 +193,11 @@ fn loads_and_stores() {
     for base in 0..16 {
         for disp in DISPS {
             let at = At { base, disp };
-            cases.push((format!("inc {}", mem_text(Size::DW, at)), inc_mem64(at)));
-            cases.push((format!("cmp {}, 33", mem_text(Size::DW, at)), cmp_mem64_imm8(at, 33)));
+            cases.push((format!("inc {}", mem_text(Size::W, at)), inc_mem32(at)));
+            for imm in [0, 33, 127, -1, -128] {
+                let text = format!("cmp {}, {imm}", mem_text(Size::W, at));
+                cases.push((text, cmp_mem32_imm8(at, imm)));
+            }
             for size in SIZES {
                 let m = mem_text(size, at);
                 for imm in [0, 1, -1] {
@@ -241,6 +244,52 @@ fn locked() {
         }
     }
     check(&cases);
+}
+
+/// Branches as llvm-mc reads them: it leaves displacements that it writes to its linker.
+#[test]
+fn branches() {
+    let conditions = [
+        (Cc::B, "jb"),
+        (Cc::Ae, "jae"),
+        (Cc::E, "je"),
+        (Cc::Ne, "jne"),
+        (Cc::Be, "jbe"),
+        (Cc::A, "ja"),
+        (Cc::L, "jl"),
+        (Cc::Ge, "jge"),
+        (Cc::Le, "jle"),
+        (Cc::G, "jg"),
+    ];
+    let (mut code, mut expected) = (Vec::new(), Vec::new());
+    let mut case = |bytes: &[u8], text: &str, rel: i32| {
+        code.extend(bytes);
+        expected.push(format!("{text} {rel}"));
+    };
+    for rel in [0i32, 1, -1, 127, -128] {
+        let patched = |mut b: [u8; 2]| {
+            assert!(patch_rel8(&mut b, i64::from(rel) + 2));
+            b
+        };
+        for (cc, text) in conditions {
+            case(&patched(jcc8(cc)), text, rel);
+        }
+        case(&patched(JMP8), "jmp", rel);
+        case(&patched(JRCXZ), "jrcxz", rel);
+    }
+    for rel in [0i32, -1, 128, -129, i32::MAX, i32::MIN] {
+        for (cc, text) in conditions {
+            let mut b = jcc32(cc);
+            assert!(patch_rel32::<6>(&mut b, i64::from(rel) + 6));
+            case(&b, text, rel);
+        }
+        for (mut b, text) in [(JMP32, "jmp"), (CALL, "callq")] {
+            assert!(patch_rel32::<5>(&mut b, i64::from(rel) + 5));
+            case(&b, text, rel);
+        }
+    }
+    let theirs = mc::disassemble("x86_64", "", &code);
+    assert!(theirs.is_empty() || theirs == expected, "{theirs:?}");
 }
 
 #[test]
