@@ -15,7 +15,7 @@ use super::verify::Args;
 use super::world::{World, read};
 use super::{Exit, gravest, out};
 use crate::host::{HostKernel, LoadFor};
-use crate::loader::{self, Fd, LoadOptions};
+use crate::loader::{self, Fd, LoadError, LoadOptions};
 
 /// What the running kernel said.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -107,6 +107,14 @@ fn below(
 /// Creates the object's maps in the running kernel; an error has been reported.
 fn maps(args: &Args, host: &mut HostKernel, path: &Path) -> Result<Vec<Fd>, Exit> {
     let (bytes, _) = read(path, args.arch)?;
+    maps_of(host, &bytes).map_err(|e| {
+        out::error(&format!("{}: the running kernel: {e}", path.display()), "");
+        Exit::BadInput
+    })
+}
+
+/// Creates the maps of an object in the running kernel, as libbpf does.
+pub(super) fn maps_of(host: &mut HostKernel, bytes: &[u8]) -> Result<Vec<Fd>, LoadError> {
     let opts = LoadOptions {
         programs: Some(Vec::new()),
         kconfig: host.kconfig(),
@@ -114,11 +122,7 @@ fn maps(args: &Args, host: &mut HostKernel, path: &Path) -> Result<Vec<Fd>, Exit
         ..LoadOptions::default()
     };
     let types = host.vmlinux().clone();
-    let loaded = loader::load(host, &types, Endian::Little, &bytes, &opts);
-    loaded.map(|l| l.maps).map_err(|e| {
-        out::error(&format!("{}: the running kernel: {e}", path.display()), "");
-        Exit::BadInput
-    })
+    loader::load(host, &types, Endian::Little, bytes, &opts).map(|l| l.maps)
 }
 
 fn program(

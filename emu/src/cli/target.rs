@@ -125,6 +125,19 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// The kernel of this machine, when it shows its BTF; `version` as `LINUX_VERSION_CODE`.
+    pub(super) fn host(version: u32) -> Option<Target> {
+        let [_, a, b, c] = version.to_be_bytes();
+        let args = TargetArgs {
+            btf: Some(HOST_BTF.into()),
+            kernel: Version(a, b, c),
+            caps: Caps::ALL,
+            cpus: None,
+            kconfig: None,
+        };
+        args.open().ok()
+    }
+
     /// Options of the verifier.
     pub(super) fn opts(&self, log_level: u32) -> Opts {
         self.opts_for(self.caps, log_level)

@@ -4,7 +4,8 @@
 //!  cold (replay as a process) ┐
 //!  speed (three loops)        ├─► rows {what, where, ours, peer} ─► text, JSON or the README
 //!  packets (growth, CPUs)     │
-//!  size (against the JIT here)┘
+//!  size (against the JIT here)│
+//!  verify (against the kernel)┘
 //! ```
 //!
 //! **Peers.** The kernel this runs on, where it may be asked (`BPF_PROG_TEST_RUN`, native code of
@@ -16,6 +17,7 @@ mod packets;
 mod size;
 mod speed;
 mod table;
+mod verify;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -55,6 +57,8 @@ enum Part {
     Packets,
     /// Native code against the kernel's JIT
     Size,
+    /// The verifier against the kernel's
+    Verifier,
 }
 
 /// One measurement.
@@ -98,6 +102,7 @@ pub(super) fn run(args: &Args) -> Exit {
             Part::Speed => speed::measure(args.quick, &mut rows),
             Part::Packets => packets::measure(args.quick, &mut rows),
             Part::Size => size::measure(args.objects.as_deref(), &mut rows),
+            Part::Verifier => verify::measure(args.quick, &mut rows),
         };
         if let Err(e) = done {
             out::error(&format!("bench: {e}"), "");

@@ -16,7 +16,7 @@ use crate::host::HostKernel;
 use crate::loader::{self, LoadOptions};
 
 /// Folder of the library of scenarios.
-const LIBRARY: &str = "scenarios/library";
+pub(super) const LIBRARY: &str = "scenarios/library";
 
 /// Rewritten instructions, native bytes, native instructions.
 type Size = (usize, usize, usize);
@@ -54,7 +54,7 @@ pub(super) fn measure(objects: Option<&Path>, rows: &mut Vec<Row>) -> Result<(),
 }
 
 /// Little-endian objects below a folder, in order.
-fn elf_objects(folder: &Path) -> Result<Vec<PathBuf>, String> {
+pub(super) fn elf_objects(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let (mut found, mut todo) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(dir) = todo.pop() {
         let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
