@@ -389,6 +389,7 @@ fn fill_map(
         MapOrigin::Data | MapOrigin::Bss | MapOrigin::Rodata => {
             def.data.clone().unwrap_or_default()
         }
+        MapOrigin::JumpTable => return fill_table(kernel, object.endian, def, fd),
         MapOrigin::Declared | MapOrigin::StructOps => return Ok(()),
     };
     bytes.resize(def.value_size as usize, 0);
@@ -408,6 +409,20 @@ fn fill_map(
         done.map_err(|errno| map_error(def, "BPF_MAP_FREEZE", errno))?;
     }
     Ok(())
+}
+
+/// The entries of a jump table, in the order of their keys.
+fn fill_table(kernel: &mut dyn Bpf, endian: Endian, def: &MapDef, fd: Fd) -> Result<(), LoadError> {
+    let values = def.data.as_deref().unwrap_or_default();
+    for (key, value) in (0u32..).zip(values.chunks(def.value_size as usize)) {
+        let key = match endian {
+            Endian::Little => key.to_le_bytes(),
+            Endian::Big => key.to_be_bytes(),
+        };
+        let done = kernel.map_update(fd, &key, value);
+        done.map_err(|errno| map_error(def, "BPF_MAP_UPDATE_ELEM", errno))?;
+    }
+    kernel.map_freeze(fd).map_err(|errno| map_error(def, "BPF_MAP_FREEZE", errno))
 }
 
 fn load_prog(kernel: &mut dyn Bpf, load: ProgLoad<'_>) -> Result<LoadedProg, LoadError> {

@@ -1,7 +1,8 @@
 //! Which maps a program may use: `check_map_prog_compatibility` and the rules of arenas.
 
-use bpf::Program;
+use bpf::insn::Insn;
 use bpf::uapi::{MapType, ProgType};
+use bpf::{Endian, Program};
 
 use crate::btf::record::{FieldKind, Record};
 use crate::env::MapInfo;
@@ -38,6 +39,7 @@ const SLEEPABLE: &[MapType] = &[
     MapType::Queue,
     MapType::Stack,
     MapType::Arena,
+    MapType::InsnArray,
 ];
 
 /// `is_tracing_prog_type`.
@@ -86,6 +88,38 @@ pub(crate) fn compatible(
         return refuse(EINVAL, text);
     }
     Ok(())
+}
+
+/// Bytes of a `struct bpf_insn_array_value`.
+const INSN_ARRAY_VALUE: usize = 16;
+
+/// KERNEL v6.19 bpf_insn_array.c:bpf_insn_array_init. The instructions a jump table names; none for
+/// other maps.
+///
+/// # Errors
+/// In the kernel's words.
+pub(crate) fn jump_table(
+    p: &Program,
+    map: &MapInfo,
+    endian: Endian,
+) -> Result<Vec<u32>, Box<Rejection>> {
+    if map.map_type != MapType::InsnArray {
+        return Ok(Vec::new());
+    }
+    let bad = || Box::new(Rejection::refuse(EINVAL, "Failed to properly initialize insn array"));
+    let values = map.frozen_value.as_ref().ok_or_else(bad)?;
+    let entry = |v: &[u8]| {
+        let word = [v[0], v[1], v[2], v[3]];
+        match endian {
+            Endian::Little => u32::from_le_bytes(word),
+            Endian::Big => u32::from_be_bytes(word),
+        }
+    };
+    let targets: Vec<u32> = values.chunks_exact(INSN_ARRAY_VALUE).map(entry).collect();
+    let second = |at: u32| p.insns.get(at as usize) == Some(&Insn::LdImm64Hi);
+    let inside = |at: &u32| (*at as usize) < p.insns.len() && !second(*at);
+    let whole = targets.len() == map.max_entries as usize;
+    if whole && targets.iter().all(inside) { Ok(targets) } else { Err(bad()) }
 }
 
 /// What `__add_used_map` demands of the maps together: one cgroup storage of a kind, one arena.

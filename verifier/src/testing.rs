@@ -79,6 +79,7 @@ impl Assume {
                 subprogs,
                 stats,
                 funcs: Vec::new(),
+                jump_tables: Vec::new(),
                 arena: None,
                 layout: TEST_LAYOUT,
                 env_identity: 0,

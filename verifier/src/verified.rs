@@ -80,6 +80,15 @@ pub struct Arena {
     pub user_vm_start: u64,
 }
 
+/// A map of type `insn_array` as the rewritten program needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JumpTable {
+    /// Id of the map.
+    pub map: u32,
+    /// Per entry: the instruction, or none that is left.
+    pub entries: Vec<Option<InsnIdx>>,
+}
+
 /// A program that was proved safe in one kernel environment.
 #[derive(Clone, Debug)]
 pub struct Verified {
@@ -89,6 +98,7 @@ pub struct Verified {
     subprogs: Vec<SubprogFacts>,
     stats: Stats,
     funcs: Vec<crate::target::FuncFacts>,
+    jump_tables: Vec<JumpTable>,
     arena: Option<Arena>,
     layout: crate::env::Layout,
     env_identity: u64,
@@ -103,6 +113,7 @@ pub(crate) struct Parts {
     pub(crate) subprogs: Vec<SubprogFacts>,
     pub(crate) stats: Stats,
     pub(crate) funcs: Vec<crate::target::FuncFacts>,
+    pub(crate) jump_tables: Vec<JumpTable>,
     pub(crate) arena: Option<Arena>,
     pub(crate) layout: crate::env::Layout,
     pub(crate) env_identity: u64,
@@ -121,6 +132,7 @@ impl Verified {
             subprogs: p.subprogs,
             stats: p.stats,
             funcs: p.funcs,
+            jump_tables: p.jump_tables,
             arena: p.arena,
             layout: p.layout,
             env_identity: p.env_identity,
@@ -167,6 +179,12 @@ impl Verified {
     #[must_use]
     pub fn funcs(&self) -> &[crate::target::FuncFacts] {
         &self.funcs
+    }
+
+    /// Jump tables, in the order the program names their maps.
+    #[must_use]
+    pub fn jump_tables(&self) -> &[JumpTable] {
+        &self.jump_tables
     }
 
     /// Statistics.

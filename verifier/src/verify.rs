@@ -232,7 +232,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     let maps = resolve_maps(p, env, o)?;
     kfunc_calls::check_variables(p, env)?;
     let own = effective(p, o);
-    let cfg = cfg::build(&own, &p.insns, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
+    let cfg = cfg::build(&own, &maps.tables, o.opts.bpf_capable, env.btf(), o.prog_btf)?;
     let attach = attach::resolve(p, env, o, target::main_facts(&cfg))?;
     let mut opts = o.opts;
     opts.strict_alignment |= p.flags & BPF_F_STRICT_ALIGNMENT != 0;
@@ -243,6 +243,7 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
         cfg: &cfg,
         maps: &maps.maps,
         insn_map: &maps.of_insn,
+        tables: &maps.tables,
         prog_btf: o.prog_btf,
         env,
         attach,
@@ -278,6 +279,7 @@ fn run(
         cfg: &cfg,
         maps: &maps.maps,
         insn_map: &maps.of_insn,
+        tables: &maps.tables,
         explored: &explored,
         env,
         endian: o.endian,
@@ -296,6 +298,7 @@ fn run(
         subprogs: rewritten.subprogs,
         stats: explored.stats,
         funcs: target::facts(&cfg, &explored),
+        jump_tables: rewritten.jump_tables,
         arena: rewritten.arena,
         layout: env.layout(),
         env_identity: env.identity(),
@@ -436,6 +439,8 @@ fn check_func_info(p: &Program) -> Result<(), Box<Rejection>> {
 #[derive(Debug)]
 struct UsedMaps {
     maps: Vec<MapInfo>,
+    /// Per map: the instructions of an `insn_array`.
+    tables: Vec<Vec<u32>>,
     of_insn: Vec<Option<u32>>,
 }
 
@@ -446,7 +451,8 @@ fn resolve_maps(
     o: &Options<'_>,
 ) -> Result<UsedMaps, Box<Rejection>> {
     let (insns, fd_array) = (&p.insns, o.fd_array);
-    let mut used = UsedMaps { maps: Vec::new(), of_insn: vec![None; insns.len()] };
+    let mut used =
+        UsedMaps { maps: Vec::new(), tables: Vec::new(), of_insn: vec![None; insns.len()] };
     for (at, insn) in insns.iter().enumerate() {
         let Insn::LdImm64 { imm, .. } = *insn else { continue };
         let (fd, off) = match imm {
@@ -468,7 +474,8 @@ fn resolve_maps(
             let record = record::of_map(&map, o.prog_btf, env.btf());
             let fits = map_rules::compatible(p, &map, &record);
             let fits = fits.and_then(|()| map_rules::together(&used.maps, &map, &o.opts));
-            fits.map_err(|r| Box::new((*r).at(cfg::slot(at))))?;
+            let table = fits.and_then(|()| map_rules::jump_table(p, &map, o.endian));
+            used.tables.push(table.map_err(|r| Box::new((*r).at(cfg::slot(at))))?);
         }
         if known.is_none() && used.maps.len() == MAX_USED_MAPS {
             let text = format!(
@@ -500,23 +507,30 @@ fn check_direct_value(map: &MapInfo, off: u32) -> Result<(), Box<Rejection>> {
         let text = format!("direct value offset of {off} is not allowed");
         return Err(Box::new(Rejection::invalid(text)));
     }
-    let direct = matches!(map.map_type, bpf::uapi::MapType::Array | bpf::uapi::MapType::Arena);
+    use bpf::uapi::MapType as M;
+    let direct = matches!(map.map_type, M::Array | M::Arena | M::InsnArray);
     if !direct {
         let text = "no direct value access support for this map type";
         return Err(Box::new(Rejection::invalid(text)));
     }
     let text = |v| format!("invalid access to map value pointer, value_size={v} off={off}");
-    if map.map_type == bpf::uapi::MapType::Arena {
+    if map.map_type == M::Arena {
         let bytes = u64::from(map.max_entries) * ARENA_PAGE;
         return match u64::from(off) > bytes {
             true => Err(Box::new(Rejection::refuse(ERANGE, text(map.value_size)))),
             false => Ok(()),
         };
     }
+    if map.map_type == M::InsnArray {
+        return match !off.is_multiple_of(8) || off / 8 >= map.max_entries {
+            true => Err(Box::new(Rejection::invalid(text(map.value_size)))),
+            false => Ok(()),
+        };
+    }
     if map.value_addr.is_none() {
         return Err(Box::new(Rejection::refuse(ENOTSUPP, text(map.value_size))));
     }
-    if map.map_type == bpf::uapi::MapType::Array && off >= map.value_size {
+    if map.map_type == M::Array && off >= map.value_size {
         return Err(Box::new(Rejection::invalid(text(map.value_size))));
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Programs in C, with what 6.18 says of each in a tag of the function: lists, trees, locks,
 //! callbacks. `objects/NAME.bpf.c` is the source of `objects/NAME.bpf.o`; a changed source is
-//! compiled by `clang -O2 -g -target bpf -mcpu=v3`, its log taken from a kernel.
+//! compiled by `clang -O2 -g -target bpf -mcpu=v3`, its log taken from a kernel. `switch` needs
+//! clang 22 and `-mcpu=v4`.
 
 mod common;
 
@@ -14,6 +15,7 @@ use bpf::uapi::{MapType, ProgType};
 use common::{BPF_F_SLEEPABLE, Env, kernel_btf};
 use verifier::env::{GuestAddr, MapInfo};
 use verifier::explore::Opts;
+use verifier::tables::Level;
 use verifier::verify::{self, CheckReport, Options};
 use verifier::{FuncFacts, Target};
 
@@ -31,7 +33,7 @@ fn map((i, m): (u32, &MapDef)) -> MapInfo {
         map_extra: 0,
         addr: GuestAddr(addr),
         value_addr: single.then_some(GuestAddr(addr + 0x100_0000)),
-        frozen_value: None,
+        frozen_value: m.data.clone().filter(|_| m.map_type == MapType::InsnArray),
         inner: None,
         value_type_id: m.value_type,
         spin_lock_off: None,
@@ -71,6 +73,16 @@ fn judge(
     def: &ProgramDef,
     below: Option<&Beneath>,
 ) -> Result<(Program, CheckReport), ObjectError> {
+    judge_at(object, def, below, Level::V6_18)
+}
+
+/// The same for a version of the kernel.
+fn judge_at(
+    object: &Object,
+    def: &ProgramDef,
+    below: Option<&Beneath>,
+    level: Level,
+) -> Result<(Program, CheckReport), ObjectError> {
     let env = Env { maps: (0..).zip(object.maps()).map(map).collect(), btf: kernel_btf() };
     let kconfig = Kconfig { kernel_version: 0x6_1200, values: BTreeMap::new() };
     let ksyms: BTreeMap<String, u64> = BTreeMap::new();
@@ -81,7 +93,7 @@ fn judge(
     }
     let fds: Vec<i32> = (0..).take(env.maps.len()).collect();
     let options = Options {
-        opts: Opts { log_level: 1, ..Opts::default() },
+        opts: Opts { log_level: 1, level, ..Opts::default() },
         fd_array: &fds,
         prog_btf: object.btf(),
         endian: object.endian,
@@ -151,4 +163,21 @@ fn kernel_pointers() {
 #[test]
 fn programs_on_programs() {
     check_on("freplace", 22, Some(&Beneath::read()));
+}
+
+/// Jump tables of clang 22, each map as the program that uses it needs it.
+#[test]
+fn jump_tables() {
+    let object = read("switch");
+    let tables: Vec<&MapDef> =
+        object.maps().iter().filter(|m| m.map_type == MapType::InsnArray).collect();
+    let entries: Vec<u32> = tables.iter().map(|m| m.max_entries).collect();
+    assert_eq!(entries, [14, 14, 14], "two in one program, the second again in the other");
+    assert_ne!(tables[1].data, tables[2].data, "the function is elsewhere in the other program");
+    for def in object.programs() {
+        let at = |level| judge_at(&object, def, None, level).expect("it links").1.result;
+        assert!(at(Level(6, 19)).is_ok(), "{}: {:?}", def.name, at(Level(6, 19)));
+        let old = at(Level::V6_18).expect_err("6.18 has no gotox");
+        assert_eq!(old.message, "unknown opcode 0d", "{}", def.name);
+    }
 }

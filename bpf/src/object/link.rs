@@ -50,20 +50,23 @@ impl std::fmt::Debug for LinkEnv<'_> {
 
 /// One function placed in the program.
 #[derive(Clone, Copy)]
-struct Placed {
-    func: usize,
-    at: u32,
+pub(super) struct Placed {
+    pub(super) func: usize,
+    pub(super) at: u32,
 }
 
-struct Linker<'a> {
+pub(super) struct Linker<'a> {
     obj: &'a Object,
-    env: &'a LinkEnv<'a>,
+    /// None to find out where the functions of a program come to be, no more.
+    env: Option<&'a LinkEnv<'a>>,
+    /// Function of the program.
+    entry: usize,
     out: Vec<Slot>,
     placed: Vec<Placed>,
     /// Start of each placed function by function index.
     start_of: BTreeMap<usize, u32>,
     /// CO-RE candidates by (local root, essential name).
-    cands: core_match::Candidates<'a>,
+    cands: Option<core_match::Candidates<'a>>,
 }
 
 impl Object {
@@ -77,16 +80,7 @@ impl Object {
             let hint = super::sec::lookup(&prog.section).err().map_or(String::new(), |e| e.hint);
             return Err(error("the section name gives no program type").hint(hint));
         };
-        let mut l = Linker {
-            obj: self,
-            env,
-            out: Vec::new(),
-            placed: Vec::new(),
-            start_of: BTreeMap::new(),
-            cands: core_match::Candidates::new(env.target_btf),
-        };
-        l.gather(prog.func)?;
-        l.exception_callback(prog)?;
+        let l = self.gathered(prog, Some(env))?;
         let insns = decode_all(&l.out).map_err(|e| {
             let (func, at) = l.locate(e.at.0);
             let f = &self.functions[func];
@@ -107,6 +101,32 @@ impl Object {
             funcs: l.func_info(),
             lines: l.line_info(),
         })
+    }
+}
+
+impl Object {
+    fn gathered<'a>(
+        &'a self,
+        prog: &ProgramDef,
+        env: Option<&'a LinkEnv<'a>>,
+    ) -> Result<Linker<'a>, ObjectError> {
+        let mut l = Linker {
+            obj: self,
+            env,
+            entry: prog.func,
+            out: Vec::new(),
+            placed: Vec::new(),
+            start_of: BTreeMap::new(),
+            cands: env.map(|e| core_match::Candidates::new(e.target_btf)),
+        };
+        l.gather(prog.func)?;
+        l.exception_callback(prog)?;
+        Ok(l)
+    }
+
+    /// Where the functions of a program come to be; that depends on no kernel.
+    pub(super) fn layout(&self, prog: &ProgramDef) -> Result<Vec<Placed>, ObjectError> {
+        self.gathered(prog, None).map(|l| l.placed)
     }
 }
 
@@ -132,12 +152,18 @@ impl Linker<'_> {
             return Err(self.error(func, 0, "the program exceeds a million instructions"));
         }
         let mut slots = text.slots[range].to_vec();
-        if let Some(btf) = &self.obj.btf {
+        if let (Some(btf), Some(cands)) = (&self.obj.btf, &mut self.cands) {
             let records = text.records.core.iter();
             for r in records.filter(|r| (f.start..f.start + f.len).contains(&r.slot)) {
                 let slot = r.slot - f.start;
-                core_reloc::apply(btf, &mut self.cands, r, self.obj.endian, &mut slots, slot)
-                    .map_err(|e| self.error(func, slot, e.what).hint(e.hint))?;
+                core_reloc::apply(btf, cands, r, self.obj.endian, &mut slots, slot).map_err(
+                    |e| {
+                        ObjectError::new(&f.section, e.what)
+                            .symbol(&f.name)
+                            .offset(u64::from(r.slot) * 8)
+                            .hint(e.hint)
+                    },
+                )?;
             }
         }
         self.out.extend(slots);
@@ -179,6 +205,7 @@ impl Linker<'_> {
                 Some(Target::Map(i)) => self.load_map(at, i, None),
                 Some(Target::MapValue(i, off)) => self.load_map(at, i, Some(off)),
                 Some(Target::Extern(i)) => self.load_extern(func, slot, at, i)?,
+                Some(Target::JumpTable(off, _)) => self.load_jump_table(at, off),
                 Some(Target::Text(..)) | None => {}
             }
         }
@@ -242,6 +269,14 @@ impl Linker<'_> {
         }
     }
 
+    /// The address of the table's first entry.
+    fn load_jump_table(&mut self, at: u32, off: u64) {
+        if let Some(map) = self.obj.jump_table_maps.get(&(self.entry, off)) {
+            self.out[at as usize].imm = 0;
+            self.load_map(at, *map, Some(0));
+        }
+    }
+
     fn load_extern(
         &mut self,
         func: usize,
@@ -249,6 +284,7 @@ impl Linker<'_> {
         at: u32,
         index: usize,
     ) -> Result<(), ObjectError> {
+        let Some(env) = self.env else { return Ok(()) };
         let e = &self.obj.externs[index];
         match e.kind {
             ExternKind::Kconfig { offset, .. } => {
@@ -259,7 +295,7 @@ impl Linker<'_> {
                 Ok(())
             }
             ExternKind::Variable { ty: 0 } => {
-                let addr = self.env.ksyms.address(&e.name);
+                let addr = env.ksyms.address(&e.name);
                 if addr.is_none() && !e.weak {
                     return Err(self.unresolved(func, slot, index, "kernel symbol"));
                 }
@@ -308,7 +344,7 @@ impl Linker<'_> {
         local: TypeId,
     ) -> Result<TypeId, ObjectError> {
         let e = &self.obj.externs[index];
-        let target = self.env.target_btf;
+        let Some(LinkEnv { target_btf: target, .. }) = self.env else { return Ok(0) };
         let what = if kind == Kind::Func { "function" } else { "variable" };
         let Some(id) = target.find(essential_name(&e.name), kind) else {
             return if e.weak { Ok(0) } else { Err(self.unresolved(func, slot, index, what)) };

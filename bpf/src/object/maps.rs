@@ -31,6 +31,8 @@ pub enum MapOrigin {
     Kconfig,
     /// A variable of `.struct_ops` or `.struct_ops.link`.
     StructOps,
+    /// A table of `.jumptables` for one program: entries to be filled in, then frozen.
+    JumpTable,
 }
 
 /// An initial entry of a map of maps or of programs.
@@ -112,7 +114,7 @@ pub struct MapDef {
 }
 
 impl MapDef {
-    fn new(name: &str, section: &str, origin: MapOrigin) -> MapDef {
+    pub(super) fn new(name: &str, section: &str, origin: MapOrigin) -> MapDef {
         MapDef {
             name: name.to_owned(),
             section: section.to_owned(),

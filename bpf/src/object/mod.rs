@@ -14,6 +14,7 @@ mod elf;
 mod error;
 mod externs;
 mod inspect;
+mod jump_tables;
 mod line_info;
 mod link;
 mod maps;
@@ -90,6 +91,10 @@ pub struct Object {
     functions: Vec<FuncDef>,
     externs: Vec<Extern>,
     texts: Vec<Text>,
+    /// Contents of `.jumptables`: byte offsets of instructions in their section.
+    jump_tables: Vec<u64>,
+    /// Map of a jump table by program (its function) and byte offset of the table.
+    jump_table_maps: BTreeMap<(usize, u64), usize>,
 }
 
 impl Object {
@@ -125,7 +130,8 @@ impl Object {
             texts[*text].relocs = reloc::targets(&cx, *section, &texts[*text].slots, &func_at)?;
         }
         let programs = collect_programs(&functions)?;
-        Ok(Object {
+        let jump_tables = jump_tables::parse(&elf)?;
+        let mut object = Object {
             endian: elf.endian,
             license: string_section(&elf, "license"),
             version: version(&elf),
@@ -135,10 +141,15 @@ impl Object {
             functions,
             externs,
             texts,
-        })
+            jump_tables,
+            jump_table_maps: BTreeMap::new(),
+        };
+        object.add_jump_tables()?;
+        Ok(object)
     }
 
-    /// Maps in `fd_array` order: declared ones, data sections, `.kconfig`, struct_ops.
+    /// Maps in `fd_array` order: declared ones, data sections, `.kconfig`, struct_ops, and the jump
+    /// tables of each program.
     #[must_use]
     pub fn maps(&self) -> &[MapDef] {
         &self.maps

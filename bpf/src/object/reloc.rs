@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::elf::{Elf, Reloc, SymType, rel};
 use super::error::ObjectError;
 use super::externs::Extern;
+use super::jump_tables;
 use super::maps::MapDef;
 use crate::insn::Slot;
 
@@ -24,6 +25,8 @@ pub(super) enum Target {
     Text(usize, u64),
     /// An extern by index.
     Extern(usize),
+    /// A jump table: byte offset in `.jumptables`, bytes.
+    JumpTable(u64, u64),
 }
 
 /// What the resolver needs to know about the rest of the object.
@@ -76,6 +79,9 @@ fn resolve(
             let hint = "refer to the map itself; a static map cannot be referred to by an offset";
             error(format!("'{}' is not a map", symbol.name)).hint(hint)
         });
+    }
+    if cx.elf.sections[section].name == jump_tables::SECTION {
+        return Ok(Target::JumpTable(symbol.value, symbol.size));
     }
     match cx.data_maps.get(&section) {
         Some(map) => Ok(Target::MapValue(*map, symbol.value)),

@@ -284,7 +284,7 @@ fn kernel_map_name(path: &Path, def: &MapDef) -> String {
     const SUFFIX: usize = 7; // the longest of .data, .bss, .rodata
     let own_section = def.name.get(1..).is_some_and(|n| n.contains('.'));
     let prefix = match def.origin {
-        MapOrigin::Declared | MapOrigin::StructOps => 0,
+        MapOrigin::Declared | MapOrigin::StructOps | MapOrigin::JumpTable => 0,
         _ if own_section => 0,
         _ => MAX.saturating_sub(SUFFIX.max(def.name.len())),
     };
@@ -297,7 +297,9 @@ fn kernel_map_name(path: &Path, def: &MapDef) -> String {
 fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
     let addr = DEFINED_ADDR + (u64::from(index) << 24);
     let single = m.map_type == MapType::Array && m.max_entries == 1;
+    let table = m.origin == MapOrigin::JumpTable;
     let frozen = matches!(m.origin, MapOrigin::Rodata | MapOrigin::Kconfig);
+    let single = single || table;
     let filled = || {
         let mut data = contents.to_vec();
         data.resize(m.value_size as usize, 0);
@@ -314,7 +316,10 @@ fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
         map_extra: m.map_extra,
         addr: GuestAddr(addr),
         value_addr: single.then_some(GuestAddr(addr + 0x1000)),
-        frozen_value: (frozen && m.flags & RDONLY_PROG != 0).then(filled),
+        frozen_value: match table {
+            true => m.data.clone(),
+            false => (frozen && m.flags & RDONLY_PROG != 0).then(filled),
+        },
         inner: m.inner.as_ref().map(|inner| Box::new(defined_map(index, inner, &[]))),
         value_type_id: m.value_type,
         spin_lock_off: None,

@@ -5,6 +5,8 @@ mod order;
 mod subprogs;
 mod walk;
 
+use std::collections::BTreeMap;
+
 use bpf::Program;
 use bpf::btf::Btf;
 use bpf::insn::{Call, Imm64, Insn, InsnIdx};
@@ -60,7 +62,9 @@ pub struct Cfg {
     pub postorder: Vec<InsnIdx>,
     /// Start of each subprogram's part of `postorder`, and its end as a last entry.
     pub postorder_start: Vec<u32>,
-    /// Successors of each instruction inside its subprogram.
+    /// Where each `gotox` may lead: all that the jump tables of its subprogram name.
+    pub jump_tables: BTreeMap<usize, Vec<u32>>,
+    /// Successors of each instruction inside its subprogram, but those of `gotox`.
     pub(crate) succ: Vec<[u32; 2]>,
     /// Predecessors of all instructions, instruction after instruction.
     pub(crate) pred: Vec<u32>,
@@ -80,18 +84,19 @@ pub(crate) fn target(at: usize, off: i32) -> i64 {
 
 pub(crate) use subprogs::idx as slot;
 
-/// Builds and checks the static graph of a program. `kernel` has the prototypes of kfuncs, `own`
-/// is the program's BTF.
+/// Builds and checks the static graph of a program. `tables` are the instructions
+/// that its jump tables name, `kernel` has the prototypes of kfuncs, `own` is the program's BTF.
 ///
 /// # Errors
 /// What `check_subprogs` and `check_cfg` refuse, in their words.
 pub fn build(
     program: &Program,
-    insns: &[Insn],
+    tables: &[Vec<u32>],
     bpf_capable: bool,
     kernel: Option<&Btf>,
     own: Option<&Btf>,
 ) -> Result<Cfg, Box<Rejection>> {
+    let insns = &program.insns[..];
     let n = insns.len();
     let subprogs = find_subprogs(program, insns, bpf_capable, own)?;
     let exception = subprogs::exception_callback(program, own)?;
@@ -107,6 +112,7 @@ pub fn build(
         reachable: vec![false; n],
         postorder: Vec::new(),
         postorder_start: Vec::new(),
+        jump_tables: BTreeMap::new(),
         succ: Vec::new(),
         pred: Vec::new(),
         pred_start: Vec::new(),
@@ -114,7 +120,7 @@ pub fn build(
         live_regs_before: Vec::new(),
     };
     cfg.exception_callback = exception.and_then(|at| cfg.subprog_starting(at));
-    walk::walk(insns, &mut cfg, bpf_capable, kernel)?;
+    walk::walk(insns, tables, &mut cfg, bpf_capable, kernel)?;
     effects(program, insns, &mut cfg, kernel);
     cfg.succ = order::successors(insns, &cfg.subprogs);
     order::predecessors(&mut cfg);
@@ -228,7 +234,7 @@ mod tests {
 
     fn run(insns: &[Insn], bpf_capable: bool) -> Result<Cfg, String> {
         let p = bare_program("t", ProgType::SocketFilter, insns.to_vec());
-        build(&p, insns, bpf_capable, None, None).map_err(|r| r.message)
+        build(&p, &[], bpf_capable, None, None).map_err(|r| r.message)
     }
 
     fn message(insns: &[Insn]) -> String {

@@ -42,7 +42,8 @@ impl Cfg {
 
     /// Where control may go from an instruction inside its subprogram.
     pub(crate) fn successors(&self, at: usize) -> impl Iterator<Item = usize> {
-        self.succ[at].into_iter().filter(|w| *w != NONE).map(|w| w as usize)
+        let table = self.jump_tables.get(&at).into_iter().flatten().copied();
+        self.succ[at].into_iter().filter(|w| *w != NONE).chain(table).map(|w| w as usize)
     }
 }
 

@@ -15,6 +15,8 @@ enum Edge {
     Fallthrough(i64),
     /// Taken branch or callee.
     Branch(i64),
+    /// By an entry of a jump table.
+    Indirect(i64),
 }
 
 /// Walk state of one instruction.
@@ -22,7 +24,7 @@ enum Edge {
 enum State {
     New,
     /// On the stack; the next edge to walk.
-    Discovered(u8),
+    Discovered(u32),
     Explored,
 }
 
@@ -32,56 +34,67 @@ enum State {
 /// "unreachable insn", "back-edge", "jump into the middle of ldimm64".
 pub(super) fn walk(
     insns: &[Insn],
+    tables: &[Vec<u32>],
     cfg: &mut Cfg,
     bpf_capable: bool,
     kernel: Option<&Btf>,
 ) -> Result<(), Box<Rejection>> {
     let mut state = vec![State::New; insns.len()];
     // Nothing calls the exception callback: it is walked from its start.
+    let walk = Walk { insns, tables, bpf_capable, kernel };
     let exception = cfg.exception_callback.map(|s| cfg.subprogs[s].start.idx());
     for root in [Some(0), exception].into_iter().flatten() {
         if state[root] == State::New {
-            walk_from(insns, root, &mut state, cfg, bpf_capable, kernel)?;
+            walk_from(&walk, root, &mut state, cfg)?;
         }
     }
     finish(insns, &state, cfg)
 }
 
+/// What is walked.
+struct Walk<'a> {
+    insns: &'a [Insn],
+    tables: &'a [Vec<u32>],
+    bpf_capable: bool,
+    kernel: Option<&'a Btf>,
+}
+
 fn walk_from(
-    insns: &[Insn],
+    walk: &Walk<'_>,
     root: usize,
     state: &mut [State],
     cfg: &mut Cfg,
-    bpf_capable: bool,
-    kernel: Option<&Btf>,
 ) -> Result<(), Box<Rejection>> {
+    let Walk { insns, bpf_capable, kernel, .. } = *walk;
     state[root] = State::Discovered(0);
     let mut stack = vec![root];
     while let Some(&at) = stack.last() {
         let State::Discovered(n) = state[at] else { unreachable_state() };
         if n == 0 {
             mark(insns, at, cfg, kernel);
+            if matches!(insns[at], Insn::Gotox { .. }) {
+                let table = subprog_table(walk, at, cfg)?;
+                cfg.jump_tables.insert(at, table);
+            }
         }
-        let Some(edge) = edges(insns, at).into_iter().flatten().nth(usize::from(n)) else {
+        let Some(edge) = edge(insns, cfg, at, n as usize) else {
             state[at] = State::Explored;
             stack.pop();
             continue;
         };
         state[at] = State::Discovered(n + 1);
-        let (Edge::Fallthrough(to) | Edge::Branch(to)) = edge;
+        let (Edge::Fallthrough(to) | Edge::Branch(to) | Edge::Indirect(to)) = edge;
         let Some(w) = usize::try_from(to).ok().filter(|w| *w < insns.len()) else {
             return Err(out_of_range(at, to));
         };
-        if matches!(edge, Edge::Branch(_)) {
-            cfg.prune_point[w] = true;
-            cfg.jmp_point[w] = true;
-        }
+        cfg.prune_point[w] |= matches!(edge, Edge::Branch(_));
+        cfg.jmp_point[w] |= !matches!(edge, Edge::Fallthrough(_));
         match state[w] {
             State::New => {
                 state[w] = State::Discovered(0);
                 stack.push(w);
             }
-            State::Discovered(_) if !bpf_capable => {
+            State::Discovered(_) if !bpf_capable && !matches!(edge, Edge::Indirect(_)) => {
                 let text = format!("back-edge from insn {at} to {w}");
                 return Err(Box::new(Rejection::invalid(text).at(idx(at))));
             }
@@ -113,6 +126,34 @@ fn finish(insns: &[Insn], state: &[State], cfg: &mut Cfg) -> Result<(), Box<Reje
     Ok(())
 }
 
+/// KERNEL v6.19 verifier.c:create_jt. What the jump tables name that begin in the subprogram: any
+/// of them may be the one that `gotox` is given.
+fn subprog_table(walk: &Walk<'_>, at: usize, cfg: &Cfg) -> Result<Vec<u32>, Box<Rejection>> {
+    let sub = cfg.subprogs.iter().rfind(|s| s.start.idx() <= at);
+    let (start, end) = sub.map_or((0, 0), |s| (s.start.0, s.end.0));
+    let inside = |to: &u32| (start..end).contains(to);
+    let of_sub = |t: &&Vec<u32>| t.iter().min().is_some_and(&inside);
+    let mut all: Vec<u32> = walk.tables.iter().filter(of_sub).flatten().copied().collect();
+    all.sort_unstable();
+    all.dedup();
+    let text = if all.is_empty() {
+        format!("no jump tables found for subprog starting at {start}")
+    } else if !all.iter().all(inside) {
+        format!("jump table for insn {at} points outside of the subprog [{start},{end}]")
+    } else {
+        return Ok(all);
+    };
+    Err(Box::new(Rejection::invalid(text).at(idx(at))))
+}
+
+/// The nth edge of an instruction.
+fn edge(insns: &[Insn], cfg: &Cfg, at: usize, n: usize) -> Option<Edge> {
+    match cfg.jump_tables.get(&at) {
+        Some(table) => table.get(n).map(|to| Edge::Indirect((*to).into())),
+        None => edges(insns, at).into_iter().flatten().nth(n),
+    }
+}
+
 fn edges(insns: &[Insn], at: usize) -> [Option<Edge>; 2] {
     let next = |n: i32| Some(Edge::Fallthrough(target(at, n)));
     match insns[at] {
@@ -140,7 +181,7 @@ fn mark(insns: &[Insn], at: usize, cfg: &mut Cfg, kernel: Option<&Btf>) {
     };
     match insns[at] {
         Insn::Ja { off, .. } => both(target(at, off)),
-        Insn::Jmp { .. } => cfg.prune_point[at] = true,
+        Insn::Jmp { .. } | Insn::Gotox { .. } => cfg.prune_point[at] = true,
         Insn::MayGoto { .. } => {
             cfg.prune_point[at] = true;
             cfg.force_checkpoint[at] = true;

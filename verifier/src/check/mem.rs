@@ -201,7 +201,7 @@ impl Ver<'_> {
     pub(crate) fn check_mem(&mut self, a: Access) -> R {
         use RegType as T;
         let p = *self.r(a.base);
-        let strict = std::mem::take(&mut self.strict_once);
+        let strict = std::mem::take(&mut self.strict_once) || self.in_insn_array(&p);
         self.check_alignment(&p, a.off, a.size, strict)?;
         let off = a.off.wrapping_add(p.off);
         let here = Access { off, ..a };
@@ -373,19 +373,31 @@ impl Ver<'_> {
         Ok(())
     }
 
-    /// Bytes a direct pointer into a value may reach: an array's only value is mapped whole.
+    /// Bytes a direct pointer into a value may reach: an array's only value is mapped whole, and
+    /// of an `insn_array` the addresses of its instructions.
     pub(crate) fn map_value_bytes(&self, map: u32) -> u32 {
-        self.maps[map as usize].value_size
+        let m = &self.maps[map as usize];
+        match m.map_type {
+            MapType::InsnArray => m.max_entries.saturating_mul(8),
+            _ => m.value_size,
+        }
     }
 
     fn mem_map_value(&mut self, a: Access, p: &RegState) -> R {
         self.plain_data(a, "map")?;
+        let table = self.in_insn_array(p);
+        if table && a.write.is_some() {
+            return no(EACCES, "writes into insn_array not allowed");
+        }
         self.map_access_type(p, a.off, a.size.into(), a.write.is_some())?;
         self.map_access(a.base, p, (a.off, a.size.into()), false, false)?;
         if let Some(f) = self.kptr_at(p, a.off) {
             return self.kptr_load_store(a, &f);
         }
         let Some(d) = a.dst.filter(|_| a.write.is_none()) else { return Ok(()) };
+        if table {
+            return self.load_insn(a, d, p);
+        }
         let m = &self.maps[p.map as usize];
         let frozen = m
             .frozen_value

@@ -12,6 +12,7 @@ pub(crate) mod ctx_btf;
 pub(crate) mod dynptr;
 pub(crate) mod exception;
 pub(crate) mod func_args;
+pub(crate) mod gotox;
 pub(crate) mod graph;
 pub(crate) mod helper_mem;
 pub(crate) mod irq;

@@ -30,6 +30,7 @@ pub enum RegType {
     Arena,
     Buf,
     Func,
+    Insn,
     ConstDynptr,
 }
 
@@ -208,7 +209,8 @@ impl RegState {
     /// `is_spillable_regtype`, scalars apart.
     #[must_use]
     pub fn is_spillable(&self) -> bool {
-        self.is_pointer() && !matches!(self.ty, RegType::ConstDynptr | RegType::TpBuffer)
+        self.is_pointer()
+            && !matches!(self.ty, RegType::ConstDynptr | RegType::TpBuffer | RegType::Insn)
     }
 
     /// Scalar constant.

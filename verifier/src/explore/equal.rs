@@ -148,6 +148,7 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
         }
         T::Stack => regs_exact(o, c, ids) && o.frameno == c.frameno,
         T::Arena => true,
+        T::Insn => o.same_head(c) && o.b.includes(&c.b),
         _ => regs_exact(o, c, ids),
     }
 }

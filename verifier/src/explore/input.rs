@@ -59,6 +59,8 @@ pub struct Input<'a> {
     pub maps: &'a [MapInfo],
     /// Per instruction: index into `maps` of the map a `ld_imm64` names.
     pub insn_map: &'a [Option<u32>],
+    /// Per map: the instructions an `insn_array` names; empty for other maps.
+    pub tables: &'a [Vec<u32>],
     /// BTF of the program itself (function prototypes of global subprograms).
     pub prog_btf: Option<&'a bpf::btf::Btf>,
     /// The kernel.

@@ -294,7 +294,10 @@ impl Ver<'_> {
                 self.check_exit()
             }
             Insn::AddrSpaceCast { dst, src, cast } => self.check_addr_space_cast(dst, src, cast),
-            Insn::Gotox { .. } => unsupported("gotox", "verifier.c:check_indirect_jump"),
+            Insn::Gotox { dst } => {
+                self.jmps_processed += 1;
+                self.check_indirect_jump(dst)
+            }
             Insn::Callx { .. } => unsupported("callx", "verifier.c:check_indirect_call"),
             Insn::MovPercpu { .. } | Insn::LdImm64Hi => {
                 no(crate::reject::EINVAL, "invalid BPF_LD_IMM insn")

@@ -250,6 +250,7 @@ fn base_str(ty: RegType) -> &'static str {
         RegType::Arena => "arena",
         RegType::Buf => "buf",
         RegType::Func => "func",
+        RegType::Insn => "insn",
         RegType::ConstDynptr => "dynptr_ptr",
     }
 }

@@ -81,9 +81,6 @@ pub(super) fn expand(
         Insn::MayGoto { off } => Ok(may_goto(target(at, i32::from(off)), hidden)),
         Insn::Call(Call::Local(off)) => Ok(Seq(vec![(insn, To::Entry(target(at, off)))])),
         Insn::Call(Call::Helper(1)) => Ok(map_lookup(input, at).unwrap_or_else(|| Seq::one(insn))),
-        Insn::Gotox { .. } => {
-            Err(Box::new(Rejection::unsupported("gotox", "verifier.c:check_indirect_jump")))
-        }
         Insn::Callx { .. } => {
             Err(Box::new(Rejection::unsupported("callx", "proposal: indirect calls")))
         }

@@ -8,7 +8,7 @@ use super::{Input, Rewritten, defines_low_half, is_tail_call, zext};
 use crate::cfg::slot;
 use crate::explore::{KeyState, MapState, PtrClass};
 use crate::reject::{E2BIG, EFAULT, Rejection};
-use crate::verified::{InsnFacts, MemClass, SubprogFacts};
+use crate::verified::{InsnFacts, JumpTable, MemClass, SubprogFacts};
 
 /// `MAX_BPF_STACK`.
 const MAX_BPF_STACK: u32 = 512;
@@ -55,6 +55,7 @@ pub(super) fn layout(input: &Input<'_>, live: &Live) -> Result<Rewritten, Box<Re
     for (at, (insn, to)) in out.insns.iter_mut().zip(&to).enumerate() {
         resolve(insn, *to, at, &pos)?;
     }
+    out.jump_tables = jump_tables(input, live, &pos);
     let outside = subprogs(input, &mut out, &pos, &depth);
     zext::mark(&out.insns, &mut out.facts, &out.subprogs, &outside);
     Ok(out)
@@ -152,6 +153,14 @@ fn resolve(insn: &mut Insn, to: To, at: usize, pos: &Positions) -> Result<(), Bo
 fn too_far(at: usize) -> Box<Rejection> {
     let text = format!("insn {at} cannot be patched due to 16-bit range");
     Box::new(Rejection::limit(E2BIG, text))
+}
+
+/// `xlated_off` of the entries of each jump table; none for what was removed.
+fn jump_tables(input: &Input<'_>, live: &Live, pos: &Positions) -> Vec<JumpTable> {
+    let left = |at: &u32| live.insns.binary_search_by_key(&(*at as usize), |(o, _)| *o).is_ok();
+    let place = |at: &u32| left(at).then(|| InsnIdx(pos.jump[*at as usize]));
+    let maps = input.maps.iter().zip(input.tables).filter(|(_, t)| !t.is_empty());
+    maps.map(|(m, t)| JumpTable { map: m.id, entries: t.iter().map(place).collect() }).collect()
 }
 
 /// Facts of the subprograms that have code left; which of them others may enter.

@@ -27,7 +27,7 @@ use crate::cfg::Cfg;
 use crate::env::{KernelEnv, MapInfo};
 use crate::explore::{Explored, InsnAux};
 use crate::reject::Rejection;
-use crate::verified::{Arena, InsnFacts, SubprogFacts};
+use crate::verified::{Arena, InsnFacts, JumpTable, SubprogFacts};
 
 /// `bpf_skb_load_helper_8`: r1 skb, r2 offset; r0 the byte or a negative error.
 pub const LD_ABS_8: i32 = 0x1001;
@@ -43,6 +43,7 @@ pub(crate) struct Input<'a> {
     pub(crate) cfg: &'a Cfg,
     pub(crate) maps: &'a [MapInfo],
     pub(crate) insn_map: &'a [Option<u32>],
+    pub(crate) tables: &'a [Vec<u32>],
     pub(crate) explored: &'a Explored,
     pub(crate) env: &'a dyn KernelEnv,
     pub(crate) endian: Endian,
@@ -68,6 +69,7 @@ pub(crate) struct Rewritten {
     pub(crate) insns: Vec<Insn>,
     pub(crate) facts: Vec<InsnFacts>,
     pub(crate) subprogs: Vec<SubprogFacts>,
+    pub(crate) jump_tables: Vec<JumpTable>,
     pub(crate) arena: Option<Arena>,
 }
 

@@ -59,7 +59,7 @@ fn try_run(
     let mut insns = insns.to_vec();
     insns.push(Insn::Exit);
     let program = bare_program("t", ProgType::SchedCls, insns);
-    let cfg = crate::cfg::build(&program, &program.insns, true, None, None).unwrap();
+    let cfg = crate::cfg::build(&program, &[], true, None, None).unwrap();
     let n = program.insns.len();
     let aux = (0..n).map(|i| InsnAux { seen: !dead.contains(&i), ..aux }).collect();
     let explored =
@@ -69,6 +69,7 @@ fn try_run(
         cfg: &cfg,
         maps,
         insn_map: &vec![Some(0); n],
+        tables: &[],
         explored: &explored,
         env: &Env,
         endian,

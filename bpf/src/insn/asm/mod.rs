@@ -3,6 +3,7 @@
 //! ```text
 //! ; map hits array 4 8 1                 map header: NAME TYPE KEY VALUE MAX_ENTRIES [FLAGS]
 //! ; prog xdp count                       program header: TYPE NAME (a section name is a type too)
+//! ; table jumps first second             what the entries of the insn_array `jumps` name
 //!     r1 = map[hits] ll                  map by name or index; map_value[hits]+8 ll
 //!     *(u32 *)(r10 -4) = 0
 //!     r2 = r10
@@ -92,6 +93,8 @@ pub struct Assembly {
     pub maps: Vec<AsmMap>,
     /// Programs; one without a header is a `socket_filter` named `main`.
     pub progs: Vec<Program>,
+    /// `; table MAP LABEL...` of the programs: the instructions a jump table names.
+    pub tables: BTreeMap<String, Vec<u32>>,
 }
 
 /// Assembles a text.
@@ -100,16 +103,21 @@ pub struct Assembly {
 /// The first line that is not understood.
 pub fn assemble(text: &str, symbols: &dyn Symbols) -> Result<Assembly, AsmError> {
     let maps = map_headers(text)?;
-    let mut out = Assembly { maps, progs: Vec::new() };
+    let mut out = Assembly { maps, ..Assembly::default() };
     let mut part = Part::default();
     for (n, line) in (1u32..).zip(text.lines()) {
         if let Some(header) = header(line, "prog") {
             let next = Part { head: Some(Head::read(n, line, header)?), ..Part::default() };
-            out.progs.extend(std::mem::replace(&mut part, next).finish(&out.maps, symbols)?);
+            let done = std::mem::replace(&mut part, next);
+            out.tables.extend(done.tables()?);
+            out.progs.extend(done.finish(&out.maps, symbols)?);
+        } else if let Some(words) = header(line, "table") {
+            part.tables.push((n, words.into_iter().map(str::to_owned).collect()));
         } else {
             part.read_line(n, line)?;
         }
     }
+    out.tables.extend(part.tables()?);
     out.progs.extend(part.finish(&out.maps, symbols)?);
     Ok(out)
 }
@@ -251,9 +259,29 @@ struct Part {
     labels: BTreeMap<String, usize>,
     fixups: Vec<Fixup>,
     lines: Vec<Line>,
+    /// `; table` headers by line.
+    tables: Vec<(u32, Vec<String>)>,
 }
 
 impl Part {
+    /// The jump tables, by map.
+    fn tables(&self) -> Result<Vec<(String, Vec<u32>)>, AsmError> {
+        let table = |(line, words): &(u32, Vec<String>)| {
+            let fail = |message: String, hint| AsmError { line: *line, col: 1, message, hint };
+            let Some((map, labels)) = words.split_first() else {
+                let hint = Some("write `; table MAP LABEL...`".to_owned());
+                return Err(fail("not a table header".into(), hint));
+            };
+            let place = |l: &String| {
+                let at = self.labels.get(l).and_then(|at| u32::try_from(*at).ok());
+                let hint = || nearest(l, self.labels.keys().map(String::as_str));
+                at.ok_or_else(|| fail(format!("unknown label `{l}`"), hint()))
+            };
+            Ok((map.clone(), labels.iter().map(place).collect::<Result<_, _>>()?))
+        };
+        self.tables.iter().map(table).collect()
+    }
+
     fn read_line(&mut self, n: u32, line: &str) -> Result<(), AsmError> {
         let code = line.split(';').next().unwrap_or("");
         let mut cur = Cursor::new(code);
