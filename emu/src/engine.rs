@@ -110,12 +110,7 @@ impl Text {
         bpf_insns: usize,
         compiled: Compiled,
     ) -> Result<u64, PlaceError> {
-        let budget = bpf_insns as u64 * TEXT_BYTES_PER_INSN;
-        let pages = budget.max(compiled.code.len() as u64 + 1).div_ceil(PAGE_SIZE);
         let base = self.next;
-        if base + (pages + 1) * PAGE_SIZE > PROG_TEXT_END {
-            return Err(PlaceError::Area);
-        }
         for r in &compiled.relocs {
             if let RelocKind::Kfunc(id) = r.kind
                 && !self.kfuncs.contains(&id)
@@ -127,6 +122,11 @@ impl Text {
             RelocKind::Helper(id) => helper_stub(id.unsigned_abs()),
             RelocKind::Kfunc(id) => kfunc_stub(self.kfunc_slot(id)),
         });
+        let budget = bpf_insns as u64 * TEXT_BYTES_PER_INSN;
+        let pages = budget.max(code.len() as u64 + 1).div_ceil(PAGE_SIZE);
+        if base + (pages + 1) * PAGE_SIZE > PROG_TEXT_END {
+            return Err(PlaceError::Area);
+        }
         map_text(k, base, pages)?;
         // int3 between programs, as the kernel fills them; zeroes are no instruction elsewhere.
         let filler = if self.arch == Arch::X86_64 { 0xcc } else { 0 };
@@ -192,6 +192,12 @@ impl Text {
 
     fn accounting(&self) -> Accounting<'_> {
         Accounting { text: PROG_TEXT, cum: &self.cum, lap: LAP_STUB }
+    }
+
+    /// A placed program by its id.
+    #[must_use]
+    pub fn prog(&self, id: ProgId) -> Option<&Arc<Loaded>> {
+        self.progs.iter().rev().find(|p| p.prog == id)
     }
 
     /// Program and instruction of an address.

@@ -22,7 +22,7 @@ use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
 use crate::engine::{Exit, PlaceError, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
 use crate::machine::path::{PathLog, Point};
-use crate::unicorn::{CpuError, Fuel, RegFile, Vcpu};
+use crate::unicorn::{CpuError, Fuel, NativeReg, RegFile, Vcpu};
 
 /// What a machine is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +33,15 @@ pub struct Config {
     pub run_insns_max: u64,
     /// How far, in virtual nanoseconds, one CPU may get ahead of another that has work.
     pub quantum_ns: u64,
+    /// Keep Unicorn's exit check after each access of guest code: slower, otherwise the same. It
+    /// stays anyhow where the CPU layer cannot do without it.
+    pub exit_checks: bool,
 }
 
 impl Default for Config {
     fn default() -> Config {
         let kernel = kernel_model::Config::default();
-        Config { kernel, run_insns_max: 1 << 32, quantum_ns: 1000 }
+        Config { kernel, run_insns_max: 1 << 32, quantum_ns: 1000, exit_checks: false }
     }
 }
 
@@ -67,6 +70,8 @@ struct Context {
     callback: bool,
     /// Where it goes on after the exit it is in.
     resume: u64,
+    /// Canonical frame address of its outermost frame.
+    cfa: u64,
     /// Its registers while another context runs above it.
     regs: RegFile,
 }
@@ -305,6 +310,16 @@ impl Machine {
                 self.enter(cpu, entry, again > 0)?
             }
             Step::Resume { r0 } => self.resume(cpu, r0)?,
+            Step::Throw { cookie } => match self.throw(cpu, cookie)? {
+                Some(pc) => pc,
+                None => {
+                    self.lanes[cpu.idx()].contexts.pop();
+                    self.lanes[cpu.idx()].switched = true;
+                    let next = self.kernel.prog_return(cpu, cookie & 0xffff_ffff);
+                    self.lanes[cpu.idx()].next = Some(next).filter(|s| *s != Step::Idle);
+                    return Ok(true);
+                }
+            },
         };
         let laps = (again, clock_ns.saturating_sub(self.kernel.now(cpu)));
         let next = self.native(cpu, pc, laps)?;
@@ -315,7 +330,9 @@ impl Machine {
     fn vcpu(&mut self, cpu: CpuId) -> Result<&mut Vcpu, CpuError> {
         let slot = &mut self.slots[cpu.idx()];
         if slot.is_none() {
-            let (vcpu, epoch) = (Vcpu::new(self.config.kernel.arch)?, self.kernel.mem.epoch());
+            let arch = self.config.kernel.arch;
+            let new = if self.config.exit_checks { Vcpu::as_shipped } else { Vcpu::new };
+            let (vcpu, epoch) = (new(arch)?, self.kernel.mem.epoch());
             *slot = Some(Slot { vcpu, epoch });
             self.lanes[cpu.idx()].charged = 0;
         }
@@ -342,7 +359,7 @@ impl Machine {
             }
         };
         let slots = (top & !15) - 16;
-        let mut sp = slots - spec.frame_reserve;
+        let (cfa, mut sp) = (slots, slots - spec.frame_reserve);
         let back = if laps { LAP_STUB } else { RETURN_TRAP };
         // An overflowing stack is found by the program's own accesses.
         if laps {
@@ -355,7 +372,7 @@ impl Machine {
         }
         lane.switched = false;
         let (callback, resume) = (entry.callback, entry.func_addr);
-        lane.contexts.push(Context { callback, resume, regs: RegFile::default() });
+        lane.contexts.push(Context { callback, resume, cfa, regs: RegFile::default() });
         self.vcpu(cpu)?.set_call(entry.args, sp, back);
         Ok(entry.func_addr)
     }
@@ -373,6 +390,34 @@ impl Machine {
         let ret = vcpu.spec().ret;
         vcpu.set_reg(ret, r0);
         Ok(pc)
+    }
+
+    /// Unwinds the innermost context to the caller of its program, as `arch_bpf_stack_walk` and the
+    /// epilogue of the exception callback do in the kernel, and sets the registers of a call of
+    /// the callback; its address, when the program has one.
+    fn throw(&mut self, cpu: CpuId, cookie: u64) -> Result<Option<u64>, MachineError> {
+        let running = self.kernel.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
+        let loaded = running.and_then(|p| self.text.prog(p)).cloned();
+        let found = loaded.as_ref().and_then(|l| Some((l, l.compiled.exception?)));
+        let Some((loaded, at)) = found else { return Ok(None) };
+        let context = self.lanes[cpu.idx()].contexts.last().expect("a program threw");
+        let cfa = context.cfa;
+        let saved = &loaded.compiled.debug.funcs[0].saved;
+        let mut back = 0;
+        for s in saved {
+            let value = self.kernel.mem.read_u64(cfa.wrapping_add_signed(s.cfa_off.into()));
+            // The frame was written by the program itself.
+            let value = value.unwrap_or(0);
+            match s.reg {
+                Some(r) => self.vcpu(cpu)?.set_reg(NativeReg(r.num), value),
+                None => back = value,
+            }
+        }
+        let vcpu = self.vcpu(cpu)?;
+        let spec = vcpu.spec();
+        let sp = cfa - spec.frame_reserve - if spec.link.is_none() { 8 } else { 0 };
+        vcpu.set_call([cookie, 0, 0, 0, 0], sp, back);
+        Ok(Some(loaded.base + u64::from(at.0)))
     }
 
     /// Runs native code to its next exit and tells the kernel. `laps`: how many may follow, and
@@ -404,6 +449,9 @@ impl Machine {
                 self.set_resume(cpu, at + stub_ret);
                 self.kernel.helper_call(cpu, id, args)
             }
+            Exit::Kfunc { btf_id, args } if self.is_throw(btf_id) => {
+                self.kernel.prog_throw(cpu, args[0])
+            }
             Exit::Kfunc { btf_id, .. } => {
                 let fault = Fault::unsupported(format!("kfunc with BTF id {btf_id}"));
                 self.kernel.prog_fault(cpu, fault)
@@ -421,6 +469,10 @@ impl Machine {
                 self.kernel.prog_fault(cpu, Fault { kind: FaultKind::Watchdog { insns }, at })
             }
         })
+    }
+
+    fn is_throw(&self, btf_id: i32) -> bool {
+        u32::try_from(btf_id).is_ok_and(|id| self.kernel.vmlinux_btf().name(id) == "bpf_throw")
     }
 
     fn set_resume(&mut self, cpu: CpuId, pc: u64) {

@@ -28,10 +28,12 @@ pub const CAPABILITIES: &[Capability] = &[
         ALL,
     ),
     row("calls of kfuncs (the model has none yet)", "bpf_jit_supports_kfunc_call", ALL),
-    row("calls of kfuncs that are far away", "bpf_jit_supports_far_kfunc_call", NONE),
+    row("calls of kfuncs that are far away", "bpf_jit_supports_far_kfunc_call", {
+        [false, true, true, true]
+    }),
     row("per-CPU addresses in one instruction", "bpf_jit_supports_percpu_insn", ALL),
     row("may_goto by time", "bpf_jit_supports_timed_may_goto", NONE),
-    row("bpf_throw", "bpf_jit_supports_exceptions", NONE),
+    row("bpf_throw", "bpf_jit_supports_exceptions", ALL),
     row("arena accesses and casts", "bpf_jit_supports_arena", ALL),
     row("a private stack", "bpf_jit_supports_private_stack", NONE),
     row("gotox", "bpf_jit_supports_insn", NONE),

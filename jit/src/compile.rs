@@ -34,7 +34,11 @@ pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
         }
         let Pass { b, extable, debug, .. } = pass;
         match b.resolve() {
-            Ok(done) => return finish::<I>(done, extable, debug),
+            Ok(done) => {
+                let at = v.subprogs().iter().position(|f| f.is_exception);
+                let exception = at.map(|n| debug.funcs[n].start);
+                return Compiled { exception, ..finish::<I>(done, extable, debug) };
+            }
             Err(grown) => forms = grown,
         }
     }
@@ -48,6 +52,7 @@ fn finish<I: Isa>(done: Finished, extable: Vec<ExEntry>, debug: DebugMap) -> Com
         extable,
         debug,
         native_insns: done.insns,
+        exception: None,
     }
 }
 

@@ -77,6 +77,10 @@ impl Frame {
             frame.calls |= matches!(insn, Insn::Call(c) if *c != Call::Helper(HELPER_TAIL_CALL));
             frame.has_tail_call |= matches!(insn, Insn::Call(Call::Helper(HELPER_TAIL_CALL)));
         }
+        if is_main && v.throws() {
+            // Frames below are dropped, with what they saved: R5 is the caller's on s390x.
+            frame.written |= 0b11_1110_0000;
+        }
         frame.saves = [6, 7, 8, 9].map(|n| frame.written & 1 << n != 0);
         frame.counts |= frame.has_tail_call;
         frame

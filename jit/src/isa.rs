@@ -123,6 +123,10 @@ pub(crate) trait Isa {
     /// Writes the displacement of a `Reloc` call (target minus its start).
     fn patch_call(code: &mut [u8], disp: i64) -> bool;
 
+    /// Code that jumps to any address and leaves the return address and the arguments alone, at a
+    /// multiple of 8; `None` where the kernel's JIT has none (`bpf_jit_supports_far_kfunc_call`).
+    fn veneer(target: u64) -> Option<Vec<u8>>;
+
     /// Atomic read-modify-write; results of fetching W forms are zero-extended by the driver.
     fn emit_atomic(b: &mut Buffer, mem: Mem, op: AtomicOp, src: Reg);
     /// dst = load_acquire(mem), zero-extended.

@@ -50,25 +50,40 @@ pub const fn tail_call_offset(arch: Arch) -> u32 {
     facts(arch).tail_call_offset
 }
 
-/// The code for a load address: calls patched by `target`, the guest address of each kind.
+/// The code for a load address: calls patched by `target`, the guest address of each kind. A call
+/// of a target out of its reach goes through a veneer behind the code, but on x86-64: there, as
+/// in the kernel, the reach of `call` is all there is.
 ///
 /// # Panics
-/// When a target is out of reach (+-128 MiB): the caller chose the addresses.
+/// When a target is out of reach on x86-64 (+-2 GiB): the caller chose the addresses.
 #[must_use]
 pub fn link(c: &Compiled, base: u64, target: impl Fn(RelocKind) -> u64) -> Vec<u8> {
-    let patch = match c.arch {
-        Arch::X86_64 => isa::x86_64::X86_64::patch_call,
-        Arch::Arm64 => isa::aarch64::Aarch64::patch_call,
-        Arch::Riscv64 => isa::riscv64::Riscv64::patch_call,
-        Arch::S390x => isa::s390x::S390x::patch_call,
+    let (patch, veneer) = match c.arch {
+        Arch::X86_64 => linking::<isa::x86_64::X86_64>(),
+        Arch::Arm64 => linking::<isa::aarch64::Aarch64>(),
+        Arch::Riscv64 => linking::<isa::riscv64::Riscv64>(),
+        Arch::S390x => linking::<isa::s390x::S390x>(),
     };
     let mut code = c.code.clone();
     for r in &c.relocs {
-        let site = base + u64::from(r.at.0);
-        let disp = target(r.kind).wrapping_sub(site).cast_signed();
-        assert!(patch(&mut code[r.at.0 as usize..], disp), "{:?} is out of reach", r.kind);
+        let (at, to) = (r.at.0 as usize, target(r.kind));
+        let disp = to.wrapping_sub(base + u64::from(r.at.0)).cast_signed();
+        if patch(&mut code[at..], disp) {
+            continue;
+        }
+        let via = veneer(to).unwrap_or_else(|| panic!("{:?} is out of reach", r.kind));
+        code.resize(code.len().next_multiple_of(8), 0);
+        let disp = i64::try_from(code.len() - at).expect("code is short");
+        assert!(patch(&mut code[at..], disp), "a program reaches its own end");
+        code.extend(via);
     }
     code
+}
+
+type Linking = (fn(&mut [u8], i64) -> bool, fn(u64) -> Option<Vec<u8>>);
+
+fn linking<I: Isa>() -> Linking {
+    (I::patch_call, I::veneer)
 }
 
 /// Byte offset into the code of one program.
@@ -180,4 +195,7 @@ pub struct Compiled {
     pub debug: DebugMap,
     /// Number of native instructions in `code`.
     pub native_insns: u32,
+    /// What `bpf_throw` enters, called with the cookie as if by the caller of the main program,
+    /// whose registers are in the frame of `debug.funcs[0]`.
+    pub exception: Option<NativeOff>,
 }

@@ -56,6 +56,12 @@ pub enum Step {
         /// Result of the helper.
         r0: u64,
     },
+    /// The program threw: drop the frames of the top context and enter its exception callback
+    /// with the cookie in R1, or, when it has none, call `prog_return` with the cookie.
+    Throw {
+        /// Argument of `bpf_throw`.
+        cookie: u64,
+    },
     /// The program run of the top `contexts` register contexts was cancelled: drop them and
     /// call `next`.
     Abort {

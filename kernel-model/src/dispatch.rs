@@ -78,6 +78,19 @@ impl Kernel {
         }
     }
 
+    /// A program called `bpf_throw`. The verifier has seen that nothing is held.
+    pub fn prog_throw(&mut self, cpu: CpuId, cookie: u64) -> Step {
+        self.this_cpu = cpu;
+        let Some(frame) = self.cpus[cpu.idx()].prog_frame_mut() else {
+            return self.abort(cpu, Fault::unsupported("bpf_throw outside a program"));
+        };
+        let (prog, nth) = (frame.prog, frame.helper_calls);
+        frame.helper_calls += 1;
+        let args = vec![Value::of(cookie)];
+        self.emit(cpu, EventKind::HelperCall { prog, name: "bpf_throw", args, ret: None, nth });
+        Step::Throw { cookie }
+    }
+
     /// The innermost program or callback reached its `exit`.
     pub fn prog_return(&mut self, cpu: CpuId, r0: u64) -> Step {
         self.this_cpu = cpu;

@@ -81,6 +81,7 @@ impl Assume {
                 funcs: Vec::new(),
                 jump_tables: Vec::new(),
                 arena: None,
+                throws: false,
                 layout: TEST_LAYOUT,
                 env_identity: 0,
             },
@@ -98,6 +99,13 @@ impl Assume {
     #[must_use]
     pub fn arena(mut self, arena: Arena) -> Assume {
         self.parts.arena = Some(arena);
+        self
+    }
+
+    /// The program calls `bpf_throw`.
+    #[must_use]
+    pub fn throws(mut self) -> Assume {
+        self.parts.throws = true;
         self
     }
 
@@ -178,6 +186,7 @@ fn subprogs(program: &Program, insns: &[Insn]) -> Vec<SubprogFacts> {
                 has_tail_call: body.iter().any(is_tail_call),
                 tail_call_reachable: any_tail,
                 is_callback: callbacks.contains(&start),
+                is_exception: false,
                 orig_start: InsnIdx(start),
             }
         })

@@ -46,8 +46,10 @@ pub struct SubprogFacts {
     pub has_tail_call: bool,
     /// A tail call may happen in this or any callee.
     pub tail_call_reachable: bool,
-    /// Entered from a helper (callback of bpf_loop, timer, ...).
+    /// Entered from the kernel (callback of bpf_loop, timer, exception, ...).
     pub is_callback: bool,
+    /// What `bpf_throw` enters once the stack is unwound: the value is the program's.
+    pub is_exception: bool,
     /// Original index of `start`.
     pub orig_start: InsnIdx,
 }
@@ -100,6 +102,7 @@ pub struct Verified {
     funcs: Vec<crate::target::FuncFacts>,
     jump_tables: Vec<JumpTable>,
     arena: Option<Arena>,
+    throws: bool,
     layout: crate::env::Layout,
     env_identity: u64,
 }
@@ -115,6 +118,7 @@ pub(crate) struct Parts {
     pub(crate) funcs: Vec<crate::target::FuncFacts>,
     pub(crate) jump_tables: Vec<JumpTable>,
     pub(crate) arena: Option<Arena>,
+    pub(crate) throws: bool,
     pub(crate) layout: crate::env::Layout,
     pub(crate) env_identity: u64,
 }
@@ -134,6 +138,7 @@ impl Verified {
             funcs: p.funcs,
             jump_tables: p.jump_tables,
             arena: p.arena,
+            throws: p.throws,
             layout: p.layout,
             env_identity: p.env_identity,
         }
@@ -197,6 +202,13 @@ impl Verified {
     #[must_use]
     pub fn arena(&self) -> Option<Arena> {
         self.arena
+    }
+
+    /// `bpf_throw` is called (`exception_boundary`): the main program's frame has all registers of
+    /// its caller.
+    #[must_use]
+    pub fn throws(&self) -> bool {
+        self.throws
     }
 
     /// Structure offsets the rewritten program and the JIT embed.

@@ -300,6 +300,7 @@ fn run(
         funcs: target::facts(&cfg, &explored),
         jump_tables: rewritten.jump_tables,
         arena: rewritten.arena,
+        throws: rewritten.throws,
         layout: env.layout(),
         env_identity: env.identity(),
     });

@@ -44,16 +44,21 @@ fn machine(arch: Arch) -> Machine {
 
 /// Loads a program that nothing proved; loads marked `probe` may fault.
 fn load_prog(m: &mut Machine, insns: Vec<Insn>, probe: &[u32]) -> ProgId {
-    let id = ProgId(m.kernel.progs.len() as u32 + 1);
     let p = bare_program("t", ProgType::Xdp, insns.clone());
     let mut a = Assume::new(p, insns).layout(TEST_LAYOUT).zext_where_read();
     for at in probe {
         a = a.fact(bpf::insn::InsnIdx(*at), |f| f.mem = MemClass::Probe);
     }
+    place(m, a.build())
+}
+
+/// Places a program as the next one.
+fn place(m: &mut Machine, verified: verifier::Verified) -> ProgId {
+    let id = ProgId(m.kernel.progs.len() as u32 + 1);
     let addr = m.kernel.kzalloc(256, "bpf_prog").unwrap();
     let prog = Prog {
         id,
-        verified: Arc::new(a.build()),
+        verified: Arc::new(verified),
         addr,
         entry: 0,
         maps: Vec::new(),
@@ -523,4 +528,38 @@ fn bpf_loop_calls_back_through_the_kernel() {
     }
 }
 
+#[test]
+fn a_far_function_is_reached_with_its_arguments() {
+    // Beyond what one instruction reaches on any architecture, as a module's functions may be.
+    const FAR: u64 = 0xffff_8000_1000_0040;
+    for &arch in ARCHS {
+        let far = jit::CAPABILITIES.iter().find(|c| c.hook == "bpf_jit_supports_far_kfunc_call");
+        if !far.unwrap().has(arch) {
+            continue;
+        }
+        let mut m = machine(arch);
+        let call = Insn::Call(Call::Kfunc { btf_id: 1, off: 0 });
+        let p = load_prog(&mut m, vec![mov(1, 7), mov(2, 9), call, call, Insn::Exit], &[]);
+        let compiled = m.text.prog(p).unwrap().compiled.clone();
+        let base = 0xffff_ffff_a100_0000;
+        let code = jit::link(&compiled, base, |_| FAR);
+        assert!(code.len() > compiled.code.len(), "{arch}: through a veneer");
+        for (va, bytes) in [(base, code), (FAR, crate::unicorn::spec(arch).stub.to_vec())] {
+            let page = va & !0xfff;
+            let phys = m.kernel.alloc.pages(&mut m.kernel.mem, 1).unwrap();
+            m.kernel.mem.map(page, phys, kernel_model::mem::Perms::RX);
+            m.kernel.mem.poke(va, &bytes).unwrap();
+        }
+        m.kernel.set_prog_code(p, base);
+        let events = run(&mut m, p, 0);
+        // The trap of a stub that is none of the kernel's stops the run where it is.
+        let kind = &fault_of(&events).unwrap().kind;
+        assert_eq!(*kind, FaultKind::Illegal { pc: FAR }, "{arch}");
+        let vcpu = &m.slots[0].as_ref().unwrap().vcpu;
+        let args = vcpu.spec().args.map(|r| vcpu.reg(r));
+        assert_eq!(args[..2], [7, 9], "{arch}");
+    }
+}
+
 mod laps;
+mod throw;

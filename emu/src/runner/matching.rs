@@ -112,8 +112,7 @@ impl Run<'_> {
                 Event::Call { func, prog, nth, ret },
                 EventKind::HelperCall { prog: found, name, ret: value, nth: number, .. },
             ) => {
-                let named =
-                    func.as_ref().is_none_or(|f| f.v.strip_prefix("bpf_").unwrap_or(&f.v) == *name);
+                let named = func.as_ref().is_none_or(|f| bare(&f.v) == bare(name));
                 let value = match value {
                     Some(kernel_model::event::Value::Num(n)) => *n,
                     _ => 1,
@@ -223,4 +222,9 @@ impl Run<'_> {
         };
         Ok(types.differs(&value.node, ty, bytes)?)
     }
+}
+
+/// Name of a helper or kfunc without the prefix that most have.
+fn bare(name: &str) -> &str {
+    name.strip_prefix("bpf_").unwrap_or(name)
 }

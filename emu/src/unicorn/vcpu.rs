@@ -120,6 +120,11 @@ impl Vcpu {
         Vcpu::with_mode(arch, selftest::fast_memory_works(arch))
     }
 
+    /// As [`Vcpu::new`], but always with the per-access exit check.
+    pub fn as_shipped(arch: Arch) -> Result<Vcpu, CpuError> {
+        Vcpu::with_mode(arch, false)
+    }
+
     /// As [`Vcpu::new`], with the choice made.
     pub(super) fn with_mode(arch: Arch, fast: bool) -> Result<Vcpu, CpuError> {
         let spec = spec(arch);

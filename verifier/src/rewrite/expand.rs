@@ -88,7 +88,7 @@ pub(super) fn expand(
     }
 }
 
-/// What the kernel leaves to its JITs, or to the unwinder, and no back end has.
+/// What the kernel leaves to its JITs and no back end has.
 fn not_lowered(input: &Input<'_>, at: usize, insn: &Insn) -> Option<(&'static str, &'static str)> {
     match *insn {
         Insn::AddrSpaceCast { .. } if input.arena().is_none() => {
@@ -97,16 +97,8 @@ fn not_lowered(input: &Input<'_>, at: usize, insn: &Insn) -> Option<(&'static st
         _ if input.aux(at).ptr == PtrClass::Arena && input.arena().is_none() => {
             Some(("arena access", "verifier.c:BPF_PROBE_MEM32"))
         }
-        Insn::Call(Call::Kfunc { btf_id, off: 0 }) if is_throw(input, btf_id) => {
-            Some(("bpf_throw", "helpers.c:bpf_throw"))
-        }
         _ => None,
     }
-}
-
-fn is_throw(input: &Input<'_>, btf_id: i32) -> bool {
-    let name = input.env.btf().zip(u32::try_from(btf_id).ok());
-    name.is_some_and(|(btf, id)| btf.name(id) == "bpf_throw")
 }
 
 /// An operation on an arena pointer in 32 bits, casts to it as a plain move.

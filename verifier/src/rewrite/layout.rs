@@ -56,6 +56,7 @@ pub(super) fn layout(input: &Input<'_>, live: &Live) -> Result<Rewritten, Box<Re
         resolve(insn, *to, at, &pos)?;
     }
     out.jump_tables = jump_tables(input, live, &pos);
+    out.throws = out.insns.iter().any(|i| input.is_throw(i));
     let outside = subprogs(input, &mut out, &pos, &depth);
     zext::mark(&out.insns, &mut out.facts, &out.subprogs, &outside);
     Ok(out)
@@ -177,6 +178,8 @@ fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u3
             (true, 0) => input.program.name.clone(),
             (true, _) => format!("subprog_{number}"),
         };
+        let is_exception = input.cfg.exception_callback == Some(number);
+        let called = input.explored.is_callback.get(number).copied().unwrap_or(false);
         let facts = SubprogFacts {
             start: InsnIdx(start),
             end: InsnIdx(end),
@@ -184,7 +187,8 @@ fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u3
             stack_depth: depth[number],
             has_tail_call: body.iter().any(is_tail_call),
             tail_call_reachable: false,
-            is_callback: input.explored.is_callback.get(number).copied().unwrap_or(false),
+            is_callback: called || is_exception,
+            is_exception,
             orig_start: sub.start,
         };
         // A global function may be replaced, or replace another.

@@ -52,6 +52,13 @@ pub(crate) struct Input<'a> {
 }
 
 impl Input<'_> {
+    /// A call of `bpf_throw`.
+    fn is_throw(&self, insn: &Insn) -> bool {
+        let Insn::Call(Call::Kfunc { btf_id, off: 0 }) = *insn else { return false };
+        let name = self.env.btf().zip(u32::try_from(btf_id).ok());
+        name.is_some_and(|(btf, id)| btf.name(id) == "bpf_throw")
+    }
+
     fn aux(&self, at: usize) -> InsnAux {
         self.explored.aux.get(at).copied().unwrap_or_default()
     }
@@ -71,6 +78,7 @@ pub(crate) struct Rewritten {
     pub(crate) subprogs: Vec<SubprogFacts>,
     pub(crate) jump_tables: Vec<JumpTable>,
     pub(crate) arena: Option<Arena>,
+    pub(crate) throws: bool,
 }
 
 /// Rewrites a program that exploration accepted.

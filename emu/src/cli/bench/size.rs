@@ -15,6 +15,9 @@ use super::cold::in_tree;
 use crate::host::HostKernel;
 use crate::loader::{self, LoadOptions};
 
+/// Programs that are named as the worst.
+const WORST: usize = 5;
+
 /// Folder of the library of scenarios.
 pub(super) const LIBRARY: &str = "scenarios/library";
 
@@ -29,8 +32,8 @@ struct Sums {
     theirs: Size,
     /// Accepted by both, rewritten differently.
     other: usize,
-    /// Largest by native instructions relative to the kernel's.
-    worst: Option<(f64, String)>,
+    /// Each program that was compared: its name, our size, the kernel's.
+    each: Vec<(String, Size, Size)>,
 }
 
 pub(super) fn measure(objects: Option<&Path>, rows: &mut Vec<Row>) -> Result<(), String> {
@@ -92,10 +95,7 @@ fn object(host: &mut HostKernel, path: &Path, sums: &mut Sums) {
         sums.programs += 1;
         add(&mut sums.ours, ours);
         add(&mut sums.theirs, *theirs);
-        let ratio = ours.2 as f64 / theirs.2 as f64;
-        if sums.worst.as_ref().is_none_or(|w| w.0 < ratio) {
-            sums.worst = Some((ratio, def.name.clone()));
-        }
+        sums.each.push((def.name.clone(), ours, *theirs));
     }
 }
 
@@ -136,11 +136,26 @@ fn report(what: &str, sums: &Sums, rows: &mut Vec<Row>) {
     };
     push("native code", "bytes", sums.ours.1, sums.theirs.1);
     push("native code", "instructions", sums.ours.2, sums.theirs.2);
-    if let Some((ratio, name)) = &sums.worst {
-        eprintln!(
-            "{what}: {} programs compared, {} rewritten differently; largest ratio {ratio:.3} \
-             ({name})",
-            sums.programs, sums.other
-        );
+    eprintln!("{what}: {} programs compared, {} rewritten differently", sums.programs, sums.other);
+    for unit in ["bytes", "instructions"] {
+        let of = |s: Size| if unit == "bytes" { s.1 } else { s.2 };
+        let ratio = |p: &(String, Size, Size)| of(p.1) as f64 / of(p.2) as f64;
+        let mut each: Vec<_> = sums.each.iter().map(|p| (ratio(p), p)).collect();
+        each.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let above = each.iter().filter(|p| p.0 > 1.0).count();
+        let worst: Vec<_> =
+            each.iter().take(WORST).map(|(r, p)| format!("{} {r:.3}", p.0)).collect();
+        eprintln!("{what}: {above} programs with more {unit}; worst: {}", worst.join(", "));
+        if let Some((_, (name, ours, theirs))) = each.first() {
+            rows.push(Row {
+                part: "size",
+                what: format!("the worst program by {unit}, {what}"),
+                on: format!("`{name}`"),
+                ours: of(*ours) as f64,
+                unit,
+                peer: Some(of(*theirs) as f64),
+                peer_name: "kernel's JIT",
+            });
+        }
     }
 }

@@ -106,8 +106,8 @@ struct Bench {
 const REPEAT: u64 = 1000;
 
 impl Bench {
-    fn new(arch: Arch, text: &str) -> Result<Bench, String> {
-        let mut m = Machine::new(arch, Config::default()).map_err(|e| e.to_string())?;
+    fn new(arch: Arch, text: &str, config: Config) -> Result<Bench, String> {
+        let mut m = Machine::new(arch, config).map_err(|e| e.to_string())?;
         let bad = |e: kernel_model::Errno| format!("{e:?}");
         let fd = crate::loader::Bpf::map_create(&mut m.kernel, &cells(), None).map_err(bad)?;
         let opts = verifier::explore::Opts { log_level: 0, ..Default::default() };
@@ -144,7 +144,7 @@ pub(super) fn measure(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
         let runs = if quick { work.runs / 10 } else { work.runs };
         let mut native = None;
         for arch in Arch::ALL {
-            let mut bench = Bench::new(arch, work.text)?;
+            let mut bench = Bench::new(arch, work.text, Config::default())?;
             let mut insns = 0;
             let seconds = best(5, || {
                 let (seconds, retired) = bench.run(runs)?;
@@ -183,6 +183,34 @@ pub(super) fn measure(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
                 peer_name: "kernel of this machine, native",
             });
         }
+    }
+    exit_checks(quick, rows)
+}
+
+/// The memory path with and without Unicorn's exit check after each access (`unicorn/private.rs`).
+fn exit_checks(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
+    let runs = if quick { 10 } else { 100 };
+    for arch in Arch::ALL {
+        let rate = |exit_checks| {
+            let config = Config { exit_checks, ..Config::default() };
+            let mut bench = Bench::new(arch, MEM, config)?;
+            let mut insns = 0;
+            let seconds = best(5, || {
+                let (seconds, retired) = bench.run(runs)?;
+                insns = retired;
+                Ok(seconds)
+            })?;
+            Ok::<f64, String>(insns as f64 / seconds)
+        };
+        rows.push(Row {
+            part: "speed",
+            what: "load/store loop without the exit check of each access".into(),
+            on: arch.name().into(),
+            ours: rate(false)?,
+            unit: "insn/s",
+            peer: Some(rate(true)?),
+            peer_name: "with it, as Unicorn is shipped",
+        });
     }
     Ok(())
 }

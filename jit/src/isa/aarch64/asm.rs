@@ -448,6 +448,11 @@ pub(crate) const fn adr(rd: Gpr, disp: i64) -> u32 {
     0x1000_0000 | (imm & 3) << 29 | (imm >> 2) << 5 | r(0, rd)
 }
 
+/// `ldr rt, disp`: a doubleword at a distance of the instruction
+pub(crate) const fn ldr_literal(rt: Gpr, disp: i64) -> u32 {
+    0x5800_0000 | words(disp, 19) << 5 | r(0, rt)
+}
+
 /// `mrs rt, tpidr_el1`: where the arm64 kernel keeps its per-CPU offset
 pub(crate) const fn mrs_tpidr_el1(rt: Gpr) -> u32 {
     0xd538_d080 | r(0, rt)

@@ -71,3 +71,9 @@ pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: 
 pub(crate) fn patch_call(code: &mut [u8], disp: i64) -> bool {
     asm::patch_branch26(code, disp)
 }
+
+/// `ldr TMP1, .+8; br TMP1` and the address.
+pub(crate) fn veneer(target: u64) -> Option<Vec<u8>> {
+    let words = [asm::ldr_literal(TMP1, 8), asm::br(TMP1)].map(u32::to_le_bytes);
+    Some([words.concat(), target.to_le_bytes().to_vec()].concat())
+}

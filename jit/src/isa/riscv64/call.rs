@@ -80,3 +80,14 @@ pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: 
 pub(crate) fn patch_call(code: &mut [u8], disp: i64) -> bool {
     asm::patch_pair(code, disp)
 }
+
+/// `auipc TMP1, 0; ld TMP1, 16(TMP1); jr TMP1`, padding, and the address.
+pub(crate) fn veneer(target: u64) -> Option<Vec<u8>> {
+    let words = [
+        asm::auipc(TMP1, 0),
+        asm::load(Size::DW, false, TMP1, TMP1, 16),
+        asm::op_i(OpI::Jalr, ZERO, TMP1, 0),
+        0,
+    ];
+    Some([words.map(u32::to_le_bytes).concat(), target.to_le_bytes().to_vec()].concat())
+}

@@ -71,3 +71,10 @@ pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: 
 pub(crate) fn patch_call(code: &mut [u8], disp: i64) -> bool {
     asm::patch_rel32(code, disp)
 }
+
+/// `lgrl %r1, .+8; br %r1` and the address.
+pub(crate) fn veneer(target: u64) -> Option<Vec<u8>> {
+    let mut load = asm::ril(Ril::Lgrl, R1, 0).to_vec();
+    assert!(asm::patch_rel32(&mut load, 8), "8 is near");
+    Some([load, asm::br(R1).to_vec(), target.to_be_bytes().to_vec()].concat())
+}

@@ -116,6 +116,10 @@ impl Isa for S390x {
         call::patch_call(code, disp)
     }
 
+    fn veneer(target: u64) -> Option<Vec<u8>> {
+        call::veneer(target)
+    }
+
     fn emit_atomic(b: &mut Buffer, mem: Mem, op: AtomicOp, src: Reg) {
         atomic::emit_atomic(b, mem, op, src);
     }

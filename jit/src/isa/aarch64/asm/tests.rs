@@ -404,6 +404,9 @@ fn branches() {
         cases.push((format!("adr x9, #{disp}"), adr(Gpr(9), disp)));
     }
     for t in REGS {
+        for disp in [0, 4, 8, -4, 0xf_fffc, -0x10_0000] {
+            cases.push((format!("ldr x{t}, #{disp}"), ldr_literal(Gpr(t), disp)));
+        }
         cases.push((format!("br x{t}"), br(Gpr(t))));
         cases.push((format!("mrs x{t}, tpidr_el1"), mrs_tpidr_el1(Gpr(t))));
     }

@@ -234,6 +234,7 @@ fn branches() {
             case(far(brcl(4)), "jgl ".to_owned(), wide);
             case(far(ril(Ril::Brasl, r, 0)), format!("brasl %r{r}, "), wide);
             case(far(ril(Ril::Larl, r, 0)), format!("larl %r{r}, "), wide);
+            case(far(ril(Ril::Lgrl, r, 0)), format!("lgrl %r{r}, "), wide);
         }
     }
     assert!(!patch_rel16(&mut brc(15).to_vec(), 65536));
