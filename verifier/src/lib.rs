@@ -30,6 +30,7 @@ pub(crate) mod transfer;
 pub mod verified;
 pub mod verify;
 
+pub use check::call::map_types_of;
 pub use env::KernelEnv;
 pub use target::{FuncFacts, Target};
 pub use verified::Verified;

@@ -137,7 +137,7 @@ impl Ver<'_> {
         if r.ty != RegType::BtfId {
             return Ok(());
         }
-        if std::ptr::eq(types, MEM_TYPES) {
+        if matches!(arg.base, ArgBase::PtrToMapKey | ArgBase::PtrToMapValue | ArgBase::PtrToMem) {
             if arg.flags.has(Flags::MEM_RDONLY) {
                 return Ok(());
             }

@@ -39,7 +39,7 @@ const MAP_FUNCS: &[(MapType, &[i32])] = &[
     (MapType::Ringbuf, &[130, 131, 132, 133, 134, 198, 199, 200]),
     (MapType::UserRingbuf, &[209]),
     (MapType::StackTrace, &[27]),
-    (MapType::CgroupArray, &[33, 48]),
+    (MapType::CgroupArray, &[33, 37]),
     (MapType::CgroupStorage, &[81]),
     (MapType::PercpuCgroupStorage, &[81]),
     (MapType::Devmap, &[51, 1]),
@@ -68,7 +68,7 @@ const FUNC_MAPS: &[(&[i32], &[MapType])] = &[
     (&[130, 131, 134, 198], &[MapType::Ringbuf]),
     (&[209], &[MapType::UserRingbuf]),
     (&[27], &[MapType::StackTrace]),
-    (&[33, 48], &[MapType::CgroupArray]),
+    (&[33, 37], &[MapType::CgroupArray]),
     (&[51], &[MapType::Devmap, MapType::DevmapHash, MapType::Cpumap, MapType::Xskmap]),
     (&[52, 53, 60], &[MapType::Sockmap]),
     (&[70, 71, 72], &[MapType::Sockhash]),
@@ -83,6 +83,12 @@ const FUNC_MAPS: &[(&[i32], &[MapType])] = &[
     (&[210, 211], &[MapType::CgrpStorage]),
     (&[195], &[MapType::PercpuArray, MapType::PercpuHash, MapType::LruPercpuHash]),
 ];
+
+/// Types of maps that a helper takes, when it takes no others; empty when it says nothing.
+#[must_use]
+pub fn map_types_of(helper: i32) -> &'static [MapType] {
+    FUNC_MAPS.iter().find(|r| r.0.contains(&helper)).map_or(&[], |r| r.1)
+}
 
 impl Ver<'_> {
     /// Whether the program may call the helper at all.

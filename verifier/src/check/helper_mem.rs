@@ -2,6 +2,7 @@
 
 use bpf::insn::Reg;
 
+use super::mem::Access;
 use crate::domain::reg::RegType;
 use crate::explore::ver::{R, Ver, no};
 use crate::proto::Flags;
@@ -56,13 +57,17 @@ impl Ver<'_> {
                 }
                 self.mem_region(n, &p, off, size, p.mem_size, u.zero_ok)?;
             }
+            T::Buf => self.buffer_place(n, &p, off, size, u.write)?,
             T::Stack => {
                 self.stack_range_initialized(n, &p, off, size, u.write, u.raw)?;
                 return Ok(u.raw && p.b.as_const().is_some());
             }
             T::BtfId if !u.write => {
-                let total = self.input.env.btf().and_then(|b| b.size_of(p.btf_id)).unwrap_or(0);
-                self.mem_region(n, &p, off, size, total, u.zero_ok)?;
+                let size = u32::try_from(size).unwrap_or(u32::MAX);
+                self.mem_btf(
+                    Access { base: n, off, size, write: None, dst: None, sext: false },
+                    &p,
+                )?;
             }
             _ if u.zero_ok && size == 0 && p.is_null() => {}
             _ => return no(EACCES, format!("R{} type={} expected=fp", n.0, type_of(&p))),

@@ -491,24 +491,31 @@ impl Ver<'_> {
         Ok(())
     }
 
-    /// `check_tp_buffer_access`, `check_buffer_access`.
-    fn mem_buffer(&mut self, a: Access, p: &RegState) -> R {
-        let n = a.base.0;
-        if p.ty == RegType::Buf && p.flags.has(Flags::MEM_RDONLY) && a.write.is_some() {
+    /// KERNEL v6.18 verifier.c:check_buffer_access, check_tp_buffer_access
+    pub(crate) fn buffer_place(&self, n: Reg, p: &RegState, off: i32, size: i64, w: bool) -> R {
+        let (n, rdonly) = (n.0, p.flags.has(Flags::MEM_RDONLY));
+        if w && rdonly {
             return no(EACCES, format!("R{n} cannot write into {}", type_of(p)));
         }
-        let what = if p.ty == RegType::TpBuffer { "tracepoint buffer" } else { "buffer" };
-        if a.off < 0 {
-            let m = format!("R{n} invalid {what} access: off={}, size={}", a.off, a.size);
+        let what = match p.ty {
+            RegType::TpBuffer => "tracepoint",
+            _ if rdonly => "rdonly",
+            _ => "rdwr",
+        };
+        if off < 0 {
+            let m = format!("R{n} invalid {what} buffer access: off={off}, size={size}");
             return no(EACCES, m);
         }
         if p.b.as_const() != Some(0) {
             let t = p.b.var_off;
-            return no(
-                EACCES,
-                format!("R{n} invalid variable buffer offset: off={}, var_off={t}", a.off),
-            );
+            let m = format!("R{n} invalid variable buffer offset: off={off}, var_off={t}");
+            return no(EACCES, m);
         }
+        Ok(())
+    }
+
+    fn mem_buffer(&mut self, a: Access, p: &RegState) -> R {
+        self.buffer_place(a.base, p, a.off, a.size.into(), a.write.is_some())?;
         self.load_unknown(a);
         Ok(())
     }

@@ -50,7 +50,6 @@ impl Ver<'_> {
         }
         let callback = self.cur.frame().callback == Callback::Sync;
         if callback {
-            self.read(Reg::R0)?;
             if !r0.is_scalar() {
                 return no(EACCES, "R0 not a scalar value");
             }

@@ -41,13 +41,6 @@ impl Ver<'_> {
         &mut self.cur.frames[r.frameno as usize].stack
     }
 
-    /// The identity a spilled register shares with what was filled from it.
-    fn put_slot_id(&mut self, p: &RegState, spi: usize, v: RegState) {
-        if self.cur.frames[p.frameno as usize].stack[spi].reg != v {
-            self.stack_frame(p)[spi].reg = v;
-        }
-    }
-
     pub(crate) fn scratch_slot(&mut self, spi: usize) {
         self.log.scratched_slots |= 1 << spi.min(63);
     }
@@ -142,6 +135,7 @@ impl Ver<'_> {
     fn stack_write_fixed(&mut self, p: &RegState, off: i32, size: u32, v: Value) -> R {
         let (spi, at) = place(off);
         self.scratch_slot(spi);
+        self.fastcall_contract(p.frameno, off);
         if size == 8 {
             self.mark_stack_write(p.frameno, 1 << spi);
         }
@@ -219,6 +213,7 @@ impl Ver<'_> {
         };
         let (leaks, at_insn) = (self.leaks_ok(), self.insn_idx);
         let mut zero_used = false;
+        self.fastcall_contract(p.frameno, min);
         for i in min..max {
             self.destroy_dynptr(p.frameno, place(i).0)?;
         }
@@ -292,6 +287,7 @@ impl Ver<'_> {
         self.stack_range_initialized(regno, p, off, size.into(), false, false)?;
         let (min, max) = (p.b.smin as i32 + off, p.b.smax as i32 + off);
         self.read_bytes(p, min, max + size as i32, dst);
+        self.fastcall_contract(p.frameno, min);
         Ok(())
     }
 
@@ -329,6 +325,7 @@ impl Ver<'_> {
     fn stack_read_fixed(&mut self, p: &RegState, off: i32, size: u32, dst: Option<Reg>) -> R {
         let (spi, at) = place(off);
         self.scratch_slot(spi);
+        self.fastcall_contract(p.frameno, off);
         self.mark_stack_read(p.frameno, 1 << spi);
         let slot = self.cur.frames[p.frameno as usize].stack[spi];
         if !slot.is_spill() {
@@ -347,12 +344,7 @@ impl Ver<'_> {
                 self.note_slot(p, spi);
                 return Ok(());
             };
-            let mut v = slot.reg;
-            if self.capable() {
-                self.scalar_id(&mut v);
-                self.put_slot_id(p, spi, v);
-            }
-            self.set(d, RegState { subreg_def: 0, ..v });
+            self.set(d, RegState { subreg_def: 0, ..slot.reg });
             self.note_slot(p, spi);
             return Ok(());
         }
@@ -367,10 +359,6 @@ impl Ver<'_> {
         };
         if size <= spilled && narrow_ok {
             let mut v = slot.reg;
-            if size == 4 && spilled == 4 && width_bits(&v.b) <= 32 && self.capable() {
-                self.scalar_id(&mut v);
-                self.put_slot_id(p, spi, v);
-            }
             if width_bits(&v.b) > size * 8 {
                 v.id = 0;
             }
@@ -473,6 +461,7 @@ impl Ver<'_> {
     pub(crate) fn stack_clobber(&mut self, p: &RegState, off: i32, size: i64) -> R {
         let min = (p.b.smin + i64::from(off)) as i32;
         let max = (p.b.smax + i64::from(off) + size) as i32;
+        self.fastcall_contract(p.frameno, min);
         for i in min..max {
             let (spi, at) = place(i);
             let slot = self.cur.frames[p.frameno as usize].stack[spi];

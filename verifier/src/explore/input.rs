@@ -174,6 +174,8 @@ pub struct Explored {
     pub aux: Vec<InsnAux>,
     /// Per subprogram: bytes of stack used.
     pub stack_depth: Vec<u32>,
+    /// The same as the kernel counts it, without the spills around calls that it inlines.
+    pub verdict_depth: Vec<u32>,
     /// Per subprogram: is it (also) a callback entered from a helper.
     pub is_callback: Vec<bool>,
     /// Per subprogram: its declaration does not say what it is called with.

@@ -12,6 +12,7 @@
 //! ```
 
 pub(crate) mod equal;
+mod fastcall;
 mod input;
 mod live;
 mod precision;

@@ -19,6 +19,7 @@ impl Ver<'_> {
     /// Explores the main program and every global subprogram that is called.
     pub(crate) fn run(&mut self) -> R {
         self.log_head();
+        self.mark_fastcalls();
         self.explore_root(0)?;
         let mut done = vec![false; self.input.cfg.subprogs.len()];
         // The exception callback is presumed to be always called.
@@ -39,6 +40,7 @@ impl Ver<'_> {
                 "Func#{s} ('{name}') is safe for any args that match its prototype\n"
             ));
         }
+        self.shrink_frames();
         self.max_stack_depth()?;
         self.tail_calls_mask()?;
         let aux = &self.aux;

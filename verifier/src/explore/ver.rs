@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bpf::insn::{Insn, InsnIdx, Reg};
 
+use super::fastcall::Frame;
 use super::live::{About, Liveness};
 use super::scc::Visits;
 use super::{Explored, Input, InsnAux, PtrClass};
@@ -126,7 +127,12 @@ pub(crate) struct Ver<'a> {
     pub(crate) state_bytes: u64,
     /// The history entry of the current instruction.
     pub(crate) cur_hist: Option<usize>,
+    /// As the limits count it.
     pub(crate) stack_depth: Vec<u32>,
+    /// With the spills around inlined calls.
+    pub(crate) used_depth: Vec<u32>,
+    /// Spills and fills around calls by subprogram.
+    pub(crate) fastcall: Vec<Frame>,
     pub(crate) is_callback: Vec<bool>,
     pub(crate) is_async: Vec<bool>,
     /// Global subprograms that are called.
@@ -178,6 +184,8 @@ impl<'a> Ver<'a> {
             state_bytes: 0,
             cur_hist: None,
             stack_depth: vec![0; subs],
+            used_depth: Vec::new(),
+            fastcall: vec![Frame::default(); subs],
             is_callback: vec![false; subs],
             is_async: vec![false; subs],
             called_globals: vec![false; subs],
@@ -395,7 +403,8 @@ impl<'a> Ver<'a> {
         stats.stack_depth = self.stack_depth.iter().copied().max().unwrap_or(0);
         Explored {
             aux: self.aux,
-            stack_depth: self.stack_depth,
+            stack_depth: self.used_depth,
+            verdict_depth: self.stack_depth,
             is_callback: self.is_callback,
             unreliable: self.unreliable,
             stats,

@@ -1,0 +1,174 @@
+//! `bpf_fastcall`: a call that leaves the registers it does not use alone, between the spills and
+//! fills that a compiler puts around it for kernels that do not know so.
+//!
+//! ```text
+//! *(u64 *)(r10 -16) = r1        the lowest slots of the frame,
+//! call 8                        used by nothing else
+//! r1 = *(u64 *)(r10 -16)
+//! ```
+//! Where the kernel inlines the call it removes the pairs, and the frame gets smaller by their
+//! slots. That is what counts against the limits of stack and what statistics print. The code
+//! that we run keeps the pairs, as its helpers stay calls.
+
+use bpf::Endian;
+use bpf::insn::{Call, Insn, Reg, Size, Src};
+
+use super::Input;
+use super::ver::Ver;
+use crate::cfg::{self, Subprog};
+use crate::proto::{ArgBase, RetBase};
+use crate::tables::{self, kfuncs};
+
+/// R0 to R5.
+const CALLER_SAVED: u16 = 0x3f;
+/// Below every offset: the slots are used by something else.
+const DISABLED: i32 = i16::MIN as i32;
+const GET_SMP_PROCESSOR_ID: i32 = 8;
+
+/// What is known of the pairs of a subprogram.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Frame {
+    /// `fastcall_stack_off`: the slots of the pairs begin below here.
+    off: i32,
+    /// `keep_fastcall_stack`: some of the calls are not inlined.
+    keep: bool,
+    /// Some are.
+    removes: bool,
+}
+
+impl Frame {
+    /// The frame's size once the pairs are gone.
+    pub(crate) fn depth(&self, used: u32) -> u32 {
+        if self.removes && !self.keep { self.off.unsigned_abs() } else { used }
+    }
+}
+
+/// Registers a call uses or changes, and whether it is inlined.
+fn clobbers(input: &Input<'_>, call: Call) -> Option<(u16, bool)> {
+    let mask = |ret: bool, args: usize| u16::from(ret) | (((1 << args) - 1) << 1);
+    match call {
+        Call::Helper(id) => {
+            let p = tables::helper_for(id, input.program.prog_type)?;
+            let args = p.args.iter().filter(|a| a.base != ArgBase::DontCare).count();
+            // The JITs and the verifier do so where a CPU's number is one load; s390 does not.
+            let inlined = id == GET_SMP_PROCESSOR_ID && input.endian == Endian::Little;
+            Some((mask(p.ret.base != RetBase::Void, args), p.allow_fastcall && inlined))
+        }
+        Call::Kfunc { btf_id, off: 0 } => {
+            let btf = input.env.btf()?;
+            let id = btf_id.cast_unsigned();
+            let (ret, params) = btf.func_proto(id)?;
+            let row = kfuncs::kfunc(btf.name(id))?;
+            Some((mask(ret != 0, params.len()), row.flags.has(kfuncs::KfFlags::FASTCALL)))
+        }
+        _ => None,
+    }
+}
+
+/// Instructions that a jump or a call leads to.
+fn jump_targets(insns: &[Insn]) -> Vec<bool> {
+    let mut is = vec![false; insns.len()];
+    for (at, insn) in insns.iter().enumerate() {
+        let off = match *insn {
+            Insn::Jmp { off, .. } | Insn::MayGoto { off } => i32::from(off),
+            Insn::Ja { off, .. } | Insn::Call(Call::Local(off)) => off,
+            _ => continue,
+        };
+        if let Some(t) = usize::try_from(cfg::target(at, off)).ok().and_then(|t| is.get_mut(t)) {
+            *t = true;
+        }
+    }
+    is
+}
+
+/// `*(u64 *)(r10 + off) = reg`.
+fn spill(insn: &Insn) -> Option<(Reg, i32)> {
+    match *insn {
+        Insn::Store { size: Size::DW, dst: Reg::FP, off, src: Src::Reg(r) } => {
+            Some((r, off.into()))
+        }
+        _ => None,
+    }
+}
+
+/// `reg = *(u64 *)(r10 + off)`.
+fn fill(insn: &Insn) -> Option<(Reg, i32)> {
+    match *insn {
+        Insn::Load { size: Size::DW, src: Reg::FP, off, dst, sext: false } => {
+            Some((dst, off.into()))
+        }
+        _ => None,
+    }
+}
+
+impl Ver<'_> {
+    /// KERNEL v6.18 verifier.c:mark_fastcall_patterns
+    pub(super) fn mark_fastcalls(&mut self) {
+        let insns = self.input.insns;
+        let targets = jump_targets(insns);
+        for (s, sub) in self.input.cfg.subprogs.iter().enumerate() {
+            let range = sub.start.idx()..sub.end.idx();
+            let lowest = insns[range.clone()].iter().filter_map(spill).map(|p| p.1).min();
+            let lowest = lowest.unwrap_or(0).min(0);
+            for at in range {
+                if let Insn::Call(call) = insns[at] {
+                    self.mark_fastcall(s, at, call, lowest, &targets);
+                }
+            }
+        }
+    }
+
+    /// KERNEL v6.18 verifier.c:mark_fastcall_pattern_for_call
+    fn mark_fastcall(&mut self, s: usize, at: usize, call: Call, lowest: i32, targets: &[bool]) {
+        let Some((clobbered, inlined)) = clobbers(&self.input, call) else { return };
+        let insns = self.input.insns;
+        let mut expected = CALLER_SAVED & !clobbered;
+        let mut off = lowest;
+        let mut pairs = 0;
+        while let (Some(before), after) = (at.checked_sub(pairs + 1), at + pairs + 1) {
+            let Some(filled) = insns.get(after).and_then(fill) else { break };
+            // A jump may lead to the first of the spills, nowhere else.
+            if targets[before + 1] || targets[after] || spill(&insns[before]) != Some(filled) {
+                break;
+            }
+            let (reg, place) = filled;
+            if place != off || expected & (1 << reg.0) == 0 {
+                break;
+            }
+            expected &= !(1 << reg.0);
+            self.aux[before].fastcall_pattern = true;
+            self.aux[after].fastcall_pattern = true;
+            off += 8;
+            pairs += 1;
+        }
+        if pairs == 0 {
+            return;
+        }
+        let frame = &mut self.fastcall[s];
+        frame.removes |= inlined;
+        frame.keep |= !inlined;
+        frame.off = frame.off.min(off);
+    }
+
+    /// KERNEL v6.18 verifier.c:check_fastcall_stack_contract
+    pub(crate) fn fastcall_contract(&mut self, frameno: u32, off: i32) {
+        let s = self.cur.frames[frameno as usize].subprog as usize;
+        let at = self.insn_idx as usize;
+        if self.fastcall[s].off <= off || self.aux[at].fastcall_pattern {
+            return;
+        }
+        self.fastcall[s] = Frame { off: DISABLED, removes: false, ..self.fastcall[s] };
+        let Subprog { start, end, .. } = self.input.cfg.subprogs[s];
+        for aux in &mut self.aux[start.idx()..end.idx()] {
+            aux.fastcall_pattern = false;
+        }
+    }
+
+    /// KERNEL v6.18 verifier.c:remove_fastcall_spills_fills
+    pub(super) fn shrink_frames(&mut self) {
+        self.used_depth.clone_from(&self.stack_depth);
+        for (depth, frame) in self.stack_depth.iter_mut().zip(&self.fastcall) {
+            *depth = frame.depth(*depth);
+        }
+    }
+}
