@@ -12,6 +12,7 @@ mod model;
 pub(crate) mod uapi;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use bpf::btf::Btf;
 use bpf::object::{
@@ -116,6 +117,8 @@ pub struct LoadOptions {
     pub kconfig: Kconfig,
     /// Addresses of kernel symbols without type.
     pub ksyms: BTreeMap<String, u64>,
+    /// Name of the object, which libbpf puts before those of data sections.
+    pub object: String,
     /// Verifier log level.
     pub log_level: u32,
     /// A program that is refused does not end the load: it is in `LoadedObject::refused`.
@@ -227,6 +230,9 @@ pub fn load(
         return Err(LoadError::ByteOrder(object.endian));
     }
     check_globals(&object, opts)?;
+    let env =
+        LinkEnv { target_btf: target, kconfig: &opts.kconfig, ksyms: &opts.ksyms as &dyn Ksyms };
+    object.check_externs(&env)?;
     let mut maps = Vec::new();
     for def in object.maps() {
         maps.push(create_map(kernel, &object, def, opts)?);
@@ -234,8 +240,6 @@ pub fn load(
     for (def, fd) in object.maps().iter().zip(&maps) {
         fill_map(kernel, &object, def, *fd, opts)?;
     }
-    let env =
-        LinkEnv { target_btf: target, kconfig: &opts.kconfig, ksyms: &opts.ksyms as &dyn Ksyms };
     let (mut progs, mut refused) = (Vec::new(), Vec::new());
     for def in chosen(&object, opts)? {
         let program = object.link(def, &env)?;
@@ -338,7 +342,7 @@ fn create_map(
             max_entries.max(PAGE_BYTES).checked_next_power_of_two().unwrap_or(max_entries);
     }
     let attr = MapCreate {
-        name: map_name(def),
+        name: map_name(&opts.object, def),
         map_type: def.map_type,
         key_size: def.key_size,
         value_size: def.value_size,
@@ -367,9 +371,26 @@ fn create_map(
 /// Ring buffers have whole pages.
 const PAGE_BYTES: u32 = 4096;
 
-/// Names of maps as the kernel takes them: 15 bytes, and no dots that are not a section's.
-fn map_name(def: &MapDef) -> String {
-    def.name.chars().take(15).collect()
+/// The name of a map as the kernel takes it: 15 bytes; that of a data section begins with the
+/// object's (`internal_map_name`).
+pub(crate) fn map_name(object: &str, def: &MapDef) -> String {
+    const MAX: usize = 15; // BPF_OBJ_NAME_LEN - 1
+    const SUFFIX: usize = 7; // the longest of .data, .bss, .rodata
+    let own_section = def.name.get(1..).is_some_and(|n| n.contains('.'));
+    let prefix = match def.origin {
+        MapOrigin::Declared | MapOrigin::StructOps | MapOrigin::JumpTable => 0,
+        _ if own_section => 0,
+        _ => MAX.saturating_sub(SUFFIX.max(def.name.len())),
+    };
+    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
+    object.chars().take(prefix).chain(def.name.chars()).take(MAX).map(fit).collect()
+}
+
+/// The name libbpf gives an object by its path.
+#[must_use]
+pub fn object_name(path: &Path) -> String {
+    let file = path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
+    file.split('.').next().unwrap_or_default().to_owned()
 }
 
 fn map_error(def: &MapDef, what: &'static str, errno: Errno) -> LoadError {

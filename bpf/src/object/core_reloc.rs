@@ -280,6 +280,13 @@ fn local_spec(btf: &Btf, r: &CoreRecord, kind: CoreKind) -> Result<Spec, CoreErr
     Ok(spec)
 }
 
+/// The type a record begins at, and the members it goes through.
+pub(super) fn path_name(btf: &Btf, r: &CoreRecord, kind: CoreKind) -> Option<String> {
+    let spec = local_spec(btf, r, kind).ok()?;
+    let names = spec.steps.iter().filter_map(|s| s.name.as_deref());
+    Some(names.fold(btf.type_name(r.type_id), |path, name| format!("{path}.{name}")))
+}
+
 /// `bpf_core_spec_match`.
 fn match_spec(local: &Btf, spec: &Spec, target: &Btf, id: TypeId, kind: CoreKind) -> Option<Spec> {
     match kind {

@@ -77,7 +77,8 @@ const BUILD: &str = "build it with `clang -O2 -g -target bpf -c`";
 
 fn check_header(elf: &goblin::elf::Elf<'_>) -> Result<Endian, ObjectError> {
     let h = &elf.header;
-    if h.e_machine != EM_BPF {
+    // Compilers older than the number wrote none.
+    if h.e_machine != EM_BPF && h.e_machine != header::EM_NONE {
         let what = format!("not a BPF object: its machine is {}, not EM_BPF", h.e_machine);
         return Err(error(what).hint(BUILD));
     }

@@ -19,7 +19,9 @@ pub struct ObjectError {
 }
 
 impl ObjectError {
-    pub(super) fn new(section: &str, what: impl Into<String>) -> ObjectError {
+    /// Something is wrong in a section.
+    #[must_use]
+    pub fn new(section: &str, what: impl Into<String>) -> ObjectError {
         ObjectError {
             section: section.to_owned(),
             symbol: String::new(),
@@ -29,7 +31,9 @@ impl ObjectError {
         }
     }
 
-    pub(super) fn symbol(mut self, symbol: &str) -> ObjectError {
+    /// Names the symbol.
+    #[must_use]
+    pub fn symbol(mut self, symbol: &str) -> ObjectError {
         self.symbol = symbol.to_owned();
         self
     }
@@ -39,7 +43,9 @@ impl ObjectError {
         self
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> ObjectError {
+    /// Says what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> ObjectError {
         self.hint = hint.into();
         self
     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::core_reloc;
 use super::error::ObjectError;
-use super::externs::{ExternKind, Kconfig, Ksyms, essential_name};
+use super::externs::{Extern, ExternKind, Kconfig, Ksyms, essential_name};
 use super::reloc::{CALL, LD_IMM64, Target};
 use super::{Object, ProgramDef, core_match, maps::MapOrigin};
 use crate::btf::{Body, Btf, Kind, TypeId};
@@ -27,7 +27,7 @@ const PSEUDO_MAP_IDX: u8 = 5;
 /// `BPF_PSEUDO_MAP_IDX_VALUE`.
 const PSEUDO_MAP_IDX_VALUE: u8 = 6;
 /// libbpf's `POISON_CALL_KFUNC_BASE`: a call of a missing weak kfunc, refused when reachable.
-const POISON_KFUNC: i32 = 2_002_000_000;
+pub(super) const POISON_KFUNC: i32 = 2_002_000_000;
 /// `BPF_COMPLEXITY_LIMIT_INSNS`: no program can be longer.
 const MAX_INSNS: usize = 1_000_000;
 
@@ -101,6 +101,55 @@ impl Object {
             funcs: l.func_info(),
             lines: l.line_info(),
         })
+    }
+
+    /// What libbpf asks of the kernel before it loads the first program
+    /// (`bpf_object__resolve_externs`): every extern that is not weak is there, whether or not a
+    /// program that is loaded uses it.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn check_externs(&self, env: &LinkEnv<'_>) -> Result<(), ObjectError> {
+        self.kconfig_contents(env.kconfig)?;
+        for e in self.externs.iter().filter(|e| !matches!(e.kind, ExternKind::Kconfig { .. })) {
+            self.resolve(e, env).map_err(|(what, hint)| ObjectError::new("", what).hint(hint))?;
+        }
+        Ok(())
+    }
+
+    /// Address or id in the target BTF of a kernel symbol; 0 when it is weak and missing. The
+    /// error is what is wrong, and what to do.
+    fn resolve(&self, e: &Extern, env: &LinkEnv<'_>) -> Result<u64, (String, &'static str)> {
+        let (kind, local, what) = match e.kind {
+            ExternKind::Variable { ty: 0 } => (None, 0, "kernel symbol"),
+            ExternKind::Variable { ty } => (Some(Kind::Var), ty, "variable"),
+            ExternKind::Function { proto } => (Some(Kind::Func), proto, "function"),
+            ExternKind::Kconfig { .. } => return Ok(0),
+        };
+        let target = env.target_btf;
+        let name = essential_name(&e.name);
+        let found = match kind {
+            None => env.ksyms.address(&e.name),
+            Some(kind) => target.find(name, kind).map(u64::from),
+        };
+        let Some(found) = found else {
+            let hint = "declare it __weak and test it, or run on a kernel that has it";
+            let text = format!("extern '{}': no such {what} in the kernel", e.name);
+            return if e.weak { Ok(0) } else { Err((text, hint)) };
+        };
+        let (Some(btf), Some(_)) = (&self.btf, kind) else { return Ok(found) };
+        let theirs = match target.body(found as TypeId) {
+            Body::Func { proto, .. } => *proto,
+            Body::Var { ty, .. } => *ty,
+            _ => 0,
+        };
+        if core_match::types_are_compat(btf, local, target, theirs) {
+            return Ok(found);
+        }
+        let text = format!("extern '{}': its type differs from the kernel's {what}", e.name);
+        // libbpf takes a weak function of another type for a missing one, but not a variable.
+        let missing = e.weak && kind == Some(Kind::Func);
+        if missing { Ok(0) } else { Err((text, "declare it as the kernel's BTF does")) }
     }
 }
 
@@ -284,7 +333,9 @@ impl Linker<'_> {
         at: u32,
         index: usize,
     ) -> Result<(), ObjectError> {
-        let Some(env) = self.env else { return Ok(()) };
+        if self.env.is_none() {
+            return Ok(());
+        }
         let e = &self.obj.externs[index];
         match e.kind {
             ExternKind::Kconfig { offset, .. } => {
@@ -294,31 +345,30 @@ impl Linker<'_> {
                 self.load_map(at, map, Some(u64::from(offset)));
                 Ok(())
             }
-            ExternKind::Variable { ty: 0 } => {
-                let addr = env.ksyms.address(&e.name);
-                if addr.is_none() && !e.weak {
-                    return Err(self.unresolved(func, slot, index, "kernel symbol"));
-                }
-                self.set_imm64(at, 0, addr.unwrap_or(0));
-                Ok(())
-            }
             ExternKind::Variable { ty } => {
-                let id = self.kernel_type(func, slot, index, Kind::Var, ty)?;
-                self.set_imm64(at, if id == 0 { 0 } else { PSEUDO_BTF_ID }, u64::from(id));
+                let value = self.resolved(func, slot, index)?;
+                let src = if ty == 0 || value == 0 { 0 } else { PSEUDO_BTF_ID };
+                self.set_imm64(at, src, value);
                 Ok(())
             }
-            ExternKind::Function { proto } => {
-                let id = self.kernel_type(func, slot, index, Kind::Func, proto)?;
+            ExternKind::Function { .. } => {
+                let id = self.resolved(func, slot, index)?;
                 if self.out[at as usize].code == LD_IMM64 {
-                    self.set_imm64(at, if id == 0 { 0 } else { PSEUDO_BTF_ID }, u64::from(id));
+                    self.set_imm64(at, if id == 0 { 0 } else { PSEUDO_BTF_ID }, id);
                     return Ok(());
                 }
                 let insn = &mut self.out[at as usize];
                 insn.src = if id == 0 { 0 } else { PSEUDO_KFUNC_CALL };
-                insn.imm = if id == 0 { POISON_KFUNC + index as i32 } else { id.cast_signed() };
+                insn.imm = if id == 0 { POISON_KFUNC + index as i32 } else { id as i32 };
                 Ok(())
             }
         }
+    }
+
+    fn resolved(&self, func: usize, slot: u32, index: usize) -> Result<u64, ObjectError> {
+        let Some(env) = self.env else { return Ok(0) };
+        let found = self.obj.resolve(&self.obj.externs[index], env);
+        found.map_err(|(what, hint)| self.error(func, slot, what).hint(hint))
     }
 
     fn set_imm64(&mut self, at: u32, src: u8, value: u64) {
@@ -326,43 +376,6 @@ impl Linker<'_> {
         self.out[at].src = src;
         self.out[at].imm = (value as u32).cast_signed();
         self.out[at + 1].imm = ((value >> 32) as u32).cast_signed();
-    }
-
-    fn unresolved(&self, func: usize, slot: u32, index: usize, what: &str) -> ObjectError {
-        let name = &self.obj.externs[index].name;
-        self.error(func, slot, format!("extern '{name}': no such {what} in the kernel"))
-            .hint("declare it __weak and test it, or run on a kernel that has it")
-    }
-
-    /// Id in the target BTF of a typed extern; 0 when it is weak and missing.
-    fn kernel_type(
-        &mut self,
-        func: usize,
-        slot: u32,
-        index: usize,
-        kind: Kind,
-        local: TypeId,
-    ) -> Result<TypeId, ObjectError> {
-        let e = &self.obj.externs[index];
-        let Some(LinkEnv { target_btf: target, .. }) = self.env else { return Ok(0) };
-        let what = if kind == Kind::Func { "function" } else { "variable" };
-        let Some(id) = target.find(essential_name(&e.name), kind) else {
-            return if e.weak { Ok(0) } else { Err(self.unresolved(func, slot, index, what)) };
-        };
-        let Some(btf) = &self.obj.btf else { return Ok(id) };
-        let theirs = match target.body(id) {
-            Body::Func { proto, .. } => *proto,
-            Body::Var { ty, .. } => *ty,
-            _ => 0,
-        };
-        if core_match::types_are_compat(btf, local, target, theirs) {
-            return Ok(id);
-        }
-        if e.weak {
-            return Ok(0);
-        }
-        let text = format!("extern '{}': its type differs from the kernel's {what}", e.name);
-        Err(self.error(func, slot, text).hint("declare it as the kernel's BTF does"))
     }
 
     /// `exception_callback:NAME` tags of the entry name a function that is called by no insn.

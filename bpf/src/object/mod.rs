@@ -18,6 +18,7 @@ mod jump_tables;
 mod line_info;
 mod link;
 mod maps;
+mod poison;
 mod reloc;
 pub mod sec;
 
@@ -60,6 +61,8 @@ pub struct FuncDef {
     pub len: u32,
     /// Linkage is global and visible.
     pub global: bool,
+    /// Declared static.
+    pub local: bool,
     pub(crate) text: usize,
 }
 
@@ -342,6 +345,7 @@ fn parse_texts(elf: &Elf<'_>) -> Result<Texts, ObjectError> {
             start: start as u32,
             len: len as u32,
             global: !s.local && !s.hidden,
+            local: s.local,
             text,
         });
     }
@@ -359,6 +363,10 @@ fn func_name_at(functions: &[FuncDef], text: usize, slot: u32) -> String {
 fn collect_programs(functions: &[FuncDef]) -> Result<Vec<ProgramDef>, ObjectError> {
     let mut out = Vec::new();
     for (func, f) in functions.iter().enumerate().filter(|(_, f)| f.section != ".text") {
+        if f.local {
+            let e = ObjectError::new(&f.section, "a static function cannot be a program");
+            return Err(e.symbol(&f.name).hint("drop its SEC(), or the static"));
+        }
         let sec = sec::lookup(&f.section).ok();
         out.push(ProgramDef { name: f.name.clone(), section: f.section.clone(), sec, func });
     }

@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 
 use bpf::Program;
 use bpf::btf::Btf;
-use bpf::object::{Object, ObjectError, ProgramDef};
-use bpf::uapi::{AttachType, ProgType};
+use bpf::insn::{Call, Insn};
+use bpf::object::{MapDef, Object, ObjectError, ProgramDef};
+use bpf::uapi::{AttachType, MapType, ProgType};
+use verifier::env::MapInfo;
 
 use self::oracle::Said;
 use super::judge::{Row, default_jobs, in_order, judge_linked, silence_panics};
 use super::target::{Caps, Target, TargetArgs};
+use super::veristat::glob;
 use super::world::World;
 use super::{Exit, out};
 
@@ -31,9 +34,10 @@ pub(super) struct Args {
     /// Where the objects are
     #[arg(long, value_name = "DIR")]
     objects: PathBuf,
-    /// Only rows of which "corpus object program section" contains this
+    /// Only rows of which "corpus object program section" contains this; with * or ?, whose object
+    /// or program it is: GLOB, or OBJECT/PROGRAM. May be given again: any of them
     #[arg(long, value_name = "TEXT")]
-    filter: Option<String>,
+    filter: Vec<String>,
     /// Only this corpus (selftests: all capabilities, selftests-capdrop: without CAP_PERFMON)
     #[arg(long, value_name = "NAME")]
     corpus: Option<String>,
@@ -82,10 +86,20 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 fn wanted(args: &Args, row: &Said) -> bool {
-    let text = format!("{} {} {} {}", row.corpus, row.object, row.program, row.section);
     row.usable
-        && args.filter.as_ref().is_none_or(|f| text.contains(f.as_str()))
+        && (args.filter.is_empty() || args.filter.iter().any(|f| is_named(f, row)))
         && args.corpus.as_ref().is_none_or(|c| row.corpus == *c)
+}
+
+fn is_named(filter: &str, row: &Said) -> bool {
+    if !filter.contains(['*', '?']) {
+        let text = format!("{} {} {} {}", row.corpus, row.object, row.program, row.section);
+        return text.contains(filter);
+    }
+    match filter.split_once('/') {
+        Some((object, program)) => glob(object, &row.object) && glob(program, &row.program),
+        None => glob(filter, &row.object) || glob(filter, &row.program),
+    }
 }
 
 fn object(args: &Args, target: &Target, rows: &[Said]) -> Vec<Pair> {
@@ -151,5 +165,55 @@ fn fix_maps(world: &mut World, fixups: &str) {
     for name in named {
         let Some((index, _)) = world.object.map(name) else { continue };
         world.amend_map(index, |m| m.max_entries = m.max_entries.max(4096));
+    }
+    if !fixups.split(';').any(|f| f == "inner_map") {
+        return;
+    }
+    let map_type = inner_type(world);
+    let is_open = |m: &MapDef| {
+        matches!(m.map_type, MapType::ArrayOfMaps | MapType::HashOfMaps) && m.inner.is_none()
+    };
+    let maps = world.object.maps().iter().enumerate();
+    let open: Vec<usize> = maps.filter(|(_, m)| is_open(m)).map(|(i, _)| i).collect();
+    for index in open {
+        world.amend_map(index, |m| {
+            let shape =
+                MapInfo { map_type, key_size: 4, value_size: 4, max_entries: 1, ..m.clone() };
+            let none = MapInfo { flags: 0, value_addr: None, value_type_id: 0, ..shape };
+            m.inner = Some(Box::new(none));
+        });
+    }
+}
+
+/// Type of the map a user puts into an outer map whose object does not say which: one that the
+/// programs' helpers take and none of the object's own maps has, else an array.
+fn inner_type(world: &World) -> MapType {
+    let own = |ty: &MapType| world.object.maps().iter().any(|m| m.map_type == *ty);
+    let programs = world.object.programs().iter().filter_map(|def| world.link(def).ok());
+    let calls = programs.flat_map(|p| p.insns).filter_map(|insn| match insn {
+        Insn::Call(Call::Helper(id)) => Some(id),
+        _ => None,
+    });
+    let wanted = calls.map(verifier::map_types_of);
+    let wanted = wanted.filter(|types| !types.iter().any(own)).find_map(|types| types.first());
+    wanted.copied().unwrap_or(MapType::Array)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_are_text_or_globs() {
+        let row = Said {
+            corpus: "selftests".into(),
+            object: "loops.bpf.o".into(),
+            program: "while_true".into(),
+            section: "tc".into(),
+            ..Said::default()
+        };
+        assert!(is_named("selftests loops", &row) && is_named("while", &row));
+        assert!(is_named("loop*", &row) && is_named("*_true", &row) && is_named("l*/wh?le*", &row));
+        assert!(!is_named("loop?", &row) && !is_named("x*/while*", &row));
     }
 }

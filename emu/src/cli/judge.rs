@@ -150,7 +150,7 @@ pub(super) fn silence_panics() {
 }
 
 /// Stack of a worker: deep call chains recurse.
-const WORKER_STACK: usize = 64 << 20;
+pub(super) const WORKER_STACK: usize = 64 << 20;
 
 /// Works on all items, some at a time, and hands the results on in the order of the items.
 pub(super) fn in_order<T: Sync, R: Send>(

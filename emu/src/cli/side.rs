@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bpf::Endian;
-use bpf::object::ProgramDef;
+use bpf::object::{Object, ProgramDef};
 use serde::Serialize;
 
 use super::beneath::Beneath;
-use super::judge::{Row, Verdict, error_line, judge_linked};
+use super::judge::{Row, Verdict, WORKER_STACK, error_line, judge_linked};
 use super::target::Target;
 use super::verify::Args;
-use super::world::{World, read};
+use super::world::{World, capacity, read};
 use super::{Exit, gravest, out};
 use crate::host::{HostKernel, LoadFor};
 use crate::loader::{self, Fd, LoadError, LoadOptions};
@@ -41,7 +41,17 @@ struct Both<'a> {
     differs: Vec<&'static str>,
 }
 
+/// Works in a thread of its own: capabilities that it drops are dropped for that thread.
 pub(super) fn run(args: &Args, target: &Target) -> Exit {
+    let work = || compare(args, target);
+    std::thread::scope(|scope| {
+        let worker = std::thread::Builder::new().stack_size(WORKER_STACK);
+        let worker = worker.spawn_scoped(scope, work).expect("a thread can be started");
+        worker.join().unwrap_or(Exit::Internal)
+    })
+}
+
+fn compare(args: &Args, target: &Target) -> Exit {
     let mut host = match HostKernel::open() {
         Ok(host) => host,
         Err(e) => {
@@ -49,6 +59,10 @@ pub(super) fn run(args: &Args, target: &Target) -> Exit {
             return Exit::Unsupported;
         }
     };
+    if let Err(e) = host.keep_caps(target.caps.mask()) {
+        out::error(&format!("the running kernel: capabilities: {e}"), "");
+        return Exit::Unsupported;
+    }
     let each = args.objects.iter().map(|path| object(args, target, &mut host, path));
     let exits: Vec<Exit> = each.collect();
     gravest(exits)
@@ -107,15 +121,24 @@ fn below(
 /// Creates the object's maps in the running kernel; an error has been reported.
 fn maps(args: &Args, host: &mut HostKernel, path: &Path) -> Result<Vec<Fd>, Exit> {
     let (bytes, _) = read(path, args.arch)?;
-    maps_of(host, &bytes).map_err(|e| {
+    maps_of(host, path, &bytes).map_err(|e| {
         out::error(&format!("{}: the running kernel: {e}", path.display()), "");
         Exit::BadInput
     })
 }
 
-/// Creates the maps of an object in the running kernel, as libbpf does.
-pub(super) fn maps_of(host: &mut HostKernel, bytes: &[u8]) -> Result<Vec<Fd>, LoadError> {
+/// Creates the maps of an object in the running kernel, as libbpf does; those without a capacity
+/// have the least.
+pub(super) fn maps_of(
+    host: &mut HostKernel,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<Fd>, LoadError> {
+    let object = Object::parse(bytes)?;
+    let open = object.maps().iter().filter(|m| m.max_entries == 0 && capacity(m) != 0);
     let opts = LoadOptions {
+        object: loader::object_name(path),
+        max_entries: open.map(|m| (m.name.clone(), capacity(m))).collect(),
         programs: Some(Vec::new()),
         kconfig: host.kconfig(),
         ksyms: host.ksyms(),

@@ -62,6 +62,23 @@ impl Caps {
     pub(super) const NO_PERFMON: Caps = Caps { bpf: true, perfmon: false, net_admin: true };
 }
 
+impl Caps {
+    /// As a set of the kernel's: those the verifier does not ask for stay.
+    pub(super) fn mask(self) -> u64 {
+        const NET_ADMIN: u32 = 12;
+        const SYS_ADMIN: u32 = 21;
+        const PERFMON: u32 = 38;
+        const BPF: u32 = 39;
+        let lacks = |has: bool, bit: u32| if has { 0 } else { 1 << bit };
+        // `CAP_SYS_ADMIN` stands for all of them.
+        let lacking = lacks(self == Caps::ALL, SYS_ADMIN)
+            | lacks(self.net_admin, NET_ADMIN)
+            | lacks(self.perfmon, PERFMON)
+            | lacks(self.bpf, BPF);
+        !lacking
+    }
+}
+
 fn caps(text: &str) -> Result<Caps, String> {
     let mut caps = Caps { bpf: false, perfmon: false, net_admin: false };
     for word in text.split(',').map(str::trim) {

@@ -125,9 +125,13 @@ fn program(args: &Args, target: &Target, world: &World, path: &Path, def: &Progr
     if rejected && args.json && args.log_level == 0 {
         row.log.clone_from(&failing);
     }
-    if rejected && !args.json {
-        let message = row.error_line.as_deref().unwrap_or_default();
-        row.notes += &why::explain(program, &failing, message);
+    let message = row.error_line.as_deref().unwrap_or_default();
+    let why = match rejected {
+        true => why::explain(program, Some(&world.object), &failing, message),
+        false => String::new(),
+    };
+    if !args.json {
+        row.notes += &why;
     }
     if let Some(insn) = args.explain {
         row.notes += &why::states::explain(program, &all, insn);
@@ -136,7 +140,7 @@ fn program(args: &Args, target: &Target, world: &World, path: &Path, def: &Progr
         row.notes += &why::states::overview(program, &all);
     }
     if args.html.is_some() {
-        row.html = why::html::section(program, &row, &all, &failing);
+        row.html = why::html::section(program, &row, (&all, &failing), &why);
     }
     row
 }

@@ -5,6 +5,8 @@ mod compare;
 mod preset;
 mod stat;
 
+pub(super) use stat::glob;
+
 use std::path::{Path, PathBuf};
 
 use self::stat::{Filter, Record, Stat};

@@ -20,6 +20,7 @@ use std::fmt::Write as _;
 use bpf::Program;
 use bpf::insn::disasm::{NoNames, disasm_op};
 use bpf::insn::{Insn, InsnIdx};
+use bpf::object::Object;
 
 use self::history::Link;
 use self::trace::{Event, Step};
@@ -60,11 +61,18 @@ pub(super) fn failing_path(log: &str) -> Vec<Step> {
     steps
 }
 
-/// Why a program was rejected, in several lines; empty when the log names no instruction.
-pub(super) fn explain(program: &Program, log: &str, message: &str) -> String {
+/// Why a program was rejected, in several lines; empty when the log names no instruction. The
+/// object tells what an instruction stood for before it was linked.
+pub(super) fn explain(
+    program: &Program,
+    object: Option<&Object>,
+    log: &str,
+    message: &str,
+) -> String {
     let path = failing_path(log);
     let mut out = String::new();
-    let rule = rules::rule_of(message);
+    let lacks = path.last().and_then(|s| object?.missing(program, InsnIdx(s.insn)));
+    let rule = if lacks.is_some() { &rules::MISSING } else { rules::rule_of(message) };
     let _ = writeln!(out, "    rule   {}: {}", rule.name, rule.says);
     let Some(last) = path.last() else {
         let _ = writeln!(out, "    fix    {}", rule.fix);
@@ -76,6 +84,9 @@ pub(super) fn explain(program: &Program, log: &str, message: &str) -> String {
     }
     let label = if line.is_empty() { "where" } else { "     " };
     let _ = writeln!(out, "    {label}  insn {}: {}", last.insn, text(program, last.insn));
+    if let Some(lacks) = lacks {
+        let _ = writeln!(out, "    lacks  {lacks}");
+    }
     let links = match history::register_of(message) {
         Some(reg) => history::of_register(program, &path, reg),
         None => history::of_reference(message),
@@ -156,7 +167,7 @@ processed 9 insns
 
     #[test]
     fn a_value_that_may_be_null() {
-        let text = explain(&program(), LOG, "R7 invalid mem access 'map_value_or_null'");
+        let text = explain(&program(), None, LOG, "R7 invalid mem access 'map_value_or_null'");
         assert!(text.contains("insn 9: (79) r0 = *(u64 *)(r7 +0)"), "{text}");
         assert!(text.contains("bpf_map_lookup_elem"), "{text}");
         assert!(text.contains("can fail"), "{text}");
@@ -166,7 +177,8 @@ processed 9 insns
 
     #[test]
     fn a_log_without_instructions() {
-        let text = explain(&program(), "last insn is not an exit or jmp\n", "last insn is not");
+        let text =
+            explain(&program(), None, "last insn is not an exit or jmp\n", "last insn is not");
         assert!(text.starts_with("    rule"), "{text}");
     }
 }

@@ -21,6 +21,7 @@ use verifier::{CheckReport, Options, VerifyReport, check, verify_report};
 use super::beneath::Beneath;
 use super::target::{RealKernel, Symbols, Target};
 use super::{Exit, out};
+use crate::loader::uapi::{attach_target, check_struct_ops, kernel_takes};
 use crate::loader::{self, LoadOptions};
 
 /// `LINUX_KERNEL_VERSION` of the modelled kernel.
@@ -45,6 +46,10 @@ pub(super) struct World {
     fds: Vec<i32>,
     /// The program its programs are attached to.
     pub(super) beneath: Option<Arc<Beneath>>,
+    /// Why a loader gives the whole object up.
+    refused: Option<ObjectError>,
+    /// The kernel takes the object's types.
+    typed: bool,
 }
 
 /// Reads and parses an object, or the one that a source or its twin stands for on an architecture;
@@ -113,7 +118,9 @@ impl World {
             }
         };
         let ksyms = Symbols::default();
-        Ok(World { object, arch, env, kconfig, ksyms, fds, beneath: None })
+        let link = LinkEnv { target_btf: types, kconfig: &kconfig, ksyms: &ksyms };
+        let refused = object.check_externs(&link).err();
+        Ok(World { object, arch, env, kconfig, ksyms, fds, beneath: None, refused, typed: true })
     }
 
     /// Opens an object for a target, the modelled kernel or another; an error has been reported.
@@ -135,10 +142,15 @@ impl World {
     fn beside(path: &Path, object: Object, arch: Option<Arch>, real: &RealKernel) -> World {
         let mut maps = defined_maps(&object, &real.kconfig, real.cpus);
         for (map, def) in maps.iter_mut().zip(object.maps()) {
-            map.name = kernel_map_name(path, def);
+            map.name = loader::map_name(&loader::object_name(path), def);
         }
         let fds = (0..maps.len()).map(BtfKernel::fd).collect();
+        let link = LinkEnv { target_btf: &real.btf, kconfig: &real.kconfig, ksyms: &real.ksyms };
+        let kept = object.check_externs(&link);
+        let kept = kept.and_then(|()| check_struct_ops(&real.btf, &object));
         World {
+            refused: kept.err(),
+            typed: object.btf().is_some_and(kernel_takes),
             arch: arch.unwrap_or_else(|| default_arch(object.endian)),
             object,
             env: Env::Btf(BtfKernel {
@@ -169,10 +181,26 @@ impl World {
         def: &ProgramDef,
         target_btf: &Btf,
     ) -> Result<Program, ObjectError> {
+        if let Some(e) = &self.refused {
+            return Err(e.clone());
+        }
         let env = LinkEnv { target_btf, kconfig: &self.kconfig, ksyms: &self.ksyms };
         let mut program = self.object.link(def, &env)?;
+        let error = |what: String| ObjectError::new(&def.section, what).symbol(&def.name);
         if program.prog_type == ProgType::StructOps {
-            program.attach_to = struct_ops_member(&self.object, &def.name).or(program.attach_to);
+            let member = struct_ops_member(&self.object, &def.name);
+            let none = || error("no struct_ops variable refers to the program".into());
+            program.attach_to = Some(member.ok_or_else(none)?);
+        } else if let Env::Btf(kernel) = &self.env
+            && self.beneath.is_none()
+            && attach_target(&kernel.btf, &program, None).is_err()
+        {
+            let to = program.attach_to.as_deref().unwrap_or_default();
+            return Err(error(format!("the kernel's BTF has no '{to}' to attach to")));
+        }
+        if !self.typed {
+            program.lines.clear();
+            program.funcs.iter_mut().for_each(|f| f.type_id = 0);
         }
         Ok(program)
     }
@@ -193,7 +221,7 @@ impl World {
         Options {
             opts,
             fd_array: &self.fds,
-            prog_btf: self.object.btf(),
+            prog_btf: self.object.btf().filter(|_| self.typed),
             endian: self.object.endian,
             target: self.beneath.as_ref().and_then(|b| b.for_verifier(program)),
         }
@@ -278,20 +306,19 @@ fn defined_maps(object: &Object, kconfig: &Kconfig, cpus: u32) -> Vec<MapInfo> {
     object.maps().iter().enumerate().map(define).collect()
 }
 
-/// The name libbpf gives a map: that of a data section begins with the object's.
-fn kernel_map_name(path: &Path, def: &MapDef) -> String {
-    const MAX: usize = 15; // BPF_OBJ_NAME_LEN - 1
-    const SUFFIX: usize = 7; // the longest of .data, .bss, .rodata
-    let own_section = def.name.get(1..).is_some_and(|n| n.contains('.'));
-    let prefix = match def.origin {
-        MapOrigin::Declared | MapOrigin::StructOps | MapOrigin::JumpTable => 0,
-        _ if own_section => 0,
-        _ => MAX.saturating_sub(SUFFIX.max(def.name.len())),
-    };
-    let file = path.file_name().map(|f| f.to_string_lossy().into_owned()).unwrap_or_default();
-    let object = file.split('.').next().unwrap_or_default();
-    let fit = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' };
-    object.chars().take(prefix).chain(def.name.chars()).take(MAX).map(fit).collect()
+/// Capacity of a map. User space sets one that the object leaves open: the least, as veristat
+/// does.
+pub(super) fn capacity(m: &MapDef) -> u32 {
+    let local = [
+        MapType::SkStorage,
+        MapType::InodeStorage,
+        MapType::TaskStorage,
+        MapType::CgrpStorage,
+        MapType::CgroupStorage,
+        MapType::PercpuCgroupStorage,
+        MapType::PerfEventArray,
+    ];
+    if local.contains(&m.map_type) { m.max_entries } else { m.max_entries.max(1) }
 }
 
 fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
@@ -311,7 +338,7 @@ fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
         map_type: m.map_type,
         key_size: m.key_size,
         value_size: m.value_size,
-        max_entries: m.max_entries,
+        max_entries: capacity(m),
         flags: m.flags,
         map_extra: m.map_extra,
         addr: GuestAddr(addr),

@@ -149,3 +149,37 @@ fn issue(_: Cmd, _: &mut [u8], _: bool) -> Result<Answer, i32> {
     // ENOSYS: there is no such system call here.
     Err(38)
 }
+
+/// Takes capabilities away from this thread, for good: afterwards it loads as one that has no more
+/// than those whose bits are set.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[allow(unsafe_code, reason = "std has no capset(2), and a verdict depends on capabilities")]
+pub(super) fn keep_caps(mask: u64) -> std::io::Result<()> {
+    /// `_LINUX_CAPABILITY_VERSION_3`, this thread.
+    const HEADER: [u32; 2] = [0x2008_0522, 0];
+    if mask == u64::MAX {
+        return Ok(());
+    }
+    let mut header = HEADER;
+    // Effective, permitted and inheritable set, the low words of all before the high ones.
+    let mut sets = [[0u32; 3]; 2];
+    // SAFETY: version 3 reads the two words of the header and writes two structures of three
+    // words each, which is what both buffers are.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    if got != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    for (set, bits) in sets.iter_mut().zip([mask as u32, (mask >> 32) as u32]) {
+        *set = set.map(|s| s & bits);
+    }
+    header = HEADER;
+    // SAFETY: the same two buffers, of which it reads both.
+    let done = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Without bpf(2) there is nobody to hide capabilities from.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(super) fn keep_caps(_: u64) -> std::io::Result<()> {
+    Ok(())
+}

@@ -111,6 +111,15 @@ impl HostKernel {
         self.version
     }
 
+    /// Loads from now on as a thread without the capabilities whose bits are not set. It cannot
+    /// be undone: let the thread end.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn keep_caps(&self, mask: u64) -> std::io::Result<()> {
+        door::keep_caps(mask)
+    }
+
     /// Closes everything that was made through this value.
     pub fn close_all(&mut self) {
         self.fds.clear();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use bpf::btf::{Body, Btf, BtfBuilder, Kind, Linkage, TypeId};
 use bpf::insn::{Imm64, Insn, encode_all};
+use bpf::object::{Object, ObjectError};
 use bpf::uapi::fields::Struct;
 use bpf::uapi::info::{FuncInfo, LineInfo};
 use bpf::uapi::{AttachType, MapType, ProgType};
@@ -55,6 +56,42 @@ pub(crate) fn attach_target(
     };
     let id = vmlinux.find(&format!("{prefix}{name}"), kind).ok_or(Errno::ESRCH)?;
     Ok(Target { btf_id: id, attach_type })
+}
+
+/// What libbpf asks of the kernel before it loads any program: the structures of `struct_ops`
+/// variables, unless their section begins with `?` (`bpf_map__init_kern_struct_ops`).
+pub(crate) fn check_struct_ops(vmlinux: &Btf, object: &Object) -> Result<(), ObjectError> {
+    let Some(btf) = object.btf() else { return Ok(()) };
+    let wanted = object.maps().iter().filter(|m| !m.section.starts_with('?'));
+    for (map, ops) in wanted.filter_map(|m| Some((m, m.struct_ops.as_ref()?))) {
+        let error = |what: String| ObjectError::new(&map.section, what).symbol(&map.name);
+        let ty = btf.resolve(ops.ty);
+        let name = bpf::object::essential_name(btf.name(ty));
+        let find = |name: &str| {
+            let none = || error(format!("the kernel's BTF has no struct {name}"));
+            vmlinux.find(name, Kind::Struct).ok_or_else(none)
+        };
+        find(&format!("bpf_struct_ops_{name}"))?;
+        let theirs = find(name)?;
+        for m in btf.members(ty) {
+            let (at, len) = (m.byte_off(), btf.size_of(m.ty).unwrap_or(0));
+            let bytes = map.data.as_ref().and_then(|d| d.get(at as usize..(at + len) as usize));
+            let is_set = ops.progs.iter().any(|p| p.0 == at)
+                || bytes.is_some_and(|b| b.iter().any(|b| *b != 0));
+            let Some(k) = vmlinux.members(theirs).find(|k| k.name == m.name) else {
+                if is_set {
+                    return Err(error(format!("the kernel's struct {name} has no {}", m.name)));
+                }
+                continue;
+            };
+            let (ours, theirs) = (btf.resolve(m.ty), vmlinux.resolve(k.ty));
+            let sizes = (btf.size_of(ours), vmlinux.size_of(theirs));
+            if btf.kind(ours) != vmlinux.kind(theirs) || sizes.0 != sizes.1 {
+                return Err(error(format!("{} is of another type in the kernel", m.name)));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Offset of each string of a blob.
@@ -111,6 +148,23 @@ pub(crate) fn for_kernel(btf: &Btf) -> Btf {
         b.set(id, body);
     }
     b.finish().unwrap_or_else(|_| btf.clone())
+}
+
+/// Whether the kernel takes the types: libbpf does without those it refuses. A function that is
+/// defined names its parameters (`btf_func_check`); naked functions leave them out.
+pub(crate) fn kernel_takes(btf: &Btf) -> bool {
+    let named = |id: TypeId| match btf.body(id) {
+        Body::Func { proto, linkage: Linkage::Static | Linkage::Global } => {
+            match btf.body(*proto) {
+                Body::FuncProto { params, .. } => {
+                    params.iter().all(|p| p.ty == 0 || p.name_off != 0)
+                }
+                _ => true,
+            }
+        }
+        _ => true,
+    };
+    btf.ids().all(named)
 }
 
 fn in_section(btf: &Btf, var: TypeId, section: &str) -> bool {

@@ -28,12 +28,12 @@ pub(super) struct Said {
     pub(super) max_states_per_insn: i64,
     pub(super) stack_depth: Option<String>,
     pub(super) verification_time_usec: i64,
-    expected: Expected,
+    pub(super) expected: Expected,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-struct Expected {
+pub(super) struct Expected {
     btf_path: Option<String>,
 }
 

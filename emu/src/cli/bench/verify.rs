@@ -118,7 +118,7 @@ fn library(
         };
         let Ok(world) = world else { continue };
         let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let fds = host.as_deref_mut().and_then(|h| maps_of(h, &bytes).ok());
+        let fds = host.as_deref_mut().and_then(|h| maps_of(h, &path, &bytes).ok());
         for def in world.object.programs() {
             let Ok(program) = world.link(def) else { continue };
             let Ok((insns, seconds)) = timed(times, || world.check(&program, quiet())) else {

@@ -220,7 +220,7 @@ pub(super) fn takes_name(filters: &[Filter], file: &str, name: &str) -> bool {
 }
 
 /// `*` and `?`.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(in crate::cli) fn glob(pattern: &str, text: &str) -> bool {
     let (p, t): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut i, mut j, mut star) = (0, 0, None);
     while j < t.len() {

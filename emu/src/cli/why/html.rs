@@ -47,8 +47,14 @@ fn states(log: &str) -> BTreeMap<u32, Vec<String>> {
     found
 }
 
-/// The section of one program. `all` is the log at level 2, `path` that at level 1.
-pub(in crate::cli) fn section(program: &Program, row: &Row, all: &str, path: &str) -> String {
+/// The section of one program. `all` is the log at level 2, `path` that at level 1, `why` what is
+/// said about a refusal.
+pub(in crate::cli) fn section(
+    program: &Program,
+    row: &Row,
+    (all, path): (&str, &str),
+    why: &str,
+) -> String {
     let mut out = String::new();
     let failed = row.error_line.is_some();
     let class = if failed { "bad" } else { "ok" };
@@ -57,8 +63,7 @@ pub(in crate::cli) fn section(program: &Program, row: &Row, all: &str, path: &st
     let _ = writeln!(out, " <span class={class}>{verdict}</span></h2>");
     if let Some(line) = &row.error_line {
         let _ = writeln!(out, "<p class=bad><b>{}</b></p>", escape(line));
-        let why = super::explain(program, path, line);
-        let _ = writeln!(out, "<pre>{}</pre>", escape(&why));
+        let _ = writeln!(out, "<pre>{}</pre>", escape(why));
     }
     let (insns, total, peak) = (row.insns_processed, row.total_states, row.peak_states);
     let _ = writeln!(out, "<p>{insns} instructions processed, {total} states, {peak} at most</p>");

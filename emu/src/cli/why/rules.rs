@@ -105,6 +105,15 @@ const RULES: &[Rule] = &[
     r(&["Caller passes invalid args"], "global-function", "the argument does not fit the prototype of the global function", "pass what the prototype says; __arg_ctx, __arg_nonnull and their kin say more"),
 ];
 
+/// For a call that stands for what the kernel has not.
+pub(super) const MISSING: Rule = r(
+    &[],
+    "not-in-this-kernel",
+    "the program asks for something that this kernel does not have",
+    "ask before (bpf_core_field_exists, bpf_core_type_exists, bpf_ksym_exists) and go another \
+     way, or take a kernel that has it",
+);
+
 /// For messages without a row.
 const OTHER: Rule = r(
     &[],
