@@ -34,6 +34,8 @@ pub struct Rejection {
     pub log: String,
     /// Statistics up to the refusal.
     pub stats: crate::verified::Stats,
+    /// What was tried beyond the kernel's limits.
+    pub beyond: Option<crate::explore::beyond::Report>,
 }
 
 /// `EPERM`.
@@ -64,6 +66,7 @@ impl Rejection {
             errno,
             log: String::new(),
             stats: crate::verified::Stats::default(),
+            beyond: None,
         }
     }
 

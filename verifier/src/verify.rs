@@ -153,6 +153,8 @@ pub struct CheckReport {
     pub stack_depths: Vec<u32>,
     /// What each subprogram is to programs that are attached to it; empty when not accepted.
     pub funcs: Vec<FuncFacts>,
+    /// What was done beyond the kernel's limits, where that was asked for and needed.
+    pub beyond: Option<explore::beyond::Report>,
 }
 
 /// The verdict alone: all of [`verify`] but rewriting, which needs the kernel that will run the
@@ -165,13 +167,14 @@ pub fn check(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> CheckReport {
             result: Ok(()),
             stack_depths: final_depths(p, &a),
             funcs: target::facts(&a.cfg, &a.explored),
+            beyond: a.explored.beyond,
             log: a.explored.log,
             stats: a.explored.stats,
         },
         Err(mut r) => {
             let log = log_of(&mut r, &head, o);
-            let (stack_depths, funcs) = (Vec::new(), Vec::new());
-            CheckReport { log, stats: r.stats, stack_depths, funcs, result: Err(r) }
+            let (stack_depths, funcs, beyond) = (Vec::new(), Vec::new(), r.beyond.take());
+            CheckReport { log, stats: r.stats, stack_depths, funcs, beyond, result: Err(r) }
         }
     }
 }

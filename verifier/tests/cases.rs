@@ -4,102 +4,25 @@
 //! program, which `; kernel VERSION` judges for another version. Adding a case is adding lines;
 //! `log_level_2.txt` is a real log, byte for byte.
 
+#[allow(dead_code, reason = "each suite uses a part")]
 mod common;
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use bpf::btf::{Btf, Kind};
 use bpf::insn::InsnIdx;
-use bpf::insn::asm::{Assembly, Symbols, assemble};
-use bpf::uapi::{MapType, ProgType};
-use common::{BPF_F_SLEEPABLE, Env, kernel_btf};
-use verifier::env::{GuestAddr, MapInfo};
+use bpf::insn::asm::assemble;
+use common::case::{Case, Kfuncs, files, maps, read, verdict};
+use common::{Env, kernel_btf};
 use verifier::explore::Opts;
 use verifier::tables::Level;
-use verifier::verify::{CheckReport, Options, check};
-
-/// Kfuncs by name.
-struct Kfuncs<'a>(&'a Btf);
-
-impl Symbols for Kfuncs<'_> {
-    fn kfunc(&self, name: &str) -> Option<(i32, i16)> {
-        let id = self.0.find(name, Kind::Func)?;
-        Some((i32::try_from(id).ok()?, 0))
-    }
-}
-
-fn maps(a: &Assembly) -> Vec<MapInfo> {
-    let info = |(i, m): (u32, &bpf::insn::asm::AsmMap)| MapInfo {
-        id: i + 1,
-        name: m.name.clone(),
-        map_type: m.map_type,
-        key_size: m.key_size,
-        value_size: m.value_size,
-        max_entries: m.max_entries,
-        flags: m.flags,
-        map_extra: 0,
-        addr: GuestAddr(0x1000 * u64::from(i + 1)),
-        value_addr: (m.map_type == MapType::InsnArray
-            || m.map_type == MapType::Array && m.max_entries == 1)
-            .then_some(GuestAddr(0x10_0000)),
-        frozen_value: a.tables.get(&m.name).map(|t| {
-            // `struct bpf_insn_array_value`: three more words.
-            t.iter().flat_map(|at| [*at, 0, 0, 0]).flat_map(u32::to_le_bytes).collect()
-        }),
-        inner: None,
-        value_type_id: 0,
-        spin_lock_off: None,
-        timer_off: None,
-    };
-    (0..).zip(&a.maps).map(info).collect()
-}
-
-/// A version of the kernel, MAJOR.MINOR.
-fn kernel(text: &str) -> Level {
-    let (major, minor) = text.split_once('.').expect("a version has two numbers");
-    Level(major.parse().expect("a number"), minor.parse().expect("a number"))
-}
-
-/// Assembles and verifies one program.
-fn run(text: &str, log_level: u32) -> CheckReport {
-    let btf = kernel_btf();
-    let mut a = assemble(text, &Kfuncs(&btf)).expect("a case assembles");
-    let maps = maps(&a);
-    let fds: Vec<i32> = (0..).take(maps.len()).collect();
-    let level = text.lines().find_map(|l| l.strip_prefix("; kernel ")).map(kernel);
-    let opts = Opts { log_level, level: level.unwrap_or_default(), ..Opts::default() };
-    let mut prog = a.progs.pop().expect("a case is a program");
-    // The kernel was given no line info.
-    prog.lines.clear();
-    if prog.prog_type == ProgType::Syscall {
-        prog.flags |= BPF_F_SLEEPABLE;
-    }
-    let env = Env { maps, btf };
-    check(&prog, &env, &Options { opts, fd_array: &fds, ..Options::default() })
-}
+use verifier::verify::Options;
 
 /// All cases of one file; returns what differs from the expectation.
 fn check_file(path: &Path) -> String {
-    let text = std::fs::read_to_string(path).expect("a case file is readable");
-    let mut parts = text.split("; == ");
-    let head = parts.next().unwrap_or_default();
-    let headers: String = head
-        .lines()
-        .filter(|l| l.starts_with("; map ") || l.starts_with("; kernel "))
-        .map(|l| format!("{l}\n"))
-        .collect();
     let mut wrong = String::new();
-    for case in parts {
-        let (title, body) = case.split_once('\n').expect("a title has a line");
-        let (name, want) = title.split_once(": ").expect("a title has an expectation");
-        let got = match run(&format!("{headers}{body}"), 1).result {
-            Ok(_) => "accepted".to_string(),
-            Err(r) => {
-                let at = r.insn.map_or(-1, |i| i64::from(i.0));
-                format!("!{at} {}", r.message.replace('\n', "\\n"))
-            }
-        };
+    for (name, want, text) in read(path) {
+        let got = verdict(&Case::new(&text).check(Opts::default()));
         if got != want {
             let file = path.display();
             let _ = writeln!(wrong, "{file}: {name}\n  want {want}\n  got  {got}");
@@ -110,11 +33,7 @@ fn check_file(path: &Path) -> String {
 
 #[test]
 fn cases_agree_with_the_kernel() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let files = std::fs::read_dir(dir).expect("the case directory");
-    let mut paths: Vec<_> = files.map(|f| f.expect("an entry").path()).collect();
-    paths.sort();
-    let wrong: String = paths.iter().map(|p| check_file(p)).collect();
+    let wrong: String = files("cases").iter().map(|p| check_file(p)).collect();
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 
@@ -173,7 +92,7 @@ fn log_level_2_is_the_kernels() {
         *(u32 *)(r10 -8) = r0
         exit
     ";
-    let got = run(text, 2);
+    let got = Case::new(text).check(Opts { log_level: 2, ..Opts::default() });
     assert!(got.result.is_ok(), "{:?}", got.result);
     assert_eq!(got.log, KERNEL_LOG);
 }

@@ -3,6 +3,7 @@
 //! compiled by `clang -O2 -g -target bpf -mcpu=v3`, its log taken from a kernel. `switch` needs
 //! clang 22 and `-mcpu=v4`.
 
+#[allow(dead_code, reason = "each suite uses a part")]
 mod common;
 
 use std::collections::BTreeMap;

@@ -15,6 +15,7 @@ use verifier::CheckReport;
 use verifier::explore::Opts;
 
 use super::Exit;
+use super::beyond::Beyond;
 use super::world::World;
 
 /// What the verifier says.
@@ -45,6 +46,9 @@ pub(super) struct Row {
     pub(super) stack_depth: String,
     pub(super) time_us: u64,
     pub(super) log: String,
+    /// What was done beyond the kernel's limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) beyond: Option<Beyond>,
     /// What is said about it besides: for people.
     #[serde(skip)]
     pub(super) notes: String,
@@ -87,6 +91,7 @@ pub(super) fn judge_linked(
         stack_depth: String::new(),
         time_us: 0,
         log: String::new(),
+        beyond: None,
         notes: String::new(),
         html: String::new(),
         insns: 0,
@@ -106,7 +111,10 @@ pub(super) fn judge_linked(
     let report = catch_unwind(AssertUnwindSafe(|| world.check(&program, opts)));
     row.time_us = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
     match report {
-        Ok(report) => fill(&mut row, report),
+        Ok(mut report) => {
+            row.beyond = report.beyond.take().map(|b| Beyond::new(&program, b));
+            fill(&mut row, report);
+        }
         Err(payload) => {
             let text = payload.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| payload.downcast_ref::<&str>().copied());

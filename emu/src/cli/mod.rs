@@ -10,6 +10,7 @@
 mod agree;
 mod bench;
 mod beneath;
+mod beyond;
 mod btf;
 mod build;
 mod completions;

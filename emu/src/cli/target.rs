@@ -27,6 +27,12 @@ pub(super) struct TargetArgs {
     /// Number of possible CPUs of that kernel
     #[arg(long, value_name = "N")]
     cpus: Option<u32>,
+    /// Go on where the kernel gives up for complexity (a million instructions, 8192 jumps): loops
+    /// are widened and must be proved to end, states of many branches are joined; if that is not
+    /// enough the program is walked exactly as long as something new is found. A program that the
+    /// kernel accepts is accepted as by the kernel
+    #[arg(long)]
+    beyond: bool,
     /// Configuration of that kernel, for __kconfig variables (plain, .gz or .xz)
     #[arg(long, value_name = "FILE")]
     kconfig: Option<PathBuf>,
@@ -139,6 +145,8 @@ pub(super) struct Target {
     pub(super) caps: Caps,
     /// Version of the kernel.
     level: Level,
+    /// Without the kernel's limits on complexity.
+    beyond: bool,
 }
 
 impl Target {
@@ -151,6 +159,7 @@ impl Target {
             caps: Caps::ALL,
             cpus: None,
             kconfig: None,
+            beyond: false,
         };
         args.open().ok()
     }
@@ -168,6 +177,7 @@ impl Target {
             allow_ptr_leaks: caps.perfmon,
             net_admin: caps.net_admin,
             level: self.level,
+            beyond: self.beyond,
             ..Opts::default()
         }
     }
@@ -186,7 +196,8 @@ impl TargetArgs {
     /// Reads what is named; an error has been reported.
     pub(super) fn open(&self) -> Result<Target, Exit> {
         let real = self.btf.as_deref().map(|path| self.real(path)).transpose()?;
-        Ok(Target { real, caps: self.caps, level: Level(self.kernel.0, self.kernel.1) })
+        let level = Level(self.kernel.0, self.kernel.1);
+        Ok(Target { real, caps: self.caps, level, beyond: self.beyond })
     }
 
     fn real(&self, path: &Path) -> Result<RealKernel, Exit> {

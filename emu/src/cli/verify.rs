@@ -171,5 +171,8 @@ fn show(args: &Args, row: &Row) {
         "    {insns} insns, {states} states, {peak} at most, {stack} bytes of stack, {} us",
         row.time_us
     ));
+    if let Some(beyond) = &row.beyond {
+        out::print(&beyond.text());
+    }
     out::print(&row.notes);
 }

@@ -288,5 +288,6 @@ fn refusal(v: HostVerdict) -> ProgRefusal {
             ..Stats::default()
         },
         log: v.log,
+        beyond: None,
     }))
 }

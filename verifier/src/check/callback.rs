@@ -183,7 +183,7 @@ impl Ver<'_> {
         self.log.scratch_all();
         let (prev_insn_idx, log_pos) = (self.insn_idx, self.log.text.len());
         self.pending.push(Pending { state, insn_idx: start, prev_insn_idx, log_pos });
-        if self.pending.len() > JMP_SEQ_MAX {
+        if self.pending.len() > JMP_SEQ_MAX && !self.is_beyond() {
             let n = self.pending.len();
             let m = format!("The sequence of {n} jumps is too complex for async cb.");
             return Err(Box::new(Rejection::limit(E2BIG, m)));

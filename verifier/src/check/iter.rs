@@ -107,6 +107,7 @@ impl<'a> Ver<'a> {
             self.cur.frames[r.frameno as usize].stack[spi - k] = slot;
             self.scratch_slot(spi - k);
         }
+        self.note_iter_started(r.frameno, spi);
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! `states_equal`: does a kept state cover the current one.
 
+use super::beyond::{Loc, Place};
 use super::ver::Ver;
 use crate::domain::refs::{Held, LockPtr};
 use crate::domain::reg::{ADD_CONST, Obj, RegState, RegType};
@@ -16,6 +17,17 @@ pub(super) enum Exact {
     RangeWithin,
     /// Same state: an infinite loop.
     Exact,
+    /// The old state stands for the current one whatever is still found out about precision:
+    /// every scalar is in range. Beyond the kernel's limits, inside loops.
+    Covers,
+}
+
+impl Exact {
+    /// What the old state never wrote must not be written in the current one either: the kernel
+    /// asks for it while liveness is not final. Where all scalars are in range it need not be.
+    fn same_slots(self) -> bool {
+        matches!(self, Exact::RangeWithin | Exact::Exact)
+    }
 }
 
 /// `struct bpf_idmap`: ids of one state to ids of the other, one to one.
@@ -119,7 +131,7 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
     if exact == Exact::Exact {
         return regs_exact(o, c, ids);
     }
-    if o.ty == T::NotInit && (exact == Exact::NotExact || c.ty == T::NotInit) {
+    if o.ty == T::NotInit && (!exact.same_slots() || c.ty == T::NotInit) {
         return true;
     }
     if o.ty != c.ty || o.flags != c.flags {
@@ -172,26 +184,36 @@ fn scalar_for_stack(v: &Ver<'_>, s: &StackSlot) -> Option<RegState> {
 
 /// KERNEL v6.18 verifier.c:stacksafe
 fn stacksafe(v: &Ver<'_>, old: &FuncState, cur: &FuncState, exact: Exact, ids: &mut IdMap) -> bool {
-    old.stack.iter().enumerate().all(|(spi, o)| {
-        let c = cur.stack.get(spi);
-        if exact != Exact::NotExact && c.is_none_or(|c| c.types != o.types) {
-            return false;
-        }
-        let ignored =
-            |t: &SlotType| *t == SlotType::Invalid || (v.leaks_ok() && *t == SlotType::Misc);
-        if o.types.iter().all(ignored) {
-            return true;
-        }
-        let Some(c) = c else { return false };
-        if let (Some(a), Some(b)) = (scalar_for_stack(v, o), scalar_for_stack(v, c)) {
-            return regsafe(&a, &b, exact, ids);
-        }
-        let bytes =
-            o.types.iter().zip(&c.types).all(|(a, b)| {
-                ignored(a) || a == b || (*a == SlotType::Misc && *b == SlotType::Zero)
-            });
-        bytes && slot_safe(o, c, exact, ids)
-    })
+    (0..old.stack.len()).all(|spi| slot_covered(v, old, cur, spi, exact, ids))
+}
+
+/// One slot of [`stacksafe`].
+fn slot_covered(
+    v: &Ver<'_>,
+    old: &FuncState,
+    cur: &FuncState,
+    spi: usize,
+    exact: Exact,
+    ids: &mut IdMap,
+) -> bool {
+    let (o, c) = (&old.stack[spi], cur.stack.get(spi));
+    if exact.same_slots() && c.is_none_or(|c| c.types != o.types) {
+        return false;
+    }
+    let ignored = |t: &SlotType| *t == SlotType::Invalid || (v.leaks_ok() && *t == SlotType::Misc);
+    if o.types.iter().all(ignored) {
+        return true;
+    }
+    let Some(c) = c else { return false };
+    if let (Some(a), Some(b)) = (scalar_for_stack(v, o), scalar_for_stack(v, c)) {
+        return regsafe(&a, &b, exact, ids);
+    }
+    let bytes = o
+        .types
+        .iter()
+        .zip(&c.types)
+        .all(|(a, b)| ignored(a) || a == b || (*a == SlotType::Misc && *b == SlotType::Zero));
+    bytes && slot_safe(o, c, exact, ids)
 }
 
 /// What a slot remembers beyond the type of its bytes, which are the same.
@@ -211,4 +233,49 @@ fn slot_safe(o: &StackSlot, c: &StackSlot, exact: Exact, ids: &mut IdMap) -> boo
         SlotType::IrqFlag => ids.same(a.ref_obj_id, b.ref_obj_id) && a.obj == b.obj,
         SlotType::Invalid | SlotType::Misc | SlotType::Zero => true,
     }
+}
+
+/// The scalars in which `cur` is not covered by `old`; none when more than scalars stands in the
+/// way.
+pub(super) fn scalars_apart(
+    v: &Ver<'_>,
+    old: &VState,
+    cur: &VState,
+    exact: Exact,
+) -> Option<Vec<Loc>> {
+    let plain = old.frames.len() == cur.frames.len()
+        && (!old.speculative || cur.speculative)
+        && old.in_sleepable == cur.in_sleepable;
+    let mut ids = IdMap::new(v.id_gen);
+    ids.strict = v.explore_alu_limits;
+    if !plain || !refsafe(old, cur, &mut ids) {
+        return None;
+    }
+    let mut apart = Vec::new();
+    for (i, (o, c)) in old.frames.iter().zip(&cur.frames).enumerate() {
+        let live = v.input.cfg.live_regs_before[old.frame_insn(i) as usize];
+        if o.callsite != c.callsite || o.callback_depth > c.callback_depth {
+            return None;
+        }
+        for r in (0..11).filter(|r| live >> r & 1 == 1) {
+            let (a, b) = (&o.regs[r], &c.regs[r]);
+            if !regsafe(a, b, exact, &mut ids) {
+                if !(a.is_scalar() && b.is_scalar()) {
+                    return None;
+                }
+                apart.push(Loc { frame: i as u8, place: Place::Reg(r as u8) });
+            }
+        }
+        for spi in 0..o.stack.len() {
+            if !slot_covered(v, o, c, spi, exact, &mut ids) {
+                let scalar =
+                    |f: &FuncState| f.stack.get(spi).is_some_and(StackSlot::is_scalar_spill);
+                if !(scalar(o) && scalar(c) && o.stack[spi].types == c.stack[spi].types) {
+                    return None;
+                }
+                apart.push(Loc { frame: i as u8, place: Place::Slot(spi as u8) });
+            }
+        }
+    }
+    Some(apart)
 }

@@ -27,6 +27,12 @@ pub struct Opts {
     pub test_state_freq: bool,
     /// The limit on processed instructions; the kernel's is 1,000,000.
     pub insns_max: u32,
+    /// Where the kernel gives up for complexity, go on: see [`super::beyond`]. Off when verdicts
+    /// are compared with a kernel's.
+    pub beyond: bool,
+    /// The limit on bytes of kept states, pending paths and liveness; the kernel's is the memory
+    /// of the machine.
+    pub state_memory_max: u64,
     /// Version of the kernel: instructions and helpers it does not know are refused.
     pub level: crate::tables::Level,
 }
@@ -41,6 +47,8 @@ impl Default for Opts {
             strict_alignment: false,
             test_state_freq: false,
             insns_max: 1_000_000,
+            beyond: false,
+            state_memory_max: 4 << 30,
             level: crate::tables::Level::V6_18,
         }
     }
@@ -184,4 +192,6 @@ pub struct Explored {
     pub stats: Stats,
     /// The log, by the requested level.
     pub log: String,
+    /// What went beyond the kernel's limits, where that was asked for and needed.
+    pub beyond: Option<super::beyond::Report>,
 }

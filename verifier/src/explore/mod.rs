@@ -9,8 +9,10 @@
 //!  live.rs  which stack slots may still be read
 //!  scc.rs   loops that are being walked, and their back edges
 //!  precision.rs  backtracking: which scalars a decision depended on
+//!  beyond/  past the kernel's limits: widening, joins, proofs that loops end, an earned budget
 //! ```
 
+pub mod beyond;
 pub(crate) mod equal;
 mod fastcall;
 mod input;
@@ -34,6 +36,11 @@ use crate::reject::Rejection;
 /// # Errors
 /// The first refusal, with the log.
 pub fn explore(input: &Input<'_>) -> Result<Explored, Box<Rejection>> {
+    if input.opts.beyond { beyond::explore(input) } else { as_the_kernel(input) }
+}
+
+/// The kernel's way.
+fn as_the_kernel(input: &Input<'_>) -> Result<Explored, Box<Rejection>> {
     let mut v = ver::Ver::new(input);
     match v.run() {
         Ok(()) => Ok(v.finish()),

@@ -2,6 +2,7 @@
 
 use bpf::insn::Insn;
 
+use super::beyond::Past;
 use super::equal::{Exact, states_equal};
 use super::ver::{Kept, NONE, R, Ver, no};
 use crate::check::iter::depths_differ;
@@ -42,6 +43,7 @@ impl Ver<'_> {
                 return Ok(());
             }
             at = k.state.parent;
+            self.note_finished(i);
             self.maybe_exit_scc(i)?;
             self.maybe_free(i);
         }
@@ -51,7 +53,9 @@ impl Ver<'_> {
     /// `maybe_free_verifier_state`: a state that was evicted goes when nothing refers to it.
     fn maybe_free(&mut self, i: u32) {
         let k = &self.kept[i as usize];
-        if !k.evicted || k.branches != 0 || self.incomplete_marks(&k.state) {
+        // The proof that loops end needs all of them.
+        let needed = self.abstracts();
+        if !k.evicted || k.branches != 0 || needed || self.incomplete_marks(&k.state) {
             return;
         }
         let state = &mut self.kept[i as usize].state;
@@ -122,6 +126,11 @@ impl Ver<'_> {
         if asynchronous && old.frame().async_entry_cnt != self.cur.frame().async_entry_cnt {
             return Ok(Match::Miss);
         }
+        if self.abstracts() {
+            // Whether the loop ends is seen when all of it is known.
+            let hit = states_equal(self, old, &self.cur, Exact::Covers);
+            return Ok(if hit { Match::Hit(true) } else { Match::Miss });
+        }
         let within = || states_equal(self, old, &self.cur, Exact::RangeWithin);
         if cfg.iter_next[at] {
             let hit = within() && self.iter_is_active();
@@ -166,6 +175,7 @@ impl Ver<'_> {
         if self.input.cfg.jmp_point[self.insn_idx as usize] {
             self.push_hist(Default::default(), Default::default());
         }
+        self.note_cover(i);
         self.propagate_precision(i, None)?;
         if in_loop {
             self.add_backedge(i);
@@ -176,7 +186,7 @@ impl Ver<'_> {
     /// KERNEL v6.18 verifier.c:is_state_visited
     pub(crate) fn is_state_visited(&mut self) -> R<bool> {
         let at = self.insn_idx as usize;
-        let checkpoint = self.input.cfg.force_checkpoint[at];
+        let checkpoint = self.input.cfg.force_checkpoint[at] || self.at_loop_head();
         let force = self.input.opts.test_state_freq || checkpoint || self.cur.hist.len() > 40;
         let jmps = self.jmps_processed - self.prev_jmps;
         let insns = self.stats.insns_processed - self.prev_insns;
@@ -201,7 +211,11 @@ impl Ver<'_> {
                 found
             } else {
                 let in_loop = self.incomplete_marks(&k.state);
-                let exact = if in_loop { Exact::RangeWithin } else { Exact::NotExact };
+                let exact = match in_loop {
+                    _ if self.abstracts() && self.in_loop(&k.state) => Exact::Covers,
+                    true => Exact::RangeWithin,
+                    false => Exact::NotExact,
+                };
                 let hit = states_equal(self, &k.state, &self.cur, exact);
                 if hit { Match::Hit(in_loop) } else { Match::Miss }
             };
@@ -217,17 +231,24 @@ impl Ver<'_> {
             i = next;
         }
         self.stats.max_states_per_insn = self.stats.max_states_per_insn.max(states);
+        let past = if self.abstracts() { self.generalise(bucket) } else { None };
+        add |= past.is_some();
         if add && (self.capable() || states <= STATES_MAX) {
-            self.keep(bucket);
+            self.keep(bucket, past);
         }
         Ok(false)
     }
 
     /// Whether a state missed too often to be worth its comparisons.
     fn miss(&mut self, i: u32, add: bool, checkpoint: bool) -> bool {
+        let abstracts = self.abstracts();
         let k = &mut self.kept[i as usize];
         k.miss_cnt += u32::from(add);
-        let n = if checkpoint && k.branches > 0 { 64 } else { 3 };
+        let n = match () {
+            () if checkpoint && k.branches > 0 => 64,
+            () if abstracts => 16,
+            () => 3,
+        };
         k.miss_cnt > k.hit_cnt * n + n
     }
 
@@ -245,7 +266,7 @@ impl Ver<'_> {
     }
 
     /// Keeps a copy of the current state.
-    fn keep(&mut self, bucket: usize) {
+    fn keep(&mut self, bucket: usize, past: Option<Past>) {
         self.stats.total_states += 1;
         self.live_states += 1;
         self.update_peak();
@@ -259,7 +280,8 @@ impl Ver<'_> {
         state.insn_idx = self.insn_idx;
         let bytes = self.charge_state(&state);
         let next = std::mem::replace(&mut self.explored[bucket], i);
-        self.kept.push(Kept { state, branches: 1, next, bytes, ..Kept::default() });
+        let past = self.begin_past(past);
+        self.kept.push(Kept { state, branches: 1, next, bytes, past, ..Kept::default() });
         self.maybe_enter_scc(i);
         self.cur.parent = Some(i);
         self.cur.dfs_depth += 1;

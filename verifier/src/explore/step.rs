@@ -3,7 +3,7 @@
 use bpf::insn::{Call, Imm64, Insn, disasm};
 
 use super::ver::{Pending, R, Ver, no, unsupported};
-use crate::reject::{E2BIG, EFAULT, Rejection};
+use crate::reject::EFAULT;
 use crate::transfer::sanitize;
 use crate::verified::Stats;
 
@@ -129,6 +129,7 @@ impl Ver<'_> {
     /// The part of `do_check` around `do_check_insn`.
     fn walk_insn(&mut self) -> R<Next> {
         let at = self.insn_idx as usize;
+        self.note_insn();
         if !self.cur.speculative {
             self.aux[at].seen = true;
         } else if self.aux[at].nospec {
@@ -158,12 +159,7 @@ impl Ver<'_> {
     fn count_insn(&mut self) -> R {
         self.within_memory()?;
         self.stats.insns_processed += 1;
-        let n = self.stats.insns_processed;
-        if n > self.input.opts.insns_max {
-            let m = format!("BPF program is too large. Processed {n} insn");
-            return Err(Box::new(Rejection::limit(E2BIG, m)));
-        }
-        Ok(())
+        self.within_budget()
     }
 
     fn speculation(&self) -> &'static str {

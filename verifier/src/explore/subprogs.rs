@@ -144,6 +144,7 @@ impl Ver<'_> {
         self.log.last_line = None;
         self.log.scratch_all();
         self.do_check()?;
+        self.loops_end()?;
         if !self.log.level2() {
             self.log.text.clear();
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bpf::insn::{Insn, InsnIdx, Reg};
 
+use super::beyond::{Beyond, Past};
 use super::fastcall::Frame;
 use super::live::{About, Liveness};
 use super::scc::Visits;
@@ -64,6 +65,8 @@ pub(crate) struct Kept {
     pub(crate) next: u32,
     /// Bytes it was charged for.
     pub(crate) bytes: u64,
+    /// Beyond the kernel's limits: how it came about, and what walking from it took.
+    pub(crate) past: Option<Box<Past>>,
 }
 
 impl Default for Kept {
@@ -77,12 +80,13 @@ impl Default for Kept {
             evicted: false,
             next: NONE,
             bytes: 0,
+            past: None,
         }
     }
 }
 
-/// Most bytes of kept states and liveness; the kernel's limit is the memory of the machine.
-const STATE_MEMORY_MAX: u64 = 4 << 30;
+/// What a pending path is counted as when its number has no limit.
+const PENDING_BYTES: u64 = 4096;
 /// `ENOMEM`.
 const ENOMEM: i32 = 12;
 /// `BPF_COMPLEXITY_LIMIT_JMP_SEQ`.
@@ -145,6 +149,8 @@ pub(crate) struct Ver<'a> {
     pub(crate) strict_once: bool,
     /// Big-endian target: narrow fills of spills read other bytes.
     pub(crate) big_endian: bool,
+    /// What goes on beyond the kernel's limits.
+    pub(super) beyond: Option<Box<Beyond>>,
 }
 
 impl<'a> Ver<'a> {
@@ -193,6 +199,7 @@ impl<'a> Ver<'a> {
             explore_alu_limits: false,
             strict_once: false,
             big_endian: input.endian == bpf::Endian::Big,
+            beyond: None,
         }
     }
 
@@ -324,14 +331,16 @@ impl<'a> Ver<'a> {
 
     /// State memory has a limit, and reaching it is a verdict.
     pub(crate) fn within_memory(&self) -> R {
-        let bytes = self.state_bytes + self.liveness.bytes;
-        if bytes <= STATE_MEMORY_MAX {
+        let mut bytes = self.state_bytes + self.liveness.bytes;
+        if self.beyond.is_some() {
+            bytes += self.pending.len() as u64 * PENDING_BYTES;
+        }
+        let max = self.input.opts.state_memory_max;
+        if bytes <= max {
             return Ok(());
         }
-        let m = format!(
-            "state memory limit of {STATE_MEMORY_MAX} bytes reached with {} states",
-            self.live_states
-        );
+        let m =
+            format!("state memory limit of {max} bytes reached with {} states", self.live_states);
         Err(Box::new(Rejection::limit(ENOMEM, m)))
     }
 
@@ -344,7 +353,7 @@ impl<'a> Ver<'a> {
         }
         let log_pos = self.log.text.len();
         self.pending.push(Pending { state, insn_idx, prev_insn_idx: prev, log_pos });
-        if self.pending.len() > JMP_SEQ_MAX {
+        if self.pending.len() > JMP_SEQ_MAX && self.beyond.is_none() {
             let m = format!("The sequence of {} jumps is too complex.", self.pending.len());
             return Err(Box::new(Rejection::limit(crate::reject::E2BIG, m)));
         }
@@ -409,6 +418,7 @@ impl<'a> Ver<'a> {
             unreliable: self.unreliable,
             stats,
             log: self.log.text,
+            beyond: None,
         }
     }
 

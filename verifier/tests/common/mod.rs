@@ -1,5 +1,8 @@
 //! The kernel that the cases are verified for: maps of the case and the types of `kernel.txt`.
 
+pub(crate) mod case;
+pub(crate) mod run;
+
 use std::collections::BTreeMap;
 
 use bpf::btf::{Btf, BtfBuilder, Linkage, TypeId};
