@@ -190,6 +190,17 @@ pub struct LoadedProg {
     pub log: String,
 }
 
+/// A program that was refused.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Its name.
+    pub name: String,
+    /// Its source lines.
+    pub lines: Vec<bpf::program::Line>,
+    /// Why.
+    pub rejection: Box<Rejection>,
+}
+
 /// A loaded object.
 #[derive(Clone, Debug)]
 pub struct LoadedObject {
@@ -200,7 +211,7 @@ pub struct LoadedObject {
     /// Its programs, in the object's order.
     pub progs: Vec<LoadedProg>,
     /// Programs that were refused, with `LoadOptions::keep_going`.
-    pub refused: Vec<(String, Box<Rejection>)>,
+    pub refused: Vec<Refused>,
 }
 
 impl LoadedObject {
@@ -249,8 +260,9 @@ pub fn load(
         match load_prog(kernel, load) {
             Ok(p) => progs.push(p),
             Err(LoadError::Rejected { program, mut rejection }) if opts.keep_going => {
-                explain(&object, &mut rejection.message);
-                refused.push((program, rejection));
+                let linked = object.link(def, &env)?;
+                explain(&object, &linked, &mut rejection);
+                refused.push(Refused { name: program, lines: linked.lines, rejection });
             }
             Err(e) => return Err(e),
         }
@@ -261,19 +273,13 @@ pub fn load(
 }
 
 /// What linking left in place of an instruction that cannot run: calls of functions that no
-/// kernel has. Their numbers are libbpf's.
-fn explain(object: &Object, message: &mut String) {
-    const CORE: u32 = 195_896_080;
-    const KFUNC: u32 = 2_002_000_000;
-    let Some(number) = message.strip_prefix("invalid func unknown#") else { return };
-    let Ok(number) = number.trim_end().parse::<u32>() else { return };
-    let missing = |i: u32| object.externs().get(i as usize).map(|e| e.name.clone());
-    match number.checked_sub(KFUNC).and_then(missing) {
-        Some(name) => *message += &format!(": the kernel has no function {name}"),
-        None if number == CORE => {
-            *message += ": the kernel has no such type, member or enumerator (CO-RE)";
-        }
-        None => {}
+/// kernel has, with numbers of libbpf's.
+fn explain(object: &Object, program: &Program, r: &mut Rejection) {
+    let Some(lacks) = r.insn.and_then(|at| object.missing(program, at)) else { return };
+    r.message += &format!(": the kernel has no {lacks}");
+    // Registers are a type of their own on each architecture, and named so by libbpf.
+    if lacks.contains("pt_regs") {
+        r.message += "; `orrery build --arch ARCH` makes an object for its registers";
     }
 }
 

@@ -21,7 +21,7 @@ use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
 
 use crate::engine::{Exit, PlaceError, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
-use crate::machine::path::{PathLog, Point};
+use crate::machine::path::{LineWatch, PathLog, Point};
 use crate::unicorn::{CpuError, Fuel, NativeReg, RegFile, Vcpu};
 
 /// What a machine is made from.
@@ -109,6 +109,9 @@ pub struct Machine {
     /// Made when a CPU first runs a program.
     slots: Vec<Option<Slot>>,
     path: Option<PathLog>,
+    lines: LineWatch,
+    /// Events that are in the trace no more.
+    forgotten: usize,
 }
 
 /// A machine at one instant. Memory pages are shared with other snapshots.
@@ -120,6 +123,7 @@ pub struct Snapshot {
     lanes: Vec<Lane>,
     /// Registers and native instructions of each vCPU.
     regs: Vec<Option<(RegFile, u64)>>,
+    forgotten: usize,
 }
 
 impl Machine {
@@ -130,7 +134,8 @@ impl Machine {
         let text = Text::new(&mut kernel)?;
         let cpus = config.kernel.cpus as usize;
         let slots = (0..cpus).map(|_| None).collect();
-        Ok(Machine { kernel, config, text, lanes: vec![Lane::default(); cpus], slots, path: None })
+        let (lanes, lines) = (vec![Lane::default(); cpus], LineWatch::default());
+        Ok(Machine { kernel, config, text, lanes, slots, path: None, lines, forgotten: 0 })
     }
 
     /// The architecture.
@@ -151,10 +156,16 @@ impl Machine {
         &self.text
     }
 
-    /// The trace so far.
+    /// The trace so far, without what was forgotten.
     #[must_use]
     pub fn events(&self) -> &[Event] {
         &self.kernel.events
+    }
+
+    /// Drops the oldest events.
+    pub fn forget_events(&mut self, count: usize) {
+        self.kernel.events.drain(..count);
+        self.forgotten += count;
     }
 
     /// BPF instructions retired on all CPUs.
@@ -173,6 +184,11 @@ impl Machine {
     /// Notes the way programs go from now on; see [`path`].
     pub fn log_path(&mut self, log: PathLog) {
         self.path = Some(log);
+    }
+
+    /// Notes in the trace when a line of a program's source is reached; see [`path`].
+    pub fn watch_line(&mut self, prog: ProgId, at: bpf::insn::InsnIdx, name: &str) {
+        self.lines.add(prog, at, name);
     }
 
     /// What was noted.
@@ -217,12 +233,21 @@ impl Machine {
 
     /// Runs until every CPU that has work has reached a virtual time, or none has work.
     pub fn run_until(&mut self, clock_ns: u64) -> Result<(), MachineError> {
+        self.run_some(clock_ns, usize::MAX).map(drop)
+    }
+
+    /// As [`Machine::run_until`], but stops between the turns of two CPUs, where nothing depends
+    /// on it, when the trace has more than so many events. False when there was no need to.
+    pub fn run_some(&mut self, clock_ns: u64, events: usize) -> Result<bool, MachineError> {
         while let Some((cpu, limit)) = self.turn(clock_ns) {
             while self.has_work(cpu) && self.kernel.now(cpu) < limit {
                 self.step_until(cpu, limit)?;
             }
+            if self.kernel.events.len() > events {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// As [`Machine::run_until`], but stops at the safepoint at which the trace has grown beyond
@@ -435,11 +460,12 @@ impl Machine {
             slot.vcpu.pages_changed();
             slot.epoch = epoch;
         }
-        let events = self.kernel.events.len();
+        let events = self.forgotten + self.kernel.events.len();
         let (vcpu, memory, text) = (&mut slot.vcpu, &mut self.kernel.mem, &self.text);
         let exit = match self.path.as_mut().filter(|p| p.is_on(events)) {
             Some(path) => path.exec((cpu, events), vcpu, memory, text, fuel, pc)?,
-            None => exec(vcpu, memory, text, fuel, pc)?,
+            None if self.lines.is_empty() => exec(vcpu, memory, text, fuel, pc)?,
+            None => self.by_lines(cpu, fuel, pc)?,
         };
         self.charge(cpu);
         let stub_ret = crate::unicorn::spec(self.arch()).stub_ret;
@@ -526,7 +552,8 @@ impl Machine {
         let kernel = self.without_memory(Kernel::clone);
         let state = |s: &Slot| (s.vcpu.regs(), s.vcpu.native());
         let regs = self.slots.iter().map(|s| s.as_ref().map(state)).collect();
-        Snapshot { kernel, memory, text: self.text.clone(), lanes: self.lanes.clone(), regs }
+        let (text, lanes) = (self.text.clone(), self.lanes.clone());
+        Snapshot { kernel, memory, text, lanes, regs, forgotten: self.forgotten }
     }
 
     /// Goes back to a snapshot of this machine.
@@ -536,6 +563,7 @@ impl Machine {
         memory.restore(&to.memory);
         self.kernel = to.kernel.clone();
         self.kernel.mem = memory;
+        self.forgotten = to.forgotten;
         let text_differs = self.text.end() != to.text.end();
         self.text = to.text.clone();
         self.lanes.clone_from(&to.lanes);

@@ -58,6 +58,7 @@ fn masked(line: &str) -> String {
     let line = mask(&line, "\"trace_hash\":\"", "HASH");
     let line = mask(&line, "\"native_insns\":", "N");
     let line = mask(&line, "\"wall_us\":", "N");
+    let line = mask(&line, " time=\"", "T");
     match line.strip_suffix(" ms").and_then(|l| l.rfind(", ").map(|at| &l[..at])) {
         Some(head) => format!("{head}, T ms"),
         None => line,
@@ -68,7 +69,10 @@ fn masked(line: &str) -> String {
 fn run(dir: &Path, line: &str) -> String {
     let words: Vec<&str> = line.split_whitespace().collect();
     if let ["cat", file] = words.as_slice() {
-        return fs::read_to_string(dir.join(file)).unwrap_or_else(|e| format!("{e}\n"));
+        let text = fs::read_to_string(dir.join(file)).unwrap_or_else(|e| format!("{e}\n"));
+        // A line that reads as one of the transcript's own steps aside.
+        let aside = |line: &str| if line.starts_with(['#', '$']) { " " } else { "" };
+        return text.lines().map(|line| format!("{}{}\n", aside(line), masked(line))).collect();
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_orrery"));
     let out = command.args(&words[1..]).current_dir(dir).env("NO_COLOR", "1").output().unwrap();

@@ -4,41 +4,52 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bpf::Arch;
+use emu::runner::cells::{self, Cell};
+use emu::runner::trace::Keep;
 use emu::runner::{RunError, RunOptions, run};
-use scenarios::parse::{Files, parse};
 
-struct Disk;
-
-impl Files for Disk {
-    fn read(&self, from: &str, path: &str) -> Result<(String, String), String> {
-        let full = Path::new(from).parent().unwrap().join(path);
-        let text = fs::read_to_string(&full).map_err(|e| format!("{path}: {e}"))?;
-        Ok((full.display().to_string(), text))
-    }
-}
-
-const ARCHS: [Arch; 4] = [Arch::X86_64, Arch::Arm64, Arch::Riscv64, Arch::S390x];
-
-/// What is wrong with a scenario on an architecture, and the hash of its trace.
-fn outcome(path: &Path, arch: Arch) -> (Vec<String>, Option<u64>) {
+/// What is wrong with a cell of a scenario on an architecture, and the hash of its trace.
+fn outcome(path: &Path, cell: &Cell, arch: Arch) -> (Vec<String>, Option<u64>) {
     let text = fs::read_to_string(path).unwrap();
-    let parsed = parse(&path.display().to_string(), &text, &[], &Disk);
+    let parsed = cells::read(path, &text, cell);
     let scenario = parsed.scenario.expect("the library parses");
     let line = |span: scenarios::Span| text[..span.start as usize].lines().count();
-    let dir = path.parent().unwrap().to_owned();
     let name = path.file_stem().unwrap().to_string_lossy();
-    let said = |line: usize, what: String| format!("{name}:{line} [{arch:?}] {what}");
-    match run(&scenario, arch, &RunOptions { dir, seed: 1, ..RunOptions::default() }) {
+    let said = |line: usize, what: String| format!("{name}{}:{line} [{arch:?}] {what}", cell.name);
+    let show = std::env::var_os("SHOW_TRACE").is_some();
+    let options = RunOptions {
+        dir: cells::folder(path),
+        seed: cell.seed,
+        cpus: cell.cpus,
+        keep: Keep { trace: show, ..Keep::default() },
+        ..RunOptions::default()
+    };
+    match run(&scenario, arch, &options) {
         Ok(o) => {
-            if std::env::var_os("SHOW_TRACE").is_some() {
-                println!("{}", o.trace.join("\n"));
+            if let Some(trace) = o.trace {
+                std::io::copy(&mut trace.read().unwrap(), &mut std::io::stdout()).unwrap();
             }
             let wrong = o.failures.iter().map(|f| said(line(f.span), f.message.clone()));
             (wrong.collect(), Some(o.trace_hash))
         }
-        Err(RunError::Input(f)) => (vec![said(line(f.span), f.message)], None),
+        Err(RunError::Input(f) | RunError::Rejected(f)) => {
+            (vec![said(line(f.span), f.message)], None)
+        }
         Err(e) => (vec![said(0, e.to_string())], None),
     }
+}
+
+/// Cells of a matrix that are run here, evenly spread: all of them take minutes.
+const CELLS: usize = 5;
+
+fn cells_of(path: &Path) -> Vec<(Cell, Vec<Arch>)> {
+    let text = fs::read_to_string(path).unwrap();
+    let parsed = cells::read(path, &text, &Cell::default());
+    let scenario = parsed.scenario.expect("the library parses");
+    let (all, archs) = (cells::cells(&scenario, 1), cells::archs(&scenario));
+    let step = all.len().div_ceil(CELLS);
+    let some = all.into_iter().step_by(step);
+    some.map(|c| (c.clone(), cells::archs_of(&scenario, &c, &archs))).collect()
 }
 
 /// Only the scenarios whose path contains `LIBRARY_ONLY`, when it is set.
@@ -67,16 +78,19 @@ fn library() -> Vec<PathBuf> {
 fn every_scenario_holds_on_every_architecture() {
     let mut wrong = Vec::new();
     for path in library() {
-        let mut hashes = Vec::new();
-        for arch in ARCHS {
-            let (failures, hash) = outcome(&path, arch);
-            wrong.extend(failures);
-            hashes.push(hash);
-        }
-        // A second run on the first architecture: nothing but the file decides.
-        hashes.push(outcome(&path, ARCHS[0]).1);
-        if hashes.iter().any(|h| h.is_none() || *h != hashes[0]) {
-            wrong.push(format!("{}: traces differ: {hashes:x?}", path.display()));
+        for (cell, archs) in cells_of(&path) {
+            let mut hashes = Vec::new();
+            for arch in &archs {
+                let (failures, hash) = outcome(&path, &cell, *arch);
+                wrong.extend(failures);
+                hashes.push(hash);
+            }
+            // A second run on the first architecture: nothing but the file decides.
+            hashes.push(outcome(&path, &cell, archs[0]).1);
+            if hashes.iter().any(|h| h.is_none() || *h != hashes[0]) {
+                let name = format!("{}{}", path.display(), cell.name);
+                wrong.push(format!("{name}: traces differ: {hashes:x?}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));

@@ -55,6 +55,20 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+/// What the stack above sees of an sk_buff besides its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "fields of struct sk_buff")]
+pub struct UpFields {
+    pub mark: u32,
+    pub priority: u32,
+    /// `vlan_tci`, 0 without a tag.
+    pub vlan: u16,
+    pub hash: u32,
+    pub tstamp: u64,
+    /// Metadata that XDP put in front of the frame.
+    pub meta: Vec<u8>,
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -137,6 +151,8 @@ pub enum EventKind {
         nic: u32,
         /// Bytes.
         packet: Vec<u8>,
+        /// Of its sk_buff.
+        skb: Box<UpFields>,
     },
     /// A ring buffer or perf record was made visible to user space.
     Record {

@@ -60,11 +60,20 @@ pub struct Config {
     pub seed: u64,
     /// Virtual time at boot.
     pub clock_ns: u64,
+    /// The version whose instructions and helpers programs may use.
+    pub level: verifier::tables::Level,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { arch: Arch::X86_64, cpus: 2, memory_bytes: 64 << 20, seed: 0, clock_ns: 1_000_000 }
+        Config {
+            arch: Arch::X86_64,
+            cpus: 2,
+            memory_bytes: 64 << 20,
+            seed: 0,
+            clock_ns: 1_000_000,
+            level: verifier::tables::Level::default(),
+        }
     }
 }
 

@@ -47,6 +47,21 @@ impl Error {
     }
 }
 
+/// What the variants of an enum are, by the first of them.
+const KINDS: &[(&str, &str)] = &[
+    ("Auto", "attachment"),
+    ("Eth", "layer"),
+    ("Run", "operation"),
+    ("Ringbuf", "consumer"),
+    ("At", "step"),
+    ("Send", "action"),
+    ("Alloc", "fault"),
+    ("RoundRobin", "schedule"),
+    ("Enter", "event"),
+    ("Verdicts", "expectation"),
+    ("Captured", "pace"),
+];
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
@@ -61,11 +76,18 @@ impl de::Error for Error {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Error::unknown("field", field, expected)
+        let mut error = Error::unknown("field", field, expected);
+        let owners = crate::schema::json::owners(field);
+        let far = suggest(field, expected.iter().copied()).is_none();
+        if far && (1..4).contains(&owners.len()) {
+            error.hint = Some(format!("`{field}` belongs to {}", owners.join(", ")));
+        }
+        error
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Error::unknown("name", variant, expected)
+        let what = KINDS.iter().find(|(first, _)| expected.first() == Some(first));
+        Error::unknown(what.map_or("name", |k| k.1), variant, expected)
     }
 
     fn missing_field(field: &'static str) -> Self {

@@ -55,9 +55,13 @@ pub struct Parsed {
 }
 
 /// Reads a scenario. `vars` are the matrix variables of one cell as RON text; a variable without
-/// a value reads as 1 (so that a file can be checked as a whole).
+/// a value has the first of its axis, so that a file can be checked as a whole.
 #[must_use]
 pub fn parse(name: &str, text: &str, vars: &[(String, String)], files: &dyn Files) -> Parsed {
+    let mut all = vars.to_vec();
+    let given = |n: &str| vars.iter().any(|(have, _)| have == n);
+    all.extend(first_values(text).into_iter().filter(|(n, _)| !given(n)));
+    let vars = all.as_slice();
     let mut reader =
         Reader { files, vars, out: Vec::new(), findings: Vec::new(), used: Vec::new() };
     let scenario = reader.file(name, text.to_string(), &mut Vec::new());
@@ -70,6 +74,29 @@ pub fn parse(name: &str, text: &str, vars: &[(String, String)], files: &dyn File
     }
     let scenario = scenario.filter(|_| findings.is_empty());
     Parsed { scenario, files: reader.out, findings, used: reader.used }
+}
+
+/// The first value of each variable of the matrix, as RON text.
+fn first_values(text: &str) -> Vec<(String, String)> {
+    let member = |node: tree::Node, name: &str| match node.kind {
+        Kind::Record(_, members) => members.into_iter().find(|m| m.name == name).map(|m| m.value),
+        _ => None,
+    };
+    let text = text.trim_start_matches('\u{feff}');
+    // Reading a file twice is for those that have variables.
+    let file = text.contains("vars").then(|| tree::parse_file(text, 0).ok()).flatten();
+    let matrix = file.and_then(|f| member(f, "matrix"));
+    let Some(Kind::Map(entries)) = matrix.and_then(|m| member(m, "vars")).map(|v| v.kind) else {
+        return Vec::new();
+    };
+    let shown = |n: &tree::Node| text.get(n.span.start as usize..n.span.end as usize);
+    let first = |n: &tree::Node| match &n.kind {
+        Kind::List(items) => items.first().and_then(shown).map(str::to_owned),
+        Kind::Range { from: Some(from), .. } => shown(from).map(str::to_owned),
+        _ => None,
+    };
+    let named = entries.iter().filter_map(|(k, v)| Some((k.as_str()?.to_owned(), first(v)?)));
+    named.collect()
 }
 
 struct Reader<'a> {
@@ -128,8 +155,24 @@ impl Reader<'_> {
             self.findings.push(refused(format!("{name} includes itself")));
             return;
         }
-        if let Some(included) = self.file(&name, text, above) {
+        if let Some(mut included) = self.file(&name, text, above) {
+            if let Some((folder, _)) = path.v.rsplit_once('/') {
+                rebase(&mut included, folder);
+            }
             merge(into, included, &mut self.findings);
+        }
+    }
+}
+
+/// Paths of an included file are relative to it.
+fn rebase(s: &mut Scenario, folder: &str) {
+    let join = |file: &mut crate::schema::Name| file.v = format!("{folder}/{}", file.v);
+    s.objects.0.iter_mut().filter_map(|(_, o)| o.file.as_mut()).for_each(join);
+    let packets = s.packets.0.iter_mut().map(|(_, layers)| layers);
+    let flows = s.flows.0.iter_mut().map(|(_, f)| &mut f.like);
+    for layer in packets.chain(flows).flatten() {
+        if let crate::schema::Layer::Pcap { file, .. } = layer {
+            join(file);
         }
     }
 }

@@ -11,6 +11,8 @@ pub fn page() -> &'static str {
 pub struct Start {
     /// `file: "x.bpf.o"` or `asm: ..`, the inside of the object.
     pub object: String,
+    /// Architectures, when it is not for all.
+    pub archs: Vec<String>,
     /// Names of the nics.
     pub nics: Vec<String>,
     /// Items of `attach`.
@@ -30,7 +32,12 @@ impl Start {
         out.extend(self.remarks.iter().map(|r| format!("// {r}\n")));
         out += "Scenario(\n    orrery: 1,\n    about: \"one sentence\",\n";
         let nics: Vec<String> = self.nics.iter().map(|n| format!("\"{n}\": ()")).collect();
-        out += &format!("    machine: (nics: {{{}}}, until: \"1ms\"),\n", nics.join(", "));
+        let archs = match self.archs.as_slice() {
+            [] => String::new(),
+            some => format!("archs: [{}], ", some.join(", ")),
+        };
+        let nics = nics.join(", ");
+        out += &format!("    machine: ({archs}nics: {{{nics}}}, until: \"1ms\"),\n");
         out += &format!("    objects: {{\"main\": ({})}},\n", self.object);
         out += &list("attach", &self.attach);
         if !self.nics.is_empty() {
@@ -77,6 +84,7 @@ mod tests {
         let item = |text: &str| vec![text.to_owned()];
         let start = Start {
             object: "file: \"x.bpf.o\"".to_owned(),
+            archs: item("s390x"),
             nics: item("eth0"),
             attach: item("Xdp(prog: \"p\", nic: \"eth0\")"),
             expect: item("Verdicts(prog: \"p\", are: (PASS: 2))"),

@@ -418,7 +418,17 @@ impl Parser<'_> {
         if tail.is_empty() {
             return Err(self.run_on(end));
         }
-        Err(Finding::error(at, "a comma is missing here"))
+        let finding = Finding::error(at, "a comma is missing here");
+        Err(if self.is_prose(end) { finding.hint("text stands in quotes") } else { finding })
+    }
+
+    /// Whether bare words stand before and after: text whose quotes were forgotten.
+    fn is_prose(&self, end: usize) -> bool {
+        let mut words = self.text[self.pos..].split(' ').take(2);
+        let bare = |w: &str| !w.is_empty() && w.chars().all(is_name_char);
+        let next = words.next().is_some_and(bare);
+        let after = words.next().is_some_and(|w| w.starts_with(is_name_char));
+        self.text[..end].ends_with(is_name_char) && next && after
     }
 
     /// Something stuck to the end of a value, as in `40ms` or `192.0.2.1`.

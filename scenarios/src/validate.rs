@@ -265,6 +265,7 @@ impl Check<'_> {
             Layer::Ip6 { dst: None, .. } => Some("dst of Ip6"),
             Layer::Udp { dport: None, .. } => Some("dport of Udp"),
             Layer::Tcp { dport: None, .. } => Some("dport of Tcp"),
+            Layer::Sctp { dport: None, .. } => Some("dport of Sctp"),
             Layer::Icmp { kind: None, .. } => Some("type of Icmp"),
             Layer::Vlan { id: None, .. } => Some("id of Vlan"),
             _ => None,

@@ -1,12 +1,13 @@
 //! `orrery scenario check|new|schema|reference`: the language without running anything, but for
 //! `new`, which runs what it wrote to put the measured results in.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bpf::Arch;
 use bpf::object::{Object, ProgramDef};
 use bpf::uapi::{AttachType, ProgType};
+use bpf::{Arch, Endian};
 use scenarios::parse::Parsed;
 use scenarios::reference::{self, Start};
 use scenarios::schema::Step;
@@ -15,6 +16,7 @@ use scenarios::{Finding, Scenario, render};
 
 use super::{Exit, gravest, out, replay};
 use crate::compile;
+use crate::loader::{self, LoadOptions};
 use crate::runner::cells::{self, Cell};
 use crate::runner::contents::Contents;
 
@@ -199,6 +201,7 @@ fn from_nothing(name: &str, force: bool) -> Result<Start, Exit> {
     };
     Ok(Start {
         object,
+        archs: Vec::new(),
         nics: vec!["eth0".to_owned()],
         attach: vec![format!("Xdp(prog: \"{prog}\", nic: \"eth0\")")],
         expect: vec![verdicts(&prog, "PASS")],
@@ -222,18 +225,39 @@ fn verdicts(prog: &str, first: &str) -> String {
 
 /// Every program of an object, attached where its section says.
 fn from_object(path: &Path) -> Result<Start, Exit> {
-    let (_, object) = super::world::read(path, None)?;
-    let mut start =
-        Start { object: format!("file: {:?}", path.display().to_string()), ..Start::default() };
+    let (bytes, object) = super::world::read(path, None)?;
+    let trial = trial(&object, &bytes);
+    let mut start = Start { object: format!("file: {:?}", either(path)), ..Start::default() };
+    let mut skip = Vec::new();
+    start.archs = archs_of(path);
     for p in object.programs() {
-        add_program(&mut start, &object, p);
+        match trial.get(&p.name) {
+            Some(Trial::Rejected(words)) => {
+                let expect = format!("Rejected(prog: {:?}, log: [{words:?}])", p.name);
+                start.expect.push(expect);
+            }
+            Some(Trial::NoHook(why)) => {
+                start.remarks.push(format!("{}: not attached: {why}", p.name));
+            }
+            Some(Trial::Unsupported(what)) => {
+                start.remarks.push(format!("{}: not loaded: {what}", p.name));
+                skip.push(format!("{:?}", p.name));
+            }
+            None => add_program(&mut start, &object, p),
+        }
+    }
+    if !skip.is_empty() {
+        start.object += &format!(", skip: [{}]", skip.join(", "));
     }
     if start.nics.is_empty() {
         // Something has to happen for a program that watches.
         start.nics.push("eth0".to_owned());
     }
     if start.expect.is_empty() {
-        let auto = |p: &&ProgramDef| p.sec.as_ref().is_some_and(|s| s.autoload);
+        let auto = |p: &&ProgramDef| {
+            let skipped = skip.contains(&format!("{:?}", p.name));
+            !skipped && p.sec.as_ref().is_some_and(|s| s.autoload)
+        };
         let names = object.programs().iter().filter(auto);
         start.expect = names.map(|p| format!("Accepted(prog: \"{}\")", p.name)).collect();
     }
@@ -242,6 +266,83 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
         return Err(Exit::BadInput);
     }
     Ok(start)
+}
+
+/// The architectures that an object is for, unless it is for all.
+fn archs_of(path: &Path) -> Vec<String> {
+    let name = either(path);
+    let (dir, leaf) = (Path::new(&name).parent(), Path::new(&name).file_name());
+    let (Some(dir), Some(leaf)) = (dir, leaf) else { return Vec::new() };
+    if crate::objects::is_source(path) {
+        return Vec::new();
+    }
+    let leaf = leaf.to_string_lossy();
+    let fits = |a: &Arch| crate::objects::read(dir, &leaf, *a).is_ok();
+    let some: Vec<Arch> = Arch::ALL.into_iter().filter(fits).collect();
+    let all = some.len() == Arch::ALL.len();
+    if all { Vec::new() } else { some.iter().map(|a| a.name().to_owned()).collect() }
+}
+
+/// What keeps a program from its hook.
+enum Trial {
+    /// The verifier, with its words.
+    Rejected(String),
+    /// Something that is not modelled.
+    Unsupported(String),
+    /// The model has no such hook.
+    NoHook(String),
+}
+
+/// Loads and attaches the programs of an object, to see which cannot be.
+fn trial(object: &Object, bytes: &[u8]) -> BTreeMap<String, Trial> {
+    let arch = match object.endian {
+        Endian::Little => Arch::X86_64,
+        Endian::Big => Arch::S390x,
+    };
+    let config = kernel_model::Config { arch, ..Default::default() };
+    let mut kernel = kernel_model::Kernel::new(config);
+    let target = kernel_model::types::Types::of(arch).btf();
+    let options = LoadOptions { keep_going: true, ..LoadOptions::default() };
+    let mut out = BTreeMap::new();
+    // What keeps the whole object from loading is said when the scenario runs.
+    let Ok(loaded) = loader::load(&mut kernel, target, object.endian, bytes, &options) else {
+        return out;
+    };
+    for r in loaded.refused {
+        let words = r.rejection.message.clone();
+        let trial = match r.rejection.is_unsupported() {
+            true => Trial::Unsupported(words),
+            false => Trial::Rejected(words),
+        };
+        out.insert(r.name, trial);
+    }
+    for p in &loaded.progs {
+        let kind = object.program(&p.name).and_then(|p| p.sec.as_ref()).map(|s| s.prog_type);
+        if kind.is_some_and(is_tracing)
+            && let Err(why) = kernel.trace_attach(kernel_model::ProgId(p.id), 0)
+        {
+            out.insert(p.name.clone(), Trial::NoHook(why.to_string()));
+        }
+    }
+    out
+}
+
+fn is_tracing(kind: ProgType) -> bool {
+    use ProgType::{Kprobe, RawTracepoint, Tracepoint, Tracing};
+    matches!(kind, Kprobe | Tracepoint | RawTracepoint | Tracing)
+}
+
+/// The name that stands for both byte orders, where both objects are there.
+fn either(path: &Path) -> String {
+    let name = path.display().to_string();
+    for (own, other) in [(".el.bpf.o", ".eb.bpf.o"), (".eb.bpf.o", ".el.bpf.o")] {
+        if let Some(stem) = name.strip_suffix(own)
+            && Path::new(&format!("{stem}{other}")).is_file()
+        {
+            return format!("{stem}.bpf.o");
+        }
+    }
+    name
 }
 
 fn add_program(start: &mut Start, object: &Object, p: &ProgramDef) {
@@ -278,10 +379,7 @@ fn add_program(start: &mut Start, object: &Object, p: &ProgramDef) {
             start.attach.push(format!("Tc(prog: \"{name}\", nic: \"eth0\", dir: {dir})"));
             start.expect.push(verdicts(name, "OK"));
         }
-        (
-            ProgType::Kprobe | ProgType::Tracepoint | ProgType::RawTracepoint | ProgType::Tracing,
-            _,
-        ) => {
+        (kind, _) if is_tracing(kind) => {
             start.attach.push(format!("Auto(prog: \"{name}\")"));
             start.expect.push(format!("Count(of: Enter(prog: \"{name}\"), is: 0)"));
         }

@@ -3,15 +3,22 @@
 //! While a [`PathLog`] is on, native code is run one basic block at a time, and each block of
 //! native code at which a BPF instruction begins is noted with the BPF registers. This costs a
 //! hundred times the run, so it is on for the few events that are looked into.
+//!
+//! A [`LineWatch`] does the same for single lines of source, as long as there is one.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bpf::insn::InsnIdx;
 use kernel_model::mem::GuestMemory;
-use kernel_model::{CpuId, ProgId};
+use kernel_model::{CpuId, EventKind, ProgId};
 
+use super::Machine;
 use crate::engine::{Exit, Text, exec};
 use crate::unicorn::{CpuError, Fuel, Vcpu};
+
+/// Topic of the notes of a [`LineWatch`].
+pub const LINE: &str = "line";
 
 /// Points beyond which a log stops: a loop that runs away is known by then.
 const POINTS_MAX: usize = 1 << 17;
@@ -89,6 +96,60 @@ impl PathLog {
             let insns = if full { end - cpu.retired() } else { 1 };
             match exec(cpu, memory, text, Fuel::new(insns, blocks), pc)? {
                 Exit::Fuel => pc = cpu.pc(),
+                exit => return Ok(exit),
+            }
+        }
+    }
+}
+
+/// Instructions at which a line of source begins, and how it is called.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LineWatch(BTreeMap<(ProgId, InsnIdx), String>);
+
+impl LineWatch {
+    pub(super) fn add(&mut self, prog: ProgId, at: InsnIdx, name: &str) {
+        self.0.insert((prog, at), name.to_owned());
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Names of the lines that the first so many instructions from an address begin.
+    fn reached(&self, text: &Text, pc: u64, insns: u64) -> Vec<String> {
+        let Some(p) = text.prog_at(pc) else { return Vec::new() };
+        let all = p.compiled.debug.insns.iter().filter(|r| r.first);
+        let from = all.skip_while(|r| p.base + u64::from(r.start.0) < pc);
+        let run = from.take(usize::try_from(insns).unwrap_or(usize::MAX));
+        run.filter_map(|r| self.0.get(&(p.prog, r.orig)).cloned()).collect()
+    }
+}
+
+impl Machine {
+    /// As [`exec`], a block at a time, with a note for each watched line.
+    pub(super) fn by_lines(
+        &mut self,
+        cpu: CpuId,
+        fuel: Fuel,
+        mut pc: u64,
+    ) -> Result<Exit, CpuError> {
+        let slot = |m: &Machine| m.slots[cpu.idx()].as_ref().map_or(0, |s| s.vcpu.retired());
+        let end = slot(self).saturating_add(fuel.insns);
+        loop {
+            let before = slot(self);
+            if before >= end {
+                return Ok(Exit::Fuel);
+            }
+            let vcpu = &mut self.slots[cpu.idx()].as_mut().expect("made by enter").vcpu;
+            let one = Fuel { insns: end - before, blocks: 1 };
+            let exit = exec(vcpu, &mut self.kernel.mem, &self.text, one, pc)?;
+            let (next, insns) = (vcpu.pc(), vcpu.retired() - before);
+            for text in self.lines.reached(&self.text, pc, insns) {
+                self.kernel.emit(cpu, EventKind::Note { topic: LINE, text });
+            }
+            self.charge(cpu);
+            match exit {
+                Exit::Fuel => pc = next,
                 exit => return Ok(exit),
             }
         }

@@ -7,13 +7,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
 use pcap_file::pcapng::{Block, PcapNgReader};
-use pcap_file::{DataLink, TsResolution};
+use pcap_file::{DataLink, PcapError, TsResolution};
 
 use super::packet::{Captures, Defaults};
 
@@ -212,21 +213,21 @@ fn ethernet(link: DataLink, at: u64, data: &[u8], number: usize) -> Result<Frame
     }
 }
 
-/// Writes frames with their times, in nanoseconds, as a pcap file.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn write(path: &Path, frames: &[(u64, Vec<u8>)]) -> Result<(), String> {
-    let shown = path.display().to_string();
-    let file = fs::File::create(path).map_err(|e| format!("{shown}: {e}"))?;
+/// Begins a capture whose times are in nanoseconds.
+pub(super) fn writer<W: Write>(to: W) -> Result<PcapWriter<W>, PcapError> {
     let header = PcapHeader { ts_resolution: TsResolution::NanoSecond, ..PcapHeader::default() };
-    let mut writer = PcapWriter::with_header(file, header).map_err(|e| format!("{shown}: {e}"))?;
-    for (at, bytes) in frames {
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let packet = PcapPacket::new(std::time::Duration::from_nanos(*at), len, bytes);
-        writer.write_packet(&packet).map_err(|e| format!("{shown}: {e}"))?;
-    }
-    Ok(())
+    PcapWriter::with_header(to, header)
+}
+
+/// Adds a frame to a capture.
+pub(super) fn put<W: Write>(
+    to: &mut PcapWriter<W>,
+    at: u64,
+    bytes: &[u8],
+) -> Result<(), PcapError> {
+    let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let packet = PcapPacket::new(std::time::Duration::from_nanos(at), len, bytes);
+    to.write_packet(&packet).map(drop)
 }
 
 #[cfg(test)]
@@ -305,11 +306,10 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_to_the_nanosecond() {
-        let path = std::env::temp_dir().join(format!("orrery-{}.pcap", std::process::id()));
         let frames = vec![(5, vec![1; 60]), (1_000_000_007, vec![2; 61])];
-        write(&path, &frames).unwrap();
-        let back = read(&fs::read(&path).unwrap()).unwrap();
-        let _gone = fs::remove_file(&path);
+        let mut file = writer(Vec::new()).unwrap();
+        frames.iter().for_each(|(at, bytes)| put(&mut file, *at, bytes).unwrap());
+        let back = read(&file.into_writer()).unwrap();
         let back: Vec<_> = back.into_iter().map(|f| (f.at, f.bytes)).collect();
         assert_eq!(back, frames);
     }

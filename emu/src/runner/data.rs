@@ -40,6 +40,33 @@ impl Difference {
     }
 }
 
+/// `OneOf([..])` and `Not(..)`, of values or patterns of any type.
+fn pick(
+    node: &Node,
+    (name, args): (&str, &[Node]),
+    differs: &dyn Fn(&Node) -> Result<Option<Difference>, Finding>,
+) -> Result<Option<Difference>, Finding> {
+    let (list, wanted) = match (name, args) {
+        ("OneOf", [Node { kind: Kind::List(items), .. }]) => (items.as_slice(), true),
+        ("OneOf", _) => return refuse(node, "OneOf takes a list, as in OneOf([1, 2])"),
+        (_, [one]) => (std::slice::from_ref(one), false),
+        _ => return refuse(node, "Not takes one value, as in Not(5)"),
+    };
+    let mut why = None;
+    for item in list {
+        let difference = differs(item)?;
+        if difference.is_none() == wanted {
+            return Ok(None);
+        }
+        why = why.or(difference);
+    }
+    let is = why.map_or("is what it must not be".to_owned(), |d| {
+        d.why.split(", expected").next().unwrap_or_default().to_owned()
+    });
+    let more = if wanted { ", none of these" } else { "" };
+    Ok(Some(Difference::new(node, format!("{is}{more}"))))
+}
+
 fn refuse<T>(node: &Node, message: impl Into<String>) -> Result<T, Finding> {
     Err(Finding::error(node.span, message))
 }
@@ -77,6 +104,29 @@ impl Types<'_> {
                 Body::Const(next) | Body::Volatile(next) => ty = *next,
                 _ => return self.endian,
             }
+        }
+    }
+
+    /// The one struct of a size that has the members a record's pattern names; none when all that
+    /// have them are of another size.
+    ///
+    /// # Errors
+    /// The names of several, or of none.
+    pub fn record(&self, node: &Node, len: usize) -> Result<Option<u32>, Vec<&str>> {
+        let members: &[_] = match &node.kind {
+            Kind::Record(None, members) => members,
+            _ => &[],
+        };
+        let has = |id: u32| members.iter().all(|m| self.btf.member(id, &m.name).is_some());
+        let structs = self.btf.ids().filter(|id| matches!(self.btf.body(*id), Body::Struct { .. }));
+        let mut all: Vec<u32> = structs.filter(|id| !members.is_empty() && has(*id)).collect();
+        all.sort_by_key(|id| self.btf.name(*id));
+        all.dedup_by_key(|id| self.btf.name(*id));
+        let fit: Vec<u32> = all.iter().copied().filter(|id| self.size(*id) == len).collect();
+        match fit.as_slice() {
+            [one] => Ok(Some(*one)),
+            [] if !all.is_empty() => Ok(None),
+            several => Err(several.iter().map(|id| self.btf.name(*id)).collect()),
         }
     }
 
@@ -145,7 +195,16 @@ impl Types<'_> {
         bits: u8,
         out: &mut [u8],
     ) -> Result<(), Finding> {
-        let Some(value) = int_of(node) else { return refuse(node, "a bit-field is a number") };
+        let value = match &node.kind {
+            Kind::Bool(b) => i128::from(*b),
+            _ => match int_of(node) {
+                Some(value) => value,
+                None => return refuse(node, "a bit-field is a number"),
+            },
+        };
+        if value >= 1 << bits || value < -(1 << (bits - 1)) {
+            return refuse(node, format!("{value} does not fit into {bits} bits"));
+        }
         for n in 0..u32::from(bits) {
             let bit = value >> n & 1 == 1;
             let at = match self.endian {
@@ -272,6 +331,11 @@ impl Types<'_> {
                 }
             }
         }
+        if own.is_empty() {
+            let message = format!("no enum of the object has the name `{name}`");
+            let hint = "an object has the enums that its maps, globals and functions use";
+            return Err(Finding::error(node.span, message).hint(hint));
+        }
         let known: Vec<&str> = own.iter().map(|e| e.0).collect();
         let finding = Finding::error(
             node.span,
@@ -296,6 +360,9 @@ impl Types<'_> {
         let id = self.btf.resolve(ty);
         match (self.btf.body(id), &node.kind) {
             (_, Kind::Name(n)) if n == "_" => Ok(None),
+            (_, Kind::Call(n, args)) if n == "OneOf" || n == "Not" => {
+                pick(node, (n, args), &|item| self.differs(item, ty, bytes))
+            }
             (Body::Struct { .. } | Body::Union { .. }, Kind::Record(None, members)) => {
                 for m in members {
                     let Some(member) = self.btf.member(id, &m.name) else {
@@ -341,13 +408,44 @@ impl Types<'_> {
         bytes: &[u8],
     ) -> Result<Option<Difference>, Finding> {
         if member.bits != 0 {
-            let mut wanted = bytes.to_vec();
-            self.write_bits(node, member.bit_off, member.bits, &mut wanted)?;
-            return Ok((wanted != bytes).then(|| Difference::new(node, "the bit-field differs")));
+            return self.bits_differ(member, node, bytes);
         }
         let at = member.byte_off() as usize;
         let part = bytes.get(at..at + self.size(member.ty)).unwrap_or_default();
         self.differs(node, member.ty, part)
+    }
+
+    fn bits_differ(
+        &self,
+        member: &bpf::btf::Member<'_>,
+        node: &Node,
+        bytes: &[u8],
+    ) -> Result<Option<Difference>, Finding> {
+        let (from, bits) = (member.bit_off, u32::from(member.bits));
+        let bit = |at: u32| match self.endian {
+            Endian::Little => bytes.get(at as usize / 8).is_some_and(|b| b >> (at % 8) & 1 == 1),
+            Endian::Big => bytes.get(at as usize / 8).is_some_and(|b| b >> (7 - at % 8) & 1 == 1),
+        };
+        let at = |n: u32| match self.endian {
+            Endian::Little => from + n,
+            Endian::Big => from + bits - 1 - n,
+        };
+        let raw = (0..bits).fold(0i128, |v, n| v | i128::from(bit(at(n))) << n);
+        let negative = self.is_signed(member.ty) && raw >> (bits - 1) & 1 == 1;
+        let found = if negative { raw - (1 << bits) } else { raw };
+        let same = match &node.kind {
+            Kind::Name(n) if n == "_" => true,
+            Kind::Bool(b) => raw == i128::from(*b),
+            // A negative number means the same bits, whatever the type is called.
+            Kind::Int { .. } => int_of(node).is_some_and(|v| v == found || v == raw - (1 << bits)),
+            Kind::Call(n, args) if n == "OneOf" || n == "Not" => {
+                let one = |item: &Node| self.bits_differ(member, item, bytes);
+                return pick(node, (n, args), &one);
+            }
+            _ => Is::<i64>::from_node(node)?.matches(&(found as i64)),
+        };
+        let why = Difference::new(node, format!("is {found}"));
+        Ok((!same).then(|| Difference { fix: Some(found.to_string()), ..why }))
     }
 
     fn scalar_differs(
@@ -359,9 +457,7 @@ impl Types<'_> {
         let raw = get_int(bytes, self.order(ty));
         let signed = self.is_signed(ty);
         let found = self.signed(ty, raw, bytes.len());
-        let pattern = matches!(node.kind, Kind::Range { .. })
-            || matches!(&node.kind, Kind::Call(n, _) if n == "OneOf" || n == "Not");
-        if pattern {
+        if matches!(node.kind, Kind::Range { .. }) {
             let matches = if signed {
                 Is::<i64>::from_node(node)?.matches(&(found as i64))
             } else {
@@ -390,7 +486,11 @@ impl Types<'_> {
     }
 
     fn is_signed(&self, ty: u32) -> bool {
-        matches!(self.btf.body(self.btf.resolve(ty)), Body::Int { enc, .. } if enc.signed)
+        match self.btf.body(self.btf.resolve(ty)) {
+            Body::Int { enc, .. } => enc.signed,
+            Body::Enum { signed, .. } | Body::Enum64 { signed, .. } => *signed,
+            _ => false,
+        }
     }
 
     /// The number that the bytes of an integer mean.

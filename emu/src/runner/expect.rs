@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use kernel_model::cpu::FaultKind;
-use kernel_model::net::check::check_packet;
-use kernel_model::{EventKind, ProgId};
 use scenarios::Span;
-use scenarios::leaf::{Data, Is};
+use scenarios::leaf::{Data, Is, Leaf as _};
 use scenarios::schema::expect::{ListOrder, On, Others};
-use scenarios::schema::{Event, Expect, Layer, Name, NamedCounts};
+use scenarios::schema::{Event, Expect, Name, NamedCounts};
 use scenarios::tree::Kind;
 
 use super::data::Difference;
-use super::{Failure, Run, RunError, matching, wire};
+use super::watch::{Code, Eventually, Item, Packets};
+use super::{Failure, Run, RunError, matching};
+
+/// Places of a verdict that are shown.
+pub(super) const PLACES: usize = 4;
+/// Failures of one run beyond which no more are told: a `Check` may stand in an `Every`.
+const FAILURES_MAX: usize = 200;
 
 type Checked = Result<(), RunError>;
 
@@ -21,15 +24,7 @@ impl Run<'_> {
     pub(super) fn expectations(&mut self) -> Checked {
         let s = self.s;
         // A run that met what is not modelled says nothing about what was expected of it.
-        let kinds = self.machine.events().iter().map(|e| &e.kind);
-        let mut unsupported = kinds.filter_map(|k| match k {
-            EventKind::Fault { fault, .. } => match &fault.kind {
-                FaultKind::Unsupported(what) => Some(what.clone()),
-                _ => None,
-            },
-            _ => None,
-        });
-        if let Some(what) = unsupported.next() {
+        if let Some(what) = self.watch.unsupported.take() {
             return Err(RunError::unsupported(s.span, what));
         }
         for expect in &s.expect {
@@ -40,13 +35,19 @@ impl Run<'_> {
     }
 
     fn fail(&mut self, span: Span, message: impl Into<String>) {
-        self.failures.push(Failure { message: message.into(), span, fix: None });
+        self.tell(Failure { message: message.into(), span, fix: None });
+    }
+
+    fn tell(&mut self, failure: Failure) {
+        if self.failures.len() < FAILURES_MAX && !self.failures.contains(&failure) {
+            self.failures.push(failure);
+        }
     }
 
     /// A failure with what would be right, where the file says something at all.
     fn fail_fix(&mut self, span: Span, message: impl Into<String>, fix: Option<(Span, String)>) {
         let fix = fix.filter(|(at, _)| at.end > 0);
-        self.failures.push(Failure { message: message.into(), span, fix });
+        self.tell(Failure { message: message.into(), span, fix });
     }
 
     /// A value that is not what was expected.
@@ -60,10 +61,10 @@ impl Run<'_> {
     pub(super) fn check(&mut self, expect: &Expect) -> Checked {
         match expect {
             Expect::Verdicts { prog, are } => self.verdicts(prog, are),
-            Expect::Packets { on, are, order, rest, skb } => match skb {
-                Some(d) => Err(RunError::unsupported(d.span(), "skb in Packets")),
-                None => self.packets(on, are, *order, *rest),
-            },
+            Expect::Packets { on, .. } => {
+                self.packets(on, expect);
+                Ok(())
+            }
             Expect::Drops { are } => {
                 for (name, _) in &are.0 {
                     if !kernel_model::net::is_drop_reason(&name.v) {
@@ -92,26 +93,36 @@ impl Run<'_> {
                 }
             }
             Expect::Global { name, is } => self.global_is(name, is),
-            Expect::Sequence(events) => self.sequence(events),
-            Expect::AnyOrder(events) => self.any_order(events),
-            Expect::Count { of, is } => {
-                let found = self.indices(of)?.len() as u64;
-                self.number(&is.v, found, is.span, "events");
+            Expect::Sequence(_)
+            | Expect::AnyOrder(_)
+            | Expect::Count { .. }
+            | Expect::Never(_)
+            | Expect::Eventually { .. } => {
+                let watch = std::mem::take(&mut self.watch);
+                if let Some(item) = watch.item(expect) {
+                    self.events(expect, item);
+                }
+                self.watch = watch;
                 Ok(())
             }
-            Expect::Never(event) => self.never(event),
-            Expect::Eventually { event, within, after } => {
-                self.eventually(event, within.v.ns, after.as_ref(), within.span)
-            }
-            Expect::Records { map, are, order, lost, record } => {
-                self.records(map, are, *order, record.as_ref())?;
+            Expect::Records { map, are, order, rest, lost, record } => {
+                let default = match order {
+                    ListOrder::Exact => Others::Forbid,
+                    ListOrder::Any => Others::Allow,
+                };
+                let rule = (*order, rest.unwrap_or(default));
+                self.records(map, are, rule, record.as_ref())?;
                 if let Some(l) = lost {
-                    let found = self.lost();
+                    let found = self.watch.lost;
                     self.number(&l.v, found, l.span, "lost records");
                 }
                 Ok(())
             }
             Expect::Accepted { prog, insns, states, stack } => {
+                // Its rejection is told already, with the reason.
+                if self.refused(prog).is_some() {
+                    return Ok(());
+                }
                 let id = self.prog(prog)?;
                 let p = self.machine.kernel.prog(id).expect("found by name");
                 let stats = *p.verified.stats();
@@ -156,23 +167,7 @@ impl Run<'_> {
         let id = self.prog(prog)?;
         let kind = self.machine.kernel.prog(id).map(kernel_model::Prog::prog_type);
         let xdp = kind == Some(bpf::uapi::ProgType::Xdp);
-        let mut found: BTreeMap<u32, (u64, usize)> = BTreeMap::new();
-        let mut places: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        let mut packet = 0;
-        for (event, e) in self.machine.events().iter().enumerate() {
-            if let EventKind::Verdict { prog, raw, .. } = &e.kind
-                && *prog == id
-            {
-                packet += 1;
-                let raw = *raw as u32;
-                let code = if xdp { raw.min(matching::XDP_INVALID) } else { raw };
-                let entry = found.entry(code).or_default();
-                entry.0 += 1;
-                entry.1 = packet;
-                let place = format!("packet {packet} (event {})", event + 1);
-                places.entry(code).or_default().push(place);
-            }
-        }
+        let found = self.watch.verdicts.get(&id).cloned().unwrap_or_default();
         let mut listed = Vec::new();
         for (name, count) in &are.0 {
             let Some(code) = matching::code(&name.v, xdp) else {
@@ -180,11 +175,11 @@ impl Run<'_> {
                 return Err(RunError::input(name.span, message));
             };
             listed.push(code);
-            let n = found.get(&code).map_or(0, |f| f.0);
+            let n = found.get(&code).map_or(0, |f| f.count);
             if !count.v.matches(&n) {
                 let wanted = show(&count.v);
                 let all = histogram(&found, xdp);
-                let at = place_list(places.get(&code).map_or(&[], Vec::as_slice));
+                let at = place_list(found.get(&code));
                 let (prog, name) = (&prog.v, &name.v);
                 let message = format!("{prog}: expected {wanted} {name}, found {n}{at} ({all})");
                 self.fail_fix(count.span, message, Some((count.span, n.to_string())));
@@ -192,9 +187,9 @@ impl Run<'_> {
         }
         let end = are.0.last().map_or(Span::default(), |(_, count)| count.span);
         let end = Span { start: end.end, ..end };
-        for (code, (n, last)) in &found {
+        for (code, seen) in &found {
             if !listed.contains(code) {
-                let name = code_name(*code, xdp);
+                let (name, n, last) = (code_name(*code, xdp), seen.count, seen.last_packet);
                 let message = format!(
                     "{}: {n} packets came to {name}, which is not listed (the last was packet \
                      {last} of this program)",
@@ -227,95 +222,19 @@ impl Run<'_> {
         }
     }
 
-    fn packets(&mut self, on: &On, are: &[Vec<Layer>], order: ListOrder, rest: Others) -> Checked {
-        let ifindex = self.nic(on.nic())?;
-        let up = matches!(on, On::Up(_));
-        let mut found: Vec<(usize, Vec<u8>)> = Vec::new();
-        for (n, e) in self.machine.events().iter().enumerate() {
-            match &e.kind {
-                EventKind::Out { nic, packet } if !up && *nic == ifindex => {
-                    found.push((n, packet.clone()));
-                }
-                EventKind::Up { nic, packet } if up && *nic == ifindex => {
-                    found.push((n, packet.clone()));
-                }
-                _ => {}
-            }
-        }
+    fn packets(&mut self, on: &On, expect: &Expect) {
         let span = on.nic().span;
-        let find = |name: &str| self.s.packets.get(name).cloned();
-        let mut wanted = Vec::new();
-        for layers in are {
-            let layers = super::packet::resolve(layers, &find, 0);
-            wanted.push(layers.map_err(|e| RunError::input(span, e))?);
+        let mut told = Vec::new();
+        if let Some(Item::Packets(p)) = self.watch.item(expect) {
+            let here = |f: &Failure| Failure {
+                span: if f.span == Span::default() { span } else { f.span },
+                ..f.clone()
+            };
+            told.extend(p.failures.iter().map(here));
+            let more = missing_or_more(p).into_iter();
+            told.extend(more.map(|message| Failure { message, span, fix: None }));
         }
-        match order {
-            ListOrder::Exact => self.in_order(&wanted, &found, rest, span),
-            ListOrder::Any => self.in_any_order(&wanted, found, rest, span),
-        }
-        Ok(())
-    }
-
-    fn in_order(
-        &mut self,
-        wanted: &[Vec<Layer>],
-        found: &[(usize, Vec<u8>)],
-        rest: Others,
-        span: Span,
-    ) {
-        let mut at = 0;
-        for (n, layers) in wanted.iter().enumerate() {
-            let number = n + 1;
-            if rest == Others::Allow {
-                match found[at..].iter().position(|f| wire::mismatch(layers, &f.1).is_none()) {
-                    Some(skip) => at += skip + 1,
-                    None => self.fail(span, format!("packet {number} of the list never came")),
-                }
-                continue;
-            }
-            match found.get(at) {
-                None => {
-                    let n = found.len();
-                    self.fail(span, format!("expected packet {number}, only {n} came"));
-                    return;
-                }
-                Some((event, bytes)) => {
-                    if let Some(wire::Mismatch { why, fix }) = wire::mismatch(layers, bytes) {
-                        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-                        let message = format!("packet {number} (event {event}): {why}\n  {hex}");
-                        let at = fix.as_ref().map_or(span, |f| f.0);
-                        self.fail_fix(at, message, fix);
-                    }
-                }
-            }
-            at += 1;
-        }
-        if rest == Others::Forbid && at < found.len() {
-            let (n, event) = (found.len(), found[at].0);
-            let message =
-                format!("expected {at} packets, {n} came (the first more is event {event})");
-            self.fail(span, message);
-        }
-    }
-
-    fn in_any_order(
-        &mut self,
-        wanted: &[Vec<Layer>],
-        mut found: Vec<(usize, Vec<u8>)>,
-        rest: Others,
-        span: Span,
-    ) {
-        for (n, layers) in wanted.iter().enumerate() {
-            match found.iter().position(|f| wire::mismatch(layers, &f.1).is_none()) {
-                Some(at) => {
-                    found.remove(at);
-                }
-                None => self.fail(span, format!("packet {} of the list never came", n + 1)),
-            }
-        }
-        if rest == Others::Forbid && !found.is_empty() {
-            self.fail(span, format!("{} packets came that are not in the list", found.len()));
-        }
+        told.into_iter().for_each(|f| self.tell(f));
     }
 
     /// Summed over CPUs unless one is named.
@@ -438,131 +357,85 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Positions of the events that match.
-    fn indices(&self, wanted: &Event) -> Result<Vec<usize>, RunError> {
-        let mut out = Vec::new();
-        for (n, e) in self.machine.events().iter().enumerate() {
-            if self.event_matches(wanted, e)? {
-                out.push(n);
-            }
-        }
-        Ok(out)
-    }
-
-    fn sequence(&mut self, events: &[Event]) -> Checked {
-        let mut from = 0;
-        for (n, wanted) in events.iter().enumerate() {
-            match self.indices(wanted)?.into_iter().find(|i| *i >= from) {
-                Some(at) => from = at + 1,
-                None => {
-                    let after = self.around(from);
-                    let message = format!("event {} of the sequence did not come{after}", n + 1);
-                    let span = event_span(wanted).unwrap_or(self.s.span);
-                    self.fail(span, message);
-                    return Ok(());
+    /// What is expected of events.
+    fn events(&mut self, expect: &Expect, item: &Item<'_>) {
+        let at = |event: &Event| event_span(event).unwrap_or(self.s.span);
+        match (expect, item) {
+            (Expect::Count { is, .. }, Item::Count { count, last, .. }) => {
+                let last = last.as_ref().map_or(String::new(), |l| format!(" (the last: {l})"));
+                if !is.v.matches(count) {
+                    let wanted = show(&is.v);
+                    let message = format!("expected {wanted} events, found {count}{last}");
+                    self.fail_fix(is.span, message, Some((is.span, count.to_string())));
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// What did happen: the event a search went on from, and those after it.
-    fn around(&self, from: usize) -> String {
-        let names = super::trace::Names::of(self);
-        let events = self.machine.events();
-        let line = |n: usize| {
-            let text = super::trace::line(&events[n], &names, true);
-            format!("\n  event {n}: {}", text.trim().chars().take(100).collect::<String>())
-        };
-        let before = from.checked_sub(1).map_or(String::new(), |n| {
-            format!("\n  the one before it is{}", line(n).replacen("\n ", "", 1))
-        });
-        let after: String = (from..events.len()).take(4).map(line).collect();
-        let after = if after.is_empty() { "\n  nothing".to_owned() } else { after };
-        format!("{before}\n  what came after:{after}")
-    }
-
-    fn any_order(&mut self, events: &[Event]) -> Checked {
-        for (n, wanted) in events.iter().enumerate() {
-            if self.indices(wanted)?.is_empty() {
-                let span = event_span(wanted).unwrap_or(self.s.span);
-                self.fail(span, format!("event {} of the list did not come", n + 1));
+            (Expect::Sequence(events), Item::Sequence { met, around, .. }) => {
+                if let Some(wanted) = events.get(*met) {
+                    let (n, around) = (met + 1, around.show());
+                    let message = format!("event {n} of the sequence did not come{around}");
+                    self.fail(at(wanted), message);
+                }
             }
+            (Expect::AnyOrder(events), Item::AnyOrder { met, .. }) => {
+                for (n, (wanted, _)) in events.iter().zip(met).enumerate().filter(|e| !*e.1.1) {
+                    let span = event_span(wanted).unwrap_or(self.s.span);
+                    self.fail(span, format!("event {} of the list did not come", n + 1));
+                }
+            }
+            (Expect::Never(event), Item::Never { first: Some(line), .. }) => {
+                self.fail(at(event), format!("this must not happen, but {line}"));
+            }
+            (Expect::Eventually { within, .. }, Item::Eventually(it)) => {
+                self.eventually(within.v.ns, it, within.span);
+            }
+            _ => {}
         }
-        Ok(())
     }
 
-    fn never(&mut self, event: &Event) -> Checked {
-        if let Some(at) = self.indices(event)?.first() {
-            let names = super::trace::Names::of(self);
-            let line = super::trace::line(&self.machine.events()[*at], &names, true);
-            let span = event_span(event).unwrap_or(self.s.span);
-            self.fail(span, format!("this must not happen, but event {at} is: {}", line.trim()));
-        }
-        Ok(())
-    }
-
-    fn eventually(
-        &mut self,
-        event: &Event,
-        within: u64,
-        after: Option<&Event>,
-        span: Span,
-    ) -> Checked {
-        let clock = |n: usize| self.machine.events()[n].clock_ns;
-        let start = match after {
-            Some(a) => self.indices(a)?.first().map(|n| (clock(*n), *n)),
-            None => Some((self.s.machine.clock.ns, 0)),
-        };
-        let Some((start, from)) = start else {
+    fn eventually(&mut self, within: u64, it: &Eventually<'_>, span: Span) {
+        let Some(start) = it.start else {
             self.fail(span, "the event to measure from did not come");
-            return Ok(());
+            return;
         };
-        let found = self.indices(event)?.into_iter().find(|n| *n >= from).map(clock);
-        match found {
-            Some(at) if at - start <= within => {}
-            Some(at) => {
+        match &it.came {
+            Some((at, _)) if at - start <= within => {}
+            Some((at, line)) => {
                 let late = at - start;
-                self.fail(
-                    span,
-                    format!("the event came {late} ns after, expected within {within}"),
-                );
+                let message = format!("expected within {within} ns, came after {late} ns: {line}");
+                self.fail(span, message);
             }
             None => {
-                let message = format!("the event did not come{}", self.around(from));
+                let message = format!("the event did not come{}", it.around.show());
                 self.fail(span, message);
             }
         }
-        Ok(())
     }
 
     fn records(
         &mut self,
         map: &Name,
         are: &[Data],
-        order: ListOrder,
+        (order, rest): (ListOrder, Others),
         record: Option<&Name>,
     ) -> Checked {
         let id = self.map(map)?.0;
         let mut found: Vec<Vec<u8>> = if self.consumers.contains(&id.0) {
             self.consumed.get(&id.0).cloned().unwrap_or_default()
         } else {
-            let of = |e: &kernel_model::Event| match &e.kind {
-                EventKind::Record { map, data } if *map == id => Some(data.clone()),
-                _ => None,
-            };
-            self.machine.events().iter().filter_map(of).collect()
+            self.watch.records.get(&id.0).cloned().unwrap_or_default()
         };
-        if found.len() != are.len() {
+        let more = rest == Others::Allow && found.len() > are.len();
+        if found.len() != are.len() && !more {
             let message =
                 format!("{}: expected {} records, {} came", map.v, are.len(), found.len());
             self.fail(map.span, message);
         }
+        let mut from = 0;
         for (n, wanted) in are.iter().enumerate() {
-            let candidates = if order == ListOrder::Exact {
-                n.min(found.len())..found.len().min(n + 1)
-            } else {
-                0..found.len()
+            let candidates = match (order, rest) {
+                (ListOrder::Exact, Others::Forbid) => n.min(found.len())..found.len().min(n + 1),
+                (ListOrder::Exact, Others::Allow) => from..found.len(),
+                (ListOrder::Any, _) => 0..found.len(),
             };
             let mut why = None;
             let mut hit = None;
@@ -577,7 +450,7 @@ impl Run<'_> {
                 (Some(at), _) if order == ListOrder::Any => {
                     found.remove(at);
                 }
-                (Some(_), _) => {}
+                (Some(at), _) => from = at + 1,
                 (None, Some(d)) if order == ListOrder::Exact => {
                     self.fail_at(&format!("record {} of {}: ", n + 1, map.v), d);
                 }
@@ -590,13 +463,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn lost(&self) -> u64 {
-        let kinds = self.machine.events().iter().map(|e| &e.kind);
-        let full =
-            |k: &&EventKind| matches!(k, EventKind::Drop { reason } if *reason == "ringbuf full");
-        kinds.filter(full).count() as u64
-    }
-
     fn rejected(
         &mut self,
         prog: &Name,
@@ -604,28 +470,24 @@ impl Run<'_> {
         log: &[scenarios::Spanned<scenarios::leaf::TextIs>],
         at: Option<&Name>,
     ) -> Checked {
-        let short = prog.v.rsplit('/').next().unwrap_or(&prog.v);
-        let object = prog.v.split_once('/').map(|p| p.0);
-        let found = self
-            .objects
-            .iter()
-            .filter(|o| object.is_none_or(|name| name == o.name))
-            .flat_map(|o| &o.refused)
-            .find(|(n, _)| n == short)
-            .map(|(_, r)| (r.errno, r.log.clone(), r.message.clone()));
+        let found = self.refused(prog).map(|r| &r.rejection);
+        let found = found.map(|r| (r.errno, r.log.clone(), r.message.clone()));
         let Some((number, text, message)) = found else {
             self.fail(prog.span, format!("{} was expected to be rejected and was not", prog.v));
             return Ok(());
         };
-        if let Some(e) = errno
-            && let Kind::Name(name) = &e.node.kind
-        {
-            let wanted = kernel_model::Errno::from_name(name).map(|e| e as i32);
-            if wanted != Some(number) {
-                let right =
-                    kernel_model::Errno::from_raw(number.abs()).map(|e| e.name().to_owned());
-                let fix = right.map(|name| (e.span(), name));
-                self.fail_fix(e.span(), format!("errno is {number}: {message}"), fix);
+        if let Some(e) = errno {
+            let known = |n: i32| kernel_model::Errno::from_raw(n.abs()).map(|e| e.name());
+            let right = match &e.node.kind {
+                Kind::Name(name) if name == "_" => true,
+                Kind::Name(name) => known(number) == Some(name.as_str()),
+                _ => Is::<i64>::from_node(&e.node)?.matches(&i64::from(number.abs())),
+            };
+            if !right {
+                let fix = known(number).map(|name| (e.span(), name.to_owned()));
+                let name = known(number).map_or(String::new(), |n| format!(" ({n})"));
+                let message = format!("errno is {}{name}: {message}", number.abs());
+                self.fail_fix(e.span(), message, fix);
             }
         }
         let all = format!("{text}\n{message}");
@@ -637,9 +499,25 @@ impl Run<'_> {
             }
         }
         if let Some(at) = at {
-            return Err(RunError::unsupported(at.span, "`at` in Rejected"));
+            self.rejected_at(prog, at);
         }
         Ok(())
+    }
+
+    /// Whether a program was rejected at `file.bpf.c:17`, or at an instruction, `insn 12`.
+    fn rejected_at(&mut self, prog: &Name, at: &Name) {
+        let Some(r) = self.refused(prog) else { return };
+        let name = |l: &str| l.rsplit('/').next().unwrap_or(l).to_owned();
+        let insn = r.rejection.insn.map(|i| format!("insn {}", i.0));
+        let line = r.rejection.insn.and_then(|i| super::state::source_line(&r.lines, i));
+        let line = line.map(|(file, n)| format!("{file}:{n}"));
+        if [&insn, &line].into_iter().flatten().any(|place| *place == name(&at.v)) {
+            return;
+        }
+        let fix = line.or(insn).map(|text| (at.span, format!("{text:?}")));
+        let place = fix.as_ref().map_or("no instruction", |f| &f.1);
+        let message = format!("{} was rejected at {place}: {}", prog.v, r.rejection.message);
+        self.fail_fix(at.span, message, fix);
     }
 
     fn budget(
@@ -649,8 +527,8 @@ impl Run<'_> {
         total: &Option<scenarios::Spanned<Is<u64>>>,
     ) -> Checked {
         let id = self.prog(prog)?;
-        let runs = self.run_lengths(id);
-        let (worst, at) = runs.iter().zip(1..).map(|(n, i)| (*n, i)).max().unwrap_or((0, 0));
+        let runs = self.watch.runs.get(&id).copied().unwrap_or_default();
+        let (worst, at) = (runs.worst, runs.worst_at);
         if let Some(p) = insns
             && !p.v.matches(&worst)
         {
@@ -660,53 +538,60 @@ impl Run<'_> {
             self.fail_fix(p.span, message, Some((p.span, format!("..={worst}"))));
         }
         if let Some(p) = total {
-            let sum = runs.iter().sum();
-            self.number(&p.v, sum, p.span, "instructions in all");
+            self.number(&p.v, runs.total, p.span, "instructions in all");
         }
         Ok(())
     }
 
-    /// Instructions of each run: virtual time passes only by them.
-    fn run_lengths(&self, id: ProgId) -> Vec<u64> {
-        let mut open: BTreeMap<u32, Vec<(ProgId, u64)>> = BTreeMap::new();
-        let mut out = Vec::new();
-        for e in self.machine.events() {
-            let stack = open.entry(e.cpu.0).or_default();
-            match &e.kind {
-                EventKind::Enter { prog } => stack.push((*prog, e.clock_ns)),
-                EventKind::Exit { .. } => {
-                    if let Some((prog, start)) = stack.pop()
-                        && prog == id
-                    {
-                        out.push(e.clock_ns - start);
-                    }
-                }
-                _ => {}
-            }
-        }
-        out
-    }
-
     /// Ledger clean, no faults, right lengths and sums of what left.
     fn always(&mut self) {
-        let leaks_expected = self.s.expect.iter().any(|e| matches!(e, Expect::Leaks(_)));
-        let span = self.s.span;
-        let mut found = Vec::new();
-        for (n, e) in self.machine.events().iter().enumerate() {
-            match &e.kind {
-                EventKind::Leak { what } if !leaks_expected => {
-                    found.push(format!("event {n}: leak: {what}"));
-                }
-                EventKind::Fault { fault, .. } => found.push(format!("event {n}: fault: {fault}")),
-                EventKind::Out { packet, .. } if !self.sent_malformed => {
-                    let wrong = check_packet(packet);
-                    found.extend(wrong.iter().map(|w| format!("event {n}: a frame left: {w}")));
-                }
-                _ => {}
-            }
+        let lists = self.s.expect.iter().filter_map(|e| match e {
+            Expect::Leaks(list) => Some(list),
+            _ => None,
+        });
+        let allowed: Vec<_> = lists.flatten().collect();
+        let (span, watch) = (self.s.span, &mut self.watch);
+        let mut found = std::mem::take(&mut watch.leaks);
+        let missing = allowed.iter().filter(|a| !found.iter().any(|l| l.contains(&a.v)));
+        let missing: Vec<_> = missing.map(|a| (a.span, a.v.clone())).collect();
+        found.retain(|leak| !allowed.iter().any(|a| leak.contains(&a.v)));
+        found.append(&mut watch.faults);
+        if !self.sent_malformed {
+            found.append(&mut watch.frames);
         }
-        found.truncate(10);
+        found.truncate(super::watch::TOLD);
         found.into_iter().for_each(|m| self.fail(span, m));
+        for (at, text) in missing {
+            self.fail(at, format!("nothing leaked that says \"{text}\""));
+        }
+    }
+}
+
+/// Packets of a list that did not come, and packets that came besides.
+fn missing_or_more(p: &Packets<'_>) -> Vec<String> {
+    let (wanted, met, came, (more, first)) = (p.wanted(), p.met, p.came, p.more);
+    let never = |n: usize| format!("packet {} of the list never came ({came} came)", n + 1);
+    match p.rule() {
+        (ListOrder::Exact, Others::Forbid) if met < wanted => {
+            vec![format!("expected packet {}, only {came} came", met + 1)]
+        }
+        (ListOrder::Exact, Others::Forbid) if more > 0 => {
+            vec![format!(
+                "expected {wanted} packets, {came} came (the first more is event {first})"
+            )]
+        }
+        (ListOrder::Exact, Others::Forbid) => Vec::new(),
+        (ListOrder::Exact, Others::Allow) => {
+            (met < wanted).then(|| never(met)).into_iter().collect()
+        }
+        (ListOrder::Any, rest) => {
+            let mut out: Vec<String> = (0..wanted).filter(|n| !p.found[*n]).map(never).collect();
+            if rest == Others::Forbid && more > 0 {
+                let first = format!("the first is event {first}");
+                out.push(format!("{more} packets came that are not in the list ({first})"));
+            }
+            out
+        }
     }
 }
 
@@ -751,9 +636,9 @@ fn code_name(code: u32, xdp: bool) -> String {
     }
 }
 
-fn histogram(found: &BTreeMap<u32, (u64, usize)>, xdp: bool) -> String {
-    let parts: Vec<String> =
-        found.iter().map(|(c, (n, _))| format!("{}: {n}", code_name(*c, xdp))).collect();
+fn histogram(found: &BTreeMap<u32, Code>, xdp: bool) -> String {
+    let one = |(c, seen): (&u32, &Code)| format!("{}: {}", code_name(*c, xdp), seen.count);
+    let parts: Vec<String> = found.iter().map(one).collect();
     if parts.is_empty() { "it never ran".into() } else { format!("all: {}", parts.join(", ")) }
 }
 
@@ -764,16 +649,19 @@ pub(super) fn event_span(event: &Event) -> Option<Span> {
         Event::Call { func, prog, .. } => func.as_ref().or(prog.as_ref()).map(|p| p.span),
         Event::Out { on, .. } => on.as_ref().map(|p| p.span),
         Event::Record { map, .. } => map.as_ref().map(|p| p.span),
+        Event::Line { at } => Some(at.span),
+        Event::Tracepoint { name, .. } => Some(name.span),
+        Event::Drop { reason } => reason.as_ref().map(|p| p.span),
+        Event::Injected { fault } => fault.as_ref().map(|p| p.span),
         _ => None,
     }
 }
 
 /// Where something happened: the first few places.
-fn place_list(places: &[String]) -> String {
-    const SHOWN: usize = 4;
-    if places.is_empty() {
-        return String::new();
-    }
-    let more = if places.len() > SHOWN { ", ..." } else { "" };
-    format!(" at {}{more}", places[..places.len().min(SHOWN)].join(", "))
+fn place_list(seen: Option<&Code>) -> String {
+    let Some(seen) = seen else { return String::new() };
+    let one = |(packet, event): &(usize, usize)| format!("packet {packet} (event {event})");
+    let shown: Vec<String> = seen.first.iter().take(PLACES).map(one).collect();
+    let more = if seen.first.len() > PLACES { ", ..." } else { "" };
+    format!(" at {}{more}", shown.join(", "))
 }

@@ -1,8 +1,10 @@
 //! Injected faults: from the scenario's list to the kernel's, and whether each happened.
 
+use bpf::insn::helper_name;
 use kernel_model::Errno;
 use kernel_model::fault::Kind as Injection;
-use scenarios::leaf::{Data, int_of};
+use scenarios::Finding;
+use scenarios::leaf::{Data, int_of, suggest};
 use scenarios::schema::Name;
 use scenarios::schema::play::Fault;
 use scenarios::tree::Kind;
@@ -22,6 +24,20 @@ fn ret_value(data: &Data) -> Result<u64, RunError> {
     }
 }
 
+/// A helper of the kernel, though the model may lack it: then it is never called.
+fn helper_exists(func: &Name, short: &str) -> Result<(), RunError> {
+    let names = (1..1000).filter_map(helper_name);
+    let names: Vec<&str> = names.map(|n| n.strip_prefix("bpf_").unwrap_or(n)).collect();
+    if names.contains(&short) {
+        return Ok(());
+    }
+    let finding = Finding::error(func.span, format!("the kernel has no helper {}", func.v));
+    Err(RunError::from(match suggest(short, names.iter().copied()) {
+        Some(near) => finding.hint(format!("did you mean bpf_{near}?")),
+        None => finding,
+    }))
+}
+
 impl Run<'_> {
     fn fault_prog(&self, prog: Option<&Name>) -> Result<Option<kernel_model::ProgId>, RunError> {
         prog.map(|p| self.prog(p)).transpose()
@@ -38,10 +54,7 @@ impl Run<'_> {
                 }
                 Fault::Call { func, nth, times, ret, prog } => {
                     let short = func.v.strip_prefix("bpf_").unwrap_or(&func.v).to_string();
-                    if !kernel_model::helpers::modelled().any(|(_, name)| name == short) {
-                        let message = format!("the model has no helper {}", func.v);
-                        return Err(RunError::input(func.span, message));
-                    }
+                    helper_exists(func, &short)?;
                     let (prog, ret) = (self.fault_prog(prog.as_ref())?, ret_value(ret)?);
                     (Injection::Call { func: short, prog, ret }, nth.v, *times)
                 }

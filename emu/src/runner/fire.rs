@@ -5,7 +5,7 @@ use kernel_model::CpuId;
 use kernel_model::event::Value;
 use kernel_model::trace::tracepoint;
 use scenarios::leaf::{Data, Is, Leaf, int_of};
-use scenarios::schema::{Action, Event, Expect, Name, Step};
+use scenarios::schema::{Event, Name};
 use scenarios::tree::{Kind, Member, Node};
 
 use super::{Run, RunError};
@@ -161,18 +161,7 @@ impl Run<'_> {
                 return Err(RunError::input(m.name_span, message));
             };
             let Some(Value::Num(found)) = seen.get(n) else { return Ok(false) };
-            let matches = match &m.value.kind {
-                Kind::Name(word) if word == "_" => true,
-                Kind::Name(word) => enumerator(btf, params[n].1, word) == Some(*found),
-                Kind::Call(kind, args) if kind == "Nic" => match args.as_slice() {
-                    [Node { kind: Kind::Str(n), .. }] => {
-                        let nic = self.machine.kernel.nic_by_name(n);
-                        nic.is_some_and(|n| n.dev == *found)
-                    }
-                    _ => false,
-                },
-                _ => Is::<u64>::from_node(&m.value)?.matches(found),
-            };
+            let matches = self.arg_matches(&m.value, params[n].1, *found)?;
             if !matches {
                 return Ok(false);
             }
@@ -180,18 +169,38 @@ impl Run<'_> {
         Ok(true)
     }
 
+    fn arg_matches(&self, node: &Node, ty: u32, found: u64) -> Result<bool, RunError> {
+        Ok(match &node.kind {
+            Kind::Name(word) if word == "_" => true,
+            Kind::Name(word) => {
+                let btf = self.machine.kernel.vmlinux_btf();
+                enumerator(btf, ty, word) == Some(found)
+            }
+            Kind::Call(kind, args) => match (kind.as_str(), args.as_slice()) {
+                ("Nic", [Node { kind: Kind::Str(n), .. }]) => {
+                    self.machine.kernel.nic_by_name(n).is_some_and(|n| n.dev == found)
+                }
+                ("Not", [one]) => !self.arg_matches(one, ty, found)?,
+                ("OneOf", [Node { kind: Kind::List(items), .. }]) => {
+                    for item in items {
+                        if self.arg_matches(item, ty, found)? {
+                            return Ok(true);
+                        }
+                    }
+                    false
+                }
+                _ => return Err(RunError::input(node.span, format!("{kind}(..) is no pattern"))),
+            },
+            _ => Is::<u64>::from_node(node)?.matches(&found),
+        })
+    }
+
     /// Has the kernel report the tracepoints that the scenario asks for.
     pub(super) fn watch_tracepoints(&mut self) -> Result<(), RunError> {
-        let mut names = Vec::new();
-        for step in &self.s.timeline {
-            if let Step::When(event, _) = step {
-                of_event(event, &mut names);
-            }
-            if let Action::Check(e) = step.action() {
-                of_expect(e, &mut names);
-            }
-        }
-        self.s.expect.iter().for_each(|e| of_expect(e, &mut names));
+        let names = super::watch::events(self.s).into_iter().filter_map(|e| match e {
+            Event::Tracepoint { name, .. } => Some(name),
+            _ => None,
+        });
         for name in names {
             let Some((at, _)) = tracepoint(&name.v) else {
                 let message = format!("the model has no tracepoint {}", name.v);
@@ -200,26 +209,5 @@ impl Run<'_> {
             self.machine.kernel.trace_watch(at);
         }
         Ok(())
-    }
-}
-
-fn of_event(event: &Event, names: &mut Vec<Name>) {
-    if let Event::Tracepoint { name, .. } = event {
-        names.push(name.clone());
-    }
-}
-
-fn of_expect(expect: &Expect, names: &mut Vec<Name>) {
-    match expect {
-        Expect::Sequence(list) | Expect::AnyOrder(list) => {
-            list.iter().for_each(|e| of_event(e, names));
-        }
-        Expect::Count { of, .. } => of_event(of, names),
-        Expect::Never(e) => of_event(e, names),
-        Expect::Eventually { event, after, .. } => {
-            of_event(event, names);
-            after.iter().for_each(|e| of_event(e, names));
-        }
-        _ => {}
     }
 }

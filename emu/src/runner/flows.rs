@@ -52,22 +52,34 @@ fn bump(layer: &mut Layer, vary: Vary, by: u64) {
     }
 }
 
-/// Picks a flow by popularity.
-pub(super) fn pick(k: &mut Kernel, flows: &Flows, n: u64) -> u64 {
-    let count = u64::from(flows.count.v.max(1));
-    match flows.popularity {
-        Dist::Zipf(s) => {
-            let weight = |i: u64| ((i + 1) as f64).powf(-s);
-            let total: f64 = (0..count).map(weight).sum();
-            let mut at = f64::from(k.rng.traffic.next_u32()) / f64::from(u32::MAX) * total;
-            (0..count)
-                .find(|i| {
-                    at -= weight(*i);
-                    at <= 0.0
-                })
-                .unwrap_or(count - 1)
-        }
-        _ => n % count,
+/// Picks flows by popularity.
+#[derive(Debug)]
+pub(super) struct Pick {
+    count: u64,
+    /// Sums of the weights up to each flow; none when all are alike.
+    sums: Vec<f64>,
+}
+
+impl Pick {
+    pub(super) fn new(flows: &Flows) -> Pick {
+        let count = u64::from(flows.count.v.max(1));
+        let mut total = 0.0;
+        let mut up_to = |s: f64, i: u64| {
+            total += ((i + 1) as f64).powf(-s);
+            total
+        };
+        let sums = match flows.popularity {
+            Dist::Zipf(s) => (0..count).map(|i| up_to(s, i)).collect(),
+            _ => Vec::new(),
+        };
+        Pick { count, sums }
+    }
+
+    /// The flow of frame `n`.
+    pub(super) fn flow(&self, k: &mut Kernel, n: u64) -> u64 {
+        let Some(total) = self.sums.last() else { return n % self.count };
+        let at = f64::from(k.rng.traffic.next_u32()) / f64::from(u32::MAX) * total;
+        (self.sums.partition_point(|sum| *sum < at) as u64).min(self.count - 1)
     }
 }
 

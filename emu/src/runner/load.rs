@@ -9,11 +9,10 @@ use kernel_model::maps::MapId;
 use scenarios::Finding;
 use scenarios::schema::{Name, Object};
 use scenarios::tree::{Kind, Node};
-use verifier::reject::Rejection;
 
 use super::data::Types;
 use super::{RunError, packet};
-use crate::loader::{self, LoadError, LoadOptions};
+use crate::loader::{self, LoadError, LoadOptions, Refused};
 use crate::machine::Machine;
 
 /// `LINUX_KERNEL_VERSION` of the modelled kernel.
@@ -51,7 +50,7 @@ pub struct Loaded {
     /// Accepted programs.
     pub progs: Vec<LoadedProg>,
     /// Rejected programs.
-    pub refused: Vec<(String, Box<Rejection>)>,
+    pub refused: Vec<Refused>,
     /// Maps.
     pub maps: Vec<LoadedMap>,
 }
@@ -166,8 +165,9 @@ fn load_asm(
     }
     let (mut progs, mut refused) = (Vec::new(), Vec::new());
     for program in assembly.progs {
-        let title = program.name.clone();
-        let opts = verifier::explore::Opts::default();
+        let (title, lines) = (program.name.clone(), program.lines.clone());
+        let level = machine.kernel.config.level;
+        let opts = verifier::explore::Opts { level, ..Default::default() };
         match machine.kernel.sys_prog_load(program, &[], None, opts) {
             (Some((_, id)), _) => progs.push(LoadedProg { name: title, id }),
             (None, report) => match report.result {
@@ -175,7 +175,7 @@ fn load_asm(
                     if r.log.is_empty() {
                         r.log = report.log;
                     }
-                    refused.push((title, r));
+                    refused.push(Refused { name: title, lines, rejection: r });
                 }
                 Ok(_) => return Err(RunError::Internal("no memory for a program".into())),
             },

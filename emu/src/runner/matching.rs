@@ -1,11 +1,15 @@
 //! Which events a pattern means.
 
+use kernel_model::event::UpFields;
 use kernel_model::{Errno, Event as Happened, EventKind};
 use scenarios::leaf::{Data, Is, Leaf};
-use scenarios::schema::{Event, Name};
-use scenarios::tree::Kind;
+use scenarios::schema::packet::HexBytes;
+use scenarios::schema::{Event, Layer, Name};
+use scenarios::tree::{Kind, Node};
+use scenarios::{Finding, Span};
 
 use super::data::Difference;
+use super::packet::{self, Captures as _};
 use super::{Run, RunError, wire};
 
 /// Stands for every value that is no verdict of XDP.
@@ -45,7 +49,7 @@ pub(super) fn code(name: &str, xdp: bool) -> Option<u32> {
 }
 
 impl Run<'_> {
-    fn is_xdp(&self, prog: kernel_model::ProgId) -> bool {
+    pub(super) fn is_xdp(&self, prog: kernel_model::ProgId) -> bool {
         let kind = self.machine.kernel.prog(prog).map(kernel_model::Prog::prog_type);
         kind == Some(bpf::uapi::ProgType::Xdp)
     }
@@ -53,12 +57,12 @@ impl Run<'_> {
     /// Whether a return value is what a pattern says.
     pub(super) fn ret_matches(
         &self,
-        pattern: &Data,
+        pattern: &Node,
         ret: u64,
         prog: Option<kernel_model::ProgId>,
     ) -> Result<bool, RunError> {
         let value = i64::from(ret as u32 as i32);
-        match &pattern.node.kind {
+        match &pattern.kind {
             Kind::Name(n) if n == "_" => Ok(true),
             Kind::Name(n) if n == "NULL" => Ok(ret == 0),
             Kind::Name(n) => {
@@ -68,11 +72,25 @@ impl Run<'_> {
                     Some(wanted) => Ok(value == wanted),
                     None => {
                         let message = format!("{n} is no return code");
-                        Err(RunError::input(pattern.span(), message))
+                        Err(RunError::input(pattern.span, message))
                     }
                 }
             }
-            _ => Ok(Is::<i64>::from_node(&pattern.node)?.matches(&value)),
+            Kind::Call(n, args) if n == "Not" && args.len() == 1 => {
+                Ok(!self.ret_matches(&args[0], ret, prog)?)
+            }
+            Kind::Call(n, args) if n == "OneOf" && args.len() == 1 => {
+                let Kind::List(items) = &args[0].kind else {
+                    return Err(RunError::input(pattern.span, "OneOf takes a list"));
+                };
+                for item in items {
+                    if self.ret_matches(item, ret, prog)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+            _ => Ok(Is::<i64>::from_node(pattern)?.matches(&value)),
         }
     }
 
@@ -104,7 +122,7 @@ impl Run<'_> {
             (Event::Exit { prog, ret }, EventKind::Exit { prog: found, ret: value }) => {
                 self.prog_is(prog.as_ref(), *found)?
                     && match ret {
-                        Some(r) => self.ret_matches(r, *value, Some(*found))?,
+                        Some(r) => self.ret_matches(&r.node, *value, Some(*found))?,
                         None => true,
                     }
             }
@@ -121,7 +139,7 @@ impl Run<'_> {
                     && self.prog_is(prog.as_ref(), *found)?
                     && nth.is_none_or(|n| n == u64::from(*number) + 1)
                     && match ret {
-                        Some(r) => self.ret_matches(r, value, None)?,
+                        Some(r) => self.ret_matches(&r.node, value, None)?,
                         None => true,
                     }
             }
@@ -130,7 +148,15 @@ impl Run<'_> {
                     Some(name) => self.nic(name)? == *nic,
                     None => true,
                 };
-                there && packet.as_ref().is_none_or(|p| wire::mismatch(p, bytes).is_none())
+                there
+                    && match packet {
+                        Some(p) if named(p) => {
+                            let layers = self.expected_layers(p, *nic, self.s.span)?;
+                            wire::mismatch(&layers, bytes).is_none()
+                        }
+                        Some(p) => wire::mismatch(p, bytes).is_none(),
+                        None => true,
+                    }
             }
             (Event::Record { map, value, record }, EventKind::Record { map: found, data }) => {
                 self.record_matches(map.as_ref(), value.as_ref(), record.as_ref(), *found, data)?
@@ -148,17 +174,125 @@ impl Run<'_> {
             (Event::Drop { reason }, EventKind::Drop { reason: found }) => {
                 reason.as_ref().is_none_or(|r| r.v == *found)
             }
-            (
-                Event::Line { .. }
-                | Event::Deadlock { .. }
-                | Event::Cancelled { .. }
-                | Event::Switch { .. }
-                | Event::SchedExit { .. }
-                | Event::Stall { .. },
-                _,
-            ) => return Err(RunError::unsupported(self.s.span, "this kind of event")),
+            (Event::Line { at }, EventKind::Note { topic, text }) => {
+                *topic == crate::machine::path::LINE && at.v == *text
+            }
             _ => false,
         })
+    }
+
+    /// Layers of an expected packet: what stands for others is replaced.
+    pub(super) fn expected_layers(
+        &self,
+        layers: &[Layer],
+        nic: u32,
+        span: Span,
+    ) -> Result<Vec<Layer>, RunError> {
+        let find = |name: &str| self.s.packets.get(name).cloned();
+        let bad = |e| RunError::input(span, e);
+        let mut out = packet::resolve(layers, &find, 0).map_err(bad)?;
+        let defaults = super::load::addresses(&self.machine, nic);
+        for layer in &mut out {
+            if let Layer::Pcap { file, frame, from } = layer {
+                let bytes = self.captures.frame(&file.v, frame.v, &defaults);
+                let bytes = bytes.map_err(|e| RunError::input(file.span, e))?;
+                let from = bytes.get(*from as usize..).unwrap_or_default();
+                *layer = Layer::Hex(HexBytes(from.to_vec()));
+            }
+        }
+        Ok(out)
+    }
+
+    /// What differs of the sk_buff of a packet that went up.
+    pub(super) fn skb_differs(
+        &self,
+        wanted: &Data,
+        skb: &UpFields,
+    ) -> Result<Option<String>, RunError> {
+        let Kind::Record(None, members) = &wanted.node.kind else {
+            return Err(RunError::input(wanted.span(), "(mark: 1, ..) was expected"));
+        };
+        for m in members {
+            let found = match m.name.as_str() {
+                "mark" => u64::from(skb.mark),
+                "priority" => u64::from(skb.priority),
+                "vlan" => u64::from(skb.vlan),
+                "hash" => u64::from(skb.hash),
+                "tstamp" => skb.tstamp,
+                "meta" => {
+                    let meta = HexBytes::from_node(hex(&m.value))?.0;
+                    if meta != skb.meta {
+                        let (is, not) = (&skb.meta, meta);
+                        return Ok(Some(format!("meta is {is:02x?}, expected {not:02x?}")));
+                    }
+                    continue;
+                }
+                _ => {
+                    let message = format!("an sk_buff here has no `{}`", m.name);
+                    let finding = Finding::error(m.name_span, message);
+                    let known = "known: mark, priority, vlan, hash, tstamp, meta";
+                    return Err(finding.hint(known).into());
+                }
+            };
+            if !Is::<u64>::from_node(&m.value)?.matches(&found) {
+                return Ok(Some(format!("{} of the sk_buff is {found}", m.name)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says which events have no machinery yet, and has those reported that are asked for.
+    pub(super) fn watch_lines(&mut self) -> Result<(), RunError> {
+        for event in super::watch::events(self.s) {
+            let what = match event {
+                Event::Line { at } => {
+                    self.watch_line(at)?;
+                    continue;
+                }
+                Event::Deadlock { .. } => "deadlocks of locks",
+                Event::Cancelled { .. } => "cancelled programs",
+                Event::Switch { .. } | Event::Stall { .. } => "tasks and their scheduler",
+                Event::SchedExit { .. } => "sched_ext",
+                _ => continue,
+            };
+            return Err(RunError::unsupported(self.s.span, what));
+        }
+        Ok(())
+    }
+
+    fn watch_line(&mut self, at: &Name) -> Result<(), RunError> {
+        let bad = |m: String, hint: String| RunError::from(Finding::error(at.span, m).hint(hint));
+        let place = at.v.rsplit_once(':').and_then(|(f, n)| Some((f, n.parse::<u32>().ok()?)));
+        let Some((file, number)) = place else {
+            let message = format!("`{}` is no line of source", at.v);
+            return Err(bad(message, "write \"file.bpf.c:17\"".to_owned()));
+        };
+        let (mut found, mut known) = (Vec::new(), std::collections::BTreeSet::new());
+        for p in self.machine.kernel.progs() {
+            let mut last = 0;
+            for l in &p.verified.program().lines {
+                if l.file == file || l.file.ends_with(&format!("/{file}")) {
+                    known.insert(l.line);
+                    if l.line == number && last != number {
+                        found.push((p.id, l.insn));
+                    }
+                }
+                last = l.line;
+            }
+        }
+        if found.is_empty() {
+            let known: Vec<String> = known.iter().map(u32::to_string).collect();
+            let message = format!("no instruction of a program comes from {}", at.v);
+            let known = match known.is_empty() {
+                true => format!("no program comes from {file}"),
+                false => format!("lines with instructions: {}", known.join(", ")),
+            };
+            return Err(bad(message, known));
+        }
+        for (prog, insn) in found {
+            self.machine.watch_line(prog, insn, &at.v);
+        }
+        Ok(())
     }
 
     fn record_matches(
@@ -212,13 +346,15 @@ impl Run<'_> {
                 .find(&name.v, bpf::btf::Kind::Struct)
                 .ok_or_else(|| RunError::input(name.span, format!("no struct {}", name.v)))?,
             None if own != 0 => own,
-            None => {
-                let message = format!("what struct are the records of {}?", map.v);
-                return Err(RunError::Input(Box::new(
-                    scenarios::Finding::error(value.span(), message)
-                        .hint("name it in the consumer: Ringbuf(map: .., record: \"event\")"),
-                )));
-            }
+            None => match types.record(&value.node, bytes.len()) {
+                Ok(Some(ty)) => ty,
+                // A record of another kind.
+                Ok(None) => {
+                    let why = format!("is {} bytes of another kind", bytes.len());
+                    return Ok(Some(Difference { why, at: value.span(), fix: None }));
+                }
+                Err(names) => return Err(which_record(map, value, &names)),
+            },
         };
         Ok(types.differs(&value.node, ty, bytes)?)
     }
@@ -227,4 +363,32 @@ impl Run<'_> {
 /// Name of a helper or kfunc without the prefix that most have.
 fn bare(name: &str) -> &str {
     name.strip_prefix("bpf_").unwrap_or(name)
+}
+
+/// Records whose type nothing says.
+fn which_record(map: &Name, value: &Data, names: &[&str]) -> RunError {
+    let message = format!("what struct are the records of {}?", map.v);
+    let finding = scenarios::Finding::error(value.span(), message);
+    let hint = match names {
+        [] => "no struct of the object has these members; `struct event *unused \
+               __attribute__((unused));` keeps one in it"
+            .to_owned(),
+        names => {
+            format!("say which: record: {:?} in its consumer, or as: .. here", names.join("|"))
+        }
+    };
+    RunError::from(finding.hint(hint))
+}
+
+/// Whether layers stand for those of another packet or of a capture.
+fn named(layers: &[Layer]) -> bool {
+    layers.iter().any(|l| matches!(l, Layer::Like(_) | Layer::Pcap { .. }))
+}
+
+/// The text of `Hex("..")`, or the text itself.
+fn hex(node: &Node) -> &Node {
+    match &node.kind {
+        Kind::Call(name, args) if name == "Hex" && args.len() == 1 => &args[0],
+        _ => node,
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  Scenario ─► setup (machine, nics, objects, attach) ─► timeline ─► expect ─► Outcome
-//!                                       trace: events as lines, hashed without clocks
+//!                                                           │ events     ▲
+//!                                                           ▼            │
+//!                              trace (lines, hashed without clocks) ◄─ watch
 //! ```
 
 pub mod captures;
@@ -17,20 +19,24 @@ mod load;
 mod matching;
 pub mod packet;
 mod setup;
+pub mod spool;
 mod state;
 mod test_run;
 mod timeline;
 pub mod trace;
+mod watch;
 pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bpf::Arch;
 use scenarios::{Finding, Scenario, Span};
 
+use self::spool::Spool;
 use crate::machine::path::Point;
-use crate::machine::{Machine, MachineError};
+use crate::machine::{Machine, MachineError, Snapshot};
 
 pub use load::Loaded;
 
@@ -45,6 +51,10 @@ pub struct RunOptions {
     pub cpus: Option<u32>,
     /// Note the way programs go while the number of events is in this range.
     pub probe: Option<std::ops::Range<usize>>,
+    /// What is kept of the trace.
+    pub keep: trace::Keep,
+    /// Told how much of its time a run has behind it, in permille.
+    pub progress: Option<Arc<AtomicU64>>,
 }
 
 /// Why a scenario could not be run.
@@ -54,6 +64,9 @@ pub enum RunError {
     /// The author's input is wrong.
     #[error("{}", .0.message)]
     Input(Box<Finding>),
+    /// A program that the scenario needs was rejected.
+    #[error("{}", .0.message)]
+    Rejected(Box<Finding>),
     /// Something that is not modelled yet.
     #[error("unsupported: {what}")]
     Unsupported {
@@ -109,8 +122,25 @@ pub struct Probe {
     pub progs: Vec<(bpf::Program, Arc<crate::engine::Loaded>)>,
 }
 
-/// Frames with the virtual time at which each left.
-pub type Frames = Vec<(u64, Vec<u8>)>;
+/// A point of the timeline to go back to.
+#[derive(Debug)]
+pub struct Mark {
+    /// As the scenario names it.
+    pub name: String,
+    /// Events before it.
+    pub events: usize,
+    /// The machine there.
+    pub at: Snapshot,
+}
+
+/// The machine of a run, with the points it can go back to.
+#[derive(Debug)]
+pub struct Marks {
+    /// As the run left it.
+    pub machine: Machine,
+    /// In the order of the run.
+    pub marks: Vec<Mark>,
+}
 
 /// What a run came to.
 #[derive(Debug)]
@@ -119,22 +149,24 @@ pub struct Outcome {
     pub arch: Arch,
     /// Expectations that did not hold; empty when all did.
     pub failures: Vec<Failure>,
-    /// The trace with clocks, a line an event.
-    pub trace: Vec<String>,
+    /// The trace with clocks, a line an event, each with its number.
+    pub trace: Option<Spool>,
     /// The trace that is compared between architectures: no clocks, CPU by CPU.
     pub compared: Vec<String>,
-    /// For each line of `compared`, its number in `trace`.
+    /// For each line of `compared`, the number of its event, from 1.
     pub compared_at: Vec<usize>,
     /// Hash of `compared`.
     pub trace_hash: u64,
+    /// Events in all.
+    pub events: usize,
     /// What was noted for `RunOptions::probe`.
     pub probe: Probe,
     /// BPF instructions retired.
     pub insns: u64,
     /// Native instructions of programs that ran.
     pub native_insns: u64,
-    /// Frames that left, by nic.
-    pub out: Vec<(String, Frames)>,
+    /// Captures of what left, by nic.
+    pub out: Vec<(String, Spool)>,
     /// Program runs as spans of virtual time.
     pub perfetto: Vec<trace::Slice>,
 }
@@ -157,8 +189,16 @@ pub(crate) struct Run<'a> {
     pub(crate) failures: Vec<Failure>,
     /// `When` steps whose event has not come.
     pub(crate) whens: Vec<(&'a scenarios::schema::Event, &'a scenarios::schema::Action)>,
-    /// Events that the `When` steps have been compared with.
+    /// Events of the machine that the `When` steps have been compared with.
     pub(crate) seen: usize,
+    /// Events of the machine that `watch` knows of.
+    pub(crate) watched: usize,
+    /// What expectations ask of events.
+    pub(in crate::runner) watch: watch::Watch<'a>,
+    /// Points to go back to, when they are asked for.
+    pub(crate) marks: Vec<Mark>,
+    pub(crate) keep_marks: bool,
+    pub(crate) progress: Option<Arc<AtomicU64>>,
 }
 
 /// Runs a scenario on an architecture.
@@ -167,14 +207,50 @@ pub(crate) struct Run<'a> {
 /// What the author has to change, or what is not modelled.
 pub fn run(s: &Scenario, arch: Arch, opts: &RunOptions) -> Result<Outcome, RunError> {
     let mut run = setup::begin(s, arch, opts)?;
-    run.timeline()?;
-    run.machine.kernel.net_check_ledger();
-    run.expectations()?;
-    run.faults_happened();
-    Ok(run.finish())
+    run.story()?;
+    run.finish().map(|(outcome, _)| outcome)
 }
 
-impl Run<'_> {
+/// As [`run`]; besides, the machine and the points to which it can go back.
+///
+/// # Errors
+/// As for [`run`].
+pub fn run_marked(
+    s: &Scenario,
+    arch: Arch,
+    opts: &RunOptions,
+) -> Result<(Outcome, Marks), RunError> {
+    let mut run = setup::begin(s, arch, opts)?;
+    run.keep_marks = true;
+    run.story()?;
+    run.finish()
+}
+
+impl<'a> Run<'a> {
+    /// All that happens, and what was expected of it.
+    fn story(&mut self) -> Result<(), RunError> {
+        self.timeline()?;
+        self.machine.kernel.net_check_ledger();
+        self.drain()?;
+        self.expectations()?;
+        self.faults_happened();
+        Ok(())
+    }
+
+    /// Tells the expectations of new events. Those that nobody has to see again are gone then.
+    pub(crate) fn drain(&mut self) -> Result<(), RunError> {
+        let events = std::mem::take(&mut self.machine.kernel.events);
+        let mut watch = std::mem::take(&mut self.watch);
+        let done = events[self.watched..].iter().try_for_each(|e| watch.see(self, e));
+        (self.watch, self.watched) = (watch, events.len());
+        self.machine.kernel.events = events;
+        let gone = if self.whens.is_empty() { self.watched } else { self.seen };
+        self.machine.forget_events(gone);
+        self.watched -= gone;
+        self.seen = self.seen.saturating_sub(gone);
+        done
+    }
+
     fn probe(&self) -> Probe {
         let points = self.machine.path().to_vec();
         let program = |id| self.machine.kernel.prog(id).map(|p| p.verified.program().clone());
@@ -184,27 +260,26 @@ impl Run<'_> {
         Probe { points, progs }
     }
 
-    fn finish(self) -> Outcome {
-        let names = trace::Names::of(&self);
-        let events = self.machine.events();
-        let cpus = self.machine.config().kernel.cpus;
-        let compared_at = trace::order(events, cpus);
-        let compared: Vec<String> =
-            compared_at.iter().map(|n| trace::line(&events[*n], &names, false)).collect();
+    fn finish(self) -> Result<(Outcome, Marks), RunError> {
         let insns = self.machine.kernel.cpus.iter().map(|c| c.retired).sum();
-        let native = self.machine.native_insns();
-        Outcome {
-            arch: self.machine.arch(),
-            trace_hash: trace::hash(&compared),
-            trace: events.iter().map(|e| trace::line(e, &names, true)).collect(),
-            compared,
-            compared_at,
-            probe: self.probe(),
-            insns,
-            native_insns: native,
-            out: trace::frames_out(events, &names),
-            perfetto: trace::slices(events, &names),
+        let (arch, native_insns) = (self.machine.arch(), self.machine.native_insns());
+        let (probe, events) = (self.probe(), self.watch.count);
+        let recorded = self.watch.recorder.finish();
+        let recorded = recorded.map_err(|e| RunError::input(self.s.span, e))?;
+        let outcome = Outcome {
+            arch,
             failures: self.failures,
-        }
+            trace: recorded.trace,
+            compared: recorded.compared,
+            compared_at: recorded.compared_at,
+            trace_hash: recorded.hash,
+            events,
+            probe,
+            insns,
+            native_insns,
+            out: recorded.out,
+            perfetto: recorded.slices,
+        };
+        Ok((outcome, Marks { machine: self.machine, marks: self.marks }))
     }
 }

@@ -38,30 +38,47 @@ fn bad<T>(f: &Field<T>) -> bool {
     matches!(f.as_ref().map(|s| &s.v), Some(Is::Bad))
 }
 
-/// What follows a layer, as the outer header names it.
-fn ethertype_of(layer: Option<&Layer>) -> u16 {
+/// The type by which an Ethernet-like header names the layer after it.
+pub(super) fn ethertype_of(layer: Option<&Layer>) -> Option<u16> {
+    Some(match layer? {
+        Layer::Arp { .. } => 0x0806,
+        Layer::Ip4 { .. } => 0x0800,
+        Layer::Ip6 { .. } => 0x86dd,
+        Layer::Vlan { tpid, .. } => val(tpid).unwrap_or(0x8100),
+        Layer::Mpls { .. } => 0x8847,
+        _ => return None,
+    })
+}
+
+/// The same where a whole Ethernet frame may follow, as in GRE.
+pub(super) fn bridged_type(layer: Option<&Layer>) -> Option<u16> {
     match layer {
-        Some(Layer::Arp { .. }) => 0x0806,
-        Some(Layer::Ip4 { .. }) => 0x0800,
-        Some(Layer::Ip6 { .. }) => 0x86dd,
-        Some(Layer::Vlan { .. }) => 0x8100,
-        _ => 0x88b5,
+        Some(Layer::Eth { .. }) => Some(0x6558),
+        other => ethertype_of(other),
     }
 }
 
-fn proto_of(layer: Option<&Layer>, v6: bool) -> u8 {
-    match layer {
-        Some(Layer::Ip4 { .. }) => 4,
-        Some(Layer::Ip6 { .. }) => 41,
-        Some(Layer::Ip6Ext { kind, .. }) => kind.v,
-        Some(Layer::Udp { .. }) => 17,
-        Some(Layer::Tcp { .. }) => 6,
-        Some(Layer::Icmp { .. }) if v6 => 58,
-        Some(Layer::Icmp { .. }) => 1,
-        Some(Layer::Gre { .. }) => 47,
-        _ => 59,
-    }
+/// The protocol number by which an IP header names the layer after it.
+pub(super) fn proto_of(layer: Option<&Layer>, v6: bool) -> Option<u8> {
+    Some(match layer? {
+        Layer::Ip4 { .. } => 4,
+        Layer::Ip6 { .. } => 41,
+        Layer::Ip6Ext { kind, .. } => kind.v,
+        Layer::Udp { .. } => 17,
+        Layer::Tcp { .. } => 6,
+        Layer::Icmp { .. } if v6 => 58,
+        Layer::Icmp { .. } => 1,
+        Layer::Gre { .. } => 47,
+        Layer::Sctp { .. } => 132,
+        Layer::Mpls { .. } => 137,
+        Layer::Eth { .. } => 143,
+        _ => return None,
+    })
 }
+
+/// Where nothing known follows: an Ethernet type for experiments, no next header.
+const NO_TYPE: u16 = 0x88b5;
+const NO_PROTO: u8 = 59;
 
 /// Resolves `Like`: its layers, each overridden by a following layer of the same kind.
 ///
@@ -114,7 +131,10 @@ fn merge(old: &mut Layer, new: &Layer) {
         Tcp { sport, dport, seq, ack, flags, win, doff, csum, options }
         Icmp { kind, code, id, seq, csum }
         Vxlan { vni }
-        Gre { proto }
+        Gre { proto, key }
+        Geneve { vni, proto, options }
+        Mpls { label, tc, bottom, ttl }
+        Sctp { sport, dport, tag, csum }
     }
 }
 
@@ -160,29 +180,18 @@ fn given(f: &Field<u16>, right: u16) -> u16 {
 impl Builder<'_> {
     fn from(&self, layers: &[Layer], pseudo: Pseudo) -> Result<Vec<u8>, String> {
         let Some((layer, rest)) = layers.split_first() else { return Ok(Vec::new()) };
-        let next = rest.first();
         Ok(match layer {
-            Layer::Eth { .. } | Layer::Vlan { .. } | Layer::Arp { .. } => {
+            Layer::Eth { .. } | Layer::Vlan { .. } | Layer::Arp { .. } | Layer::Mpls { .. } => {
                 self.link(layer, rest, pseudo)?
             }
             Layer::Ip4 { .. } => self.ip4(layer, rest)?,
             Layer::Ip6 { .. } | Layer::Ip6Ext { .. } => self.ip6(layer, rest, pseudo)?,
             Layer::Tcp { .. } => self.tcp(layer, rest, pseudo)?,
             Layer::Udp { .. } | Layer::Icmp { .. } => self.datagram(layer, rest, pseudo)?,
-            Layer::Vxlan { vni } => {
-                let mut b = vec![8, 0, 0, 0];
-                b.extend((val(vni).unwrap_or(0) << 8).to_be_bytes());
-                b.extend(self.from(rest, Pseudo::None)?);
-                b
+            Layer::Vxlan { .. } | Layer::Gre { .. } | Layer::Geneve { .. } => {
+                self.tunnel(layer, rest)?
             }
-            Layer::Gre { proto } => {
-                let mut b = vec![0, 0];
-                let right =
-                    if let Some(Layer::Eth { .. }) = next { 0x6558 } else { ethertype_of(next) };
-                b.extend(val(proto).unwrap_or(right).to_be_bytes());
-                b.extend(self.from(rest, Pseudo::None)?);
-                b
-            }
+            Layer::Sctp { .. } => self.sctp(layer, rest)?,
             Layer::Text(t) => [t.v.as_bytes(), &self.from(rest, pseudo)?].concat(),
             Layer::Hex(h) => [&h.0[..], &self.from(rest, pseudo)?].concat(),
             Layer::Zeros(n) => [vec![0; n.v.n as usize], self.from(rest, pseudo)?].concat(),
@@ -204,14 +213,9 @@ impl Builder<'_> {
             Layer::Eth { src, dst, ethertype } => {
                 let mut b = val(dst).map_or(self.d.nic, |m| m.0).to_vec();
                 b.extend(val(src).map_or(self.d.peer, |m| m.0));
-                b.extend(val(ethertype).unwrap_or(ethertype_of(next)).to_be_bytes());
+                let right = ethertype_of(next).unwrap_or(NO_TYPE);
+                b.extend(val(ethertype).unwrap_or(right).to_be_bytes());
                 b.extend(self.from(rest, pseudo)?);
-                // The tag in front of a Vlan layer is its own.
-                if let Some(Layer::Vlan { tpid, .. }) = next
-                    && val(ethertype).is_none()
-                {
-                    put16(&mut b, 12, val(tpid).unwrap_or(0x8100));
-                }
                 b
             }
             Layer::Vlan { id, pcp, dei, ethertype, tpid: _ } => {
@@ -219,9 +223,18 @@ impl Builder<'_> {
                     | u16::from(val(pcp).unwrap_or(0)) << 13
                     | u16::from(val(dei).unwrap_or(false)) << 12;
                 let mut b = tci.to_be_bytes().to_vec();
-                b.extend(val(ethertype).unwrap_or(ethertype_of(next)).to_be_bytes());
+                let right = ethertype_of(next).unwrap_or(NO_TYPE);
+                b.extend(val(ethertype).unwrap_or(right).to_be_bytes());
                 b.extend(self.from(rest, pseudo)?);
                 b
+            }
+            Layer::Mpls { label, tc, bottom, ttl } => {
+                let last = !matches!(next, Some(Layer::Mpls { .. }));
+                let word = val(label).unwrap_or(0) << 12
+                    | u32::from(val(tc).unwrap_or(0) & 7) << 9
+                    | u32::from(val(bottom).unwrap_or(last)) << 8
+                    | u32::from(val(ttl).unwrap_or(64));
+                [&word.to_be_bytes()[..], &self.from(rest, pseudo)?].concat()
             }
             Layer::Arp { op, sha, spa, tha, tpa } => {
                 let mut b = vec![0, 1, 8, 0, 6, 4];
@@ -233,8 +246,53 @@ impl Builder<'_> {
                 b.extend(self.from(rest, pseudo)?);
                 b
             }
-            _ => unreachable!("called for Eth, Vlan and Arp alone"),
+            _ => unreachable!("called for Eth, Vlan, Arp and Mpls alone"),
         })
+    }
+
+    /// Headers in front of an inner packet.
+    fn tunnel(&self, layer: &Layer, rest: &[Layer]) -> Result<Vec<u8>, String> {
+        let inner = self.from(rest, Pseudo::None)?;
+        let right = bridged_type(rest.first()).unwrap_or(NO_TYPE);
+        Ok(match layer {
+            Layer::Vxlan { vni } => {
+                let vni = (val(vni).unwrap_or(0) << 8).to_be_bytes();
+                [&[8, 0, 0, 0], &vni[..], &inner].concat()
+            }
+            Layer::Gre { proto, key } => {
+                let proto = val(proto).unwrap_or(right).to_be_bytes();
+                let (flags, key) = match val(key) {
+                    Some(key) => ([0x20, 0], key.to_be_bytes().to_vec()),
+                    None => ([0, 0], Vec::new()),
+                };
+                [&flags, &proto[..], &key, &inner].concat()
+            }
+            Layer::Geneve { vni, proto, options } => {
+                let mut options = options.as_ref().map_or(Vec::new(), |h| h.0.clone());
+                options.resize(options.len().next_multiple_of(4), 0);
+                let proto = val(proto).unwrap_or(right).to_be_bytes();
+                let vni = (val(vni).unwrap_or(0) << 8).to_be_bytes();
+                let words = (options.len() / 4) as u8 & 0x3f;
+                [&[words, 0], &proto[..], &vni, &options, &inner].concat()
+            }
+            _ => unreachable!("called for tunnels alone"),
+        })
+    }
+
+    fn sctp(&self, layer: &Layer, rest: &[Layer]) -> Result<Vec<u8>, String> {
+        let Layer::Sctp { sport, dport, tag, csum } = layer else {
+            unreachable!("called for Sctp alone")
+        };
+        let mut b = val(sport).unwrap_or(1024).to_be_bytes().to_vec();
+        b.extend(val(dport).unwrap_or(0).to_be_bytes());
+        b.extend(val(tag).unwrap_or(0).to_be_bytes());
+        b.extend([0; 4]);
+        b.extend(self.from(rest, Pseudo::None)?);
+        // The sum goes over the wire from its low byte on.
+        let right = crc32c(&b).swap_bytes();
+        let sum = if bad(csum) { right ^ 1 } else { val(csum).unwrap_or(right) };
+        b[8..12].copy_from_slice(&sum.to_be_bytes());
+        Ok(b)
     }
 
     /// IPv6 and its extension headers.
@@ -250,7 +308,7 @@ impl Builder<'_> {
                     | val(flow).unwrap_or(0) & 0xfffff;
                 let mut b = word.to_be_bytes().to_vec();
                 b.extend(given(len, body.len() as u16).to_be_bytes());
-                b.push(val(proto).unwrap_or(proto_of(next, true)));
+                b.push(val(proto).or(proto_of(next, true)).unwrap_or(NO_PROTO));
                 b.push(val(hop).unwrap_or(64));
                 b.extend(src.octets());
                 b.extend(dst.octets());
@@ -258,7 +316,7 @@ impl Builder<'_> {
                 b
             }
             Layer::Ip6Ext { kind: _, next: proto, body } => {
-                let mut b = vec![val(proto).unwrap_or(proto_of(next, true)), 0];
+                let mut b = vec![val(proto).or(proto_of(next, true)).unwrap_or(NO_PROTO), 0];
                 b.extend(body.as_ref().map_or(&[][..], |h| &h.0));
                 b.resize(b.len().next_multiple_of(8), 0);
                 b[1] = (b.len() / 8 - 1) as u8;
@@ -335,7 +393,7 @@ impl Builder<'_> {
             | val(frag).unwrap_or(0) & 0x1fff;
         b.extend(flags.to_be_bytes());
         b.push(val(ttl).unwrap_or(64));
-        b.push(val(proto).unwrap_or(proto_of(rest.first(), false)));
+        b.push(val(proto).or(proto_of(rest.first(), false)).unwrap_or(NO_PROTO));
         b.extend([0, 0]);
         b.extend(src.octets());
         b.extend(dst.octets());
@@ -382,8 +440,14 @@ fn l4_csum(b: &[u8], proto: u8, pseudo: Pseudo) -> u16 {
     }
 }
 
+/// CRC-32C (Castagnoli), bit by bit: packets are short.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg());
+    !bytes.iter().fold(!0u32, |crc, b| (0..8).fold(crc ^ u32::from(*b), step))
+}
+
 /// `"mss 1460, sackok, ts 1 0, nop"` as bytes, padded to four.
-fn tcp_options(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn tcp_options(text: &str) -> Result<Vec<u8>, String> {
     let mut out = Vec::new();
     for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
         let words: Vec<&str> = part.split_whitespace().collect();
@@ -410,4 +474,14 @@ fn tcp_options(text: &str) -> Result<Vec<u8>, String> {
     }
     out.resize(out.len().next_multiple_of(4), 0);
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::crc32c;
+
+    #[test]
+    fn the_check_value_of_crc32c() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    }
 }

@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use bpf::Arch;
 use bpf::uapi::{AttachType, ProgType};
 use kernel_model::net::{Dir, NicConfig, Order, Rss};
-use scenarios::Scenario;
 use scenarios::schema::machine::{self, Attach};
 use scenarios::schema::{Name, Schedule};
+use scenarios::{Finding, Scenario};
+use verifier::tables::Level;
 
+use super::trace::{Names, Recorder};
+use super::watch::Watch;
 use super::{Run, RunError, RunOptions, captures, load};
 use crate::machine::{Config, Machine};
+
+/// `BPF_F_XDP_HAS_FRAGS`.
+const XDP_HAS_FRAGS: u32 = 1 << 5;
 
 /// Builds the machine, loads and attaches.
 pub(super) fn begin<'a>(
@@ -25,6 +31,7 @@ pub(super) fn begin<'a>(
         memory_bytes: s.machine.memory.v.n,
         seed: opts.seed,
         clock_ns: s.machine.clock.ns,
+        level: level(s)?,
     };
     if kernel.memory_bytes < 8 << 20 || kernel.memory_bytes > 4 << 30 {
         return Err(RunError::input(s.machine.memory.span, "memory is 8MiB to 4GiB"));
@@ -54,15 +61,23 @@ pub(super) fn begin<'a>(
         failures: Vec::new(),
         whens: Vec::new(),
         seen: 0,
+        watched: 0,
+        watch: Watch::default(),
+        marks: Vec::new(),
+        keep_marks: false,
+        progress: opts.progress.clone(),
     };
     run.first_contents()?;
-    run.refusals();
+    run.refusals()?;
     for attach in &s.attach {
         run.attach(attach)?;
     }
     run.open_consumers()?;
     run.arm_faults()?;
     run.watch_tracepoints()?;
+    run.watch_lines()?;
+    let recorder = Recorder::new(Names::of(&run.machine), opts.keep.clone());
+    run.watch = Watch::new(&run, recorder)?;
     Ok(run)
 }
 
@@ -74,15 +89,27 @@ fn unsupported(s: &Scenario) -> Result<(), RunError> {
     if let Some(w) = &s.machine.watchdog {
         return Err(RunError::unsupported(w.soft.span, "the watchdog"));
     }
-    if let Some(k) = &s.machine.kernel
-        && k.v != "6.18"
-    {
-        return Err(RunError::unsupported(k.span, format!("kernel level {}", k.v)));
+    if let Some(q) = &s.machine.quantum {
+        return Err(RunError::unsupported(q.span, "preemption by a quantum"));
+    }
+    if s.machine.llcs.v != 1 {
+        return Err(RunError::unsupported(s.machine.llcs.span, "several cache domains"));
     }
     match &s.schedule {
         Schedule::RoundRobin => Ok(()),
         _ => Err(RunError::unsupported(s.span, "schedules other than RoundRobin")),
     }
+}
+
+/// The version of the kernel that programs are loaded into.
+fn level(s: &Scenario) -> Result<Level, RunError> {
+    let Some(k) = &s.machine.kernel else { return Ok(Level::default()) };
+    let parts = k.v.split_once('.').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let (major, minor) = parts.ok_or_else(|| {
+        let finding = Finding::error(k.span, format!("`{}` is no kernel version", k.v));
+        RunError::from(finding.hint("write \"6.12\""))
+    })?;
+    Ok(Level(major, minor))
 }
 
 fn nic_config(n: usize, name: &Name, nic: &machine::Nic) -> NicConfig {
@@ -105,23 +132,39 @@ fn nic_config(n: usize, name: &Name, nic: &machine::Nic) -> NicConfig {
 
 impl Run<'_> {
     /// A rejected program fails the run unless the scenario expects it.
-    fn refusals(&mut self) {
+    fn refusals(&mut self) -> Result<(), RunError> {
         use scenarios::schema::Expect;
-        for (object, name, rejection) in
-            self.objects.iter().flat_map(|o| o.refused.iter().map(move |(n, r)| (&o.name, n, r)))
-        {
-            let full = format!("{object}/{name}");
+        let all = self.objects.iter().flat_map(|o| o.refused.iter().map(move |r| (&o.name, r)));
+        let mut failures = Vec::new();
+        for (object, r) in all {
+            let full = format!("{object}/{}", r.name);
+            let named = |n: &Name| n.v == r.name || n.v == full;
             let expected = self.s.expect.iter().any(|e| match e {
-                Expect::Rejected { prog, .. } => prog.v == *name || prog.v == full,
+                Expect::Rejected { prog, .. } => named(prog),
                 _ => false,
             });
-            if !expected {
-                let span = self.s.objects.0.iter().find(|o| o.0.v == *object);
-                let span = span.map_or(self.s.span, |o| o.0.span);
-                let message = format!("program {full} was rejected: {}", rejection.message);
-                self.failures.push(super::Failure { message, span, fix: None });
+            if expected {
+                continue;
             }
+            let accepted = self.s.expect.iter().find_map(|e| match e {
+                Expect::Accepted { prog, .. } if named(prog) => Some(prog.span),
+                _ => None,
+            });
+            let attached = self.s.attach.iter().filter_map(Attach::prog).find(|n| named(n));
+            let span = self.s.objects.0.iter().find(|o| o.0.v == *object);
+            let span = span.map_or(self.s.span, |o| o.0.span);
+            let span = attached.map(|n| n.span).or(accepted).unwrap_or(span);
+            if r.rejection.is_unsupported() {
+                let what = r.rejection.message.trim_start_matches("unsupported: ");
+                let skip = format!("; skip: [{:?}] leaves the program out", r.name);
+                return Err(RunError::unsupported(span, format!("{what}{skip}")));
+            }
+            let mut message = format!("program {full} was rejected: {}", r.rejection.message);
+            message += &super::state::place(r);
+            failures.push(super::Failure { message, span, fix: None });
         }
+        self.failures.append(&mut failures);
+        Ok(())
     }
 
     /// Attaches a program.
@@ -130,9 +173,16 @@ impl Run<'_> {
             Attach::Xdp { prog, mode: machine::XdpMode::Generic, .. } => {
                 Err(RunError::unsupported(prog.span, "generic XDP"))
             }
-            Attach::Xdp { prog, nic, .. } => {
+            Attach::Xdp { prog, nic, frags, .. } => {
                 let (id, ifindex) = (self.prog(prog)?, self.nic(nic)?);
                 self.expect_type(prog, id, ProgType::Xdp)?;
+                let program = self.machine.kernel.prog(id).expect("found by name");
+                if *frags && program.verified.program().flags & XDP_HAS_FRAGS == 0 {
+                    let message =
+                        format!("{} was not loaded for frames of several buffers", prog.v);
+                    let hint = "its section has to be SEC(\"xdp.frags\")";
+                    return Err(Finding::error(prog.span, message).hint(hint).into());
+                }
                 let done = self.machine.kernel.xdp_attach(ifindex, Some(id));
                 done.map_err(|e| RunError::input(prog.span, format!("attaching: {e:?}")))
             }
@@ -247,7 +297,11 @@ impl Run<'_> {
                     let id = self.map(map)?.0;
                     self.consumers.push(id.0);
                 }
-                Consumer::Perf { map, .. } => {
+                Consumer::Perf { map, rate, start, .. } => {
+                    if rate.is_some() || start.ns > 0 {
+                        let what = "perf buffers that fill up: records are read as they come";
+                        return Err(RunError::unsupported(map.span, what));
+                    }
                     let id = self.map(map)?.0;
                     for cpu in 0..self.machine.config().kernel.cpus {
                         let opened = self.machine.kernel.perf_open(id, cpu);

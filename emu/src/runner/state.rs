@@ -1,17 +1,20 @@
 //! Names to ids, and maps as user space reads and writes them.
 
+use bpf::insn::InsnIdx;
+use bpf::program::Line;
 use bpf::uapi::MapType;
 use kernel_model::ProgId;
 use kernel_model::maps::MapId;
 use kernel_model::syscall::FdObject;
 use scenarios::Finding;
-use scenarios::leaf::{Data, Leaf};
+use scenarios::leaf::{Data, Leaf, suggest};
 use scenarios::schema::Name;
 use scenarios::tree::{Kind, Node};
 
 use super::data::{Types, untyped};
 use super::load::{Loaded, LoadedMap};
 use super::{Run, RunError};
+use crate::loader::Refused;
 
 fn split<'n>(objects: &[Loaded], name: &'n str) -> (Option<usize>, &'n str) {
     match name.split_once('/') {
@@ -27,8 +30,10 @@ impl Run<'_> {
     /// A nic by name.
     pub(super) fn nic(&self, name: &Name) -> Result<u32, RunError> {
         let nic = self.machine.kernel.nic_by_name(&name.v);
-        nic.map(|n| n.ifindex)
-            .ok_or_else(|| RunError::input(name.span, format!("unknown nic `{}`", name.v)))
+        nic.map(|n| n.ifindex).ok_or_else(|| {
+            let known = self.machine.kernel.net.nics.values().map(|n| &*n.config.name);
+            unknown(name, format!("unknown nic `{}`", name.v), known)
+        })
     }
 
     /// A program by name.
@@ -43,26 +48,37 @@ impl Run<'_> {
             .filter(|p| p.name == short);
         match (found.next(), found.next()) {
             (Some(p), None) => Ok(p.id),
-            (None, _) => {
-                let rejected =
-                    self.objects.iter().flat_map(|o| &o.refused).find(|(n, _)| n == short);
-                if let Some((_, r)) = rejected
-                    && r.is_unsupported()
-                {
-                    let what = r.message.trim_start_matches("unsupported: ");
-                    return Err(RunError::unsupported(name.span, what));
+            (None, _) => Err(match self.refused(name) {
+                Some(r) if r.rejection.is_unsupported() => {
+                    let what = r.rejection.message.trim_start_matches("unsupported: ");
+                    RunError::unsupported(name.span, what)
                 }
-                let message = match rejected {
-                    Some((_, r)) => format!("program `{}` was rejected: {}", name.v, r.message),
-                    None => format!("unknown program `{}`", name.v),
-                };
-                Err(RunError::input(name.span, message))
-            }
+                Some(r) => {
+                    let why = format!("{}{}", r.rejection.message, place(r));
+                    let message = format!("program `{}` was rejected: {why}", name.v);
+                    let hint = "`orrery verify` shows the way that leads there";
+                    let finding = Finding::error(name.span, message).hint(hint);
+                    RunError::Rejected(Box::new(finding))
+                }
+                None => {
+                    let message = format!("unknown program `{}`", name.v);
+                    let known = self.objects.iter().flat_map(|o| &o.progs).map(|p| &*p.name);
+                    unknown(name, message, known)
+                }
+            }),
             (Some(_), Some(_)) => {
                 let message = format!("`{}` is in several objects: write object/name", name.v);
                 Err(RunError::input(name.span, message))
             }
         }
+    }
+
+    /// A program that was not loaded.
+    pub(super) fn refused(&self, name: &Name) -> Option<&Refused> {
+        let (object, short) = split(&self.objects, &name.v);
+        let all = self.objects.iter().enumerate();
+        let mut within = all.filter(|(n, _)| object.is_none_or(|o| o == *n));
+        within.find_map(|(_, o)| o.refused.iter().find(|r| r.name == short))
     }
 
     /// A map by name: its id, the number of its object, and its entry there.
@@ -75,7 +91,8 @@ impl Run<'_> {
                 return Ok((o.maps[at].id, n, at));
             }
         }
-        Err(RunError::input(name.span, format!("unknown map `{}`", name.v)))
+        let known = self.objects.iter().flat_map(|o| &o.maps).map(|m| &*m.name);
+        Err(unknown(name, format!("unknown map `{}`", name.v), known))
     }
 
     pub(super) fn entry(&self, at: (MapId, usize, usize)) -> &LoadedMap {
@@ -288,7 +305,9 @@ impl Run<'_> {
                 return Ok((o.maps[map].id, n, var.ty, at..at + var.size as usize));
             }
         }
-        Err(RunError::input(name.span, format!("unknown global `{}`", name.v)))
+        let maps = self.objects.iter().filter_map(|o| o.elf.as_ref()).flat_map(|e| e.maps());
+        let known = maps.flat_map(|m| &m.vars).map(|v| &*v.name);
+        Err(unknown(name, format!("unknown global `{}`", name.v), known))
     }
 
     /// User space writes a global through its mapping.
@@ -303,6 +322,31 @@ impl Run<'_> {
         let done = self.machine.kernel.user_update(map, &[0; 4], &all, 0);
         done.map_err(|e| RunError::input(to.span(), format!("{}: {}", name.v, e.name())))
     }
+}
+
+/// Source line of an instruction.
+pub(super) fn source_line(lines: &[Line], at: InsnIdx) -> Option<(&str, u32)> {
+    let n = lines.partition_point(|l| l.insn <= at).checked_sub(1)?;
+    let file = lines[n].file.rsplit('/').next().unwrap_or(&lines[n].file);
+    Some((file, lines[n].line))
+}
+
+/// Where a program was rejected, for the end of a message.
+pub(super) fn place(r: &Refused) -> String {
+    let Some(at) = r.rejection.insn else { return String::new() };
+    let line = source_line(&r.lines, at).map_or(String::new(), |(f, n)| format!(", {f}:{n}"));
+    format!(" (instruction {}{line})", at.0)
+}
+
+/// A name that nothing has, with the nearest that something has.
+fn unknown<'n>(name: &Name, what: String, known: impl Iterator<Item = &'n str>) -> RunError {
+    let known: Vec<&str> = known.collect();
+    let finding = Finding::error(name.span, what);
+    RunError::from(match suggest(&name.v, known.iter().copied()) {
+        Some(s) => finding.hint(format!("did you mean `{s}`?")),
+        None if known.is_empty() => finding,
+        None => finding.hint(format!("known: {}", known.join(", "))),
+    })
 }
 
 fn number(node: &Node) -> Result<u64, RunError> {

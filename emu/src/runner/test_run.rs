@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
     ) -> Result<(), RunError> {
         let id = self.prog(prog)?;
         if let Some(pattern) = ret
-            && !self.ret_matches(pattern, result.retval.into(), Some(id))?
+            && !self.ret_matches(&pattern.node, result.retval.into(), Some(id))?
         {
             let message =
                 format!("the test run of {} returned {}", prog.v, result.retval.cast_signed());

@@ -1,17 +1,20 @@
 //! What happens when: steps in order of time, between them the machine runs.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use kernel_model::maps::MapId;
 use kernel_model::net::SkbFields;
 use kernel_model::net::check::check_packet;
+use kernel_model::{CpuId, EventKind};
 use scenarios::leaf::{Is, Rate, Time};
 use scenarios::schema::{Action, Consumer, Flows, Layer, Name, Step, play};
 use scenarios::tree::Kind;
 
 use super::captures::Frame;
 use super::packet::{self, Captures};
-use super::{Run, RunError, flows, load};
+use super::{Mark, Run, RunError, flows, load};
 
 /// Something that happens again.
 #[derive(Clone)]
@@ -27,10 +30,11 @@ enum Source<'a> {
     },
     Flow {
         flows: &'a Flows,
+        pick: Rc<flows::Pick>,
         nic: u32,
         done: u64,
-        gap: f64,
-        start: u64,
+        /// When the next frame comes, in nanoseconds with their fractions.
+        next: f64,
     },
     Capture {
         file: &'a Name,
@@ -57,6 +61,9 @@ enum Source<'a> {
         gap: u64,
     },
 }
+
+/// Events of the machine beyond which they are looked at, and dropped.
+const EVENTS_MAX: usize = 4096;
 
 /// Sources by time and order in the file.
 type Queue<'a> = BTreeMap<(u64, u64), Source<'a>>;
@@ -87,6 +94,9 @@ impl<'a> Run<'a> {
                 continue;
             }
             let Some((_, source)) = queue.pop_first() else { break };
+            if let Some(progress) = &self.progress {
+                progress.store(at.saturating_mul(1000) / until.max(1), Ordering::Relaxed);
+            }
             self.machine.kernel.advance_to(boot + at);
             seq += 1;
             if let Some((next, source)) = self.happen(at, source, &mut queue, &mut seq)? {
@@ -121,8 +131,14 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RunError> {
         loop {
             if self.whens.is_empty() {
-                self.machine.run_until(clock)?;
-                return Ok(false);
+                let more = self.machine.run_some(clock, EVENTS_MAX)?;
+                if self.machine.events().len() > EVENTS_MAX {
+                    self.drain()?;
+                }
+                if !more {
+                    return Ok(false);
+                }
+                continue;
             }
             while self.seen < self.machine.events().len() {
                 let n = self.seen;
@@ -130,6 +146,9 @@ impl<'a> Run<'a> {
                 if self.when(n, queue, seq)? {
                     return Ok(true);
                 }
+            }
+            if self.seen > EVENTS_MAX {
+                self.drain()?;
             }
             let seen = self.seen;
             if !self.machine.run_until_event(clock, seen)? {
@@ -224,12 +243,13 @@ impl<'a> Run<'a> {
                 let again = Source::Frame { nic, queue, bytes, given, left, gap };
                 (left > 0).then_some((at.saturating_add(gap), again))
             }
-            Source::Flow { flows, nic, done, gap, start } => {
-                self.flow_frame(flows, nic, done)?;
-                let done = done + 1;
-                let next = start + (gap * done as f64) as u64;
-                let again = Source::Flow { flows, nic, done, gap, start };
-                (done < flows.packets.v).then_some((next, again))
+            Source::Flow { flows, pick, nic, done, next } => {
+                let bytes = self.flow_frame(flows, &pick, nic, done)?;
+                let rate = flows.rate.v;
+                let units = if rate.bits { 8.0 * bytes as f64 } else { 1.0 };
+                let (done, next) = (done + 1, next + units * 1e9 / rate.per_second);
+                let again = Source::Flow { flows, pick, nic, done, next };
+                (done < flows.packets.v).then_some((next as u64, again))
             }
             Source::Capture { .. } => self.capture_frame(at, source)?,
             Source::Consume { map, gap } => {
@@ -273,8 +293,15 @@ impl<'a> Run<'a> {
         packet::build(&layers, &defaults, &self.captures).map_err(bad)
     }
 
-    fn flow_frame(&mut self, f: &Flows, nic: u32, n: u64) -> Result<(), RunError> {
-        let flow = flows::pick(&mut self.machine.kernel, f, n);
+    /// The next frame of a generator; its length.
+    fn flow_frame(
+        &mut self,
+        f: &Flows,
+        pick: &flows::Pick,
+        nic: u32,
+        n: u64,
+    ) -> Result<usize, RunError> {
+        let flow = pick.flow(&mut self.machine.kernel, n);
         let layers = flows::layers(f, flow);
         let mut bytes = self.packet_bytes(&layers, nic, f.count.span)?;
         if let Some(size) = flows::size(&mut self.machine.kernel, f)
@@ -286,7 +313,7 @@ impl<'a> Run<'a> {
             bytes = self.packet_bytes(&layers, nic, f.count.span)?;
         }
         self.arrive(nic, None, &bytes, SkbFields::default());
-        Ok(())
+        Ok(bytes.len())
     }
 
     fn capture_frame(
@@ -368,8 +395,11 @@ impl<'a> Run<'a> {
             }
             Action::Attach(attach) => self.attach(attach),
             Action::Detach(prog) => self.detach(prog),
-            Action::Check(expect) => self.check(expect),
-            Action::Snapshot(_) => Ok(()),
+            Action::Check(expect) => {
+                self.drain()?;
+                self.check(expect)
+            }
+            Action::Snapshot(name) => self.mark(name),
             Action::TestRun { .. } => self.test_run(action),
             Action::Cancel { prog } => {
                 Err(RunError::unsupported(prog.span, "Cancel in the timeline"))
@@ -382,6 +412,18 @@ impl<'a> Run<'a> {
                 Err(RunError::unsupported(task.span, "task scripts"))
             }
         }
+    }
+
+    /// A point to go back to, which the trace shows.
+    fn mark(&mut self, name: &Name) -> Result<(), RunError> {
+        let note = EventKind::Note { topic: "snapshot", text: name.v.clone() };
+        self.machine.kernel.emit(CpuId(0), note);
+        self.drain()?;
+        if self.keep_marks {
+            let (events, at) = (self.watch.count, self.machine.snapshot());
+            self.marks.push(Mark { name: name.v.clone(), events, at });
+        }
+        Ok(())
     }
 
     /// Flows begin now, at their rate.
@@ -397,11 +439,8 @@ impl<'a> Run<'a> {
         let Some(f) = self.s.flows.get(&flows.v) else {
             return Err(RunError::input(flows.span, "unknown flows"));
         };
-        if f.rate.v.bits {
-            return Err(RunError::unsupported(f.rate.span, "rates in bits"));
-        }
-        let gap = 1e9 / f.rate.v.per_second;
-        let source = Source::Flow { flows: f, nic, done: 0, gap, start: at };
+        let pick = Rc::new(flows::Pick::new(f));
+        let source = Source::Flow { flows: f, pick, nic, done: 0, next: at as f64 };
         if f.packets.v > 0 {
             queue.insert(key, source);
         }

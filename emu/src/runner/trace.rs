@@ -3,13 +3,35 @@
 //! What is compared between architectures has no clocks: a `bpfeb` object has other byte-swap
 //! instructions than its `bpfel` twin, so equal work may retire a different number of them. Nor
 //! has it helper arguments and record bytes, whose multi-byte numbers are in the machine's order.
-//! Each CPU's events are compared in their order.
+//! Each CPU's events are compared in their order. Nothing is kept of an event once it is written,
+//! but for what was asked for.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use kernel_model::{Event, EventKind};
+use pcap_file::pcap::PcapWriter;
 
-use super::Run;
+use super::captures;
+use super::spool::Spool;
+use crate::machine::Machine;
+
+/// What a run keeps besides the hash of its trace.
+#[derive(Clone, Debug, Default)]
+pub struct Keep {
+    /// The trace with clocks.
+    pub trace: bool,
+    /// The trace that is compared between architectures.
+    pub compared: bool,
+    /// Frames that left.
+    pub frames: bool,
+    /// Runs of programs.
+    pub slices: bool,
+    /// Where what is too long for memory goes; the system's folder when empty.
+    pub folder: PathBuf,
+}
 
 /// Names for the numbers in events.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +42,8 @@ pub struct Names {
 }
 
 impl Names {
-    pub(super) fn of(run: &Run<'_>) -> Names {
-        let k = &run.machine.kernel;
+    pub(super) fn of(machine: &Machine) -> Names {
+        let k = &machine.kernel;
         Names {
             progs: k.progs().map(|p| (p.id.0, p.name().to_string())).collect(),
             maps: k.maps.iter().map(|(id, m)| (id.0, m.def.name.clone())).collect(),
@@ -87,7 +109,7 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             format!("verdict {} {name} ({raw})", names.prog(*prog))
         }
         EventKind::Out { nic, packet } => format!("out {} {}", names.nic(*nic), hex(packet)),
-        EventKind::Up { nic, packet } => format!("up {} {}", names.nic(*nic), hex(packet)),
+        EventKind::Up { nic, packet, .. } => format!("up {} {}", names.nic(*nic), hex(packet)),
         EventKind::Record { map, data } if full => {
             format!("record {} {}", names.map(*map), hex(data))
         }
@@ -116,41 +138,139 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
     }
 }
 
-/// Numbers of the events in the order in which they are compared: CPU by CPU.
-#[must_use]
-pub fn order(events: &[Event], cpus: u32) -> Vec<usize> {
-    let of = |cpu: u32| (0..events.len()).filter(move |n| events[*n].cpu.0 == cpu);
-    (0..cpus).flat_map(of).collect()
-}
-
 /// FNV-1a, 64 bits: the same number on every machine and with every toolchain.
-#[must_use]
-pub fn hash(lines: &[String]) -> u64 {
-    let mut h = 0xcbf2_9ce4_8422_2325u64;
-    for line in lines {
-        for b in line.bytes().chain([b'\n']) {
-            h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+#[derive(Clone, Copy, Debug)]
+struct Hash(u64);
+
+impl Hash {
+    fn line(&mut self, text: &str) {
+        for b in text.bytes().chain([b'\n']) {
+            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    h
 }
 
-/// Frames that left, by nic, with their times.
-pub(super) fn frames_out(events: &[Event], names: &Names) -> Vec<(String, super::Frames)> {
-    let mut out: BTreeMap<u32, Vec<(u64, Vec<u8>)>> = BTreeMap::new();
-    for e in events {
-        if let EventKind::Out { nic, packet } = &e.kind {
-            out.entry(*nic).or_default().push((e.clock_ns, packet.clone()));
+/// Writes the trace as it comes.
+#[derive(Debug)]
+pub(super) struct Recorder {
+    pub names: Names,
+    keep: Keep,
+    /// Of CPU 0; the others follow it in the order of comparison, and wait.
+    hash: Hash,
+    waiting: BTreeMap<u32, Spool>,
+    /// CPU, line, number of the event.
+    compared: Vec<(u32, String, usize)>,
+    trace: Spool,
+    out: BTreeMap<u32, PcapWriter<Spool>>,
+    slices: Slices,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        Recorder::new(Names::default(), Keep::default())
+    }
+}
+
+/// What came of a trace.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub hash: u64,
+    pub trace: Option<Spool>,
+    pub compared: Vec<String>,
+    pub compared_at: Vec<usize>,
+    pub out: Vec<(String, Spool)>,
+    pub slices: Vec<Slice>,
+}
+
+impl Recorder {
+    pub(super) fn new(names: Names, mut keep: Keep) -> Recorder {
+        if keep.folder.as_os_str().is_empty() {
+            keep.folder = std::env::temp_dir();
+        }
+        Recorder {
+            names,
+            hash: Hash(0xcbf2_9ce4_8422_2325),
+            waiting: BTreeMap::new(),
+            compared: Vec::new(),
+            trace: Spool::new(&keep.folder),
+            out: BTreeMap::new(),
+            slices: Slices::default(),
+            keep,
         }
     }
-    out.into_iter().map(|(nic, frames)| (names.nic(nic).to_string(), frames)).collect()
+
+    /// The next event, by its number from 1.
+    pub(super) fn write(&mut self, number: usize, e: &Event) -> Result<(), String> {
+        self.written(number, e).map_err(|e| format!("keeping the trace: {e}"))
+    }
+
+    fn written(&mut self, number: usize, e: &Event) -> std::io::Result<()> {
+        if self.keep.trace {
+            writeln!(self.trace, "{number:>7} {}", line(e, &self.names, true))?;
+        }
+        if is_compared(e) {
+            let text = line(e, &self.names, false);
+            match e.cpu.0 {
+                0 => self.hash.line(&text),
+                cpu => {
+                    let new = || Spool::new(&self.keep.folder);
+                    writeln!(self.waiting.entry(cpu).or_insert_with(new), "{text}")?;
+                }
+            }
+            if self.keep.compared {
+                self.compared.push((e.cpu.0, text, number));
+            }
+        }
+        if self.keep.slices {
+            self.slices.see(e, &self.names);
+        }
+        if let EventKind::Out { nic, packet } = &e.kind
+            && self.keep.frames
+        {
+            if !self.out.contains_key(nic) {
+                let new = captures::writer(Spool::new(&self.keep.folder));
+                self.out.insert(*nic, new.map_err(std::io::Error::other)?);
+            }
+            let file = self.out.get_mut(nic).expect("just made");
+            captures::put(file, e.clock_ns, packet).map_err(std::io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// All that was asked for.
+    pub(super) fn finish(mut self) -> Result<Recorded, String> {
+        for spool in std::mem::take(&mut self.waiting).into_values() {
+            let lines = spool.read().map(BufReader::new);
+            let lines = lines.map_err(|e| format!("reading the trace: {e}"))?;
+            for text in lines.lines() {
+                self.hash.line(&text.map_err(|e| format!("reading the trace: {e}"))?);
+            }
+        }
+        self.compared.sort_by_key(|c| c.0);
+        let compared_at = self.compared.iter().map(|c| c.2).collect();
+        let names = &self.names;
+        let out = self.out.into_iter();
+        Ok(Recorded {
+            hash: self.hash.0,
+            trace: self.keep.trace.then_some(self.trace),
+            compared: self.compared.into_iter().map(|c| c.1).collect(),
+            compared_at,
+            out: out.map(|(n, w)| (names.nic(n).to_string(), w.into_writer())).collect(),
+            slices: self.slices.done,
+        })
+    }
+}
+
+/// Lines of source are other instructions in the other byte order.
+fn is_compared(e: &Event) -> bool {
+    !matches!(&e.kind, EventKind::Note { topic, .. } if *topic == crate::machine::path::LINE)
 }
 
 /// A program run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// Program.
-    pub name: String,
+    pub name: Arc<str>,
     /// CPU.
     pub cpu: u32,
     /// Virtual nanoseconds.
@@ -164,28 +284,35 @@ impl Slice {
     #[must_use]
     pub fn json(&self, process: &str) -> serde_json::Value {
         serde_json::json!({
-            "ph": "X", "pid": process, "tid": format!("cpu{}", self.cpu), "name": self.name,
+            "ph": "X", "pid": process, "tid": format!("cpu{}", self.cpu), "name": &*self.name,
             "ts": self.start_ns as f64 / 1e3, "dur": self.length_ns as f64 / 1e3,
         })
     }
 }
 
 /// Runs of programs, from enter to exit.
-pub(super) fn slices(events: &[Event], names: &Names) -> Vec<Slice> {
-    let mut open: BTreeMap<u32, Vec<(String, u64)>> = BTreeMap::new();
-    let mut out = Vec::new();
-    for e in events {
-        let stack = open.entry(e.cpu.0).or_default();
+#[derive(Debug, Default)]
+struct Slices {
+    names: BTreeMap<u32, Arc<str>>,
+    open: BTreeMap<u32, Vec<(Arc<str>, u64)>>,
+    done: Vec<Slice>,
+}
+
+impl Slices {
+    fn see(&mut self, e: &Event, names: &Names) {
+        let cpu = e.cpu.0;
         match &e.kind {
-            EventKind::Enter { prog } => stack.push((names.prog(*prog).to_string(), e.clock_ns)),
+            EventKind::Enter { prog } => {
+                let name = self.names.entry(prog.0).or_insert_with(|| names.prog(*prog).into());
+                self.open.entry(cpu).or_default().push((name.clone(), e.clock_ns));
+            }
             EventKind::Exit { .. } => {
-                if let Some((name, start_ns)) = stack.pop() {
+                if let Some((name, start_ns)) = self.open.entry(cpu).or_default().pop() {
                     let length_ns = e.clock_ns - start_ns;
-                    out.push(Slice { name, cpu: e.cpu.0, start_ns, length_ns });
+                    self.done.push(Slice { name, cpu, start_ns, length_ns });
                 }
             }
             _ => {}
         }
     }
-    out
 }

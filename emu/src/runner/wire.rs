@@ -2,10 +2,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use kernel_model::net::check::network_layer;
 use scenarios::Span;
 use scenarios::leaf::{Is, Mac, TcpFlags};
 use scenarios::schema::Layer;
 use scenarios::schema::packet::Field;
+
+use super::packet::{bridged_type, ethertype_of, proto_of};
 
 /// Where a packet is not what was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,14 +26,30 @@ impl From<String> for Mismatch {
 }
 
 /// Where a packet differs from what was expected, or `None` when it matches.
+///
+/// A list that begins above Ethernet is looked for behind the frame's own link headers. That a
+/// layer follows another is checked, but where the list gives the field that says so itself.
 #[must_use]
 pub fn mismatch(layers: &[Layer], bytes: &[u8]) -> Option<Mismatch> {
-    let mut rest = bytes;
-    for layer in layers {
-        if matches!(layer, Layer::Rest) {
-            return None;
+    let mut rest = match behind_link(layers.first(), bytes) {
+        Ok(rest) => rest,
+        Err(why) => return Some(why),
+    };
+    for (n, layer) in layers.iter().enumerate() {
+        let after = &layers[n + 1..];
+        match layer {
+            Layer::Rest => return None,
+            Layer::Cut(len) if bytes.len() as u64 != len.v.n => {
+                let (is, not) = (bytes.len(), len.v.n);
+                return Some(format!("the frame has {is} bytes, expected {not}").into());
+            }
+            _ => {}
         }
-        match one(layer, rest) {
+        // Of a header that the frame cuts short what is there counts.
+        let open = matches!(after, [Layer::Rest | Layer::Cut(_)]);
+        let done =
+            one(layer, rest).or_else(|why| if open { short(layer, rest, why) } else { Err(why) });
+        match done.and_then(|used| follows(layer, after.first(), rest).map(|()| used)) {
             Ok(used) => rest = &rest[used..],
             Err(why) => return Some(why),
         }
@@ -38,6 +57,65 @@ pub fn mismatch(layers: &[Layer], bytes: &[u8]) -> Option<Mismatch> {
     let left = rest.len();
     let why = || format!("{left} bytes follow where the packet was expected to end").into();
     (left > 0).then(why)
+}
+
+/// The bytes that a list's first layer is about.
+fn behind_link<'b>(first: Option<&Layer>, bytes: &'b [u8]) -> Result<&'b [u8], Mismatch> {
+    let Some(wanted) = ethertype_of(first).filter(|_| !matches!(first, Some(Layer::Vlan { .. })))
+    else {
+        return Ok(bytes);
+    };
+    match network_layer(bytes) {
+        Some((found, at)) if found == wanted => Ok(&bytes[at..]),
+        Some((found, _)) => {
+            Err(format!("the frame is of type {found:#06x}, not {wanted:#06x}").into())
+        }
+        None => Err("the frame is shorter than an Ethernet header".to_owned().into()),
+    }
+}
+
+/// A header of which the frame has the beginning alone: whatever the rest were, it matches.
+fn short(layer: &Layer, b: &[u8], why: Mismatch) -> Result<usize, Mismatch> {
+    let with = |fill: u8| {
+        let mut whole = b.to_vec();
+        whole.resize(b.len() + 64, fill);
+        one(layer, &whole)
+    };
+    match (with(0), with(0xff)) {
+        (Ok(zeros), Ok(ones)) if zeros.max(ones) >= b.len() => Ok(b.len()),
+        _ => Err(why),
+    }
+}
+
+/// Whether a header says that the next layer of the list follows it.
+fn follows(layer: &Layer, next: Option<&Layer>, b: &[u8]) -> Check {
+    let (name, found, wanted) = match layer {
+        Layer::Eth { ethertype: None, .. } => ("ethertype of Eth", be16(b, 12), ethertype_of(next)),
+        Layer::Vlan { ethertype: None, .. } => {
+            ("ethertype of Vlan", be16(b, 2), ethertype_of(next))
+        }
+        Layer::Gre { proto: None, .. } => ("proto of Gre", be16(b, 2), bridged_type(next)),
+        Layer::Geneve { proto: None, .. } => ("proto of Geneve", be16(b, 2), bridged_type(next)),
+        Layer::Ip4 { proto: None, .. } => {
+            ("proto of Ip4", b[9].into(), proto_of(next, false).map(u16::from))
+        }
+        Layer::Ip6 { next: None, .. } => {
+            ("next of Ip6", b[6].into(), proto_of(next, true).map(u16::from))
+        }
+        Layer::Ip6Ext { next: None, .. } => {
+            ("next of Ip6Ext", b[0].into(), proto_of(next, true).map(u16::from))
+        }
+        _ => return Ok(()),
+    };
+    // A tag may be of the customer or of the provider, unless the list says which.
+    let tag = matches!(next, Some(Layer::Vlan { tpid: None, .. })) && found == 0x88a8;
+    match (wanted, next) {
+        (Some(wanted), Some(next)) if wanted != found && !tag => {
+            let next = next.kind();
+            Err(format!("{name} is {found:#x}, but {next} was expected to follow it").into())
+        }
+        _ => Ok(()),
+    }
 }
 
 type Check = Result<(), Mismatch>;
@@ -105,20 +183,14 @@ fn ip4(b: &[u8], at: usize) -> Ipv4Addr {
 /// Bytes a layer takes, when it matches.
 fn one(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
     match layer {
-        Layer::Eth { .. } | Layer::Vlan { .. } | Layer::Arp { .. } => link(layer, b),
+        Layer::Eth { .. } | Layer::Vlan { .. } | Layer::Arp { .. } | Layer::Mpls { .. } => {
+            link(layer, b)
+        }
         Layer::Ip4 { .. } => ipv4(layer, b),
         Layer::Ip6 { .. } | Layer::Ip6Ext { .. } => ipv6(layer, b),
-        Layer::Udp { .. } | Layer::Tcp { .. } | Layer::Icmp { .. } => transport(layer, b),
-        Layer::Vxlan { vni } => {
-            let h = cut(b, 8, "Vxlan")?;
-            is(vni, "vni of Vxlan", be32(h, 4) >> 8)?;
-            Ok(8)
-        }
-        Layer::Gre { proto } => {
-            let h = cut(b, 4, "Gre")?;
-            is(proto, "proto of Gre", be16(h, 2))?;
-            Ok(4)
-        }
+        Layer::Udp { .. } | Layer::Icmp { .. } | Layer::Sctp { .. } => transport(layer, b),
+        Layer::Tcp { .. } => tcp(layer, b),
+        Layer::Vxlan { .. } | Layer::Gre { .. } | Layer::Geneve { .. } => tunnel(layer, b),
         Layer::Text(t) => literal(t.v.as_bytes(), b, "Text"),
         Layer::Hex(h) => literal(&h.0, b, "Hex"),
         Layer::Zeros(n) => literal(&vec![0; n.v.n as usize], b, "Zeros"),
@@ -166,8 +238,78 @@ fn link(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
             is(tpa, "tpa of Arp", ip4(h, 24))?;
             Ok(28)
         }
-        _ => unreachable!("called for Eth, Vlan and Arp alone"),
+        Layer::Mpls { label, tc, bottom, ttl } => {
+            let word = be32(cut(b, 4, "Mpls")?, 0);
+            is(label, "label of Mpls", word >> 12)?;
+            is(tc, "tc of Mpls", (word >> 9) as u8 & 7)?;
+            is(bottom, "bottom of Mpls", word >> 8 & 1 == 1)?;
+            is(ttl, "ttl of Mpls", word as u8)?;
+            Ok(4)
+        }
+        _ => unreachable!("called for Eth, Vlan, Arp and Mpls alone"),
     }
+}
+
+/// Headers in front of an inner packet.
+fn tunnel(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
+    match layer {
+        Layer::Vxlan { vni } => {
+            let h = cut(b, 8, "Vxlan")?;
+            is(vni, "vni of Vxlan", be32(h, 4) >> 8)?;
+            Ok(8)
+        }
+        Layer::Gre { proto, key } => {
+            let flags = be16(cut(b, 4, "Gre")?, 0);
+            let size = |bit: u16| if flags & bit == 0 { 0 } else { 4 };
+            // Checksum, key and sequence number follow where their bits are set.
+            let at = 4 + size(0x8000);
+            let len = at + size(0x2000) + size(0x1000);
+            let h = cut(b, len, "Gre")?;
+            is(proto, "proto of Gre", be16(h, 2))?;
+            match (key, flags & 0x2000 != 0) {
+                (Some(_), false) => return Err("Gre has no key".to_owned().into()),
+                (_, true) => is(key, "key of Gre", be32(h, at))?,
+                _ => {}
+            }
+            Ok(len)
+        }
+        Layer::Geneve { vni, proto, options } => {
+            let len = 8 + usize::from(cut(b, 8, "Geneve")?[0] & 0x3f) * 4;
+            let h = cut(b, len, "options of Geneve")?;
+            is(vni, "vni of Geneve", be32(h, 4) >> 8)?;
+            is(proto, "proto of Geneve", be16(h, 2))?;
+            if options.as_ref().is_some_and(|o| !h[8..].starts_with(&o.0)) {
+                return Err("options of Geneve differ".to_owned().into());
+            }
+            Ok(len)
+        }
+        _ => unreachable!("called for tunnels alone"),
+    }
+}
+
+fn tcp(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
+    let Layer::Tcp { sport, dport, seq, ack, flags, win, doff, csum, options } = layer else {
+        unreachable!("called for Tcp alone")
+    };
+    let h = cut(b, 20, "Tcp")?;
+    is(sport, "sport of Tcp", be16(h, 0))?;
+    is(dport, "dport of Tcp", be16(h, 2))?;
+    is(seq, "seq of Tcp", be32(h, 4))?;
+    is(ack, "ack of Tcp", be32(h, 8))?;
+    is(flags, "flags of Tcp", TcpFlags(h[13]))?;
+    is(win, "win of Tcp", be16(h, 14))?;
+    is(doff, "doff of Tcp", h[12] >> 4)?;
+    is(csum, "csum of Tcp", be16(h, 16))?;
+    let len = (usize::from(h[12] >> 4) * 4).max(20);
+    let h = cut(b, len, "options of Tcp")?;
+    if let Some(text) = options {
+        let wanted = super::packet::tcp_options(&text.v)?;
+        if h[20..] != wanted {
+            let (is, not) = (&h[20..], wanted);
+            return Err(format!("options of Tcp are {is:02x?}, expected {not:02x?}").into());
+        }
+    }
+    Ok(len)
 }
 
 /// IPv6 and its extension headers.
@@ -213,19 +355,13 @@ fn transport(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
             is(csum, "csum of Udp", be16(h, 6))?;
             Ok(8)
         }
-        Layer::Tcp { sport, dport, seq, ack, flags, win, doff, csum, options: _ } => {
-            let h = cut(b, 20, "Tcp")?;
-            is(sport, "sport of Tcp", be16(h, 0))?;
-            is(dport, "dport of Tcp", be16(h, 2))?;
-            is(seq, "seq of Tcp", be32(h, 4))?;
-            is(ack, "ack of Tcp", be32(h, 8))?;
-            is(flags, "flags of Tcp", TcpFlags(h[13]))?;
-            is(win, "win of Tcp", be16(h, 14))?;
-            is(doff, "doff of Tcp", h[12] >> 4)?;
-            is(csum, "csum of Tcp", be16(h, 16))?;
-            let len = usize::from(h[12] >> 4) * 4;
-            cut(b, len.max(20), "options of Tcp")?;
-            Ok(len.max(20))
+        Layer::Sctp { sport, dport, tag, csum } => {
+            let h = cut(b, 12, "Sctp")?;
+            is(sport, "sport of Sctp", be16(h, 0))?;
+            is(dport, "dport of Sctp", be16(h, 2))?;
+            is(tag, "tag of Sctp", be32(h, 4))?;
+            is(csum, "csum of Sctp", be32(h, 8))?;
+            Ok(12)
         }
         Layer::Icmp { kind, code, id, seq, csum } => {
             let h = cut(b, 8, "Icmp")?;
@@ -236,7 +372,7 @@ fn transport(layer: &Layer, b: &[u8]) -> Result<usize, Mismatch> {
             is(seq, "seq of Icmp", be16(h, 6))?;
             Ok(8)
         }
-        _ => unreachable!("called for Udp, Tcp and Icmp alone"),
+        _ => unreachable!("called for Udp, Icmp and Sctp alone"),
     }
 }
 

@@ -1,7 +1,9 @@
 //! tcx and clsact: chains of programs on sk_buffs, and what happens before and after them.
 
+use super::xdp::shared_info;
 use super::{NetFrame, RedirectInfo, Target};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
+use crate::event::UpFields;
 use crate::{Errno, EventKind, Kernel, ProgId, field};
 
 /// Direction of a hook.
@@ -402,7 +404,8 @@ impl Kernel {
             self.skb_push(skb, data - head - mac);
         }
         let packet = self.skb_bytes(skb);
-        self.emit(cpu, EventKind::Up { nic: chain.ifindex, packet });
+        let fields = Box::new(self.up_fields(skb));
+        self.emit(cpu, EventKind::Up { nic: chain.ifindex, packet, skb: fields });
         let Some(handler) = handler else {
             self.consume_skb(cpu, skb, "__netif_receive_skb");
             return;
@@ -410,6 +413,21 @@ impl Kernel {
         self.consume_skb(cpu, skb, handler);
         let dev = self.dev_addr(chain.ifindex);
         self.func_exit(cpu, handler, &[skb, dev, 0, dev], 0);
+    }
+
+    fn up_fields(&self, skb: u64) -> UpFields {
+        let at = |field| self.get(skb, field);
+        let (head, mac) = (at(field!("sk_buff", "head")), at(field!("sk_buff", "mac_header")));
+        let meta = self.get(shared_info(head), field!("skb_shared_info", "meta_len"));
+        let meta = self.mem.read_vec(head + mac - meta, meta as usize).unwrap_or_default();
+        UpFields {
+            mark: at(field!("sk_buff", "mark")) as u32,
+            priority: at(field!("sk_buff", "priority")) as u32,
+            vlan: at(field!("sk_buff", "vlan_tci")) as u16,
+            hash: at(field!("sk_buff", "hash")) as u32,
+            tstamp: at(field!("sk_buff", "tstamp")),
+            meta,
+        }
     }
 
     fn skb_pull(&mut self, skb: u64, n: u64) {

@@ -112,7 +112,8 @@ pub(super) fn load(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         }
         Err(e) => return Err(e),
     };
-    let opts = verifier::explore::Opts { log_level: a.log_level, ..Default::default() };
+    let level = k.config.level;
+    let opts = verifier::explore::Opts { log_level: a.log_level, level, ..Default::default() };
     let btf = given.btf.as_ref();
     let fds = used_maps(&given);
     let options = Options {

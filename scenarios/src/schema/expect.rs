@@ -285,6 +285,9 @@ pub enum Expect {
         are: Vec<Data>,
         #[serde(default = "exact")]
         order: ListOrder,
+        /// Left out: nothing else with an exact order, others too without.
+        #[serde(default)]
+        rest: Option<Others>,
         #[serde(default)]
         lost: Option<Spanned<Is<u64>>>,
         /// BTF name of the records where several exist.

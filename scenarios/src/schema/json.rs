@@ -22,6 +22,29 @@ pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Scenario).to_value()
 }
 
+/// Records and forms that have a field.
+#[must_use]
+pub fn owners(field: &str) -> Vec<String> {
+    let schema = schema();
+    let has = |v: &serde_json::Value| v["properties"].get(field).is_some();
+    let mut out = Vec::new();
+    if has(&schema) {
+        out.push("Scenario".to_owned());
+    }
+    for (name, def) in schema["$defs"].as_object().into_iter().flatten() {
+        if has(def) {
+            out.push(name.clone());
+        }
+        let forms = def["oneOf"].as_array().into_iter().flatten();
+        for (form, fields) in forms.filter_map(|f| f["properties"].as_object()).flatten() {
+            if has(fields) {
+                out.push(form.clone());
+            }
+        }
+    }
+    out
+}
+
 /// A leaf: a name and what its text looks like.
 macro_rules! leaf_schema {
     ($($t:ty, $name:literal, $json:tt);+ $(;)?) => {$(

@@ -162,6 +162,41 @@ pub enum Layer {
     Gre {
         #[serde(default)]
         proto: Field<u16>,
+        /// With the key bit and this key; without when left out.
+        #[serde(default)]
+        key: Field<u32>,
+    },
+    /// Geneve header; the inner packet follows.
+    Geneve {
+        vni: Field<u32>,
+        #[serde(default)]
+        proto: Field<u16>,
+        /// Option bytes, padded to four.
+        #[serde(default)]
+        options: Option<HexBytes>,
+    },
+    /// One MPLS label.
+    Mpls {
+        label: Field<u32>,
+        #[serde(default)]
+        tc: Field<u8>,
+        /// Bottom of the stack: whether another `Mpls` follows, when left out.
+        #[serde(default)]
+        bottom: Field<bool>,
+        #[serde(default)]
+        ttl: Field<u8>,
+    },
+    /// SCTP common header; chunks follow as payload.
+    Sctp {
+        #[serde(default)]
+        sport: Field<u16>,
+        #[serde(default)]
+        dport: Field<u16>,
+        #[serde(default)]
+        tag: Field<u32>,
+        /// CRC32c.
+        #[serde(default)]
+        csum: Field<u32>,
     },
     /// Text payload.
     Text(Spanned<String>),
@@ -202,6 +237,9 @@ impl Layer {
             Layer::Icmp { .. } => "Icmp",
             Layer::Vxlan { .. } => "Vxlan",
             Layer::Gre { .. } => "Gre",
+            Layer::Geneve { .. } => "Geneve",
+            Layer::Mpls { .. } => "Mpls",
+            Layer::Sctp { .. } => "Sctp",
             Layer::Text(_) => "Text",
             Layer::Hex(_) => "Hex",
             Layer::Zeros(_) => "Zeros",
@@ -251,7 +289,10 @@ impl Layer {
             }
             Layer::Icmp { kind, code, id, seq, csum } => see!(kind, code, id, seq, csum),
             Layer::Vxlan { vni } => see!(vni),
-            Layer::Gre { proto } => see!(proto),
+            Layer::Gre { proto, key } => see!(proto, key),
+            Layer::Geneve { vni, proto, options: _ } => see!(vni, proto),
+            Layer::Mpls { label, tc, bottom, ttl } => see!(label, tc, bottom, ttl),
+            Layer::Sctp { sport, dport, tag, csum } => see!(sport, dport, tag, csum),
             Layer::Text(_)
             | Layer::Hex(_)
             | Layer::Zeros(_)

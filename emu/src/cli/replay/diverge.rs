@@ -1,21 +1,23 @@
 //! Why two architectures gave different traces: the first event that differs, the instruction at
 //! which the ways parted, both disassemblies and both states.
 //!
-//! Both runs are repeated with the program's way noted, block by block. Where both sides have the
+//! Both runs are repeated, first with the traces kept, then with the program's way noted, block by
+//! block. Where both sides have the
 //! same instructions those are compared; where the byte orders made them differ, source lines are.
 
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use bpf::Program;
 use bpf::insn::disasm::disasm_op;
 use bpf::insn::{Insn, InsnIdx, NoNames};
+use bpf::{Arch, Program};
 use kernel_model::event::Value;
 use scenarios::Scenario;
 
 use super::super::inspect::short;
 use super::super::native::disassemble;
 use crate::machine::path::Point;
+use crate::runner::trace::Keep;
 use crate::runner::{Outcome, RunOptions, run as play};
 
 /// Instructions shown from where the ways parted.
@@ -28,15 +30,26 @@ pub(super) fn explain(
     name: &str,
     scenario: &Scenario,
     options: &RunOptions,
-    a: &Outcome,
-    b: &Outcome,
+    [a, b]: [Arch; 2],
 ) -> String {
+    let mut options = options.clone();
+    options.keep = Keep { compared: true, ..Keep::default() };
+    let options = &options;
+    let (a, b) = match [a, b].map(|arch| play(scenario, arch, options)) {
+        [Ok(a), Ok(b)] => (a, b),
+        _ => return format!("error: {name}: the traces of {a} and {b} differ\n"),
+    };
+    let (a, b) = (&a, &b);
     let at = a.compared.iter().zip(&b.compared).position(|(x, y)| x != y);
     let at = at.unwrap_or(a.compared.len().min(b.compared.len()));
-    let mut text =
-        format!("error: {name}: the traces of {} and {} differ at event {at}\n", a.arch, b.arch);
+    let mut text = format!(
+        "error: {name}: the traces of {} and {} differ at event {}\n",
+        a.arch,
+        b.arch,
+        at + 1
+    );
     if let Some(before) = at.checked_sub(1) {
-        let _ = writeln!(text, "  both, event {before}: {}", clipped(&a.compared[before]));
+        let _ = writeln!(text, "  both, event {at}: {}", clipped(&a.compared[before]));
     }
     for o in [a, b] {
         let line = o.compared.get(at).map_or("(the end)", String::as_str);
@@ -71,7 +84,7 @@ fn window(o: &Outcome, at: usize) -> Option<Range<usize>> {
     let last = o.compared_at.len().checked_sub(1)?;
     let at = at.min(last);
     let entry = (0..=at).rev().find(|n| o.compared[*n].contains(" enter "))?;
-    Some(o.compared_at[entry] + 1..o.compared_at[at] + 1)
+    Some(o.compared_at[entry]..o.compared_at[at])
 }
 
 /// What names a place on both sides.

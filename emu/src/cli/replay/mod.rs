@@ -14,6 +14,8 @@ mod report;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bpf::Arch;
@@ -23,15 +25,17 @@ use scenarios::parse::Parsed;
 
 use self::bless::Edits;
 use self::files::Collected;
-use self::report::Report;
+use self::report::{Report, Told};
 use super::{Exit, gravest, out};
 use crate::runner::cells::{self, Cell};
 use crate::runner::{Outcome, RunError, RunOptions, run as play};
 
 /// Passes of `--bless` over one file: each shows the next difference of a packet or a value.
 const BLESS_PASSES_MAX: u32 = 64;
-/// A run that is done sooner shows no progress.
+/// A command that is done sooner shows no progress.
 const PROGRESS_AFTER: Duration = Duration::from_millis(400);
+/// Between two pictures of it.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -86,9 +90,12 @@ pub(super) fn bless(path: &Path) -> Exit {
         cell: None,
         big: false,
     };
-    let collected = Collected::default();
-    let (bar, began) = (progress(), Instant::now());
-    Session { args: &args, archs: None, bar, began, collected }.file(path)
+    let collected = Collected::new(&args);
+    let progress = Progress::new();
+    let (bar, far) = (progress.bar.clone(), progress.far);
+    let exit = Session { args: &args, archs: None, bar, far, collected }.file(path);
+    progress.bar.finish_and_clear();
+    exit
 }
 
 pub(super) fn run(args: Args) -> ExitCode {
@@ -99,13 +106,12 @@ pub(super) fn run(args: Args) -> ExitCode {
             return Exit::BadInput.into();
         }
     };
-    let mut session = Session {
-        args: &args,
-        archs,
-        bar: progress(),
-        began: Instant::now(),
-        collected: Collected::default(),
-    };
+    if let Err(exit) = files::check(&args) {
+        return exit.into();
+    }
+    let collected = Collected::new(&args);
+    let Progress { bar, far } = Progress::new();
+    let mut session = Session { args: &args, archs, bar, far, collected };
     let exits: Vec<Exit> = args.files.iter().map(|f| session.file(f)).collect();
     session.bar.finish_and_clear();
     let written = session.collected.write(&args);
@@ -124,10 +130,36 @@ fn wanted_archs(list: Option<&str>) -> Result<Option<Vec<Arch>>, String> {
     }
 }
 
-fn progress() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} runs  {wide_msg}");
-    bar.with_style(style.expect("the template is right"))
+/// How far a command is: runs, and the virtual time of the one that goes on, in permille.
+struct Progress {
+    bar: ProgressBar,
+    far: Arc<AtomicU64>,
+}
+
+impl Progress {
+    /// It shows itself when the command takes long, however long its first run takes.
+    fn new() -> Progress {
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::hidden());
+        let style = ProgressStyle::with_template("{bar:32} {pos}/{len} runs {elapsed} {msg}");
+        let bar = bar.with_style(style.expect("the template is right"));
+        let far = Arc::new(AtomicU64::new(0));
+        let shown = Progress { bar: bar.clone(), far: far.clone() };
+        std::thread::spawn(move || shown.show());
+        Progress { bar, far }
+    }
+
+    fn show(&self) {
+        std::thread::sleep(PROGRESS_AFTER);
+        if !self.bar.is_finished() {
+            self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        while !self.bar.is_finished() {
+            let percent = self.far.load(Ordering::Relaxed) / 10;
+            self.bar.set_message(format!("{}, {percent} % of its time", self.bar.prefix()));
+            self.bar.tick();
+            std::thread::sleep(PROGRESS_EVERY);
+        }
+    }
 }
 
 /// One command: what was asked for, and what has come of it.
@@ -135,7 +167,7 @@ struct Session<'a> {
     args: &'a Args,
     archs: Option<Vec<Arch>>,
     bar: ProgressBar,
-    began: Instant,
+    far: Arc<AtomicU64>,
     collected: Collected,
 }
 
@@ -195,14 +227,22 @@ impl Session<'_> {
         let archs = self.archs.clone().unwrap_or_else(|| cells::archs(scenario));
         self.bar.inc_length((cells.len() * archs.len()) as u64);
         let (mut exits, mut all, mut edits) = (Vec::new(), Report::default(), Edits::default());
+        let mut told = Told::default();
         for cell in &cells {
-            let (exit, report) = self.cell(path, &text, cell, &archs, &mut edits);
+            let (exit, report) = self.cell(path, &text, cell, &archs, (&mut edits, &mut told));
             exits.push(exit);
             if self.args.bless {
                 all.append(report);
             } else {
                 self.bar.suspend(|| report.print());
             }
+        }
+        let mut last = Report::default();
+        last.repeated(&told);
+        if self.args.bless {
+            all.append(last);
+        } else {
+            self.bar.suspend(|| last.print());
         }
         Ok((gravest(exits), all, edits))
     }
@@ -234,7 +274,7 @@ impl Session<'_> {
         text: &str,
         cell: &Cell,
         archs: &[Arch],
-        edits: &mut Edits,
+        (edits, told): (&mut Edits, &mut Told),
     ) -> (Exit, Report) {
         let mut report = Report::new(self.args.json);
         let parsed = cells::read(path, text, cell);
@@ -247,17 +287,17 @@ impl Session<'_> {
             dir: cells::folder(path),
             seed: cell.seed,
             cpus: cell.cpus,
+            keep: files::keep(self.args),
+            progress: Some(self.far.clone()),
             ..RunOptions::default()
         };
         let archs = cells::archs_of(scenario, cell, archs);
-        self.bar.set_message(name.clone());
-        if self.began.elapsed() > PROGRESS_AFTER && self.bar.is_hidden() {
-            self.bar.set_draw_target(ProgressDrawTarget::stderr());
-        }
-        let ran = run_all(scenario, &archs, &options);
+        self.bar.set_prefix(name.clone());
+        let mut ran = run_all(scenario, &archs, &options);
         self.bar.inc(archs.len() as u64);
-        let mut exits = report.runs(&name, &ran, &parsed);
-        for one in &ran {
+        let shown = Some(name.as_str()).filter(|_| !cell.name.is_empty());
+        let mut exits = report.runs(shown, &name, &ran, &parsed, told);
+        for one in &mut ran {
             exits.push(self.collected.keep(&name, one, self.args));
             if self.args.bless
                 && let Ok(outcome) = &one.result
@@ -323,7 +363,7 @@ fn compare(
             continue;
         }
         exit = Exit::NotMet;
-        report.words(diverge::explain(name, scenario, options, first, other));
+        report.words(diverge::explain(name, scenario, options, [first.arch, other.arch]));
     }
     exit
 }

@@ -21,6 +21,10 @@ enum Part {
     Words(String),
 }
 
+/// What was said of the cells of a file, with the number of cells.
+#[derive(Debug, Default)]
+pub(super) struct Told(std::collections::BTreeMap<String, u64>);
+
 /// Findings of a file as text.
 pub(super) fn findings(parsed: &Parsed) -> String {
     parsed.findings.iter().map(|f| render::human(&parsed.files, f)).collect()
@@ -31,6 +35,7 @@ pub(super) fn word(ran: &Ran) -> (&'static str, Exit) {
     match &ran.result {
         Ok(o) if o.failures.is_empty() => ("met", Exit::Ok),
         Ok(_) => ("not_met", Exit::NotMet),
+        Err(RunError::Rejected(_)) => ("rejected", Exit::NotMet),
         Err(RunError::Input(_)) => ("bad_input", Exit::BadInput),
         Err(RunError::Unsupported { .. }) => ("unsupported", Exit::Unsupported),
         Err(RunError::Internal(_)) => ("internal", Exit::Internal),
@@ -59,8 +64,15 @@ impl Report {
         }
     }
 
-    /// All runs of a cell.
-    pub(super) fn runs(&mut self, name: &str, ran: &[Ran], parsed: &Parsed) -> Vec<Exit> {
+    /// All runs of a cell. What another cell had is counted, not said again.
+    pub(super) fn runs(
+        &mut self,
+        cell: Option<&str>,
+        name: &str,
+        ran: &[Ran],
+        parsed: &Parsed,
+        told: &mut Told,
+    ) -> Vec<Exit> {
         let mut said: Vec<(String, Vec<Arch>)> = Vec::new();
         let mut exits = Vec::new();
         for one in ran {
@@ -76,9 +88,23 @@ impl Report {
         }
         for (text, archs) in said {
             let names: Vec<&str> = archs.iter().map(|a| a.name()).collect();
-            self.words(format!("{}: {text}", names.join(", ")));
+            let cell = cell.map_or(String::new(), |c| format!("{c} on "));
+            let cells = told.0.entry(text.clone()).or_default();
+            *cells += 1;
+            if *cells == 1 {
+                self.words(format!("{cell}{}: {text}", names.join(", ")));
+            }
         }
         exits
+    }
+
+    /// How often what was said of one cell holds for others.
+    pub(super) fn repeated(&mut self, told: &Told) {
+        for (text, cells) in told.0.iter().filter(|(_, cells)| **cells > 1) {
+            let first = text.lines().next().unwrap_or_default();
+            let (n, s) = (cells - 1, if *cells == 2 { "" } else { "s" });
+            self.words(format!("in {n} more cell{s}: {first}\n"));
+        }
     }
 }
 
@@ -90,7 +116,7 @@ fn problems(name: &str, ran: &Ran, parsed: &Parsed) -> Vec<String> {
             let finding = |f: &crate::runner::Failure| Finding::error(f.span, f.message.clone());
             o.failures.iter().map(|f| shown(&finding(f))).collect()
         }
-        Err(RunError::Input(f)) => vec![shown(f)],
+        Err(RunError::Input(f) | RunError::Rejected(f)) => vec![shown(f)],
         Err(RunError::Unsupported { what, span }) => {
             let finding = Finding::error(*span, format!("unsupported: {what}"));
             vec![shown(&finding.hint("orrery features lists what there is"))]
