@@ -261,9 +261,14 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
         let names = object.programs().iter().filter(auto);
         start.expect = names.map(|p| format!("Accepted(prog: \"{}\")", p.name)).collect();
     }
-    if start.expect.is_empty() {
+    if start.expect.is_empty() && skip.is_empty() {
         out::error(&format!("{}: no programs", path.display()), "orrery inspect shows the object");
         return Err(Exit::BadInput);
+    }
+    if start.expect.is_empty() {
+        let why = start.remarks.join("; ");
+        out::error(&format!("{}: nothing runs: {why}", path.display()), "orrery features");
+        return Err(Exit::Unsupported);
     }
     Ok(start)
 }

@@ -141,7 +141,7 @@ impl Machine {
                 return Ok(Exit::Fuel);
             }
             let vcpu = &mut self.slots[cpu.idx()].as_mut().expect("made by enter").vcpu;
-            let one = Fuel { insns: end - before, blocks: 1 };
+            let one = Fuel::new(end - before, 1);
             let exit = exec(vcpu, &mut self.kernel.mem, &self.text, one, pc)?;
             let (next, insns) = (vcpu.pc(), vcpu.retired() - before);
             for text in self.lines.reached(&self.text, pc, insns) {

@@ -96,16 +96,29 @@ pub fn read(bytes: &[u8]) -> Result<Vec<Frame>, String> {
     if bytes.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]) {
         return read_ng(bytes);
     }
-    let no = |e| format!("not a capture (pcap or pcapng): {e}");
+    if bytes.is_empty() {
+        return Err("the file is empty".to_owned());
+    }
+    let no = |e| format!("not a capture (pcap or pcapng): {}", why(e));
     let mut reader = PcapReader::new(bytes).map_err(no)?;
     let link = reader.header().datalink;
     let mut out = Vec::new();
     while let Some(packet) = reader.next_packet() {
-        let packet = packet.map_err(|e| format!("frame {}: {e}", out.len() + 1))?;
+        let packet = packet.map_err(|e| format!("frame {}: {}", out.len() + 1, why(e)))?;
         let at = u64::try_from(packet.timestamp.as_nanos()).unwrap_or(u64::MAX);
         out.push(ethernet(link, at, &packet.data, out.len() + 1)?);
     }
     Ok(out)
+}
+
+fn why(e: PcapError) -> String {
+    match e {
+        PcapError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+            "the file ends in the middle of it".to_owned()
+        }
+        PcapError::IncompleteBuffer => "the file ends in the middle of it".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// An interface of a pcapng section: how its packets and their times are to be read.
@@ -132,11 +145,11 @@ impl Interface {
 }
 
 fn read_ng(bytes: &[u8]) -> Result<Vec<Frame>, String> {
-    let mut reader = PcapNgReader::new(bytes).map_err(|e| format!("not a capture: {e}"))?;
+    let mut reader = PcapNgReader::new(bytes).map_err(|e| format!("not a capture: {}", why(e)))?;
     let (mut out, mut interfaces) = (Vec::new(), Vec::new());
     while let Some(block) = reader.next_block() {
         let number = out.len() + 1;
-        let block = block.map_err(|e| format!("after frame {}: {e}", number - 1))?;
+        let block = block.map_err(|e| format!("after frame {}: {}", number - 1, why(e)))?;
         // The crate takes every count of units for nanoseconds.
         let (id, units, data) = match &block {
             Block::SectionHeader(_) => {

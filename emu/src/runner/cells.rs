@@ -157,6 +157,7 @@ fn axis(cells: Vec<Cell>, values: &Values, name: &str, set: impl Fn(&mut Cell, &
             set(&mut next, value);
             let inner = next.name.trim_start_matches('[').trim_end_matches(']').to_string();
             let comma = if inner.is_empty() { "" } else { "," };
+            let value = value.trim_matches('"');
             next.name = format!("[{inner}{comma}{name}={value}]");
             out.push(next);
         }

@@ -7,19 +7,19 @@ use scenarios::schema::packet::{Dist, Field, Vary};
 use scenarios::schema::{Flows, Layer};
 use scenarios::{Span, Spanned};
 
-/// The layers of flow `n`: varied fields count up from `like`, one after the other.
-pub(super) fn layers(flows: &Flows, n: u64) -> Vec<Layer> {
-    let mut out = flows.like.clone();
+/// The layers of flow `n`: varied fields count up from those of `like`, one after the other.
+fn layers(like: &[Layer], vary: &[Vary], n: u64) -> Vec<Layer> {
+    let mut out = like.to_vec();
     let mut left = n;
-    for vary in &flows.vary {
+    for one in vary {
         // Ports wrap below 65536; addresses take what is left in one step.
-        let span = match vary {
+        let span = match one {
             Vary::SrcPort | Vary::DstPort => 60_000,
             Vary::SrcIp | Vary::DstIp | Vary::FlowLabel => 1 << 20,
         };
-        let step = if flows.vary.len() == 1 { left } else { left % span.min(250) };
+        let step = if vary.len() == 1 { left } else { left % span.min(250) };
         left /= span.min(250);
-        out.iter_mut().for_each(|l| bump(l, *vary, step));
+        out.iter_mut().for_each(|l| bump(l, *one, step));
     }
     out
 }
@@ -52,16 +52,19 @@ fn bump(layer: &mut Layer, vary: Vary, by: u64) {
     }
 }
 
-/// Picks flows by popularity.
+/// The flows of a generator, picked by popularity.
 #[derive(Debug)]
 pub(super) struct Pick {
+    /// Layers of the first.
+    like: Vec<Layer>,
     count: u64,
     /// Sums of the weights up to each flow; none when all are alike.
     sums: Vec<f64>,
 }
 
 impl Pick {
-    pub(super) fn new(flows: &Flows) -> Pick {
+    /// `like` is the generator's own, with what `Like` stands for.
+    pub(super) fn new(flows: &Flows, like: Vec<Layer>) -> Pick {
         let count = u64::from(flows.count.v.max(1));
         let mut total = 0.0;
         let mut up_to = |s: f64, i: u64| {
@@ -72,7 +75,18 @@ impl Pick {
             Dist::Zipf(s) => (0..count).map(|i| up_to(s, i)).collect(),
             _ => Vec::new(),
         };
-        Pick { count, sums }
+        Pick { like, count, sums }
+    }
+
+    /// The name of a field that no layer of the generator has.
+    pub(super) fn idle(&self, flows: &Flows) -> Option<&'static str> {
+        let changes = |v: &Vary| layers(&self.like, &[*v], 1) != self.like;
+        flows.vary.iter().find(|v| !changes(v)).map(|v| v.name())
+    }
+
+    /// The layers of a flow.
+    pub(super) fn layers(&self, flows: &Flows, flow: u64) -> Vec<Layer> {
+        layers(&self.like, &flows.vary, flow)
     }
 
     /// The flow of frame `n`.

@@ -302,7 +302,7 @@ impl<'a> Run<'a> {
         n: u64,
     ) -> Result<usize, RunError> {
         let flow = pick.flow(&mut self.machine.kernel, n);
-        let layers = flows::layers(f, flow);
+        let layers = pick.layers(f, flow);
         let mut bytes = self.packet_bytes(&layers, nic, f.count.span)?;
         if let Some(size) = flows::size(&mut self.machine.kernel, f)
             && size > bytes.len()
@@ -439,7 +439,14 @@ impl<'a> Run<'a> {
         let Some(f) = self.s.flows.get(&flows.v) else {
             return Err(RunError::input(flows.span, "unknown flows"));
         };
-        let pick = Rc::new(flows::Pick::new(f));
+        let find = |name: &str| self.s.packets.get(name).cloned();
+        let like = packet::resolve(&f.like, &find, 0);
+        let like = like.map_err(|e| RunError::input(flows.span, e))?;
+        let pick = Rc::new(flows::Pick::new(f, like));
+        if let Some(name) = pick.idle(f) {
+            let message = format!("{name} of `vary` is in no layer of \"{}\"", flows.v);
+            return Err(RunError::input(f.count.span, message));
+        }
         let source = Source::Flow { flows: f, pick, nic, done: 0, next: at as f64 };
         if f.packets.v > 0 {
             queue.insert(key, source);

@@ -133,20 +133,25 @@ pub(super) struct Watch<'a> {
 
 /// Every event that a scenario asks for.
 pub(super) fn events(s: &Scenario) -> Vec<&Event> {
-    let of_step = |step| match step {
-        &Step::When(ref event, _) => Some(event),
-        _ => None,
-    };
     let steps = s.timeline.iter().filter_map(of_step);
-    let of_expect = |e| match e {
-        &Expect::Sequence(ref list) | &Expect::AnyOrder(ref list) => list.iter().collect(),
-        &Expect::Count { of: ref event, .. } | &Expect::Never(ref event) => vec![event],
-        &Expect::Eventually { ref event, ref after, .. } => {
-            [event].into_iter().chain(after).collect()
-        }
-        _ => Vec::new(),
-    };
     steps.chain(expectations(s).into_iter().flat_map(of_expect)).collect()
+}
+
+fn of_step(step: &Step) -> Option<&Event> {
+    match step {
+        Step::When(event, _) => Some(event),
+        _ => None,
+    }
+}
+
+fn of_expect(e: &Expect) -> Vec<&Event> {
+    match e {
+        Expect::Sequence(list) | Expect::AnyOrder(list) => list.iter().collect(),
+        Expect::Count { of, .. } => vec![of],
+        Expect::Never(event) => vec![event],
+        Expect::Eventually { event, after, .. } => [event].into_iter().chain(after).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// Every expectation of a scenario: those of the end and those of `Check` steps.
