@@ -276,7 +276,8 @@ pub fn load(
 /// kernel has, with numbers of libbpf's.
 fn explain(object: &Object, program: &Program, r: &mut Rejection) {
     let Some(lacks) = r.insn.and_then(|at| object.missing(program, at)) else { return };
-    r.message += &format!(": the kernel has no {lacks}");
+    let what = lacks.strip_prefix("kernel ").unwrap_or(&lacks);
+    r.message += &format!(": the kernel has no {what}");
     // Registers are a type of their own on each architecture, and named so by libbpf.
     if lacks.contains("pt_regs") {
         r.message += "; `orrery build --arch ARCH` makes an object for its registers";

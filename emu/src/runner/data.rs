@@ -67,6 +67,17 @@ fn pick(
     Ok(Some(Difference::new(node, format!("{is}{more}"))))
 }
 
+/// A constant of the kernel's own enums, `XDP_DROP`: programs that hold it in a plain integer
+/// have no enum of it.
+fn kernel_constant(name: &str) -> Option<i128> {
+    let btf = kernel_model::types::Types::of(bpf::Arch::X86_64).btf();
+    let enums = btf.ids().filter(|id| {
+        matches!(btf.body(*id), Body::Enum { .. } | Body::Enum64 { .. }) && !name.is_empty()
+    });
+    let mut values = enums.flat_map(|id| btf.enumerators(id));
+    values.find(|(n, _)| *n == name).map(|(_, v)| i128::from(v.cast_signed()))
+}
+
 fn refuse<T>(node: &Node, message: impl Into<String>) -> Result<T, Finding> {
     Err(Finding::error(node.span, message))
 }
@@ -330,6 +341,11 @@ impl Types<'_> {
                     return Ok(i128::from(v.cast_signed()));
                 }
             }
+        }
+        if own.is_empty()
+            && let Some(value) = kernel_constant(name)
+        {
+            return Ok(value);
         }
         if own.is_empty() {
             let message = format!("no enum of the object has the name `{name}`");

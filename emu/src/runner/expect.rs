@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use scenarios::Span;
-use scenarios::leaf::{Data, Is, Leaf as _};
+use scenarios::leaf::{Data, Is, Leaf as _, suggest};
 use scenarios::schema::expect::{ListOrder, On, Others};
 use scenarios::schema::{Event, Expect, Name, NamedCounts};
 use scenarios::tree::Kind;
+use scenarios::{Finding, Span};
 
 use super::data::Difference;
 use super::watch::{Code, Eventually, Item, Packets};
@@ -17,7 +17,7 @@ pub(super) const PLACES: usize = 4;
 /// Failures of one run beyond which no more are told: a `Check` may stand in an `Every`.
 const FAILURES_MAX: usize = 200;
 
-type Checked = Result<(), RunError>;
+pub(super) type Checked = Result<(), RunError>;
 
 impl Run<'_> {
     /// All expectations, then what is always checked.
@@ -34,7 +34,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn fail(&mut self, span: Span, message: impl Into<String>) {
+    pub(super) fn fail(&mut self, span: Span, message: impl Into<String>) {
         self.tell(Failure { message: message.into(), span, fix: None });
     }
 
@@ -51,7 +51,7 @@ impl Run<'_> {
     }
 
     /// A value that is not what was expected.
-    fn fail_at(&mut self, what: &str, d: Difference) {
+    pub(super) fn fail_at(&mut self, what: &str, d: Difference) {
         let fix = d.fix.map(|text| (d.at, text));
         self.fail_fix(d.at, format!("{what}{}", d.why), fix);
     }
@@ -172,7 +172,14 @@ impl Run<'_> {
         for (name, count) in &are.0 {
             let Some(code) = matching::code(&name.v, xdp) else {
                 let message = format!("{} is no return code of {}", name.v, prog.v);
-                return Err(RunError::input(name.span, message));
+                let known: Vec<String> = (0..8).map(|c| code_name(c, xdp)).collect();
+                let known = known.iter().filter(|n| !n.starts_with(|c: char| c.is_ascii_digit()));
+                let known: Vec<&str> = known.map(String::as_str).collect();
+                let finding = Finding::error(name.span, message);
+                return Err(RunError::from(match suggest(&name.v, known.iter().copied()) {
+                    Some(near) => finding.hint(format!("did you mean {near}?")),
+                    None => finding.hint(format!("known: {}", known.join(", "))),
+                }));
             };
             listed.push(code);
             let n = found.get(&code).map_or(0, |f| f.count);
@@ -235,114 +242,6 @@ impl Run<'_> {
             told.extend(more.map(|message| Failure { message, span, fix: None }));
         }
         told.into_iter().for_each(|f| self.tell(f));
-    }
-
-    /// Summed over CPUs unless one is named.
-    fn map_value(&mut self, map: &Name, key: &[u8], cpu: Option<u32>) -> Result<Vec<u8>, RunError> {
-        let at = self.map(map)?;
-        let m = self.machine.kernel.map(at.0).expect("found by name");
-        let (percpu, stride, size) =
-            (m.is_percpu(), m.value_stride() as usize, m.def.value_size as usize);
-        let all = self
-            .machine
-            .kernel
-            .user_lookup(at.0, key)
-            .map_err(|e| RunError::Internal(format!("reading {}: {}", map.v, e.name())))?;
-        if !percpu {
-            return Ok(all);
-        }
-        if let Some(cpu) = cpu {
-            let from = cpu as usize * stride;
-            return Ok(all.get(from..from + size).unwrap_or_default().to_vec());
-        }
-        let ty = self.entry(at).value_type;
-        let endian = self.machine.arch().endian();
-        let mut out = vec![0; size];
-        let parts: Vec<(usize, usize)> =
-            self.types(at.1).map_or(vec![(0, size)], |t| integers(&t, ty, 0));
-        for (from, len) in parts {
-            let sum = all.chunks(stride).fold(0u64, |n, one| {
-                n.wrapping_add(super::data::get_int(&one[from..from + len], endian))
-            });
-            super::data::put_int(&mut out[from..from + len], sum, endian);
-        }
-        Ok(out)
-    }
-
-    fn has_key(&mut self, map: &Name, key: &[u8]) -> Result<bool, RunError> {
-        let at = self.map(map)?;
-        Ok(self.machine.kernel.user_lookup(at.0, key).is_ok())
-    }
-
-    fn map_has(&mut self, map: &Name, data: &Data, cpu: Option<u32>) -> Checked {
-        let Kind::Tuple(items) = &data.node.kind else {
-            return Err(RunError::input(data.span(), "(key, value) was expected"));
-        };
-        let [key, value] = items.as_slice() else {
-            return Err(RunError::input(data.span(), "(key, value) was expected"));
-        };
-        let at = self.map(map)?;
-        let bytes = self.key_of(at, key)?;
-        if !self.has_key(map, &bytes)? {
-            self.fail(key.span, format!("{} has no such key", map.v));
-            return Ok(());
-        }
-        let found = self.map_value(map, &bytes, cpu)?;
-        let ty = self.entry(at).value_type;
-        let differs = match self.types(at.1) {
-            Some(types) if ty != 0 => types.differs(value, ty, &found)?,
-            _ => {
-                let wanted =
-                    super::data::untyped(value, found.len(), self.machine.arch().endian())?;
-                (wanted != found).then(|| Difference {
-                    why: format!("is {found:02x?}, expected {wanted:02x?}"),
-                    at: value.span,
-                    fix: None,
-                })
-            }
-        };
-        if let Some(d) = differs {
-            self.fail_at(&format!("{}: ", map.v), d);
-        }
-        Ok(())
-    }
-
-    fn map_lacks(&mut self, map: &Name, key: &Data) -> Checked {
-        let at = self.map(map)?;
-        let types = self.types(at.1);
-        let ty = self.entry(at).key_type;
-        let mut hit = false;
-        for bytes in self.machine.kernel.user_keys(at.0) {
-            hit |= match &types {
-                Some(t) if ty != 0 => t.differs(&key.node, ty, &bytes)?.is_none(),
-                _ => false,
-            };
-        }
-        if hit {
-            self.fail(key.span(), format!("{} has this key", map.v));
-        }
-        Ok(())
-    }
-
-    fn map_holds(&mut self, map: &Name, list: &[Data]) -> Checked {
-        let at = self.map(map)?;
-        let found = self.machine.kernel.fifo_values(at.0);
-        if found.len() != list.len() {
-            let message =
-                format!("{} holds {} values, expected {}", map.v, found.len(), list.len());
-            self.fail(map.span, message);
-        }
-        let ty = self.entry(at).value_type;
-        for (n, (value, bytes)) in list.iter().zip(&found).enumerate() {
-            let differs = match self.types(at.1) {
-                Some(types) if ty != 0 => types.differs(&value.node, ty, bytes)?,
-                _ => return Err(RunError::input(value.span(), "the values have no BTF type")),
-            };
-            if let Some(d) = differs {
-                self.fail_at(&format!("value {} of {}: ", n + 1, map.v), d);
-            }
-        }
-        Ok(())
     }
 
     fn global_is(&mut self, name: &Name, is: &Data) -> Checked {
@@ -592,22 +491,6 @@ fn missing_or_more(p: &Packets<'_>) -> Vec<String> {
             }
             out
         }
-    }
-}
-
-/// Offsets and sizes of the integers of a type, for sums over CPUs.
-fn integers(t: &super::data::Types<'_>, ty: u32, at: usize) -> Vec<(usize, usize)> {
-    use bpf::btf::Body;
-    let id = t.btf.resolve(ty);
-    match t.btf.body(id) {
-        Body::Struct { .. } => {
-            t.btf.members(id).flat_map(|m| integers(t, m.ty, at + m.byte_off() as usize)).collect()
-        }
-        Body::Array { elem, nelems, .. } => {
-            let size = t.btf.size_of(*elem).unwrap_or(0) as usize;
-            (0..*nelems as usize).flat_map(|n| integers(t, *elem, at + n * size)).collect()
-        }
-        _ => vec![(at, (t.btf.size_of(id).unwrap_or(0) as usize).min(8))],
     }
 }
 

@@ -16,6 +16,7 @@ mod faults;
 mod fire;
 mod flows;
 mod load;
+mod maps;
 mod matching;
 pub mod packet;
 mod setup;
