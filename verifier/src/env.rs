@@ -104,6 +104,10 @@ pub trait KernelEnv {
     fn arena(&self, _map: &MapInfo) -> Option<crate::verified::Arena> {
         None
     }
+    /// Whether what runs the programs has indirect jumps and calls.
+    fn runs_indirect(&self) -> bool {
+        false
+    }
     /// Structure offsets.
     fn layout(&self) -> Layout;
     /// Rewrites one context access; `None` when the field is not modelled (then `Unsupported`).

@@ -16,7 +16,7 @@ use crate::kfunc_calls;
 use crate::map_rules;
 use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, EPERM, Rejection};
 use crate::rewrite;
-use crate::tables::{self, Level};
+use crate::tables::{self, Level, since};
 use crate::target::{self, FuncFacts, Target};
 use crate::verified::{Parts, Stats, Verified};
 
@@ -40,8 +40,6 @@ const BPF_F_STRICT_ALIGNMENT: u32 = 1;
 const BPF_F_TEST_STATE_FREQ: u32 = 1 << 3;
 /// `BPF_F_SLEEPABLE`.
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
-/// All flags 6.18 knows, up to `BPF_F_TEST_REG_INVARIANTS`.
-const PROG_FLAGS: u32 = 0xff;
 
 /// `is_net_admin_prog_type`.
 const NET_ADMIN_TYPES: &[ProgType] = &[
@@ -328,7 +326,7 @@ pub fn is_gpl_compatible(license: &str) -> bool {
 fn check_attributes(p: &Program, o: &Options<'_>) -> Result<(), Box<Rejection>> {
     let opts = &o.opts;
     let refuse = |errno, text: &str| Err(Box::new(Rejection::refuse(errno, text)));
-    if p.flags & !PROG_FLAGS != 0 {
+    if p.flags & !since::prog_flags(opts.level) != 0 || !since::has_prog(p, opts.level) {
         return refuse(EINVAL, "");
     }
     if !may_load(p.prog_type, opts) {
@@ -472,6 +470,11 @@ fn resolve_maps(
         };
         if let Some(off) = off {
             check_direct_value(&map, off).map_err(|r| Box::new((*r).at(cfg::slot(at))))?;
+        }
+        if !since::has_map_type(map.map_type, o.opts.level) {
+            let (level, name) = (o.opts.level, map.map_type.name());
+            let text = format!("{level} has no maps of type {name}");
+            return Err(Box::new(Rejection::invalid(text).at(cfg::slot(at))));
         }
         let known = used.maps.iter().position(|m| m.id == map.id);
         if known.is_none() {

@@ -51,6 +51,8 @@ pub(super) fn run(args: &Args) -> Exit {
     let (maps, no_maps) = map_types();
     let (helpers, no_helpers) = helpers();
     let (progs, no_progs) = programs();
+    let since = |f: &verifier::tables::Feature| format!("{} ({})", f.name, f.since);
+    let levels: Vec<String> = verifier::tables::FEATURES.iter().map(since).collect();
     let ops: Vec<String> = verifier::tables::struct_ops_names().map(str::to_owned).collect();
     if args.json {
         let insns: serde_json::Map<String, serde_json::Value> = abilities()
@@ -67,6 +69,7 @@ pub(super) fn run(args: &Args) -> Exit {
             "map_types": maps,
             "program_types": progs,
             "verified_struct_ops": ops,
+            "verified_since": levels,
             "unsupported": {
                 "helpers": no_helpers, "map_types": no_maps, "program_types": no_progs,
             },
@@ -88,6 +91,7 @@ pub(super) fn run(args: &Args) -> Exit {
         ("map types", &maps),
         ("program types with their hooks", &hooks),
         ("struct_ops whose members are verified", &ops),
+        ("verified from --kernel VERSION on", &levels),
         ("unsupported helpers", &no_helpers),
         ("unsupported map types", &no_maps),
         ("program types that are verified but have no hook", &no_progs),

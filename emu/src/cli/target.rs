@@ -18,7 +18,7 @@ pub(super) struct TargetArgs {
     /// Judge for the kernel with this BTF (/sys/kernel/btf/vmlinux), not for the modelled one
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
-    /// Version of the kernel: its instructions and helpers
+    /// Version of the kernel: its instructions, helpers, kfuncs, maps and program types
     #[arg(long, value_name = "VERSION", default_value = "6.18", value_parser = version)]
     kernel: Version,
     /// Capabilities of the loader: all, none, or a list such as bpf,net_admin

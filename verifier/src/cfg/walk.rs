@@ -191,6 +191,10 @@ fn mark(insns: &[Insn], at: usize, cfg: &mut Cfg, kernel: Option<&Btf>) {
             both(target(at, 1));
             cfg.prune_point[at] = true;
         }
+        Insn::Callx { .. } => {
+            both(target(at, 0));
+            cfg.prune_point[at] = true;
+        }
         Insn::Call(call) => {
             both(target(at, 0));
             mark_call(call, at, cfg, kernel);

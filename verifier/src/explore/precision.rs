@@ -180,6 +180,7 @@ impl Ver<'_> {
             Insn::Store { dst, .. } => bt.store(dst, None, hist)?,
             Insn::Atomic { op, dst, src, .. } => bt.atomic(op, dst, src, hist)?,
             Insn::Call(call) => self.backtrack_call(call, idx, subseq, bt)?,
+            Insn::Callx { .. } => bt.leave(true)?,
             Insn::Exit => self.backtrack_exit(subseq, bt)?,
             Insn::Jmp { dst, src: Src::Reg(s), .. } => bt.compare(dst, s, hist),
             Insn::LdImm64 { dst, .. } => bt.drop(dst),
@@ -243,7 +244,7 @@ impl Ver<'_> {
             return Err(Lost);
         }
         let before = subseq.and_then(|s| s.checked_sub(1)).map(|s| *self.insn(s));
-        let from_call = matches!(before, Some(Insn::Call(Call::Local(_))));
+        let from_call = matches!(before, Some(Insn::Call(Call::Local(_)) | Insn::Callx { .. }));
         let r0 = from_call && bt.has(Reg::R0);
         bt.drop(Reg::R0);
         bt.frame += 1;

@@ -136,6 +136,27 @@ impl Ver<'_> {
         Ok(depth)
     }
 
+    /// The functions that an indirect call has called.
+    fn depth_indirect(&self, i: u32, depth: u32, w: &mut Walk) -> R {
+        let callees = self.indirect_calls.range((i, 0)..=(i, usize::MAX)).map(|c| c.1);
+        for callee in callees {
+            if !w.supported {
+                w.private[callee] = Private::No;
+            }
+            let outer = std::mem::take(&mut w.tail);
+            if w.chain.len() >= MAX_CALL_FRAMES {
+                let n = w.chain.len();
+                return no(E2BIG, format!("the call stack of {n} frames is too deep !"));
+            }
+            self.depth_from(callee, depth, w)?;
+            if w.tail || self.input.cfg.subprogs[callee].has_tail_call {
+                return no(EINVAL, "tail_calls are not allowed in functions called via callx");
+            }
+            w.tail = outer;
+        }
+        Ok(())
+    }
+
     /// One instruction of a subprogram: a throw, or a call that goes deeper.
     fn depth_call(&self, i: u32, sub: usize, depth: u32, in_cb: bool, w: &mut Walk) -> R {
         let (off, direct) = match *self.insn(i) {
@@ -147,6 +168,7 @@ impl Ver<'_> {
                 }
                 return Ok(());
             }
+            Insn::Callx { .. } => return self.depth_indirect(i, depth, w),
             Insn::Call(Call::Local(off)) => (off, true),
             Insn::LdImm64 { imm: Imm64::Func(off), .. } => (off, false),
             _ => return Ok(()),

@@ -2,7 +2,7 @@
 
 use bpf::insn::{Call, Imm64, Insn, disasm};
 
-use super::ver::{Pending, R, Ver, no, unsupported};
+use super::ver::{Pending, R, Ver, no};
 use crate::reject::EFAULT;
 use crate::transfer::sanitize;
 use crate::verified::Stats;
@@ -294,7 +294,10 @@ impl Ver<'_> {
                 self.jmps_processed += 1;
                 self.check_indirect_jump(dst)
             }
-            Insn::Callx { .. } => unsupported("callx", "verifier.c:check_indirect_call"),
+            Insn::Callx { dst } => {
+                self.jmps_processed += 1;
+                self.check_indirect_call(dst)
+            }
             Insn::MovPercpu { .. } | Insn::LdImm64Hi => {
                 no(crate::reject::EINVAL, "invalid BPF_LD_IMM insn")
             }

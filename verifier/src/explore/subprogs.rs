@@ -11,6 +11,7 @@ use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::kfunc_calls;
 use crate::proto::Flags;
 use crate::reject::{E2BIG, EINVAL};
+use crate::render::log::type_of;
 
 /// `BPF_F_SLEEPABLE`.
 const BPF_F_SLEEPABLE: u32 = 1 << 4;
@@ -227,6 +228,31 @@ impl Ver<'_> {
                 self.log.put(&format!("{}\n", e.message));
             }
         }
+        self.enter(sub)
+    }
+
+    /// An indirect call, as the proposed `callx` has it: of a static function whose address the
+    /// register holds. What it may do is found out for each function that comes.
+    pub(crate) fn check_indirect_call(&mut self, dst: Reg) -> R<Next> {
+        let r = self.read(dst)?;
+        if r.ty != RegType::Func {
+            let m = format!("R{} has type {}, expected func", dst.0, type_of(&r));
+            return no(EINVAL, m);
+        }
+        self.ptr_off(dst, &r, false)?;
+        let sub = r.btf_id as usize;
+        if let Err(e) = self.call_args(sub)
+            && e.is_unsupported()
+        {
+            return Err(e);
+        }
+        self.indirect_calls.insert((self.insn_idx, sub));
+        self.enter(sub)
+    }
+
+    /// `setup_func_entry` of a static function.
+    fn enter(&mut self, sub: usize) -> R<Next> {
+        let to = self.input.cfg.subprogs[sub].start.0;
         let depth = self.cur.frames.len();
         if depth >= MAX_CALL_FRAMES {
             return no(E2BIG, format!("the call stack of {} frames is too deep", depth + 1));

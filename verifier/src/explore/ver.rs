@@ -1,6 +1,6 @@
 //! One verification: the current path, the paths still to walk and the states kept for pruning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bpf::insn::{Insn, InsnIdx, Reg};
 
@@ -105,6 +105,8 @@ pub(crate) struct Ver<'a> {
     pub(crate) ctx_refs: Vec<(usize, u32)>,
     /// Arguments of subprograms as their BTF says, once they were asked for.
     pub(crate) func_args: Vec<Option<Vec<FuncArg>>>,
+    /// Indirect calls: instruction and function.
+    pub(crate) indirect_calls: BTreeSet<(u32, usize)>,
     /// Subprograms whose BTF does not fit how they are called (`unreliable`).
     pub(crate) unreliable: Vec<bool>,
     pub(crate) cur: VState,
@@ -167,6 +169,7 @@ impl<'a> Ver<'a> {
             map_records: maps.iter().map(|m| record::of_map(m, own, kernel)).collect(),
             ctx_refs: Vec::new(),
             func_args: vec![None; subs],
+            indirect_calls: BTreeSet::new(),
             unreliable: vec![false; subs],
             obj_records: own.map(|b| record::struct_metas(b, kernel)).unwrap_or_default(),
             maps,

@@ -81,9 +81,6 @@ pub(super) fn expand(
         Insn::MayGoto { off } => Ok(may_goto(target(at, i32::from(off)), hidden)),
         Insn::Call(Call::Local(off)) => Ok(Seq(vec![(insn, To::Entry(target(at, off)))])),
         Insn::Call(Call::Helper(1)) => Ok(map_lookup(input, at).unwrap_or_else(|| Seq::one(insn))),
-        Insn::Callx { .. } => {
-            Err(Box::new(Rejection::unsupported("callx", "proposal: indirect calls")))
-        }
         _ => Ok(Seq::one(insn)),
     }
 }
@@ -91,6 +88,12 @@ pub(super) fn expand(
 /// What the kernel leaves to its JITs and no back end has.
 fn not_lowered(input: &Input<'_>, at: usize, insn: &Insn) -> Option<(&'static str, &'static str)> {
     match *insn {
+        Insn::Gotox { .. } if !input.env.runs_indirect() => {
+            Some(("gotox", "verifier.c:check_indirect_jump"))
+        }
+        Insn::Callx { .. } if !input.env.runs_indirect() => {
+            Some(("callx", "proposal: indirect calls"))
+        }
         Insn::AddrSpaceCast { .. } if input.arena().is_none() => {
             Some(("addr_space_cast", "verifier.c:BPF_ADDR_SPACE_CAST"))
         }

@@ -167,6 +167,7 @@ fn jump_tables(input: &Input<'_>, live: &Live, pos: &Positions) -> Vec<JumpTable
 /// Facts of the subprograms that have code left; which of them others may enter.
 fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u32]) -> Vec<bool> {
     let mut outside = Vec::new();
+    let indirect = out.insns.iter().any(|i| matches!(i, Insn::Callx { .. }));
     for (number, sub) in input.cfg.subprogs.iter().enumerate() {
         let (start, end) = (pos.entry[sub.start.idx()], pos.entry[sub.end.idx()]);
         if start == end {
@@ -192,7 +193,7 @@ fn subprogs(input: &Input<'_>, out: &mut Rewritten, pos: &Positions, depth: &[u3
             orig_start: sub.start,
         };
         // A global function may be replaced, or replace another.
-        outside.push(number == 0 || sub.is_global || facts.is_callback);
+        outside.push(number == 0 || sub.is_global || facts.is_callback || indirect);
         out.subprogs.push(facts);
     }
     mark_tail_call_reachable(out);

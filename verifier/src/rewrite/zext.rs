@@ -76,6 +76,9 @@ fn target(at: usize, off: i32) -> usize {
 }
 
 fn live_after(insns: &[Insn], at: usize, live: &[u16]) -> u16 {
+    if matches!(insns[at], Insn::Gotox { .. }) {
+        return u16::MAX;
+    }
     let get = |i: usize| live.get(i).copied().unwrap_or(0);
     let falls = if insns[at].ends_block() { 0 } else { get(at + 1) };
     falls | insns[at].jump_off().map_or(0, |off| get(target(at, off)))

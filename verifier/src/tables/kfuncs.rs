@@ -194,6 +194,12 @@ pub(crate) fn kfunc(name: &str) -> Option<&'static KfuncRow> {
     tables.iter().find_map(|t| t.binary_search_by_key(&name, |r| r.name).ok().map(|i| &t[i]))
 }
 
+/// Names of all of them.
+#[cfg(test)]
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    KFUNCS.iter().chain(kfunc_elsewhere::KFUNCS).map(|r| r.name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

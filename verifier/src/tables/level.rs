@@ -1,7 +1,11 @@
 //! What a kernel version knows: instructions, helpers, limits. The version is a parameter.
 //!
-//! Levels of instructions and helpers are those of the release that brought them. What a version
-//! decides otherwise (the precision of the analysis, the words of an error) is always 6.18.
+//! A level decides which instructions, helpers, kfuncs, maps, program types, attach types and
+//! flags there are ([`super::since`]), what may be traced ([`super::traced`]), and from 7.0 on
+//! that kfuncs trust their arguments. What it does not change is always 6.18's, and of newer
+//! instructions that of the release that brought them: the precision of the analysis, limits (call
+//! frames, stack), fields of contexts, which program types may call a helper, and the words of an
+//! error.
 
 use bpf::insn::{AtomicOp, Call, Insn, Size, Width, encode};
 

@@ -15,6 +15,7 @@ pub(crate) mod kfuncs;
 mod level;
 mod ret;
 mod rows;
+pub(crate) mod since;
 pub(crate) mod struct_ops;
 pub(crate) mod traced;
 

@@ -498,6 +498,9 @@ impl Ver<'_> {
                     return no(EINVAL, "missing btf func_info");
                 }
                 let Some(sub) = sub else { return no(EINVAL, "func target is not a subprogram") };
+                if self.input.cfg.subprogs[sub].is_global {
+                    return no(EINVAL, "callback function not static");
+                }
                 let mut r = RegState::pointer(RegType::Func, Flags::NONE);
                 r.btf_id = sub as u32;
                 r

@@ -153,6 +153,9 @@ impl KernelEnv for Env {
     fn btf(&self) -> Option<&Btf> {
         Some(&self.btf)
     }
+    fn runs_indirect(&self) -> bool {
+        true
+    }
     fn layout(&self) -> Layout {
         Layout {
             array_max_entries: 36,

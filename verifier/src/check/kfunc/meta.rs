@@ -9,6 +9,7 @@ use crate::domain::reg::{RegState, RegType};
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::reject::{EACCES, EINVAL};
 use crate::tables::kfuncs::{self, KfFlags};
+use crate::tables::since;
 
 /// `enum special_kfunc_type`: kfuncs with rules of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -254,15 +255,18 @@ impl<'a> Ver<'a> {
             }
             return denied();
         };
-        if !row.allowed(self.input.program, self.prog_type()) {
+        let level = self.input.opts.level;
+        if !since::has_kfunc(name, level) || !row.allowed(self.input.program, self.prog_type()) {
             return denied();
         }
+        let trusted = level >= since::TRUSTED_BY_DEFAULT;
+        let flags = if trusted { row.flags.or(KfFlags::TRUSTED_ARGS) } else { row.flags };
         let which = SPECIAL.iter().find(|s| s.0 == name).map(|s| s.1);
         Ok(KfuncMeta {
             id,
             name,
             btf,
-            flags: row.flags,
+            flags,
             which,
             ret,
             params,
