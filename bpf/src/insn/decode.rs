@@ -83,6 +83,11 @@ fn reg(n: u8) -> Result<Reg, String> {
     if n <= Reg::FP.0 { Ok(Reg(n)) } else { Err(format!("R{n} is invalid")) }
 }
 
+/// A base register: also [`Reg::PARAMS`], which only loads and stores may name.
+fn base_reg(n: u8) -> Result<Reg, String> {
+    if n == Reg::PARAMS.0 { Ok(Reg::PARAMS) } else { reg(n) }
+}
+
 fn need(ok: bool, message: &str) -> Result<(), String> {
     if ok { Ok(()) } else { Err(message.to_string()) }
 }
@@ -200,7 +205,7 @@ fn ld_legacy(s: Slot) -> Result<Insn, String> {
 
 fn load(s: Slot) -> Result<Insn, String> {
     let sext = s.mode() == MODE_MEMSX;
-    let (src, dst) = (s.src_reg()?, s.dst_reg()?);
+    let (src, dst) = (base_reg(s.src)?, s.dst_reg()?);
     Ok(Insn::Load { size: s.size(), sext, dst, src, off: s.off })
 }
 
@@ -212,7 +217,7 @@ fn store(s: Slot) -> Result<Insn, String> {
         need(s.imm == 0, "BPF_STX uses reserved fields")?;
         Src::Reg(s.src_reg()?)
     };
-    Ok(Insn::Store { size: s.size(), dst: s.dst_reg()?, off: s.off, src })
+    Ok(Insn::Store { size: s.size(), dst: base_reg(s.dst)?, off: s.off, src })
 }
 
 /// `check_atomic`.

@@ -88,7 +88,10 @@ struct Mem(&'static str, Reg, i16);
 
 impl fmt::Display for Mem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "({} *)({} {:+})", self.0, r(self.1), self.2)
+        match self.1 {
+            Reg::PARAMS => write!(f, "({} *)(r11 {:+})", self.0, self.2),
+            base => write!(f, "({} *)({} {:+})", self.0, r(base), self.2),
+        }
     }
 }
 

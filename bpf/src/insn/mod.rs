@@ -50,6 +50,9 @@ impl Reg {
     pub const FP: Reg = Reg(10);
     /// Hidden register of rewritten programs (the kernel's `BPF_REG_AX`).
     pub const AX: Reg = Reg(11);
+    /// Base of the arguments beyond the fifth, of loads and stores of a program that is not
+    /// rewritten (the kernel's `BPF_REG_PARAMS`, the same number).
+    pub const PARAMS: Reg = Reg::AX;
 
     /// As an index into an array of 11 (or 12 with AX) registers.
     #[must_use]

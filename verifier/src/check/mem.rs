@@ -49,6 +49,10 @@ impl Ver<'_> {
         src: Reg,
         off: i16,
     ) -> R<Next> {
+        if src == Reg::PARAMS {
+            let plain = size == Size::DW && !sext;
+            return self.load_stack_arg(dst, off, plain);
+        }
         self.read(src)?;
         self.writable(dst)?;
         let (off, size) = (off.into(), size.bytes());
@@ -59,6 +63,9 @@ impl Ver<'_> {
     pub(crate) fn check_store(&mut self, size: Size, dst: Reg, off: i16, src: Src) -> R<Next> {
         if let Src::Reg(r) = src {
             self.read(r)?;
+        }
+        if dst == Reg::PARAMS {
+            return self.store_stack_arg(off, size == Size::DW, src);
         }
         self.read(dst)?;
         let write = Some(Value::from(src));

@@ -27,3 +27,4 @@ pub(crate) mod region;
 pub(crate) mod ret;
 pub(crate) mod slots;
 pub(crate) mod stack;
+pub(crate) mod stack_args;

@@ -77,6 +77,26 @@ pub struct FuncState {
     pub async_entry_cnt: u32,
     /// Slots from the frame pointer down.
     pub stack: Shared<Vec<StackSlot>>,
+    /// Arguments beyond the fifth.
+    pub args: StackArgs,
+}
+
+/// Arguments that are passed on the stack. Scalars among them are precise and linked to no other
+/// register, so that no history has to be kept of them.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct StackArgs {
+    /// From the caller.
+    pub incoming: Vec<RegState>,
+    /// For the next callee.
+    pub outgoing: Vec<RegState>,
+    /// An argument was stored or a function called: the incoming ones are gone.
+    pub closed: bool,
+}
+
+impl StackArgs {
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
+        self.incoming.iter_mut().chain(&mut self.outgoing)
+    }
 }
 
 impl FuncState {
@@ -96,6 +116,7 @@ impl FuncState {
             callback_depth: 0,
             async_entry_cnt: 0,
             stack: Shared::default(),
+            args: StackArgs::default(),
         }
     }
 
@@ -117,13 +138,13 @@ impl FuncState {
     pub fn all_regs_and_iters_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
         let kinds = [SlotType::Spill, SlotType::Iter];
         let slots = self.stack.iter_mut().filter(move |s| kinds.contains(&s.types[7]));
-        self.regs.iter_mut().chain(slots.map(|s| &mut s.reg))
+        self.regs.iter_mut().chain(slots.map(|s| &mut s.reg)).chain(self.args.iter_mut())
     }
 
     /// All registers, spilled ones included.
     pub fn all_regs_mut(&mut self) -> impl Iterator<Item = &mut RegState> {
         let spills = self.stack.iter_mut().filter(|s| s.types[7] == SlotType::Spill);
-        self.regs.iter_mut().chain(spills.map(|s| &mut s.reg))
+        self.regs.iter_mut().chain(spills.map(|s| &mut s.reg)).chain(self.args.iter_mut())
     }
 
     /// Spilled registers.
@@ -140,6 +161,9 @@ fn update_frame(
 ) {
     if frame.regs.iter().any(&which) {
         frame.regs.iter_mut().filter(|r| which(r)).for_each(&mut change);
+    }
+    if frame.args.incoming.iter().chain(&frame.args.outgoing).any(&which) {
+        frame.args.iter_mut().filter(|r| which(r)).for_each(&mut change);
     }
     if frame.spills().any(|s| which(&s.reg)) {
         let slots = frame.stack.iter_mut().filter(|s| s.is_spill() && which(&s.reg));

@@ -5,7 +5,7 @@ use super::ver::Ver;
 use crate::domain::refs::{Held, LockPtr};
 use crate::domain::reg::{ADD_CONST, Obj, RegState, RegType};
 use crate::domain::stack::{SlotType, StackSlot};
-use crate::domain::state::{FuncState, VState};
+use crate::domain::state::{FuncState, StackArgs, VState};
 
 /// `enum exact_level`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +117,17 @@ fn func_equal(
 ) -> bool {
     old.callback_depth <= cur.callback_depth
         && (0..11).all(|i| live >> i & 1 == 0 || regsafe(&old.regs[i], &cur.regs[i], exact, ids))
+        && args_safe(&old.args, &cur.args, exact, ids)
         && stacksafe(v, old, cur, exact, ids)
+}
+
+/// Arguments on the stack: as many, and each as safe.
+fn args_safe(old: &StackArgs, cur: &StackArgs, exact: Exact, ids: &mut IdMap) -> bool {
+    let both = [(&old.incoming, &cur.incoming), (&old.outgoing, &cur.outgoing)];
+    old.closed == cur.closed
+        && both.into_iter().all(|(o, c)| {
+            o.len() == c.len() && o.iter().zip(c).all(|(o, c)| regsafe(o, c, exact, ids))
+        })
 }
 
 /// `regs_exact`.

@@ -274,6 +274,7 @@ impl Ver<'_> {
             Insn::Call(Call::Helper(id)) => {
                 self.jmps_processed += 1;
                 self.call_under_lock(Call::Helper(id))?;
+                self.close_stack_args();
                 self.check_helper_call(id)
             }
             Insn::Call(Call::Local(off)) => {
@@ -283,6 +284,7 @@ impl Ver<'_> {
             Insn::Call(Call::Kfunc { btf_id, off }) => {
                 self.jmps_processed += 1;
                 self.call_under_lock(Call::Kfunc { btf_id, off })?;
+                self.close_stack_args();
                 self.check_kfunc_call(btf_id, off)
             }
             Insn::Exit => {

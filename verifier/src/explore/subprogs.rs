@@ -41,6 +41,7 @@ impl Ver<'_> {
                 "Func#{s} ('{name}') is safe for any args that match its prototype\n"
             ));
         }
+        self.stack_args_fit()?;
         self.shrink_frames();
         self.max_stack_depth()?;
         self.tail_calls_mask()?;
@@ -155,6 +156,7 @@ impl Ver<'_> {
     /// A call of a global function, which is verified on its own. `args`: what does not match.
     fn global_call(&mut self, sub: usize, args: R) -> R<Next> {
         let name = self.sub_name(sub).to_string();
+        self.close_stack_args();
         self.global_call_context(sub)?;
         args.map_err(|mut e| {
             if !e.is_unsupported() {
@@ -258,6 +260,7 @@ impl Ver<'_> {
             return no(E2BIG, format!("the call stack of {} frames is too deep", depth + 1));
         }
         let mut callee = FuncState::new(self.insn_idx, depth as u32, sub as u32);
+        callee.args.incoming = self.pass_stack_args(sub)?;
         let caller = self.cur.frame_mut();
         callee.regs[1..6].copy_from_slice(&caller.regs[1..6]);
         for r in &mut caller.regs[..6] {

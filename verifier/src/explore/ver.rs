@@ -107,6 +107,10 @@ pub(crate) struct Ver<'a> {
     pub(crate) func_args: Vec<Option<Vec<FuncArg>>>,
     /// Indirect calls: instruction and function.
     pub(crate) indirect_calls: BTreeSet<(u32, usize)>,
+    /// Per subprogram: arguments on the stack that it stores, and that its callees take.
+    pub(crate) args_written: Vec<usize>,
+    /// See `args_written`.
+    pub(crate) args_needed: Vec<usize>,
     /// Subprograms whose BTF does not fit how they are called (`unreliable`).
     pub(crate) unreliable: Vec<bool>,
     pub(crate) cur: VState,
@@ -170,6 +174,8 @@ impl<'a> Ver<'a> {
             ctx_refs: Vec::new(),
             func_args: vec![None; subs],
             indirect_calls: BTreeSet::new(),
+            args_written: vec![0; subs],
+            args_needed: vec![0; subs],
             unreliable: vec![false; subs],
             obj_records: own.map(|b| record::struct_metas(b, kernel)).unwrap_or_default(),
             maps,

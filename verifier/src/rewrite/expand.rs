@@ -88,6 +88,9 @@ pub(super) fn expand(
 /// What the kernel leaves to its JITs and no back end has.
 fn not_lowered(input: &Input<'_>, at: usize, insn: &Insn) -> Option<(&'static str, &'static str)> {
     match *insn {
+        Insn::Load { src: Reg::PARAMS, .. } | Insn::Store { dst: Reg::PARAMS, .. } => {
+            Some(("stack arguments", "verifier.c:check_stack_arg_read"))
+        }
         Insn::Gotox { .. } if !input.env.runs_indirect() => {
             Some(("gotox", "verifier.c:check_indirect_jump"))
         }

@@ -7,7 +7,7 @@
 //! frames, stack), fields of contexts, which program types may call a helper, and the words of an
 //! error.
 
-use bpf::insn::{AtomicOp, Call, Insn, Size, Width, encode};
+use bpf::insn::{AtomicOp, Call, Insn, Reg, Size, Width, encode};
 
 /// A kernel version: major and minor number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +57,7 @@ pub const FEATURES: &[Feature] = &[
     f("addr_space_cast", 6, 9),
     f("load-acquire, store-release", 6, 15),
     f("gotox", 6, 19),
+    f("stack arguments", 7, 2),
     f("callx", 7, 3),
 ];
 
@@ -70,6 +71,9 @@ fn since(name: &str) -> Level {
 pub fn insn_since(insn: &Insn) -> Level {
     const V4: &str = "sign extension, signed division, 32-bit ja, bswap";
     match *insn {
+        Insn::Load { src: Reg::PARAMS, .. } | Insn::Store { dst: Reg::PARAMS, .. } => {
+            since("stack arguments")
+        }
         Insn::Call(Call::Local(_)) => since("calls between subprograms"),
         Insn::Call(Call::Kfunc { .. }) => since("kernel functions"),
         Insn::Jmp { width: Width::W32, .. } => since("32-bit jumps"),
@@ -93,6 +97,9 @@ pub fn insn_since(insn: &Insn) -> Level {
 pub fn unknown_insn(insn: &Insn) -> String {
     let slot = encode(insn);
     match insn {
+        Insn::Load { src: Reg::PARAMS, .. } | Insn::Store { dst: Reg::PARAMS, .. } => {
+            "R11 is invalid".to_owned()
+        }
         Insn::Atomic { .. } | Insn::LoadAcquire { .. } | Insn::StoreRelease { .. } => {
             format!("BPF_ATOMIC uses invalid atomic opcode {:02x}", slot.imm)
         }

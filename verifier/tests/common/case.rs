@@ -1,9 +1,10 @@
 //! One annotated program: assembled, and verified beside the kernel of [`super::Env`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bpf::Program;
-use bpf::btf::{Btf, Kind};
+use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
 use bpf::insn::asm::{Assembly, Symbols, assemble};
 use bpf::uapi::{MapType, ProgType};
 use verifier::env::{GuestAddr, MapInfo};
@@ -63,6 +64,31 @@ pub(crate) struct Case {
     /// Its maps and the kernel's types.
     pub(crate) env: Env,
     level: Level,
+    /// Its own types.
+    own: Option<Btf>,
+}
+
+/// `; func NAME N` of a case: its functions take N integers; the main one takes the context.
+fn own_types(text: &str, program: &mut Program) -> Option<Btf> {
+    let of = |l: &str| {
+        let (name, n) = l.strip_prefix("; func ")?.rsplit_once(' ')?;
+        Some((name.to_owned(), n.parse::<usize>().expect("a number")))
+    };
+    let counts: BTreeMap<String, usize> = text.lines().filter_map(of).collect();
+    if counts.is_empty() {
+        return None;
+    }
+    let mut b = BtfBuilder::new();
+    let int = b.int("int", 4, true);
+    let ctx = b.structure("__sk_buff", 192, &[]);
+    let ctx = b.ptr(ctx);
+    for f in &mut program.funcs {
+        let n = counts.get(&f.name);
+        let params = n.map_or(vec![("skb", ctx)], |n| vec![("x", int); *n]);
+        let linkage = if n.is_some() { Linkage::Static } else { Linkage::Global };
+        f.type_id = b.func(&f.name, linkage, int, &params);
+    }
+    Some(b.finish().expect("types of a case"))
 }
 
 impl Case {
@@ -78,14 +104,16 @@ impl Case {
             program.flags |= BPF_F_SLEEPABLE;
         }
         let level = text.lines().find_map(|l| l.strip_prefix("; kernel ")).map(kernel);
-        Case { program, env: Env { maps, btf }, level: level.unwrap_or_default() }
+        let own = own_types(text, &mut program);
+        Case { program, env: Env { maps, btf }, level: level.unwrap_or_default(), own }
     }
 
     /// Verifies.
     pub(crate) fn check(&self, opts: Opts) -> CheckReport {
         let opts = Opts { level: self.level, ..opts };
         let fds: Vec<i32> = (0..).take(self.env.maps.len()).collect();
-        let options = Options { opts, fd_array: &fds, ..Options::default() };
+        let prog_btf = self.own.as_ref();
+        let options = Options { opts, fd_array: &fds, prog_btf, ..Options::default() };
         check(&self.program, &self.env, &options)
     }
 }

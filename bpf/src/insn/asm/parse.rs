@@ -271,10 +271,13 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// `(r1 +0)`.
-    fn address(&mut self) -> Res<(Reg, i16)> {
+    /// `(r1 +0)`; plain loads and stores may name the arguments on the stack, `(r11 +8)`.
+    fn address(&mut self, plain: bool) -> Res<(Reg, i16)> {
         self.expect("(")?;
-        let base = self.reg()?;
+        let base = match plain && self.eat("r11") {
+            true => Reg::PARAMS,
+            false => self.reg()?,
+        };
         let off = if self.eat(")") {
             return Ok((base, 0));
         } else if self.rest().starts_with(['+', '-']) {
@@ -287,10 +290,10 @@ impl<'a> Cursor<'a> {
     }
 
     /// `(u32 *)(r1 +0)`.
-    fn typed_address(&mut self) -> Res<(Size, Reg, i16)> {
+    fn typed_address(&mut self, plain: bool) -> Res<(Size, Reg, i16)> {
         self.expect("(")?;
         let size = self.unsigned_type()?;
-        let (base, off) = self.address()?;
+        let (base, off) = self.address(plain)?;
         Ok((size, base, off))
     }
 
@@ -363,7 +366,7 @@ impl<'a> Cursor<'a> {
             "lock" => self.lock().map(plain),
             "store_release" => {
                 self.expect("(")?;
-                let (size, dst, off) = self.typed_address()?;
+                let (size, dst, off) = self.typed_address(false)?;
                 self.expect(",")?;
                 let src = self.reg()?;
                 self.expect(")")?;
@@ -383,7 +386,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn store(&mut self) -> Res<Insn> {
-        let (size, dst, off) = self.typed_address()?;
+        let (size, dst, off) = self.typed_address(true)?;
         self.expect("=")?;
         let src = if self.peek_reg().is_some() {
             Src::Reg(self.reg()?)
@@ -396,7 +399,7 @@ impl<'a> Cursor<'a> {
     fn lock(&mut self) -> Res<Insn> {
         self.expect("*")?;
         let start = self.byte;
-        let (size, dst, off) = self.typed_address()?;
+        let (size, dst, off) = self.typed_address(false)?;
         let op = match () {
             () if self.eat("+=") => AtomicOp::Add,
             () if self.eat("|=") => AtomicOp::Or,
@@ -564,7 +567,7 @@ impl<'a> Cursor<'a> {
         let start = self.byte;
         let (size, sext) = self.mem_type()?;
         if !self.eat("skb") {
-            let (src, off) = self.address()?;
+            let (src, off) = self.address(true)?;
             return Ok(Insn::Load { size, sext, dst, src, off });
         }
         if dst != Reg::R0 || sext || size == Size::DW {
@@ -599,7 +602,7 @@ impl<'a> Cursor<'a> {
             "addr_space_cast" => self.cast(dst).map(plain),
             "load_acquire" => {
                 self.expect("(")?;
-                let (size, src, off) = self.typed_address()?;
+                let (size, src, off) = self.typed_address(false)?;
                 self.expect(")")?;
                 Ok(plain(Insn::LoadAcquire { size, dst, src, off }))
             }
@@ -645,7 +648,7 @@ impl<'a> Cursor<'a> {
         };
         self.expect("(")?;
         let type_at = self.byte;
-        let (size, base, off) = self.typed_address()?;
+        let (size, base, off) = self.typed_address(false)?;
         if (size == Size::DW) != dw || !matches!(size, Size::W | Size::DW) {
             let hint = Some("atomic_ is for u32, atomic64_ for u64");
             return fail_at(type_at, "the type does not match the function", hint);

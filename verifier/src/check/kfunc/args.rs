@@ -7,10 +7,11 @@ use super::meta::{KfArg, KfuncMeta, Special, is_scalar, reg2btf};
 use crate::btf::BtfSrc;
 use crate::check::helper_mem::MemUse;
 use crate::domain::reg::{RegState, RegType};
-use crate::explore::ver::{R, Ver, no};
+use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::proto::Flags;
 use crate::reject::{EACCES, EINVAL};
 use crate::render::log::{type_of, type_str};
+use crate::tables::Level;
 use crate::tables::kfuncs::KfFlags as F;
 
 /// `BPF_REG_TRUSTED_MODIFIERS`.
@@ -33,6 +34,9 @@ impl<'a> Ver<'a> {
         let mut i = 0;
         while i < meta.params.len() {
             let (n, ty) = (Reg(i as u8 + 1), meta.btf.resolve(meta.params[i].ty));
+            if i >= 5 && self.input.opts.level >= Level(7, 2) {
+                return unsupported("stack arguments of kfuncs", "verifier.c:check_kfunc_args");
+            }
             if i >= 5 {
                 let m = "does not have a valid func_proto";
                 return no(EINVAL, format!("kernel function {} {m}", meta.name));
