@@ -132,7 +132,8 @@ impl Collected {
         let Some(dir) = &args.pcap else { return Ok(Exit::Ok) };
         let mut exits = vec![Exit::Ok];
         for (nic, capture) in std::mem::take(&mut o.out) {
-            let path = dir.join(format!("{name}.{}.{nic}.pcap", o.arch));
+            let leaf = format!("{name}.{}.{nic}.pcap", o.arch).replace('/', "_");
+            let path = dir.join(leaf);
             let mut bytes = capture.read()?;
             exits.push(write_to(&path, &mut |to| io::copy(&mut bytes, to).map(drop)));
         }

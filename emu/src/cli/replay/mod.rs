@@ -282,7 +282,7 @@ impl Session<'_> {
             report.words(report::findings(&parsed));
             return (Exit::BadInput, report);
         };
-        let name = title(path, cell);
+        let name = title(path, cell, &self.args.files);
         let options = RunOptions {
             dir: cells::folder(path),
             seed: cell.seed,
@@ -310,9 +310,14 @@ impl Session<'_> {
     }
 }
 
-fn title(path: &Path, cell: &Cell) -> String {
-    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("scenario");
-    format!("{stem}{}", cell.name)
+/// The file's name, with that of its folder when another file of the command has the same.
+fn title(path: &Path, cell: &Cell, all: &[PathBuf]) -> String {
+    let stem = |p: &Path| p.file_stem().map(|s| s.to_string_lossy().into_owned());
+    let name = stem(path).unwrap_or_else(|| "scenario".to_owned());
+    let twin = all.iter().any(|p| p != path && stem(p) == stem(path));
+    let folder = path.parent().and_then(Path::file_name).filter(|_| twin);
+    let folder = folder.map_or(String::new(), |f| format!("{}/", f.to_string_lossy()));
+    format!("{folder}{name}{}", cell.name)
 }
 
 /// Runs on all architectures at once: they share nothing.

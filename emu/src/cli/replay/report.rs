@@ -86,6 +86,12 @@ impl Report {
                 }
             }
         }
+        if let Some(about) = parsed.scenario.as_ref().and_then(|s| s.about.as_ref())
+            && !said.is_empty()
+            && told.0.is_empty()
+        {
+            self.words(format!("{name}: {about}\n"));
+        }
         for (text, archs) in said {
             let names: Vec<&str> = archs.iter().map(|a| a.name()).collect();
             let cell = cell.map_or(String::new(), |c| format!("{c} on "));
