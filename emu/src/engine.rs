@@ -90,7 +90,8 @@ impl Text {
     /// Maps the stubs.
     pub fn new(k: &mut Kernel) -> Result<Text, PlaceError> {
         let arch = k.config.arch;
-        for page in [HELPER_STUBS, KFUNC_STUBS, RETURN_TRAP] {
+        // Helpers without a UAPI number are numbered from 0x1000 on.
+        for page in [HELPER_STUBS, helper_stub(0x1000), KFUNC_STUBS, RETURN_TRAP] {
             map_text(k, page, 1)?;
             let stub = spec(arch).stub;
             for at in (page..page + PAGE_SIZE).step_by(STUB_STRIDE as usize) {

@@ -13,11 +13,13 @@ pub mod path;
 mod syscall;
 
 use bpf::Arch;
+use bpf::insn::Reg;
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
 use kernel_model::mem::{GuestMemory, MemSnapshot};
 use kernel_model::types::Types;
 use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
+use verifier::rewrite::TIMED_MAY_GOTO;
 
 use crate::engine::{Exit, PlaceError, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
@@ -447,7 +449,23 @@ impl Machine {
 
     /// Runs native code to its next exit and tells the kernel. `laps`: how many may follow, and
     /// for how many instructions they begin.
-    fn native(&mut self, cpu: CpuId, pc: u64, laps: (u32, u64)) -> Result<Step, MachineError> {
+    fn native(
+        &mut self,
+        cpu: CpuId,
+        mut pc: u64,
+        mut laps: (u32, u64),
+    ) -> Result<Step, MachineError> {
+        loop {
+            match self.native_exit(cpu, pc, laps)? {
+                Exit::Helper { id: TIMED_MAY_GOTO, .. } => pc = self.timed_may_goto(cpu),
+                exit => return Ok(self.tell(cpu, exit)),
+            }
+            laps = (0, 0);
+        }
+    }
+
+    /// Runs native code to its next exit.
+    fn native_exit(&mut self, cpu: CpuId, pc: u64, laps: (u32, u64)) -> Result<Exit, MachineError> {
         let epoch = self.kernel.mem.epoch();
         let lane = &mut self.lanes[cpu.idx()];
         let used = lane.charged - lane.run_start;
@@ -468,8 +486,24 @@ impl Machine {
             None => self.by_lines(cpu, fuel, pc)?,
         };
         self.charge(cpu);
+        Ok(exit)
+    }
+
+    /// `arch_bpf_timed_may_goto`; where the program goes on.
+    fn timed_may_goto(&mut self, cpu: CpuId) -> u64 {
+        let slot = self.slots[cpu.idx()].as_mut().expect("it ran");
+        let spec = slot.vcpu.spec();
+        let (fp, ax) = (spec.bpf[Reg::FP.idx()], spec.bpf[Reg::AX.idx()]);
+        let pair = slot.vcpu.reg(fp).wrapping_add(slot.vcpu.reg(ax));
+        let count = self.kernel.check_timed_may_goto(cpu, pair);
+        slot.vcpu.set_reg(ax, count);
+        helper_stub(TIMED_MAY_GOTO.unsigned_abs()) + spec.stub_ret
+    }
+
+    /// Tells the kernel of an exit.
+    fn tell(&mut self, cpu: CpuId, exit: Exit) -> Step {
         let stub_ret = crate::unicorn::spec(self.arch()).stub_ret;
-        Ok(match exit {
+        match exit {
             Exit::Helper { id, args } => {
                 let at = helper_stub(id.unsigned_abs());
                 self.set_resume(cpu, at + stub_ret);
@@ -494,7 +528,7 @@ impl Machine {
                     self.slots[cpu.idx()].as_ref().and_then(|s| self.text.place_of(s.vcpu.pc()));
                 self.kernel.prog_fault(cpu, Fault { kind: FaultKind::Watchdog { insns }, at })
             }
-        })
+        }
     }
 
     fn is_throw(&self, btf_id: i32) -> bool {

@@ -32,7 +32,7 @@ pub const CAPABILITIES: &[Capability] = &[
         [false, true, true, true]
     }),
     row("per-CPU addresses in one instruction", "bpf_jit_supports_percpu_insn", ALL),
-    row("may_goto by time", "bpf_jit_supports_timed_may_goto", NONE),
+    row("may_goto by time", "bpf_jit_supports_timed_may_goto", ALL),
     row("bpf_throw", "bpf_jit_supports_exceptions", ALL),
     row("arena accesses and casts", "bpf_jit_supports_arena", ALL),
     row("a private stack", "bpf_jit_supports_private_stack", NONE),

@@ -10,6 +10,7 @@ use crate::isa::{Isa, Mem};
 use crate::{Compiled, DebugMap, ExEntry, FuncMap, InsnRange, NativeOff, RelocKind};
 use bpf::insn::{AluOp, AtomicOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
 use verifier::Verified;
+use verifier::rewrite::TIMED_MAY_GOTO;
 use verifier::verified::{Arena, MemClass, SubprogFacts};
 
 /// Compiles for one architecture.
@@ -250,6 +251,9 @@ impl<I: Isa> Pass<'_, I> {
             Call::Helper(HELPER_TAIL_CALL) => {
                 let known = self.v.insn(at).1.tail_index;
                 I::emit_tail_call(&mut self.b, frame, self.v.layout(), known);
+            }
+            Call::Helper(TIMED_MAY_GOTO) => {
+                I::emit_call_keeping(&mut self.b, RelocKind::Helper(TIMED_MAY_GOTO));
             }
             Call::Helper(id) => I::emit_call(&mut self.b, RelocKind::Helper(id)),
             Call::Kfunc { btf_id, .. } => I::emit_call(&mut self.b, RelocKind::Kfunc(btf_id)),

@@ -114,6 +114,8 @@ pub(crate) trait Isa {
 
     /// Calls a helper or kfunc stub and moves the native result to R0.
     fn emit_call(b: &mut Buffer, kind: RelocKind);
+    /// Calls a stub that keeps all registers but AX.
+    fn emit_call_keeping(b: &mut Buffer, kind: RelocKind);
     /// Calls a function of this program; `counts`: the callee wants the tail-call counter.
     fn emit_call_local(b: &mut Buffer, frame: &Frame, func: Label, counts: bool);
     /// `bpf_tail_call(R1 ctx, R2 array, R3 index)`: falls through when it fails (out of bounds, the

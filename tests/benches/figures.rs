@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bpf::insn::generate::{Options, program};
 use bpf::insn::{Insn, Size};
@@ -184,5 +185,13 @@ fn maps(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, verifier, jit, interpreter, maps);
+criterion_group! {
+    name = benches;
+    // Half a minute for all of them: what is compared differs by more than it varies.
+    config = Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(20);
+    targets = verifier, jit, interpreter, maps
+}
 criterion_main!(benches);

@@ -108,6 +108,10 @@ pub trait KernelEnv {
     fn runs_indirect(&self) -> bool {
         false
     }
+    /// `bpf_jit_supports_timed_may_goto`: `may_goto` ends a loop by time, not by a count alone.
+    fn timed_may_goto(&self) -> bool {
+        true
+    }
     /// Structure offsets.
     fn layout(&self) -> Layout;
     /// Rewrites one context access; `None` when the field is not modelled (then `Unsupported`).

@@ -562,4 +562,5 @@ fn a_far_function_is_reached_with_its_arguments() {
 }
 
 mod laps;
+mod may_goto;
 mod throw;

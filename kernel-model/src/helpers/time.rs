@@ -26,6 +26,26 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 208, name: "ktime_get_tai_ns", nargs: 0, body: ktime_get_tai_ns },
 ];
 
+/// How long the loops of a `may_goto` may take: `NSEC_PER_SEC / 4`.
+const MAY_GOTO_NS: u64 = 250_000_000;
+/// `BPF_MAX_TIMED_LOOPS`.
+const MAY_GOTO_COUNT: u64 = 0xffff;
+
+impl Kernel {
+    /// `bpf_check_timed_may_goto`: the new count of the pair of count and time at an address,
+    /// which the program's frame has; 0 ends the loop.
+    pub fn check_timed_may_goto(&mut self, cpu: CpuId, pair: u64) -> u64 {
+        let (now, at) = (self.now(cpu), pair.wrapping_add(8));
+        let began = self.mem.read_u64(at).unwrap_or(0);
+        if began == 0 {
+            // A frame without memory is found by the program's own accesses.
+            let _ = self.mem.write_u64(at, now);
+            return MAY_GOTO_COUNT;
+        }
+        if now - began >= MAY_GOTO_NS { 0 } else { MAY_GOTO_COUNT }
+    }
+}
+
 fn ktime_get_ns(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(k.now(cpu))
 }

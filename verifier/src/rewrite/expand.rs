@@ -3,13 +3,15 @@
 use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
 use bpf::uapi::MapType;
 
-use super::{Input, LD_ABS_8, LD_ABS_16, LD_ABS_32, ctx};
+use super::{Input, LD_ABS_8, LD_ABS_16, LD_ABS_32, TIMED_MAY_GOTO, ctx};
 use crate::cfg::target;
 use crate::explore::{MapState, PtrClass};
 use crate::reject::Rejection;
 
 /// `BPF_MAX_LOOPS`: iterations a `may_goto` allows per entry of the subprogram.
 const BPF_MAX_LOOPS: i32 = 8 * 1024 * 1024;
+/// `BPF_MAX_TIMED_LOOPS`: iterations after which it looks at the time.
+const BPF_MAX_TIMED_LOOPS: i32 = 0xffff;
 /// `BPF_F_INNER_MAP`: the array's size is that of the map found at run time.
 const BPF_F_INNER_MAP: u32 = 1 << 12;
 
@@ -78,7 +80,9 @@ pub(super) fn expand(
         }
         Insn::Ja { off, .. } => Ok(Seq(vec![(insn, To::Jump(target(at, off)))])),
         Insn::Jmp { off, .. } => Ok(Seq(vec![(insn, To::Jump(target(at, i32::from(off))))])),
-        Insn::MayGoto { off } => Ok(may_goto(target(at, i32::from(off)), hidden)),
+        Insn::MayGoto { off } => {
+            Ok(may_goto(target(at, i32::from(off)), hidden, input.env.timed_may_goto()))
+        }
         Insn::Call(Call::Local(off)) => Ok(Seq(vec![(insn, To::Entry(target(at, off)))])),
         Insn::Call(Call::Helper(1)) => Ok(map_lookup(input, at).unwrap_or_else(|| Seq::one(insn))),
         _ => Ok(Seq::one(insn)),
@@ -230,26 +234,36 @@ fn ld_abs(size: Size, offset: Insn, add: Option<Insn>) -> Seq {
     Seq::of([offset].into_iter().chain(add).chain(tail))
 }
 
-/// The counter form of `may_goto`.
-fn may_goto(to: i64, hidden: i16) -> Seq {
-    Seq(vec![
-        (
-            Insn::Load { size: Size::DW, sext: false, dst: Reg::AX, src: Reg::FP, off: hidden },
-            To::Stays,
-        ),
-        (jmp(Width::W64, JmpOp::Eq, Reg::AX, 0, 0), To::Jump(to)),
-        (alu(Width::W64, AluOp::Sub, Reg::AX, Src::Imm(1)), To::Stays),
-        (
-            Insn::Store { size: Size::DW, dst: Reg::FP, off: hidden, src: Src::Reg(Reg::AX) },
-            To::Stays,
-        ),
-    ])
+/// `may_goto`: leaves the loop when the count is used up, or, with time, when the callee says so.
+fn may_goto(to: i64, hidden: i16, timed: bool) -> Seq {
+    let (size, ax) = (Size::DW, Reg::AX);
+    let mut seq = Seq(vec![
+        (Insn::Load { size, sext: false, dst: ax, src: Reg::FP, off: hidden }, To::Stays),
+        (jmp(Width::W64, JmpOp::Eq, ax, 0, 0), To::Jump(to)),
+        (alu(Width::W64, AluOp::Sub, ax, Src::Imm(1)), To::Stays),
+    ]);
+    if timed {
+        seq.0.extend(
+            Seq::of([
+                jmp(Width::W64, JmpOp::Ne, ax, 0, 2),
+                alu(Width::W64, AluOp::Mov, ax, Src::Imm(hidden.into())),
+                Insn::Call(Call::Helper(TIMED_MAY_GOTO)),
+            ])
+            .0,
+        );
+    }
+    let keep = Insn::Store { size, dst: Reg::FP, off: hidden, src: Src::Reg(ax) };
+    seq.0.push((keep, To::Stays));
+    seq
 }
 
 /// What a subprogram with `may_goto` does first.
-pub(super) fn may_goto_prologue(hidden: i16) -> Insn {
-    let (size, dst) = (Size::DW, Reg::FP);
-    Insn::Store { size, dst, off: hidden, src: Src::Imm(BPF_MAX_LOOPS) }
+pub(super) fn may_goto_prologue(hidden: i16, timed: bool) -> Vec<Insn> {
+    let store = |off, imm| Insn::Store { size: Size::DW, dst: Reg::FP, off, src: Src::Imm(imm) };
+    match timed {
+        true => vec![store(hidden, BPF_MAX_TIMED_LOOPS), store(hidden + 8, 0)],
+        false => vec![store(hidden, BPF_MAX_LOOPS)],
+    }
 }
 
 /// `array_map_gen_lookup`; `None` when the call stays.

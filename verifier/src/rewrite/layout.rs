@@ -41,7 +41,9 @@ pub(super) fn layout(input: &Input<'_>, live: &Live) -> Result<Rewritten, Box<Re
             if at == sub.start.idx()
                 && let Some(off) = hidden
             {
-                push(&mut out, &mut to, may_goto_prologue(off), To::Stays, at, false);
+                for insn in may_goto_prologue(off, input.env.timed_may_goto()) {
+                    push(&mut out, &mut to, insn, To::Stays, at, false);
+                }
             }
             pos.jump[at] = len(&out);
             if let Some((_, insn)) = next.next_if(|(o, _)| *o == at) {
@@ -105,7 +107,7 @@ fn place(
     }
 }
 
-/// Stack bytes of a subprogram, and the offset of its hidden `may_goto` counter.
+/// Stack bytes of a subprogram, and the offset of its hidden `may_goto` counter (and time).
 fn frame(
     input: &Input<'_>,
     live: &Live,
@@ -120,9 +122,10 @@ fn frame(
     if !has_may_goto {
         return Ok((used, None));
     }
-    let frame = used + 8;
+    let extra = if input.env.timed_may_goto() { 16 } else { 8 };
+    let frame = used + extra;
     if frame > MAX_BPF_STACK {
-        let text = format!("stack size {frame}(extra 8) is too large");
+        let text = format!("stack size {frame}(extra {extra}) is too large");
         return Err(Box::new(Rejection::refuse(EFAULT, text)));
     }
     Ok((frame, i16::try_from(frame).ok().map(|f| -f)))

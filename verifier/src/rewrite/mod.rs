@@ -8,10 +8,9 @@
 //! The kernel patches in place and fixes offsets after each patch; here every instruction says
 //! what it becomes and where it jumps, and offsets are computed once. The result is the same.
 //!
-//! **Differences by choice.** `may_goto` is always the counter form (`BPF_MAX_LOOPS` iterations,
-//! as for JITs without `bpf_jit_supports_timed_may_goto`), so that its end does not depend on a
-//! clock. Lookups in hash maps, per-CPU arrays, `bpf_loop` and small helpers stay calls.
-//! `LD_ABS`/`LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number.
+//! **Differences by choice.** Lookups in hash maps, per-CPU arrays, `bpf_loop` and small helpers
+//! stay calls. `LD_ABS`/`LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number, as
+//! [`TIMED_MAY_GOTO`] is.
 
 mod ctx;
 mod dead;
@@ -35,6 +34,9 @@ pub const LD_ABS_8: i32 = 0x1001;
 pub const LD_ABS_16: i32 = 0x1002;
 /// `bpf_skb_load_helper_32`: in host order.
 pub const LD_ABS_32: i32 = 0x1003;
+/// `arch_bpf_timed_may_goto`: AX is the distance of a count and a time from R10, and then the new
+/// count. No other register changes.
+pub const TIMED_MAY_GOTO: i32 = 0x1004;
 
 /// What is rewritten.
 #[derive(Clone, Copy)]

@@ -10,9 +10,13 @@ use crate::verified::MemClass;
 use bpf::insn::{AluOp, Cast, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
 use bpf::uapi::{MapType, ProgType};
 
-struct Env;
+/// With or without `may_goto` by time.
+struct Env(bool);
 
 impl KernelEnv for Env {
+    fn timed_may_goto(&self) -> bool {
+        self.0
+    }
     fn map_by_fd(&self, _fd: i32) -> Option<MapInfo> {
         None
     }
@@ -56,6 +60,17 @@ fn try_run(
     aux: InsnAux,
     maps: &[MapInfo],
 ) -> Result<Rewritten, Box<Rejection>> {
+    try_in(&Env(false), insns, endian, dead, aux, maps)
+}
+
+fn try_in(
+    env: &Env,
+    insns: &[Insn],
+    endian: Endian,
+    dead: &[usize],
+    aux: InsnAux,
+    maps: &[MapInfo],
+) -> Result<Rewritten, Box<Rejection>> {
     let mut insns = insns.to_vec();
     insns.push(Insn::Exit);
     let program = bare_program("t", ProgType::SchedCls, insns);
@@ -71,7 +86,7 @@ fn try_run(
         insn_map: &vec![Some(0); n],
         tables: &[],
         explored: &explored,
-        env: &Env,
+        env,
         endian,
         bpf_capable: true,
         bypass_spec_v1: true,
@@ -163,6 +178,18 @@ fn may_goto_counts_down() {
     assert_eq!(r.subprogs[0].stack_depth, 16);
     let firsts: Vec<bool> = r.facts.iter().map(|f| f.first).collect();
     assert_eq!(firsts, [false, true, true, false, false, false, true, true]);
+}
+
+#[test]
+fn may_goto_looks_at_the_time() {
+    let insns = [mov(Reg(6), 0), Insn::MayGoto { off: 1 }, Insn::Ja { off: -2, long: false }];
+    let aux = InsnAux::default();
+    let r = try_in(&Env(true), &insns, Endian::Little, &[], aux, &[array()]).unwrap();
+    let want = "7a 10 0 -24 65535; 7a 10 0 -16 0; b7 6 0 0 0; 79 11 10 -24 0; 15 11 0 6 0; \
+                17 11 0 0 1; 55 11 0 2 0; b7 11 0 0 -24; 85 0 0 0 4100; 7b 10 11 -24 0; \
+                05 0 0 -8 0";
+    assert_eq!(text(&r), want);
+    assert_eq!(r.subprogs[0].stack_depth, 24);
 }
 
 #[test]

@@ -123,6 +123,7 @@ fn defined(insn: &Insn) -> u16 {
         | Insn::LoadAcquire { dst, .. } => bit(dst),
         Insn::Atomic { op: AtomicOp::Cmpxchg, .. } => R0,
         Insn::Atomic { op, src, .. } if !atomic_without_fetch(op) => bit(src),
+        Insn::Call(Call::Helper(super::TIMED_MAY_GOTO)) => 0,
         Insn::Call(_) | Insn::Callx { .. } | Insn::LdAbs { .. } | Insn::LdInd { .. } => {
             CALLER_SAVED
         }
@@ -154,6 +155,7 @@ fn reads(insn: &Insn, after: u16) -> u16 {
         Insn::Jmp { width, dst, src, .. } => if_wide(width == Width::W64, bit(dst) | src_bit(src)),
         Insn::Gotox { dst } => bit(dst),
         Insn::Callx { dst } => ARGS | bit(dst),
+        Insn::Call(Call::Helper(super::TIMED_MAY_GOTO)) => 0,
         Insn::Call(_) => ARGS,
         Insn::LdAbs { .. } => 1 << 6,
         Insn::LdInd { src, .. } => bit(src) | 1 << 6,

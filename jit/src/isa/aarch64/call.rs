@@ -17,6 +17,12 @@ pub(crate) fn emit_call(b: &mut Buffer, kind: RelocKind) {
     b.put_u32(asm::mov(Width::W64, R0, X0));
 }
 
+/// A stub that keeps all registers but AX: nothing moves.
+pub(crate) fn emit_call_keeping(b: &mut Buffer, kind: RelocKind) {
+    b.reloc(kind);
+    b.put_u32(asm::bl(0));
+}
+
 /// A function of this program; the counter's pointer goes along in `COUNTER`.
 pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bool) {
     if counts {

@@ -19,6 +19,13 @@ pub(crate) fn emit_call(b: &mut Buffer, kind: RelocKind) {
     put(b, short::mv(R0, RESULT));
 }
 
+/// A stub that keeps all registers but AX: nothing moves.
+pub(crate) fn emit_call_keeping(b: &mut Buffer, kind: RelocKind) {
+    b.reloc(kind);
+    b.put_u32(asm::auipc(RA, 0));
+    b.put_u32(asm::op_i(OpI::Jalr, RA, RA, 0));
+}
+
 /// A function of this program; the counter's pointer goes along in `COUNTER`.
 pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bool) {
     if counts {

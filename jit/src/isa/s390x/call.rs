@@ -17,6 +17,14 @@ pub(crate) fn emit_call(b: &mut Buffer, kind: RelocKind) {
     b.put(&asm::rre(Rre::Lgr, R14, R2));
 }
 
+/// A stub that keeps all registers but AX; R0 is where the return address goes.
+pub(crate) fn emit_call_keeping(b: &mut Buffer, kind: RelocKind) {
+    b.put(&asm::rre(Rre::Lgr, R1, R14));
+    b.reloc(kind);
+    b.put(&asm::ril(Ril::Brasl, R14, 0));
+    b.put(&asm::rre(Rre::Lgr, R14, R1));
+}
+
 /// A function of this program; the counter's value goes along and comes back.
 pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bool) {
     if counts {

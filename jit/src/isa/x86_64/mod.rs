@@ -104,6 +104,10 @@ impl Isa for X86_64 {
         call::emit_call(b, kind);
     }
 
+    fn emit_call_keeping(b: &mut Buffer, kind: RelocKind) {
+        call::emit_call_keeping(b, kind);
+    }
+
     fn emit_call_local(b: &mut Buffer, frame: &Frame, func: Label, counts: bool) {
         call::emit_call_local(b, frame, func, counts);
     }
