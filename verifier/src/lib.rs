@@ -18,6 +18,7 @@ pub mod env;
 pub mod explore;
 pub(crate) mod kfunc_calls;
 pub(crate) mod map_rules;
+pub mod marks;
 pub mod proto;
 pub mod reject;
 pub(crate) mod render;

@@ -21,6 +21,7 @@ use crate::domain::reg::{DynptrType, Obj, RegState, RegType};
 use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::explore::MapState;
 use crate::explore::ver::{Pending, R, Ver, blank_state, no};
+use crate::marks::hit;
 use crate::proto::Flags;
 use crate::reject::{E2BIG, EINVAL, ENOTSUPP, Rejection};
 
@@ -111,6 +112,7 @@ impl Ver<'_> {
         self.note_loop(meta.subprog, flags);
         self.mark_precise(Reg::R1)?;
         if u64::from(self.cur.frame().callback_depth) >= self.r(Reg::R1).b.umax {
+            hit!("limit: bpf_loop trips");
             self.cur.frame_mut().callback_depth = 0;
             if self.log.level2() {
                 let frame = self.cur.curframe();

@@ -6,6 +6,7 @@ use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg, Src};
 use super::live::stack_mask;
 use super::ver::{R, Ver};
 use crate::domain::state::{Hist, LinkedReg, VState};
+use crate::marks::hit;
 
 /// `BPF_FUNC_tail_call`.
 const TAIL_CALL: i32 = 12;
@@ -60,6 +61,7 @@ impl Backtrack {
         if !h.linked.list().iter().any(wanted) {
             return;
         }
+        hit!("precision: linked scalars");
         for l in h.linked.list() {
             match l.is_slot {
                 true => self.slots[usize::from(l.frame)] |= 1 << l.index,
@@ -367,6 +369,7 @@ impl Ver<'_> {
             (at, subseq) = (st.parent, st.first_insn_idx);
             self.kept[i as usize].state.hist = st.hist;
         }
+        hit!("precision: lost track");
         self.log_lost(start);
         self.mark_all_precise(start.parent);
         true
@@ -431,6 +434,9 @@ impl Ver<'_> {
             for (i, s) in frame.stack.iter().enumerate().take(64) {
                 bt.slots[f] |= u64::from(s.is_scalar_spill() && s.reg.precise) << i;
             }
+        }
+        if !bt.empty() {
+            hit!("precision: from a covering state");
         }
         if self.log.level2() {
             for f in (0..frames.len()).rev() {

@@ -9,6 +9,7 @@ use crate::check::iter::depths_differ;
 use crate::domain::reg::RegState;
 use crate::domain::stack::StackSlot;
 use crate::domain::state::{Callback, VState};
+use crate::marks::hit;
 use crate::reject::EINVAL;
 
 /// `BPF_COMPLEXITY_LIMIT_STATES`: without `CAP_BPF` no more are kept at an instruction.
@@ -59,6 +60,7 @@ impl Ver<'_> {
             return;
         }
         let state = &mut self.kept[i as usize].state;
+        hit!("prune: an evicted state is freed");
         state.frames = Vec::new();
         state.hist = Vec::new();
         self.state_bytes -= self.kept[i as usize].bytes;
@@ -76,6 +78,7 @@ impl Ver<'_> {
             if k.branches != 0 || k.cleaned || other || self.incomplete_marks(&k.state) {
                 continue;
             }
+            hit!("prune: what is dead is forgotten");
             self.clean_state(at);
         }
     }
@@ -128,22 +131,33 @@ impl Ver<'_> {
         }
         if self.abstracts() {
             // Whether the loop ends is seen when all of it is known.
-            let hit = states_equal(self, old, &self.cur, Exact::Covers);
-            return Ok(if hit { Match::Hit(true) } else { Match::Miss });
+            if states_equal(self, old, &self.cur, Exact::Covers) {
+                hit!("beyond: covered in a loop");
+                return Ok(Match::Hit(true));
+            }
+            return Ok(Match::Miss);
         }
         let within = || states_equal(self, old, &self.cur, Exact::RangeWithin);
         if cfg.iter_next[at] {
-            let hit = within() && self.iter_is_active();
-            return Ok(if hit { Match::Hit(true) } else { Match::Miss });
+            if within() && self.iter_is_active() {
+                hit!("prune: an iterator converges");
+                return Ok(Match::Hit(true));
+            }
+            return Ok(Match::Miss);
         }
         if matches!(self.input.insns[at], Insn::MayGoto { .. })
             && old.may_goto_depth != self.cur.may_goto_depth
             && within()
         {
+            hit!("prune: may_goto converges");
             return Ok(Match::Hit(true));
         }
         if cfg.calls_callback[at] {
-            return Ok(if within() { Match::Hit(true) } else { Match::Miss });
+            if within() {
+                hit!("prune: a callback converges");
+                return Ok(Match::Hit(true));
+            }
+            return Ok(Match::Miss);
         }
         let looping = states_maybe_looping(old, &self.cur)
             && states_equal(self, old, &self.cur, Exact::Exact)
@@ -157,6 +171,7 @@ impl Ver<'_> {
     }
 
     fn infinite_loop(&mut self, i: u32) -> R<Match> {
+        hit!("prune: infinite loop");
         let (at, frame) = (self.insn_idx, self.cur.curframe());
         self.log_line_info(at);
         let mut log = std::mem::take(&mut self.log);
@@ -206,6 +221,7 @@ impl Ver<'_> {
             let found = if k.branches != 0 {
                 let found = self.loop_match(i)?;
                 if matches!(found, Match::Miss) && !force && jmps < 20 && insns < 100 {
+                    hit!("prune: nothing is kept so soon in a loop");
                     add = false;
                 }
                 found
@@ -216,8 +232,16 @@ impl Ver<'_> {
                     true => Exact::RangeWithin,
                     false => Exact::NotExact,
                 };
-                let hit = states_equal(self, &k.state, &self.cur, exact);
-                if hit { Match::Hit(in_loop) } else { Match::Miss }
+                if states_equal(self, &k.state, &self.cur, exact) {
+                    match exact {
+                        Exact::NotExact => hit!("prune: imprecise scalars match"),
+                        Exact::RangeWithin => hit!("prune: in a loop all scalars are in range"),
+                        Exact::Covers | Exact::Exact => {}
+                    }
+                    Match::Hit(in_loop)
+                } else {
+                    Match::Miss
+                }
             };
             if let Match::Hit(in_loop) = found {
                 self.hit(i, in_loop)?;
@@ -235,6 +259,8 @@ impl Ver<'_> {
         add |= past.is_some();
         if add && (self.capable() || states <= STATES_MAX) {
             self.keep(bucket, past);
+        } else if add {
+            hit!("limit: states without CAP_BPF");
         }
         Ok(false)
     }
@@ -259,6 +285,7 @@ impl Ver<'_> {
             NONE => self.explored[bucket] = next,
             b => self.kept[b as usize].next = next,
         }
+        hit!("prune: a state that misses is evicted");
         self.kept[i as usize].evicted = true;
         self.live_states -= 1;
         self.freed_states += 1;

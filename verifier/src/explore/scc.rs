@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::ver::{R, Ver};
 use crate::domain::state::{MAX_CALL_FRAMES, VState};
+use crate::marks::hit;
 
 /// `MAX_BACKEDGE_ITERS`.
 const BACKEDGE_ITERS_MAX: u32 = 64;
@@ -87,6 +88,7 @@ impl Ver<'_> {
         let Some(c) = self.scc_chain(&self.kept[i as usize].state) else { return };
         let v = self.visits.by_chain.entry(c).or_default();
         if v.entry.is_none() {
+            hit!("loop: entered");
             v.entry = Some(i);
             self.log_scc("enter", &c);
         }
@@ -95,6 +97,7 @@ impl Ver<'_> {
     /// `add_scc_backedge`: the current state is covered by kept state `i` of an open loop.
     pub(super) fn add_backedge(&mut self, i: u32) {
         let Some(c) = self.scc_chain(&self.kept[i as usize].state) else { return };
+        hit!("loop: back edge");
         self.log_scc("backedge", &c);
         let mut state = self.cur.clone();
         state.insn_idx = self.insn_idx;
@@ -116,6 +119,9 @@ impl Ver<'_> {
         // They are looked at while they are there: other states of the loop are not final.
         self.visits.backedges -= v.backedges.len() as u32;
         let edges = std::mem::take(&mut v.backedges);
+        if !edges.is_empty() {
+            hit!("loop: left with back edges");
+        }
         self.log_scc("exit", &c);
         self.update_peak();
         self.propagate_backedges(edges)
@@ -136,7 +142,10 @@ impl Ver<'_> {
             }
             changed = false;
             for (state, equal) in edges.iter_mut().rev() {
-                changed |= self.propagate_precision(*equal, Some(state))?;
+                if self.propagate_precision(*equal, Some(state))? {
+                    hit!("loop: precision over back edges changed");
+                    changed = true;
+                }
             }
         }
         Ok(())

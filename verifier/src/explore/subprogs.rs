@@ -9,6 +9,7 @@ use crate::check::func_args::FuncArg;
 use crate::domain::reg::{RegState, RegType};
 use crate::domain::state::{Callback, FuncState, MAX_CALL_FRAMES};
 use crate::kfunc_calls;
+use crate::marks::hit;
 use crate::proto::Flags;
 use crate::reject::{E2BIG, EINVAL};
 use crate::render::log::type_of;
@@ -257,6 +258,7 @@ impl Ver<'_> {
         let to = self.input.cfg.subprogs[sub].start.0;
         let depth = self.cur.frames.len();
         if depth >= MAX_CALL_FRAMES {
+            hit!("limit: call frames");
             return no(E2BIG, format!("the call stack of {} frames is too deep", depth + 1));
         }
         let mut callee = FuncState::new(self.insn_idx, depth as u32, sub as u32);

@@ -15,6 +15,7 @@ use crate::domain::reg::{RegState, RegType};
 use crate::domain::stack::StackSlot;
 use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, Shared, VState};
 use crate::env::MapInfo;
+use crate::marks::hit;
 use crate::proto::Flags;
 use crate::reject::{EACCES, Rejection};
 use crate::render::log::{Log, Names};
@@ -348,6 +349,7 @@ impl<'a> Ver<'a> {
         if bytes <= max {
             return Ok(());
         }
+        hit!("limit: state memory");
         let m =
             format!("state memory limit of {max} bytes reached with {} states", self.live_states);
         Err(Box::new(Rejection::limit(ENOMEM, m)))
@@ -363,6 +365,7 @@ impl<'a> Ver<'a> {
         let log_pos = self.log.text.len();
         self.pending.push(Pending { state, insn_idx, prev_insn_idx: prev, log_pos });
         if self.pending.len() > JMP_SEQ_MAX && self.beyond.is_none() {
+            hit!("limit: pending jumps");
             let m = format!("The sequence of {} jumps is too complex.", self.pending.len());
             return Err(Box::new(Rejection::limit(crate::reject::E2BIG, m)));
         }

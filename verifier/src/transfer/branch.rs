@@ -12,6 +12,7 @@ use crate::env::MapInfo;
 use crate::explore::equal::{IdMap, regs_exact};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no};
+use crate::marks::hit;
 use crate::proto::Flags;
 use crate::reject::EACCES;
 use bpf::uapi::MapType;
@@ -288,12 +289,14 @@ impl Ver<'_> {
         for (o, c) in old.frames.iter().zip(&mut st.frames) {
             for (n, a) in o.regs.iter().enumerate() {
                 if widens(a, &c.regs[n], &mut ids) {
+                    hit!("widen: imprecise scalar of an iteration");
                     self.widen_reg(&mut c.regs[n]);
                 }
             }
             for (n, a) in o.stack.iter().enumerate().filter(|(_, a)| a.is_spill()) {
                 let spilled = c.stack.get(n).filter(|b| b.is_spill());
                 if spilled.is_some_and(|b| widens(&a.reg, &b.reg, &mut ids)) {
+                    hit!("widen: imprecise spill of an iteration");
                     self.widen_reg(&mut c.stack[n].reg);
                 }
             }

@@ -114,6 +114,10 @@ impl Host for Memory<'_> {
         Ok(())
     }
 
+    fn packet(&mut self, _: u64, _: i32, size: Size) -> Result<Option<u64>, Fault> {
+        Ok(Some(self.next() & (u64::MAX >> (64 - 8 * size.bytes()))))
+    }
+
     fn imm64(&mut self, at: InsnIdx, imm: &Imm64) -> Result<u64, Fault> {
         match *imm {
             Imm64::Func(off) => Ok((i64::from(at.0) + 1 + i64::from(off)).cast_unsigned()),

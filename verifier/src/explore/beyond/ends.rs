@@ -37,6 +37,7 @@ use super::{Loc, Place, widen};
 use crate::domain::reg::{IterState, Obj, RegState};
 use crate::domain::stack::SlotType;
 use crate::domain::state::{Hist, VState};
+use crate::marks::hit;
 use crate::reject::{E2BIG, Rejection};
 
 /// Most trips: a counter of 32 bits may run through, one of 64 bits may not.
@@ -149,6 +150,7 @@ impl Ver<'_> {
         match at {
             None => Ok(()),
             Some(at) => {
+                hit!("ends: not known");
                 let m = format!("the loop at insn {at} is not known to end");
                 Err(Box::new(Rejection::limit(E2BIG, m).at(InsnIdx(at))))
             }
@@ -306,9 +308,16 @@ impl Ver<'_> {
         let left = |c: &(u32, usize)| facts().any(|f| f.left.contains(c));
         let finite = |e: &&usize| {
             let f = &edges[**e].facts;
-            f.may_goto.iter().any(|d| stays(*d))
-                || f.advanced.iter().any(|i| stays(i.0) && !started(i))
-                || f.entered.iter().any(|c| stays(c.1) && !left(c))
+            if f.may_goto.iter().any(|d| stays(*d)) {
+                hit!("ends: may_goto");
+            } else if f.advanced.iter().any(|i| stays(i.0) && !started(i)) {
+                hit!("ends: an iterator");
+            } else if f.entered.iter().any(|c| stays(c.1) && !left(c)) {
+                hit!("ends: a callback");
+            } else {
+                return false;
+            }
+            true
         };
         let found: BTreeSet<usize> = part.iter().filter(finite).copied().collect();
         (!found.is_empty()).then_some(found)
@@ -405,8 +414,16 @@ impl Ver<'_> {
             }
         }
         let trips = (span.1 - span.0).max(0) / step.max(1) + 1;
-        if finite.is_empty() || trips > TRIPS_MAX {
+        if finite.is_empty() {
             return None;
+        }
+        if trips > TRIPS_MAX {
+            hit!("ends: too many trips");
+            return None;
+        }
+        match up {
+            true => hit!("ends: a counter up"),
+            false => hit!("ends: a counter down"),
         }
         let end = LoopEnd {
             insn: self.kept[first as usize].state.insn_idx,
@@ -455,7 +472,10 @@ impl Ver<'_> {
                 let (lo, hi) = match src {
                     Src::Imm(k) => (k.into(), k.into()),
                     Src::Reg(r) if r == dst => return None,
-                    Src::Reg(_) => self.operand(s.at, wide)?,
+                    Src::Reg(_) => {
+                        hit!("ends: by a register");
+                        self.operand(s.at, wide)?
+                    }
                 };
                 let (lo, hi) = if sign > 0 { (lo, hi) } else { (-hi, -lo) };
                 o.added = (o.added.0 + lo, o.added.1 + hi);
@@ -467,6 +487,7 @@ impl Ver<'_> {
             }
             Insn::Store { size, src, .. } if Some(o.loc) == slot => match src {
                 Src::Reg(r) if self.whole(size, wide) => {
+                    hit!("ends: through a slot");
                     o.loc = reg(r);
                     Some(o)
                 }
@@ -504,6 +525,7 @@ impl Ver<'_> {
         let local = matches!(self.insn(s.at), Insn::Call(Call::Local(_)));
         match o.loc.place {
             Place::Reg(1..=5) if local => {
+                hit!("ends: through a function");
                 o.loc.frame = s.before as u8;
                 Some(o)
             }

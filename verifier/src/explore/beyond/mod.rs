@@ -43,6 +43,7 @@ use super::{Explored, Input};
 use crate::cfg::Cfg;
 use crate::domain::scalar::Bounds;
 use crate::domain::state::{HistFlags, VState};
+use crate::marks::hit;
 use crate::reject::{E2BIG, RejectKind, Rejection};
 
 pub use report::{LoopEnd, Multiplying, Report};
@@ -179,10 +180,9 @@ impl Beyond {
     }
 }
 
-/// Targets of the back edges of a depth-first walk: every cycle has one.
+/// Targets of the back edges of a depth-first walk, and calls that call back: every cycle has one.
 fn heads(cfg: &Cfg) -> Vec<bool> {
-    let n = cfg.succ.len();
-    let (mut head, mut state) = (vec![false; n], vec![0u8; n]);
+    let (mut head, mut state) = (cfg.calls_callback.clone(), vec![0u8; cfg.succ.len()]);
     for sub in &cfg.subprogs {
         let mut stack = vec![(sub.start.idx(), 0)];
         state[sub.start.idx()] = 1;
@@ -229,12 +229,16 @@ pub(super) fn explore(input: &Input<'_>) -> Result<Explored, Box<Rejection>> {
         }
         let too_much = e.kind == RejectKind::Limit && v.endless().is_empty();
         match v.generalise_less(&mut levels) {
-            true if !too_much => {}
+            true if !too_much => hit!("beyond: walked again with less"),
             // Nothing was generalised on the way there: it is so in the program itself.
-            false if e.kind != RejectKind::Limit => return Err(with(report, v.refused(e))),
+            false if e.kind != RejectKind::Limit => {
+                hit!("beyond: refused for what is in the program");
+                return Err(with(report, v.refused(e)));
+            }
             _ => break,
         }
     }
+    hit!("beyond: walked exactly");
     report.exact = true;
     let mut v = Ver::beyond(input, Beyond::new(input.cfg, false, BTreeMap::new()));
     match v.run() {
@@ -283,6 +287,7 @@ impl Ver<'_> {
         if u64::from(n) <= max + earned && n != u32::MAX {
             return Ok(());
         }
+        hit!("limit: instructions");
         let mut m = format!("BPF program is too large. Processed {n} insn");
         if let Some(b) = &self.beyond {
             m += &format!(", nothing new in the last {}", n - b.progress);
@@ -356,6 +361,9 @@ impl Ver<'_> {
         let cost = k.past.as_ref().filter(|_| k.hit_cnt <= EARNS_MAX).map_or(0, |p| p.cost);
         // An abstract walk is meant to be short: what it cannot do soon is left to the exact one.
         let cost = if self.abstracts() { 0 } else { cost.min(EARNED_BY_COVER_MAX) };
+        if cost != 0 {
+            hit!("beyond: earned by a cover");
+        }
         self.earn(u64::from(cost));
         if self.abstracts() && !self.cur.speculative && self.in_loop(&self.cur) {
             let mut state = self.cur.clone();
@@ -375,9 +383,11 @@ impl Ver<'_> {
         }
     }
 
-    /// One of the frames of a state is in a loop.
+    /// One of the frames of a state is in a loop, or at a call that calls back again and again.
     pub(super) fn in_loop(&self, st: &VState) -> bool {
-        (0..st.frames.len()).any(|f| self.input.cfg.scc[st.frame_insn(f) as usize] != 0)
+        let cfg = self.input.cfg;
+        let cycles = |at: u32| cfg.scc[at as usize] != 0 || cfg.calls_callback[at as usize];
+        (0..st.frames.len()).any(|f| cycles(st.frame_insn(f)))
     }
 
     /// After a refusal: generalises less where that may have been the reason. False when nothing

@@ -13,6 +13,7 @@ use crate::domain::reg::RegState;
 use crate::domain::scalar::Bounds;
 use crate::domain::state::VState;
 use crate::domain::tnum::Tnum;
+use crate::marks::hit;
 
 /// States kept at the head of a loop before widening begins: short loops are walked as they are,
 /// and what their comparisons are with is known by then.
@@ -177,8 +178,10 @@ impl Ver<'_> {
     fn thresholds(&mut self) -> Thresholds {
         let (cfg, insns) = (self.input.cfg, self.input.insns);
         let scc = |at: u32| cfg.scc[at as usize];
-        let mut loops: Vec<u32> =
-            (0..self.cur.frames.len()).map(|f| scc(self.frame_at(f))).filter(|s| *s != 0).collect();
+        let mut loops: Vec<u32> = (0..self.cur.frames.len())
+            .map(|f| scc(self.cur.frame_insn(f)))
+            .filter(|s| *s != 0)
+            .collect();
         loops.dedup();
         let mut all = Vec::new();
         let Some(b) = &mut self.beyond else { return Thresholds(all) };
@@ -198,11 +201,6 @@ impl Ver<'_> {
         Thresholds(all)
     }
 
-    /// `frame_insn_idx` of the current state.
-    fn frame_at(&self, f: usize) -> u32 {
-        if f == self.cur.curframe() { self.insn_idx } else { self.cur.frames[f + 1].callsite }
-    }
-
     /// The current instruction is the head of a loop.
     pub(in super::super) fn at_loop_head(&self) -> bool {
         self.beyond.as_ref().is_some_and(|b| b.abstracts && b.heads[self.insn_idx as usize])
@@ -216,7 +214,7 @@ impl Ver<'_> {
         if here.len() < enough {
             return None;
         }
-        let exact = if self.in_loop_now() { Exact::Covers } else { Exact::NotExact };
+        let exact = if self.in_loop(&self.cur) { Exact::Covers } else { Exact::NotExact };
         let first = here.iter().take(TRIED_MAX).find_map(|i| {
             let apart = scalars_apart(self, &self.kept[*i as usize].state, &self.cur, exact)?;
             let may = |l: &Loc| self.level_at(*l) != Level::Never;
@@ -241,10 +239,6 @@ impl Ver<'_> {
         here
     }
 
-    fn in_loop_now(&self) -> bool {
-        (0..self.cur.frames.len()).any(|f| self.input.cfg.scc[self.frame_at(f) as usize] != 0)
-    }
-
     /// Under speculation a refusal is a barrier and no end is to be proved.
     fn level_at(&self, loc: Loc) -> Level {
         let level = self.beyond.as_ref().and_then(|b| b.levels.get(&(self.insn_idx, loc)));
@@ -255,7 +249,8 @@ impl Ver<'_> {
         let (thresholds, bits) = (self.thresholds(), Thresholds::bits());
         let head = self.at_loop_head();
         // Comparisons tell where a loop leads to, not where branches do.
-        let outset = if head { Level::Thresholds } else { Level::Bits };
+        let told = head && !thresholds.0.is_empty();
+        let outset = if told { Level::Thresholds } else { Level::Bits };
         let mut past = Past { before: Some(self.cur.clone()), ..Past::default() };
         for loc in apart {
             let known = &self.kept[old as usize];
@@ -280,12 +275,27 @@ impl Ver<'_> {
                 level => level,
             };
             let b = match level {
-                Level::Free => Bounds::UNKNOWN,
-                Level::Thresholds if steps > STEPS_MAX => Bounds::UNKNOWN,
-                Level::Thresholds => widened(&o, &c.b, &thresholds),
+                Level::Free => {
+                    hit!("beyond: widened to unknown");
+                    Bounds::UNKNOWN
+                }
+                Level::Thresholds if steps > STEPS_MAX => {
+                    hit!("beyond: too many steps");
+                    Bounds::UNKNOWN
+                }
+                Level::Thresholds => {
+                    hit!("beyond: widened to thresholds");
+                    widened(&o, &c.b, &thresholds)
+                }
                 // The first of them only join.
-                _ if steps <= JOINS_MAX && !head => joined(&o, &c.b),
-                _ => widened(&o, &c.b, &bits),
+                _ if steps <= JOINS_MAX && !head => {
+                    hit!("beyond: joined");
+                    joined(&o, &c.b)
+                }
+                _ => {
+                    hit!("beyond: grown by bits");
+                    widened(&o, &c.b, &bits)
+                }
             };
             // What was equal to it, or differed by a constant, is no longer said to be.
             *at_mut(&mut self.cur, *loc) = RegState { b, id: 0, off: 0, ..c };
