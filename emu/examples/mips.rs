@@ -58,21 +58,8 @@ fn load(m: &mut Machine, text: &str) -> Result<ProgId, Box<dyn std::error::Error
     let program = bare_program("bench", ProgType::Xdp, insns.clone());
     let verified = Arc::new(assume_verified(program, insns, TEST_LAYOUT));
     let addr = m.kernel.kzalloc(256, "bpf_prog").map_err(|e| format!("{e:?}"))?;
-    let (id, maps) = (ProgId(1), Vec::new());
-    let prog = Prog {
-        id,
-        verified,
-        addr,
-        entry: 0,
-        maps,
-        refs: 1,
-        run_cnt: 0,
-        misses: 0,
-        load_time_ns: 0,
-        btf_id: 0,
-        target: None,
-    };
-    m.kernel.progs.insert(id, prog);
+    let id = ProgId(1);
+    m.kernel.progs.insert(id, Prog::new(id, verified, addr));
     m.compile(id)?;
     Ok(id)
 }

@@ -121,7 +121,7 @@ impl Text {
         }
         let mut code = jit::link(&compiled, base, |kind| match kind {
             RelocKind::Helper(id) => helper_stub(id.unsigned_abs()),
-            RelocKind::Kfunc(id) => kfunc_stub(self.kfunc_slot(id)),
+            RelocKind::Kfunc(id) => self.kfunc_stub(id),
         });
         let budget = bpf_insns as u64 * TEXT_BYTES_PER_INSN;
         let pages = budget.max(code.len() as u64 + 1).div_ceil(PAGE_SIZE);
@@ -140,9 +140,10 @@ impl Text {
         Ok(entry)
     }
 
-    fn kfunc_slot(&self, btf_id: i32) -> u32 {
+    /// Address of the stub that stands for a kernel function.
+    pub(crate) fn kfunc_stub(&self, btf_id: i32) -> u64 {
         let at = self.kfuncs.iter().position(|k| *k == btf_id).expect("given a slot by place");
-        u32::try_from(at).expect("few kfuncs")
+        kfunc_stub(u32::try_from(at).expect("few kfuncs"))
     }
 
     fn account(&mut self, base: u64, compiled: &Compiled) {

@@ -96,6 +96,13 @@ pub trait Bpf {
     fn map_freeze(&mut self, map: Fd) -> Result<(), Errno>;
     /// `BPF_PROG_LOAD`.
     fn prog_load(&mut self, load: ProgLoad<'_>) -> Result<ProgLoaded, ProgRefusal>;
+    /// Writes to the process's mapping of an arena, at a distance from its start.
+    ///
+    /// # Errors
+    /// `ENOTSUPP` where arenas cannot be mapped.
+    fn arena_write(&mut self, _map: Fd, _off: u64, _bytes: &[u8]) -> Result<(), Errno> {
+        Err(Errno::ENOTSUPP)
+    }
     /// Number of possible CPUs.
     fn cpus(&self) -> u32;
     /// Whether it has maps of type `struct_ops`.
@@ -418,7 +425,7 @@ fn fill_map(
             def.data.clone().unwrap_or_default()
         }
         MapOrigin::JumpTable => return fill_table(kernel, object.endian, def, fd),
-        MapOrigin::Declared | MapOrigin::StructOps => return Ok(()),
+        MapOrigin::Declared | MapOrigin::StructOps => return fill_arena(kernel, def, fd),
     };
     bytes.resize(def.value_size as usize, 0);
     for v in &def.vars {
@@ -451,6 +458,15 @@ fn fill_table(kernel: &mut dyn Bpf, endian: Endian, def: &MapDef, fd: Fd) -> Res
         done.map_err(|errno| map_error(def, "BPF_MAP_UPDATE_ELEM", errno))?;
     }
     kernel.map_freeze(fd).map_err(|errno| map_error(def, "BPF_MAP_FREEZE", errno))
+}
+
+/// Variables in an arena, which begins with them.
+fn fill_arena(kernel: &mut dyn Bpf, def: &MapDef, fd: Fd) -> Result<(), LoadError> {
+    let Some(data) = def.data.as_ref().filter(|_| def.map_type == MapType::Arena) else {
+        return Ok(());
+    };
+    let done = kernel.arena_write(fd, 0, data);
+    done.map_err(|errno| map_error(def, "filling the arena", errno))
 }
 
 fn load_prog(kernel: &mut dyn Bpf, load: ProgLoad<'_>) -> Result<LoadedProg, LoadError> {

@@ -220,11 +220,12 @@ impl Machine {
         let compiled = jit::compile(&p.verified, self.arch());
         let insns = p.verified.program().insns.len();
         let from = self.text.end();
+        let len = u32::try_from(compiled.code.len()).expect("programs are small");
         let entry = self.text.place(&mut self.kernel, prog, insns, compiled)?;
         for slot in self.slots.iter_mut().flatten() {
             slot.vcpu.code_changed(from, self.text.end());
         }
-        self.kernel.set_prog_code(prog, entry);
+        self.kernel.set_prog_code(prog, entry, len);
         Ok(entry)
     }
 
@@ -512,9 +513,10 @@ impl Machine {
             Exit::Kfunc { btf_id, args } if self.is_throw(btf_id) => {
                 self.kernel.prog_throw(cpu, args[0])
             }
-            Exit::Kfunc { btf_id, .. } => {
-                let fault = Fault::unsupported(format!("kfunc with BTF id {btf_id}"));
-                self.kernel.prog_fault(cpu, fault)
+            Exit::Kfunc { btf_id, args } => {
+                let at = self.text.kfunc_stub(btf_id);
+                self.set_resume(cpu, at + stub_ret);
+                self.kernel.kfunc_call(cpu, btf_id, args)
             }
             Exit::Return => {
                 let r0 = self.returned(cpu);

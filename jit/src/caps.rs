@@ -27,7 +27,7 @@ pub const CAPABILITIES: &[Capability] = &[
         "bpf_jit_supports_subprog_tailcalls",
         ALL,
     ),
-    row("calls of kfuncs (the model has none yet)", "bpf_jit_supports_kfunc_call", ALL),
+    row("calls of kfuncs", "bpf_jit_supports_kfunc_call", ALL),
     row("calls of kfuncs that are far away", "bpf_jit_supports_far_kfunc_call", {
         [false, true, true, true]
     }),

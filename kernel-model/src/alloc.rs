@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::layout::{DIRECT_MAP, PAGE_SIZE, RAM_RESERVED};
-use crate::mem::GuestMemory;
+use crate::mem::{GuestMemory, Perms};
 
 /// Red zone on either side of an object.
 const RED_ZONE: u64 = 16;
@@ -50,8 +50,7 @@ pub enum Wrong {
 }
 
 /// A report as KASAN would print it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{wrong:?} at {addr:#x} ({} bytes at {object:#x}, {})", .size, .allocated.what)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Kind.
     pub wrong: Wrong,
@@ -68,6 +67,29 @@ pub struct Report {
     /// Where the present call stands.
     pub at: Site,
 }
+
+impl std::fmt::Display for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {} ns on CPU {}", self.what, self.clock_ns, self.cpu)
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} at {:#x}", self.wrong, self.addr)?;
+        if self.object != 0 {
+            write!(f, " ({} bytes at {:#x}", self.size, self.object)?;
+            write!(f, ", allocated for {}", self.allocated)?;
+            if let Some(freed) = &self.freed {
+                write!(f, ", freed by {freed}")?;
+            }
+            write!(f, ")")?;
+        }
+        write!(f, ", found by {}", self.at)
+    }
+}
+
+impl std::error::Error for Report {}
 
 #[derive(Clone, Debug)]
 struct Object {
@@ -233,6 +255,7 @@ impl Alloc {
         o.freed = Some(site.clone());
         self.live_bytes -= o.size;
         put(mem, addr, o.size, POISON);
+        hide(mem, o, true);
         self.quarantine.push_back(addr);
         let reused = (self.quarantine.len() > QUARANTINE).then(|| self.quarantine.pop_front());
         let released = reused.flatten().map_or(Ok(()), |old| self.release(mem, old, &site));
@@ -250,6 +273,7 @@ impl Alloc {
         site: &Site,
     ) -> Result<(), Box<Report>> {
         let o = &self.objects[&addr];
+        hide(mem, o, false);
         let bad = first_other(mem, addr, o.size, POISON);
         let report = bad.map(|b| self.report(Wrong::Overwritten, b, site.clone()));
         let o = self.objects.remove(&addr).expect("in quarantine");
@@ -296,7 +320,8 @@ impl Alloc {
     /// Sweeps all red zones and poison: what native code overwrote without being checked.
     #[must_use]
     pub fn sweep(&self, mem: &GuestMemory, site: &Site) -> Vec<Report> {
-        let bad = self.objects.iter().filter_map(|(addr, o)| {
+        let shown = self.objects.iter().filter(|(_, o)| !o.is_hidden());
+        let bad = shown.filter_map(|(addr, o)| {
             let poison = o.freed.as_ref().and_then(|_| first_other(mem, *addr, o.size, POISON));
             poison.or_else(|| self.zones_intact(mem, *addr))
         });
@@ -315,6 +340,28 @@ impl Alloc {
             freed: o.and_then(|o| o.freed.clone()),
             at,
         })
+    }
+}
+
+impl Object {
+    /// It is freed and had pages of its own: nothing can be read or written there.
+    fn is_hidden(&self) -> bool {
+        self.freed.is_some() && self.slot.1 >= PAGE_SIZE
+    }
+}
+
+/// Takes the pages of a freed object out of the direct map, or puts them back: an access after the
+/// free faults there and then, without cost for any other.
+fn hide(mem: &mut GuestMemory, o: &Object, gone: bool) {
+    if !o.is_hidden() {
+        return;
+    }
+    for off in (0..o.slot.1).step_by(PAGE_SIZE as usize) {
+        let va = o.slot.0 + off;
+        match gone {
+            true => mem.map(va, va - DIRECT_MAP, Perms::default()),
+            false => mem.unmap(va),
+        }
     }
 }
 

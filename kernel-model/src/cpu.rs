@@ -250,6 +250,8 @@ pub struct Cpu {
     pub retired: u64,
     /// `task_struct` of the running task.
     pub task: u64,
+    /// `distribute_cpu_mask_prev`.
+    pub(crate) distributed: u32,
     /// What fired in the step that is in progress.
     pub(crate) fired: VecDeque<Deferred>,
     /// `bpf_prog_active`: a probe or perf event program runs.

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use bpf::insn::{AluOp, Insn, JmpOp, Size, Src, Width};
 use bpf::uapi::ProgType;
 use verifier::env::{CtxAccess, CtxConv};
+use verifier::explore::PtrClass;
 
 use crate::types::{Field, field};
 
@@ -28,6 +29,8 @@ struct Row {
     boolean: bool,
     /// The bytes are the kernel's own: accesses of any size go through at the same distance.
     raw: bool,
+    /// The value is in `skb_shared_info`, at `head + end` of the sk_buff.
+    shared: bool,
 }
 
 /// `xdp_md`: name, path through pointers.
@@ -56,8 +59,13 @@ const SKB: &[(&str, &str)] = &[
     ("data", "data"),
     ("napi_id", "napi_id"),
     ("tstamp", "tstamp"),
+    ("tstamp_type", "tstamp_type"),
     ("sk", "sk"),
 ];
+
+/// `__sk_buff`: name and member of `skb_shared_info`.
+const SHARED: &[(&str, &str)] =
+    &[("gso_segs", "gso_segs"), ("gso_size", "gso_size"), ("hwtstamp", "hwtstamps")];
 
 /// `__sk_buff`: name and member of the control block, as `struct.member`.
 const CB: &[(&str, &str, &str)] = &[
@@ -67,9 +75,70 @@ const CB: &[(&str, &str, &str)] = &[
     ("data_end", "bpf_skb_data_end", "data_end"),
 ];
 
+/// `bpf_sock`: name and member of `sock`.
+const SOCK: &[(&str, &str)] = &[
+    ("bound_dev_if", "__sk_common.skc_bound_dev_if"),
+    ("family", "__sk_common.skc_family"),
+    ("type", "sk_type"),
+    ("protocol", "sk_protocol"),
+    ("mark", "sk_mark"),
+    ("priority", "sk_priority"),
+    ("src_ip4", "__sk_common.skc_rcv_saddr"),
+    ("src_port", "__sk_common.skc_num"),
+    ("dst_port", "__sk_common.skc_dport"),
+    ("dst_ip4", "__sk_common.skc_daddr"),
+    ("state", "__sk_common.skc_state"),
+];
+
+/// `bpf_sock`: addresses of several words.
+const SOCK_V6: &[(&str, &str)] =
+    &[("src_ip6", "__sk_common.skc_v6_rcv_saddr"), ("dst_ip6", "__sk_common.skc_v6_daddr")];
+
+/// `bpf_tcp_sock`: members of `tcp_sock` under the same names.
+#[rustfmt::skip]
+const TCP: &[&str] = &[
+    "snd_cwnd", "srtt_us", "rtt_min", "snd_ssthresh", "rcv_nxt", "snd_nxt", "snd_una",
+    "mss_cache", "ecn_flags", "rate_delivered", "rate_interval_us", "packets_out", "retrans_out",
+    "total_retrans", "segs_in", "data_segs_in", "segs_out", "data_segs_out", "lost_out",
+    "sacked_out", "bytes_received", "bytes_acked", "dsack_dups", "delivered", "delivered_ce",
+];
+
+static SOCK_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let plain = SOCK.iter().map(|(name, to)| row("bpf_sock", name, field("sock", to)));
+    let wide = SOCK_V6
+        .iter()
+        .map(|(name, to)| Row { raw: true, ..row("bpf_sock", name, field("sock", to)) });
+    plain.chain(wide).collect()
+});
+
+static TCP_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let rows = TCP.iter().map(|name| row("bpf_tcp_sock", name, field("tcp_sock", name)));
+    let retransmits = field("tcp_sock", "inet_conn.icsk_retransmits");
+    rows.chain([row("bpf_tcp_sock", "icsk_retransmits", retransmits)]).collect()
+});
+
+/// Rewrites a load through a socket pointer; `None` when the field is not modelled.
+#[must_use]
+pub fn convert_sock(class: PtrClass, access: CtxAccess) -> Option<CtxConv> {
+    match class {
+        PtrClass::Socket | PtrClass::SockCommon => convert_by(&SOCK_ROWS, access),
+        PtrClass::TcpSock => convert_by(&TCP_ROWS, access),
+        _ => None,
+    }
+}
+
 fn row(uapi: &str, name: &str, to: Field) -> Row {
     let Field { off, size: len } = field(uapi, name);
-    Row { off, len, via: Vec::new(), null_check: false, to, boolean: false, raw: false }
+    Row {
+        off,
+        len,
+        via: Vec::new(),
+        null_check: false,
+        to,
+        boolean: false,
+        raw: false,
+        shared: false,
+    }
 }
 
 static XDP_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
@@ -91,6 +160,10 @@ static SKB_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let mut rows: Vec<Row> =
         SKB.iter().map(|(name, to)| row("__sk_buff", name, field("sk_buff", to))).collect();
     rows.extend(CB.iter().map(|(name, s, m)| row("__sk_buff", name, at(field(s, m)))));
+    rows.extend(SHARED.iter().map(|(name, m)| Row {
+        shared: true,
+        ..row("__sk_buff", name, field("skb_shared_info", m))
+    }));
     let own = at(field("qdisc_skb_cb", "data"));
     rows.push(Row { raw: true, ..row("__sk_buff", "cb", own) });
     let proto = field("sk_buff", "vlan_proto");
@@ -129,6 +202,10 @@ pub fn convert(access: CtxAccess) -> Option<CtxConv> {
         | ProgType::SkSkb => &SKB_ROWS,
         _ => return None,
     };
+    convert_by(rows, access)
+}
+
+fn convert_by(rows: &[Row], access: CtxAccess) -> Option<CtxConv> {
     let off = match access.insn {
         Insn::Load { off, .. } | Insn::Store { off, .. } => u32::try_from(off).ok()?,
         _ => return None,
@@ -139,14 +216,16 @@ pub fn convert(access: CtxAccess) -> Option<CtxConv> {
     }
     let insns = match access.insn {
         Insn::Load { size, dst, src, .. } => load(row, size, dst, src, off),
-        Insn::Store { size, dst, src, .. } if row.via.is_empty() && !row.boolean => {
+        Insn::Store { size, dst, src, .. } if row.via.is_empty() && !row.boolean && !row.shared => {
             let to = disp(row.to.off + (off - row.off));
             let size = if row.raw { size } else { insn_size(row.to.size) };
             vec![Insn::Store { size, dst, off: to, src }]
         }
         _ => return None,
     };
-    Some(CtxConv { insns })
+    // What is rewritten for a boolean is a number of the context's size.
+    let target_size = if row.raw || row.boolean { row.len } else { row.to.size };
+    Some(CtxConv { insns, target_size })
 }
 
 fn load(row: &Row, size: Size, dst: bpf::Reg, src: bpf::Reg, off: u32) -> Vec<Insn> {
@@ -160,6 +239,16 @@ fn load(row: &Row, size: Size, dst: bpf::Reg, src: bpf::Reg, off: u32) -> Vec<In
             let (width, op, src) = (Width::W64, JmpOp::Eq, Src::Imm(0));
             insns.push(Insn::Jmp { width, op, dst, src, off: 1 });
         }
+    }
+    if row.shared {
+        let (head, end) = (field("sk_buff", "head"), field("sk_buff", "end"));
+        let ax = bpf::Reg::AX;
+        let end = Insn::Load { size: Size::W, sext: false, dst: ax, src, off: disp(end.off) };
+        let add = AluOp::Add;
+        insns.push(end);
+        insns.push(read(Size::DW, src, disp(head.off)));
+        insns.push(Insn::Alu { width: Width::W64, op: add, dst, src: Src::Reg(ax) });
+        base = dst;
     }
     let to = disp(row.to.off + (off - row.off));
     let size = if row.raw { size } else { insn_size(row.to.size) };

@@ -1,9 +1,10 @@
 //! The frame machine: runs kernel paths until a program must run or nothing is left.
 
 use crate::Kernel;
-use crate::cpu::{CpuId, Fault, Flow, Frame, Input, ProgFrame, Step};
+use crate::cpu::{CpuId, Fault, FaultKind, Flow, Frame, Input, ProgFrame, Step};
 use crate::event::{EventKind, Value};
 use crate::helpers::{self, Ret};
+use crate::kfuncs;
 use crate::prog::ProgId;
 use crate::trace::{Then, TraceFrame};
 
@@ -38,7 +39,10 @@ impl Kernel {
                 let frame = TraceFrame::new(items, Then::Done(0));
                 self.drive(cpu, Frame::Trace(Box::new(frame)), Input::Start)
             }
-            None => Step::Idle,
+            None => {
+                self.objects_sweep();
+                Step::Idle
+            }
         }
     }
 
@@ -48,18 +52,47 @@ impl Kernel {
         let Some(frame) = self.cpus[cpu.idx()].prog_frame_mut() else {
             return self.abort(cpu, Fault::unsupported(format!("helper {id} outside a program")));
         };
-        let (prog, nth) = (frame.prog, frame.helper_calls);
-        frame.helper_calls += 1;
+        let prog = frame.prog;
         let Some(row) = helpers::row(id) else {
+            frame.helper_calls += 1;
             return self.abort(cpu, Fault::unsupported(helper_text(id)));
         };
-        let seen = args.iter().take(row.nargs.into()).map(|a| Value::of(*a)).collect();
+        self.call(cpu, prog, (row.name, row.nargs, row.body), args)
+    }
+
+    /// A program called a kernel function by its BTF id.
+    pub fn kfunc_call(&mut self, cpu: CpuId, btf_id: i32, args: [u64; 5]) -> Step {
+        self.this_cpu = cpu;
+        let name = || self.vmlinux_btf().name(btf_id.cast_unsigned()).to_owned();
+        let Some(frame) = self.cpus[cpu.idx()].prog_frame() else {
+            let what = format!("kfunc {} outside a program", name());
+            return self.abort(cpu, Fault::unsupported(what));
+        };
+        let prog = frame.prog;
+        let Some(row) = kfuncs::by_id(self.config.arch, btf_id) else {
+            let what = format!("kfunc {}", name());
+            return self.abort(cpu, Fault::unsupported(what));
+        };
+        self.call(cpu, prog, (row.name, row.nargs, row.body), args)
+    }
+
+    /// A call of the kernel by the program on top.
+    fn call(
+        &mut self,
+        cpu: CpuId,
+        prog: ProgId,
+        (name, nargs, body): (&'static str, u8, helpers::Body),
+        args: [u64; 5],
+    ) -> Step {
+        let frame = self.cpus[cpu.idx()].prog_frame_mut().expect("a program called");
+        let nth = frame.helper_calls;
+        frame.helper_calls += 1;
+        let seen = args.iter().take(nargs.into()).map(|a| Value::of(*a)).collect();
         let at = self.events.len();
-        let call = EventKind::HelperCall { prog, name: row.name, args: seen, ret: None, nth };
-        self.emit(cpu, call);
-        let ret = match self.inject_call(cpu, row.name, prog) {
+        self.emit(cpu, EventKind::HelperCall { prog, name, args: seen, ret: None, nth });
+        let ret = match self.inject_call(cpu, name, prog) {
             Some(r0) => Ret::Val(r0),
-            None => (row.body)(self, cpu, args),
+            None => body(self, cpu, args),
         };
         match ret {
             Ret::Val(r0) => {
@@ -99,6 +132,10 @@ impl Kernel {
             panic!("prog_return without a running program");
         };
         if !p.entry.callback {
+            let ran = self.now(cpu).saturating_sub(p.started_ns);
+            if let Some(prog) = self.progs.get_mut(&p.entry.prog) {
+                prog.run_time_ns += ran;
+            }
             self.emit(cpu, EventKind::Exit { prog: p.prog, ret: r0 });
             self.check_leaks(cpu);
             self.run_ended(cpu);
@@ -109,6 +146,7 @@ impl Kernel {
     /// The innermost program cannot go on.
     pub fn prog_fault(&mut self, cpu: CpuId, fault: Fault) -> Step {
         self.this_cpu = cpu;
+        let fault = self.named(fault);
         self.abort(cpu, fault)
     }
 
@@ -208,6 +246,15 @@ impl Kernel {
         Step::Enter(entry)
     }
 
+    /// A fault in a freed object, or at its edge, is told with where the object came from and went.
+    fn named(&self, fault: Fault) -> Fault {
+        let FaultKind::Memory { va, .. } = fault.kind else { return fault };
+        match self.alloc.check(va, 1, self.site("a program")) {
+            Err(report) => Fault { kind: FaultKind::Memcheck(report), at: fault.at },
+            Ok(()) => fault,
+        }
+    }
+
     /// Cancels the program run on top: its callbacks, helper frames and the program itself.
     fn abort(&mut self, cpu: CpuId, fault: Fault) -> Step {
         let prog = self.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
@@ -263,13 +310,11 @@ fn helper_text(id: i32) -> String {
 mod tests {
     use super::*;
     use crate::Config;
-    use crate::cpu::FaultKind;
 
     #[test]
     fn a_helper_without_a_body_is_named_and_not_counted_as_modelled() {
-        // bpf_fib_lookup, bpf_per_cpu_ptr, bpf_this_cpu_ptr: no routing table, no per-CPU
-        // variables of the kernel.
-        for (id, name) in [(69, "bpf_fib_lookup"), (153, "bpf_per_cpu_ptr"), (999, "helper #999")] {
+        // bpf_bind: no sockets.
+        for (id, name) in [(64, "bpf_bind"), (999, "helper #999")] {
             let mut k = Kernel::new(Config::default());
             assert!(!helpers::modelled().any(|(have, _)| have == id));
             let hook = Frame::Hook { prog: ProgId(7), ctx: 0, cookie: 0, free: 0 };

@@ -26,7 +26,7 @@ impl Kernel {
             .and_then(|at| self.mem.read_vec(at, map.def.value_size as usize).ok());
         MapInfo {
             addr: GuestAddr(map.addr),
-            value_addr: values.map(GuestAddr),
+            value_addr: values.or(self.arena_starts(map.id).map(|a| a.1)).map(GuestAddr),
             frozen_value,
             inner: map.inner.as_ref().map(|d| Box::new(plain(0, d))),
             ..plain(map.id.0, &map.def)
@@ -72,6 +72,19 @@ impl KernelEnv for Kernel {
 
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
         crate::ctx::convert(access)
+    }
+
+    fn conv_sock(&self, class: verifier::explore::PtrClass, access: CtxAccess) -> Option<CtxConv> {
+        crate::ctx::convert_sock(class, access)
+    }
+
+    fn arena(&self, map: &MapInfo) -> Option<verifier::verified::Arena> {
+        let starts = self.arena_starts(crate::maps::MapId(map.id));
+        let arena = |(kern_vm_start, user_vm_start)| verifier::verified::Arena {
+            kern_vm_start,
+            user_vm_start,
+        };
+        starts.map(arena)
     }
 
     fn has_helper(&self, id: i32) -> bool {

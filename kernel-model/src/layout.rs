@@ -6,6 +6,8 @@
 pub const PAGE_SIZE: u64 = 4096;
 /// `log2(PAGE_SIZE)`.
 pub const PAGE_SHIFT: u32 = 12;
+/// The kernel's half of the addresses; what is below is the user's or nobody's.
+pub const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 /// Direct map of all memory: `va = DIRECT_MAP + phys`. All kernel objects live here.
 pub const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
 /// vmalloc area: vCPU stacks with guard pages, ring buffers mapped twice.
@@ -16,6 +18,12 @@ pub const STACK_STRIDE: u64 = 0x1_0000;
 pub const STACK_SIZE: u64 = 0x8000;
 /// First address of the vmalloc allocator (above the stacks of 256 CPUs).
 pub const VMALLOC_OBJECTS: u64 = VMALLOC + 0x1000_0000;
+/// Per-CPU memory of CPU 0; see [`PERCPU_STRIDE`].
+pub const PERCPU: u64 = 0xffff_e8ff_0000_0000;
+/// Memory of arenas, each with 4 GiB and its guards.
+pub const ARENAS: u64 = 0xffff_d000_0000_0000;
+/// Distance between two arenas.
+pub const ARENA_STRIDE: u64 = (1 << 32) + (1 << 17);
 /// Text of the kernel's own functions: their addresses have names but no code behind them.
 pub const KERNEL_TEXT: u64 = 0xffff_ffff_8100_0000;
 /// Distance between two functions of the kernel.

@@ -20,12 +20,14 @@ pub mod errno;
 pub mod event;
 pub mod fault;
 pub mod helpers;
+pub mod kfuncs;
 pub mod layout;
 pub mod ledger;
 pub mod maps;
 pub mod mem;
 pub mod net;
 pub mod prog;
+mod sha256;
 pub mod syscall;
 mod task;
 pub mod timer;
@@ -142,9 +144,18 @@ pub struct Kernel {
     /// Where the program that is loaded next stood in its object.
     pub section_note: Option<syscall::SectionNote>,
     pub(crate) next_map: u32,
+    pub(crate) next_prog: u32,
+    pub(crate) next_btf: u32,
+    pub(crate) next_link: u32,
+    /// Something let go of an object, and nothing was freed since.
+    pub(crate) let_go: bool,
     pub(crate) next_vmalloc: u64,
     /// Elements to be freed at the end of the grace period.
     pub(crate) rcu_free: Vec<u64>,
+    /// Objects that programs allocated.
+    pub(crate) objects: kfuncs::Objects,
+    /// `struct cgroup` of the default hierarchy's root, 0 until it is asked for.
+    pub(crate) root_cgroup: u64,
     /// What is held.
     pub ledger: ledger::Ledger,
     /// Network.
@@ -183,8 +194,14 @@ impl Kernel {
             test_run: None,
             section_note: None,
             next_map: 1,
+            next_prog: 1,
+            next_btf: syscall::VMLINUX_BTF.0 + 1,
+            next_link: 1,
+            let_go: false,
             next_vmalloc: 0,
             rcu_free: Vec::new(),
+            objects: kfuncs::Objects::default(),
+            root_cgroup: 0,
             ledger: ledger::Ledger::default(),
             net: net::Net::default(),
             timers: timer::Timers::default(),
@@ -222,10 +239,13 @@ impl Kernel {
     }
 
     /// The engine has native code for a program: `bpf_prog.bpf_func` is set.
-    pub fn set_prog_code(&mut self, id: ProgId, entry: u64) {
+    pub fn set_prog_code(&mut self, id: ProgId, entry: u64, len: u32) {
         let Some(prog) = self.progs.get_mut(&id) else { return };
-        prog.entry = entry;
-        let at = prog.addr + u64::try_from(layout::PROG_BPF_FUNC).expect("a positive offset");
+        (prog.entry, prog.jited_len) = (entry, len);
+        let addr = prog.addr;
+        self.set(addr, field!("bpf_prog", "jited"), 1);
+        self.set(addr, field!("bpf_prog", "jited_len"), len.into());
+        let at = addr + u64::try_from(layout::PROG_BPF_FUNC).expect("a positive offset");
         self.mem.write_u64(at, entry).expect("bpf_prog is in the direct map");
     }
 

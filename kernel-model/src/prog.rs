@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bpf::uapi::info::LineInfo;
 use verifier::Verified;
 
 use crate::maps::MapId;
@@ -29,14 +30,20 @@ pub struct Prog {
     pub entry: u64,
     /// Maps it uses.
     pub maps: Vec<MapId>,
-    /// References: file descriptors, links, prog array slots.
-    pub refs: u32,
     /// Runs so far.
     pub run_cnt: u64,
     /// Runs skipped by the recursion guard.
     pub misses: u64,
     /// Virtual time of loading.
     pub load_time_ns: u64,
+    /// Virtual time of its runs together.
+    pub run_time_ns: u64,
+    /// Bytes of native code, 0 until there is some.
+    pub jited_len: u32,
+    /// SHA-256 of its instructions as they were loaded, without descriptors.
+    pub tag: [u8; 8],
+    /// Lines of its source, by original instruction.
+    pub line_info: Vec<LineInfo>,
     /// BTF object of the program, 0 for none.
     pub btf_id: u32,
     /// `saved_dst_prog_type`: type of the program it was loaded to be attached to.
@@ -44,6 +51,27 @@ pub struct Prog {
 }
 
 impl Prog {
+    /// A program that was just loaded.
+    #[must_use]
+    pub fn new(id: ProgId, verified: Arc<Verified>, addr: u64) -> Prog {
+        Prog {
+            id,
+            verified,
+            addr,
+            entry: 0,
+            maps: Vec::new(),
+            run_cnt: 0,
+            misses: 0,
+            load_time_ns: 0,
+            run_time_ns: 0,
+            jited_len: 0,
+            tag: [0; 8],
+            line_info: Vec::new(),
+            btf_id: 0,
+            target: None,
+        }
+    }
+
     /// Name as given to `BPF_PROG_LOAD`.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use verifier::btf::record::FieldKind;
+
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::maps::MapId;
 use crate::{Errno, EventKind, Kernel, ProgId};
@@ -21,6 +23,8 @@ struct Timer {
     armed: Option<(u64, u64, CpuId)>,
     /// Its callback runs on this CPU.
     running: Option<CpuId>,
+    /// What calls back.
+    by: &'static str,
 }
 
 /// All timers.
@@ -40,6 +44,12 @@ pub struct TimerFrame {
 }
 
 impl Timers {
+    /// Programs whose callbacks timers of a map have.
+    pub(crate) fn callbacks(&self, map: MapId) -> impl Iterator<Item = ProgId> {
+        let of_map = self.all.values().filter(move |t| t.map == map);
+        of_map.filter_map(|t| t.callback.map(|c| c.0))
+    }
+
     fn disarm(&mut self, at: u64) -> bool {
         let armed = self.all.get_mut(&at).and_then(|t| t.armed.take());
         armed.is_some_and(|(ns, n, _)| self.queue.remove(&(ns, n)).is_some())
@@ -49,14 +59,40 @@ impl Timers {
 impl Kernel {
     /// `bpf_timer_init`.
     pub(crate) fn timer_init(&mut self, at: u64, map: MapId) -> Result<(), Errno> {
+        let off = self.maps.get(&map).and_then(|m| m.def.timer_off).ok_or(Errno::EINVAL)?;
+        self.async_init(at, map, off, "timer_start")
+    }
+
+    /// `bpf_wq_init`.
+    pub(crate) fn wq_init(&mut self, at: u64, map: MapId) -> Result<(), Errno> {
+        let record = self.maps.get(&map).map(|m| &m.def.record);
+        let wq = record.and_then(|r| r.find(FieldKind::Workqueue));
+        let off = wq.map(|f| f.off).ok_or(Errno::EINVAL)?;
+        self.async_init(at, map, off, "bpf_wq_start")
+    }
+
+    /// `bpf_wq_start`: the callback runs in a kernel thread of this CPU, after what runs now.
+    pub(crate) fn wq_start(&mut self, at: u64, cpu: CpuId) -> Result<(), Errno> {
+        if !self.timers.all.contains_key(&at) {
+            return Err(Errno::EINVAL);
+        }
+        // schedule_work: a work that is queued already is queued once.
+        let queued = |f: &Frame| matches!(f, Frame::Timer(t) if t.timer == at && t.key == 0);
+        if !self.cpus.iter().any(|c| c.queue.iter().any(queued)) {
+            self.submit(cpu, Frame::Timer(TimerFrame { timer: at, key: 0 }));
+        }
+        Ok(())
+    }
+
+    /// `__bpf_async_init`.
+    fn async_init(&mut self, at: u64, map: MapId, off: u32, by: &'static str) -> Result<(), Errno> {
         if self.timers.all.contains_key(&at) {
             return Err(Errno::EBUSY);
         }
-        let off = self.maps.get(&map).and_then(|m| m.def.timer_off).ok_or(Errno::EINVAL)?;
         // What the element has is only a mark: the timer itself is not in guest memory.
         self.mem.write_u64(at, 1).map_err(|_| Errno::EFAULT)?;
         let value = at - u64::from(off);
-        let timer = Timer { map, value, callback: None, armed: None, running: None };
+        let timer = Timer { map, value, callback: None, armed: None, running: None, by };
         self.timers.all.insert(at, timer);
         Ok(())
     }
@@ -94,12 +130,20 @@ impl Kernel {
         Ok(u64::from(self.timers.disarm(at)))
     }
 
-    /// `bpf_timer_cancel_and_free` of a value that goes away.
-    pub(crate) fn timer_gone(&mut self, map: MapId, value: u64) {
-        let off = self.maps.get(&map).and_then(|m| m.def.timer_off);
-        if let Some(at) = off.map(|off| value + u64::from(off)) {
+    /// `bpf_obj_free_fields` of a value that goes away or is written anew: timers and work are
+    /// cancelled, what it holds is released.
+    pub(crate) fn value_gone(&mut self, map: MapId, value: u64) {
+        let Some(def) = self.maps.get(&map).map(|m| &m.def) else { return };
+        let (timer, record) = (def.timer_off, def.record.clone());
+        let work = record.find(FieldKind::Workqueue).map(|f| f.off);
+        for at in [timer, work].into_iter().flatten().map(|off| value + u64::from(off)) {
             self.timers.disarm(at);
-            self.timers.all.remove(&at);
+            if self.timers.all.remove(&at).is_some() {
+                self.mem.write_u64(at, 0).expect("map values are mapped");
+            }
+        }
+        if let Err(fault) = self.fields_free(value, &record) {
+            self.emit(self.this_cpu, EventKind::Fault { prog: None, fault });
         }
     }
 
@@ -129,14 +173,14 @@ impl Kernel {
         let Some(timer) = self.timers.all.get_mut(&t.timer) else { return Flow::Done(0) };
         let Some((prog, f)) = timer.callback else { return Flow::Done(0) };
         timer.running = Some(cpu);
-        let (map, value) = (timer.map, timer.value);
+        let (map, value, helper) = (timer.map, timer.value, timer.by);
         let key = self.key_of_value(map, value);
         let Ok(at) = self.kzalloc(key.len().max(1) as u64, "timer key") else {
             return Flow::Done(0);
         };
         self.mem.write(at, &key).expect("a new object is mapped");
         t.key = at;
-        self.emit(cpu, EventKind::Callback { prog, helper: "timer_start", nth: 0 });
+        self.emit(cpu, EventKind::Callback { prog, helper, nth: 0 });
         let args = [self.maps[&map].addr, at, value, 0, 0];
         let child = Frame::Prog(ProgFrame::callback(prog, f, args));
         Flow::Call { frame: Frame::Timer(t), child }

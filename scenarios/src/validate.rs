@@ -2,7 +2,7 @@
 
 use crate::leaf::suggest;
 use crate::schema::expect::On;
-use crate::schema::machine::{Attach, Cpus};
+use crate::schema::machine::{Attach, Cpus, RouteKind};
 use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Schedule, Step};
 use crate::span::{Finding, Span};
 
@@ -162,6 +162,25 @@ impl Check<'_> {
             if !(68..=65535).contains(&nic.mtu.v) {
                 self.found.push(Finding::error(nic.mtu.span, "mtu is 68..=65535"));
             }
+        }
+        self.routes();
+    }
+
+    fn routes(&mut self) {
+        let m = &self.s.machine;
+        for route in &m.routes {
+            if let Some(nic) = &route.nic {
+                self.nic(nic);
+            } else if matches!(route.kind, RouteKind::Unicast | RouteKind::Local) {
+                let message = "a route that delivers packets has a nic";
+                self.found.push(Finding::error(route.to.span, message));
+            }
+        }
+        for neighbour in &m.neighbours {
+            self.nic(&neighbour.nic);
+        }
+        for nic in m.sockets.iter().filter_map(|s| s.nic.as_ref()) {
+            self.nic(nic);
         }
     }
 

@@ -54,6 +54,9 @@ pub struct CtxConv {
     /// The instructions that replace the access. They use dst/src of the access and, for what
     /// the kernel needs it for, `Reg::AX`.
     pub insns: Vec<bpf::Insn>,
+    /// Bytes of what the kernel keeps for the field (`target_size`): a load of no fewer bytes has
+    /// the value as it is, though the field of the context is wider.
+    pub target_size: u32,
 }
 
 /// Offsets of kernel structures that rewritten programs and tail calls embed.

@@ -29,7 +29,7 @@ impl KernelEnv for Env {
         }
     }
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
-        Some(CtxConv { insns: vec![access.insn] })
+        Some(CtxConv { insns: vec![access.insn], target_size: 8 })
     }
     fn has_helper(&self, _: i32) -> bool {
         true

@@ -54,6 +54,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let since = |f: &verifier::tables::Feature| format!("{} ({})", f.name, f.since);
     let levels: Vec<String> = verifier::tables::FEATURES.iter().map(since).collect();
     let ops: Vec<String> = verifier::tables::struct_ops_names().map(str::to_owned).collect();
+    let (kfuncs, no_kfuncs) = kfuncs();
     if args.json {
         let insns: serde_json::Map<String, serde_json::Value> = abilities()
             .map(|(what, on)| {
@@ -66,12 +67,14 @@ pub(super) fn run(args: &Args) -> Exit {
             "archs": Arch::ALL.map(Arch::name),
             "instructions": insns,
             "helpers": helpers,
+            "kfuncs": kfuncs,
             "map_types": maps,
             "program_types": progs,
             "verified_struct_ops": ops,
             "verified_since": levels,
             "unsupported": {
-                "helpers": no_helpers, "map_types": no_maps, "program_types": no_progs,
+                "helpers": no_helpers, "kfuncs": no_kfuncs, "map_types": no_maps,
+                "program_types": no_progs,
             },
         });
         out::line(&value.to_string());
@@ -88,11 +91,13 @@ pub(super) fn run(args: &Args) -> Exit {
     let hooks: Vec<String> = HOOKS.iter().map(|(t, at)| format!("{} ({at})", t.name())).collect();
     let sections = [
         ("helpers", &helpers),
+        ("kernel functions", &kfuncs),
         ("map types", &maps),
         ("program types with their hooks", &hooks),
         ("struct_ops whose members are verified", &ops),
         ("verified from --kernel VERSION on", &levels),
         ("unsupported helpers", &no_helpers),
+        ("unsupported kernel functions", &no_kfuncs),
         ("unsupported map types", &no_maps),
         ("program types that are verified but have no hook", &no_progs),
     ];
@@ -146,6 +151,14 @@ fn helpers() -> Split {
     let has = |id: i32| id == 12 || kernel_model::helpers::modelled().any(|(have, _)| have == id);
     let (with, without): (Vec<_>, Vec<_>) = known.partition(|(id, _)| has(*id));
     let names = |v: Vec<(i32, &str)>| v.into_iter().map(|(_, n)| n.to_owned()).collect();
+    (names(with), names(without))
+}
+
+/// Kernel functions with and without a body.
+fn kfuncs() -> Split {
+    let has = |name: &str| kernel_model::kfuncs::modelled().any(|have| have == name);
+    let (with, without): (Vec<_>, Vec<_>) = verifier::tables::kfunc_names().partition(|n| has(n));
+    let names = |v: Vec<&str>| v.into_iter().map(str::to_owned).collect();
     (names(with), names(without))
 }
 

@@ -3,7 +3,7 @@
 use bpf::btf::Btf;
 use bpf::uapi::fields::{Struct, obj_name};
 use bpf::uapi::info::{FuncInfo, LineInfo, ProgInfo};
-use bpf::uapi::{Cmd, attr};
+use bpf::uapi::{Cmd, MapType, attr};
 use kernel_model::syscall::{SectionNote, SysError, UserSpace, Why};
 use kernel_model::{Errno, Kernel};
 use verifier::reject::Rejection;
@@ -83,7 +83,18 @@ impl Bpf for Kernel {
         if let Some(fd) = btf_fd {
             self.sys_close(fd)?;
         }
-        done.map(|r| r.0).map_err(|e| e.errno)
+        let fd = done.map(|r| r.0).map_err(|e| e.errno)?;
+        if m.map_type == MapType::Arena {
+            let id = self.fd_map(fd)?;
+            self.arena_mmap(id)?;
+        }
+        Ok(fd)
+    }
+
+    fn arena_write(&mut self, map: Fd, off: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let id = self.fd_map(map)?;
+        let start = self.arena_mmap(id)?;
+        Kernel::arena_write(self, id, start + off, bytes)
     }
 
     fn map_update(&mut self, map: Fd, key: &[u8], value: &[u8]) -> Result<(), Errno> {

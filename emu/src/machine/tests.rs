@@ -56,19 +56,7 @@ fn load_prog(m: &mut Machine, insns: Vec<Insn>, probe: &[u32]) -> ProgId {
 fn place(m: &mut Machine, verified: verifier::Verified) -> ProgId {
     let id = ProgId(m.kernel.progs.len() as u32 + 1);
     let addr = m.kernel.kzalloc(256, "bpf_prog").unwrap();
-    let prog = Prog {
-        id,
-        verified: Arc::new(verified),
-        addr,
-        entry: 0,
-        maps: Vec::new(),
-        refs: 1,
-        run_cnt: 0,
-        misses: 0,
-        load_time_ns: 0,
-        btf_id: 0,
-        target: None,
-    };
+    let prog = Prog::new(id, Arc::new(verified), addr);
     m.kernel.progs.insert(id, prog);
     m.compile(id).unwrap();
     id
@@ -550,7 +538,7 @@ fn a_far_function_is_reached_with_its_arguments() {
             m.kernel.mem.map(page, phys, kernel_model::mem::Perms::RX);
             m.kernel.mem.poke(va, &bytes).unwrap();
         }
-        m.kernel.set_prog_code(p, base);
+        m.kernel.set_prog_code(p, base, 0);
         let events = run(&mut m, p, 0);
         // The trap of a stub that is none of the kernel's stops the run where it is.
         let kind = &fault_of(&events).unwrap().kind;
@@ -558,6 +546,29 @@ fn a_far_function_is_reached_with_its_arguments() {
         let vcpu = &m.slots[0].as_ref().unwrap().vcpu;
         let args = vcpu.spec().args.map(|r| vcpu.reg(r));
         assert_eq!(args[..2], [7, 9], "{arch}");
+    }
+}
+
+/// A program that nothing checked reads or writes an object that was freed.
+#[test]
+fn an_access_to_a_freed_object_is_found_at_the_access_with_both_sites() {
+    use kernel_model::alloc::Wrong;
+    for &arch in ARCHS {
+        for insn in [load(0, 1, 24), store(1, 24, 1)] {
+            let mut m = machine(arch);
+            let at = m.kernel.kzalloc(4096, "big element").unwrap();
+            m.kernel.kfree(at, "its end");
+            let p = load_prog(&mut m, vec![insn, mov(0, 0), Insn::Exit], &[]);
+            let events = run(&mut m, p, at);
+            let fault = fault_of(&events).unwrap_or_else(|| panic!("{arch}: {events:?}"));
+            let FaultKind::Memcheck(report) = &fault.kind else { panic!("{arch}: {fault}") };
+            assert_eq!((report.wrong, report.addr), (Wrong::UseAfterFree, at + 24), "{arch}");
+            let freed = report.freed.as_ref().map(|s| s.what);
+            assert_eq!((report.allocated.what, freed), ("big element", Some("its end")));
+            assert_eq!(fault.at, Some((p, bpf::insn::InsnIdx(0))), "{arch}");
+            let text = fault.to_string();
+            assert!(text.contains("big element") && text.contains("its end"), "{text}");
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) fn begin<'a>(
         let added = machine.kernel.net_add(config);
         added.map_err(|e| RunError::input(name.span, format!("nic {}: {e:?}", name.v)))?;
     }
+    routes(s, &mut machine)?;
+    sockets(s, &mut machine)?;
     let mut objects = Vec::new();
     for (name, object) in s.objects.iter() {
         objects.push(load::load(&mut machine, &opts.dir, name, object)?);
@@ -79,6 +81,73 @@ pub(super) fn begin<'a>(
     let recorder = Recorder::new(Names::of(&run.machine), opts.keep.clone());
     run.watch = Watch::new(&run, recorder)?;
     Ok(run)
+}
+
+/// Routes and neighbours, and the addresses of the machine's own devices.
+fn routes(s: &Scenario, machine: &mut Machine) -> Result<(), RunError> {
+    use kernel_model::net::{Route, RouteKind, TABLE_MAIN};
+    use scenarios::schema::machine::RouteKind as Kind;
+    let k = &mut machine.kernel;
+    let ifindex =
+        |k: &kernel_model::Kernel, name: &str| k.nic_by_name(name).map_or(0, |n| n.ifindex);
+    for r in &s.machine.routes {
+        let dev = r.nic.as_ref().map_or(0, |n| ifindex(k, &n.v));
+        let route = Route {
+            kind: match r.kind {
+                Kind::Unicast => RouteKind::Unicast,
+                Kind::Local => RouteKind::Local,
+                Kind::Blackhole => RouteKind::Blackhole,
+                Kind::Unreachable => RouteKind::Unreachable,
+                Kind::Prohibit => RouteKind::Prohibit,
+            },
+            via: r.via.map(|ip| ip.0),
+            src: r.src.map(|ip| ip.0),
+            metric: r.metric,
+            mtu: r.mtu,
+            table: r.table.unwrap_or(TABLE_MAIN),
+            ..Route::new(r.to.v.ip, r.to.v.bits, dev)
+        };
+        let added = k.route_add(route);
+        added.map_err(|e| RunError::input(r.to.span, format!("route: {}", e.name())))?;
+    }
+    for n in &s.machine.neighbours {
+        let dev = ifindex(k, &n.nic.v);
+        let added = k.neighbour_add(dev, n.ip.0, n.mac.0);
+        added.map_err(|e| RunError::input(n.nic.span, format!("neighbour: {}", e.name())))?;
+    }
+    let own = s.machine.nics.iter().filter_map(|(name, nic)| Some((name, nic.ip?.0)));
+    for (name, ip) in own.filter(|_| !s.machine.routes.is_empty()) {
+        let bits = if ip.is_ipv4() { 32 } else { 128 };
+        let route = Route { kind: RouteKind::Local, ..Route::new(ip, bits, ifindex(k, &name.v)) };
+        let added = k.route_add(route);
+        added.map_err(|e| RunError::input(name.span, format!("nic {}: {}", name.v, e.name())))?;
+    }
+    Ok(())
+}
+
+/// Sockets of the machine.
+fn sockets(s: &Scenario, machine: &mut Machine) -> Result<(), RunError> {
+    use kernel_model::net::{Protocol, SocketConfig};
+    use scenarios::schema::machine::Protocol as Named;
+    for socket in &s.machine.sockets {
+        let nic = socket.nic.as_ref().and_then(|n| machine.kernel.nic_by_name(&n.v));
+        let config = SocketConfig {
+            protocol: match socket.protocol {
+                Named::Tcp => Protocol::Tcp,
+                Named::Udp => Protocol::Udp,
+            },
+            local: socket.local.v.0,
+            remote: socket.remote.map(|r| r.0),
+            dev: nic.map_or(0, |n| n.ifindex),
+            mark: socket.mark,
+        };
+        let added = machine.kernel.socket_add(config);
+        let said = |e: kernel_model::Errno| {
+            RunError::input(socket.local.span, format!("socket: {}", e.name()))
+        };
+        added.map_err(said)?;
+    }
+    Ok(())
 }
 
 /// Says no to what this version has no machinery for.

@@ -99,6 +99,8 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             };
             let args: Vec<String> = args.iter().map(ToString::to_string).collect();
             let args = if full { args.join(", ") } else { String::new() };
+            // Kernel functions have their whole name.
+            let name = name.strip_prefix("bpf_").unwrap_or(name);
             format!("call {} bpf_{name}({args}) = {ret} #{nth}", names.prog(*prog))
         }
         EventKind::TailCall { from, to } => {

@@ -131,6 +131,17 @@ pub(super) struct Watch<'a> {
     pub recorder: Recorder,
 }
 
+/// Program, instruction and source line of a fault, as far as they are known.
+fn place(run: &Run<'_>, fault: &kernel_model::Fault) -> String {
+    let Some((id, insn)) = fault.at else { return String::new() };
+    let Some(prog) = run.machine.kernel.prog(id) else { return String::new() };
+    let lines = &prog.verified.program().lines;
+    let line = lines.iter().take_while(|l| l.insn <= insn).last();
+    let source =
+        line.map_or(String::new(), |l| format!(", {}:{}: {}", l.file, l.line, l.text.trim()));
+    format!(" in {} at instruction {}{source}", prog.name(), insn.0)
+}
+
 /// Every event that a scenario asks for.
 pub(super) fn events(s: &Scenario) -> Vec<&Event> {
     let steps = s.timeline.iter().filter_map(of_step);
@@ -242,7 +253,7 @@ impl<'a> Watch<'a> {
                 if let FaultKind::Unsupported(what) = &fault.kind {
                     self.unsupported.get_or_insert_with(|| what.clone());
                 }
-                (&mut self.faults, format!("event {n}: fault: {fault}"))
+                (&mut self.faults, format!("event {n}: fault: {fault}{}", place(run, fault)))
             }
             EventKind::Out { packet, .. } if !run.sent_malformed && self.frames.len() < TOLD => {
                 let wrong = check_packet(packet);

@@ -3,6 +3,7 @@
 
 use super::{HelperFrame, HelperRow, Ret, dynptr};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
+use crate::kfuncs::Adding;
 use crate::maps::{MapId, Peek};
 use crate::{Errno, EventKind, Kernel, ProgId};
 
@@ -28,6 +29,8 @@ pub(crate) enum Over {
     Map { id: MapId, addr: u64, keys: Vec<Vec<u8>>, key_at: u64 },
     /// Samples of a user ring buffer.
     Samples(Samples),
+    /// The place of a node in a tree.
+    RbAdd(Adding),
 }
 
 /// The state of `bpf_user_ringbuf_drain`.
@@ -105,6 +108,9 @@ fn user_ringbuf_drain(k: &mut Kernel, cpu: CpuId, [map, func, ctx, flags, _]: [u
 impl Kernel {
     /// Calls back once more, or ends the helper with the number of calls made.
     pub(crate) fn helper_step(&mut self, cpu: CpuId, mut f: HelperFrame, input: Input) -> Flow {
+        if let Over::RbAdd(adding) = f.over {
+            return self.rb_step(cpu, HelperFrame { over: Over::Count(0), ..f }, adding, input);
+        }
         let stop =
             matches!(input, Input::Return(r) if r != 0) || matches!(input, Input::Aborted(_));
         if let (Over::Samples(s), Input::Return(_)) = (&mut f.over, &input) {
@@ -126,10 +132,41 @@ impl Kernel {
         Flow::Call { frame: Frame::Helper(f), child: Frame::Prog(child) }
     }
 
+    /// Goes on with the search for a node's place: an answer that is not 0 is "before".
+    fn rb_step(
+        &mut self,
+        cpu: CpuId,
+        mut f: HelperFrame,
+        mut adding: Adding,
+        input: Input,
+    ) -> Flow {
+        let told = match input {
+            Input::Start => Ok(()),
+            Input::Return(r) => adding.said(self, r != 0),
+            Input::Aborted(fault) => return Flow::Fault(fault),
+        };
+        let step = told.and_then(|()| match adding.next() {
+            Some(args) => Ok(Some(args)),
+            None => adding.finish(self).map(|()| None),
+        });
+        match step {
+            Ok(Some(args)) => {
+                let (prog, nth) = (f.prog, f.nth);
+                self.emit(cpu, EventKind::Callback { prog, helper: f.name, nth });
+                f.nth += 1;
+                f.over = Over::RbAdd(adding);
+                let child = ProgFrame::callback(prog, f.func, args);
+                Flow::Call { frame: Frame::Helper(f), child: Frame::Prog(child) }
+            }
+            Ok(None) => Flow::Done(0),
+            Err(fault) => Flow::Fault(fault.into()),
+        }
+    }
+
     /// A helper ends, by itself or because its program was cancelled.
     pub(crate) fn helper_dropped(&mut self, f: &HelperFrame) {
         match &f.over {
-            Over::Count(_) => {}
+            Over::Count(_) | Over::RbAdd(_) => {}
             Over::Map { key_at, .. } => self.kfree(*key_at, "for_each key"),
             Over::Samples(s) => {
                 self.user_ring_unlock(s.id);
@@ -158,6 +195,7 @@ impl Kernel {
                 self.next_sample(s)?;
                 Some([s.dynptr, f.ctx, 0, 0, 0])
             }
+            Over::RbAdd(adding) => adding.next(),
         }
     }
 

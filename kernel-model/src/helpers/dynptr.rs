@@ -1,7 +1,7 @@
 //! Dynamic pointers: memory with a size that is known at run time (kernel/bpf/helpers.c,
 //! ringbuf.c). `struct bpf_dynptr_kern` lies where the program has it.
 
-use super::{HelperRow, Ret};
+use super::{HelperRow, Ret, net, skb};
 use crate::cpu::{CpuId, Fault};
 use crate::mem::MemFault;
 use crate::{Errno, EventKind, Kernel, field};
@@ -23,31 +23,57 @@ pub(crate) const MAX_SIZE: u32 = 0xff_ffff;
 /// `DYNPTR_TYPE_SHIFT`.
 const TYPE_SHIFT: u32 = 28;
 /// `DYNPTR_RDONLY_BIT`.
-const RDONLY: u32 = 1 << 31;
+pub(crate) const RDONLY: u32 = 1 << 31;
 /// `sizeof(struct bpf_dynptr_kern)`.
 pub(crate) const BYTES: u64 = 16;
 
-/// `enum bpf_dynptr_type`, as far as helpers make them.
-#[derive(Clone, Copy)]
+/// `enum bpf_dynptr_type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Type {
     /// Memory of the program, or a sample of a user ring buffer.
     Local = 1,
     /// A reserved record.
     Ringbuf = 2,
+    /// The bytes of an sk_buff, wherever they are.
+    Skb = 3,
+    /// The bytes of a frame in a driver.
+    Xdp = 4,
+    /// What XDP left in front of an sk_buff.
+    SkbMeta = 5,
+}
+
+impl Type {
+    fn of(word: u32) -> Option<Type> {
+        let all = [Type::Local, Type::Ringbuf, Type::Skb, Type::Xdp, Type::SkbMeta];
+        all.into_iter().find(|t| *t as u32 == (word & !RDONLY) >> TYPE_SHIFT)
+    }
+
+    /// Its data is an sk_buff or `xdp_buff`, not memory.
+    pub(crate) fn is_packet(self) -> bool {
+        matches!(self, Type::Skb | Type::Xdp | Type::SkbMeta)
+    }
 }
 
 /// A dynptr as read from memory.
-struct Dynptr {
-    data: u64,
-    size: u32,
-    rdonly: bool,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dynptr {
+    /// Kind.
+    pub(crate) kind: Type,
+    /// Memory, or the packet's object.
+    pub(crate) data: u64,
+    /// Bytes.
+    pub(crate) size: u32,
+    /// Where they begin.
+    pub(crate) offset: u32,
+    /// They cannot be written.
+    pub(crate) rdonly: bool,
 }
 
 impl Dynptr {
-    /// `bpf_dynptr_check_off_len`, then the address.
-    fn at(&self, offset: u32, len: u32) -> Result<u64, Errno> {
+    /// `bpf_dynptr_check_off_len`, then the position from the start of the memory or packet.
+    pub(crate) fn check(&self, offset: u32, len: u32) -> Result<u64, Errno> {
         match len <= self.size && offset <= self.size - len {
-            true => Ok(self.data + u64::from(offset)),
+            true => Ok(u64::from(self.offset) + u64::from(offset)),
             false => Err(Errno::E2BIG),
         }
     }
@@ -70,12 +96,12 @@ impl Kernel {
     }
 
     /// `bpf_dynptr_set_null`.
-    fn dynptr_clear(&mut self, ptr: u64) -> Result<(), MemFault> {
+    pub(crate) fn dynptr_clear(&mut self, ptr: u64) -> Result<(), MemFault> {
         self.mem.fill(ptr, BYTES as usize, 0)
     }
 
     /// `None` for one without data.
-    fn dynptr(&self, ptr: u64) -> Result<Option<Dynptr>, Fault> {
+    pub(crate) fn dynptr(&self, ptr: u64) -> Result<Option<Dynptr>, Fault> {
         let member = |f: crate::types::Field| ptr + u64::from(f.off);
         let data = self.mem.read_u64(member(field!("bpf_dynptr_kern", "data")))?;
         let word = self.mem.read_u32(member(field!("bpf_dynptr_kern", "size")))?;
@@ -83,12 +109,65 @@ impl Kernel {
         if data == 0 {
             return Ok(None);
         }
-        // Their data would be an skb or xdp_buff; only kfuncs make such.
-        if (word & !RDONLY) >> TYPE_SHIFT > Type::Ringbuf as u32 {
-            return Err(Fault::unsupported("dynptrs of packets (bpf_dynptr_from_skb)"));
-        }
+        let Some(kind) = Type::of(word) else {
+            return Err(Fault::unsupported("a dynptr of another kind"));
+        };
         let (size, rdonly) = (word & MAX_SIZE, word & RDONLY != 0);
-        Ok(Some(Dynptr { data: data + u64::from(offset), size, rdonly }))
+        Ok(Some(Dynptr { kind, data, size, offset, rdonly }))
+    }
+}
+
+/// Copies out of a dynptr (`__bpf_dynptr_read`).
+pub(crate) fn copy_from(
+    k: &mut Kernel,
+    src: &Dynptr,
+    at: u64,
+    to: u64,
+    len: u32,
+) -> Result<Result<u64, Errno>, Fault> {
+    match src.kind {
+        Type::Local | Type::Ringbuf => memmove(k, to, src.data + at, len).map(Ok),
+        Type::SkbMeta => memmove(k, to, skb_meta(k, src.data) + at, len).map(Ok),
+        Type::Skb => outcome(skb::load_at(k, src.data, 0, at as u32, to, len)),
+        Type::Xdp => outcome(net::xdp_copy(k, src.data, (at, len.into()), to, false)),
+    }
+}
+
+/// Copies into a dynptr (`__bpf_dynptr_write`).
+pub(crate) fn copy_to(
+    k: &mut Kernel,
+    dst: &Dynptr,
+    at: u64,
+    from: u64,
+    len: u32,
+    flags: u64,
+) -> Result<Result<u64, Errno>, Fault> {
+    match dst.kind {
+        Type::Skb => outcome(skb::store_at(k, dst.data, at, from, len.into(), flags)),
+        _ if flags != 0 => Ok(Err(Errno::EINVAL)),
+        Type::Xdp => outcome(net::xdp_copy(k, dst.data, (at, len.into()), from, true)),
+        Type::Local | Type::Ringbuf => memmove(k, dst.data + at, from, len).map(Ok),
+        Type::SkbMeta => memmove(k, skb_meta(k, dst.data) + at, from, len).map(Ok),
+    }
+}
+
+/// `skb_metadata_end - skb_metadata_len`.
+pub(crate) fn skb_meta(k: &Kernel, skb: u64) -> u64 {
+    let len = k.get(k.skb_shared(skb), field!("skb_shared_info", "meta_len"));
+    let head = k.get(skb, field!("sk_buff", "head"));
+    head + k.get(skb, field!("sk_buff", "mac_header")) - len
+}
+
+/// What another helper's body came to.
+fn outcome(r: Ret) -> Result<Result<u64, Errno>, Fault> {
+    match r {
+        Ret::Val(v) if (v.cast_signed()) < 0 => {
+            let errno = i32::try_from(-v.cast_signed()).ok().and_then(Errno::from_raw);
+            Ok(Err(errno.unwrap_or(Errno::EINVAL)))
+        }
+        Ret::Val(v) => Ok(Ok(v)),
+        Ret::Fault(fault) => Err(fault),
+        Ret::Frame(_) => Err(Fault::unsupported("a dynptr that calls back")),
     }
 }
 
@@ -127,10 +206,10 @@ fn read(k: &mut Kernel, _: CpuId, [to, len, ptr, offset, flags]: [u64; 5]) -> Re
             Some(src) if flags == 0 => src,
             _ => return Ok(Err(Errno::EINVAL)),
         };
-        Ok(match src.at(offset, len) {
-            Ok(from) => Ok(memmove(k, to, from, len)?),
-            Err(e) => Err(e),
-        })
+        match src.check(offset, len) {
+            Ok(at) => copy_from(k, &src, at, to, len),
+            Err(e) => Ok(Err(e)),
+        }
     };
     done(copy(k))
 }
@@ -142,12 +221,11 @@ fn write(k: &mut Kernel, _: CpuId, [ptr, offset, from, len, flags]: [u64; 5]) ->
             Some(dst) if !dst.rdonly => dst,
             _ => return Ok(Err(Errno::EINVAL)),
         };
-        Ok(match dst.at(offset, len) {
-            // Bounds come before flags.
-            Ok(_) if flags != 0 => Err(Errno::EINVAL),
-            Ok(to) => Ok(memmove(k, to, from, len)?),
-            Err(e) => Err(e),
-        })
+        // Bounds come before flags.
+        match dst.check(offset, len) {
+            Ok(at) => copy_to(k, &dst, at, from, len, flags),
+            Err(e) => Ok(Err(e)),
+        }
     };
     done(copy(k))
 }
@@ -163,7 +241,10 @@ fn memmove(k: &mut Kernel, to: u64, from: u64, len: u32) -> Result<u64, Fault> {
 
 fn data(k: &mut Kernel, _: CpuId, [ptr, offset, len, ..]: [u64; 5]) -> Ret {
     match k.dynptr(ptr) {
-        Ok(Some(p)) if !p.rdonly => Ret::Val(p.at(offset as u32, len as u32).unwrap_or(0)),
+        Ok(Some(p)) if !p.rdonly && !p.kind.is_packet() => {
+            let at = p.check(offset as u32, len as u32);
+            Ret::Val(at.map_or(0, |at| p.data + at))
+        }
         Ok(_) => Ret::Val(0),
         Err(fault) => Ret::Fault(fault),
     }

@@ -190,7 +190,11 @@ fn redirect_map(k: &mut Kernel, cpu: CpuId, [map, index, flags, ..]: [u64; 5]) -
     };
     let t = k.maps[&id].def.map_type;
     // A cpumap takes no flags of its own, an xskmap neither.
-    let own = if t == MapType::Cpumap { 0 } else { BROADCAST | EXCLUDE_INGRESS };
+    let own = if matches!(t, MapType::Cpumap | MapType::Xskmap) {
+        0
+    } else {
+        BROADCAST | EXCLUDE_INGRESS
+    };
     if flags & !(3 | own) != 0 {
         return Ret::Val(0);
     }
@@ -203,7 +207,7 @@ fn redirect_map(k: &mut Kernel, cpu: CpuId, [map, index, flags, ..]: [u64; 5]) -
         k.net.redirect.remove(&cpu);
         return Ret::Val(flags & 3);
     };
-    k.net.redirect.insert(cpu, RedirectInfo { target, flags, peer: false });
+    k.net.redirect.insert(cpu, RedirectInfo { target, flags, ..RedirectInfo::default() });
     Ret::Val(4)
 }
 

@@ -46,29 +46,34 @@ fn csum_update(k: &mut Kernel, _: CpuId, [skb, csum, ..]: [u64; 5]) -> Ret {
     Ret::Val(csum & 0xffff_ffff)
 }
 
+/// `SKB_MAX_CSUM_LEVEL`.
+const LEVEL_MAX: u64 = 3;
+
 /// `BPF_CSUM_LEVEL_QUERY`, `INC`, `DEC`, `RESET`. Frames of the model arrive with
-/// `CHECKSUM_NONE`; levels above the first need encapsulation offloads, which no NIC here has.
+/// `CHECKSUM_NONE`.
 fn csum_level(k: &mut Kernel, _: CpuId, [skb, what, ..]: [u64; 5]) -> Ret {
-    let summed = field!("sk_buff", "ip_summed");
+    let (summed, level) = (field!("sk_buff", "ip_summed"), field!("sk_buff", "csum_level"));
     let known = k.get(skb, summed) == UNNECESSARY;
+    let now = k.get(skb, level);
     match (what, known) {
-        (0, true) => Ret::Val(0),
-        (0, false) => Ret::Val(Errno::EACCES.ret()),
-        (1, true) => Ret::Fault(Fault::unsupported("sk_buff.csum_level above 0")),
+        (0, true) => return Ret::Val(now),
+        (0, false) => return Ret::Val(Errno::EACCES.ret()),
+        (1, true) => k.set(skb, level, (now + 1).min(LEVEL_MAX)),
         (1, false) => {
             if k.get(skb, summed) == 0 {
                 k.set(skb, summed, UNNECESSARY);
+                k.set(skb, level, 0);
             }
-            Ret::Val(0)
         }
-        (2 | 3, known) => {
-            if known {
-                k.set(skb, summed, 0);
-            }
-            Ret::Val(0)
+        (2, true) if now > 0 => k.set(skb, level, now - 1),
+        (2 | 3, true) => {
+            k.set(skb, summed, 0);
+            k.set(skb, level, 0);
         }
-        _ => Ret::Val(Errno::EINVAL.ret()),
+        (2 | 3, false) => {}
+        _ => return Ret::Val(Errno::EINVAL.ret()),
     }
+    Ret::Val(0)
 }
 
 /// 1 when the packet is or becomes CE, 0 when its sender cannot do ECN (`INET_ECN_set_ce`).

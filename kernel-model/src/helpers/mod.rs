@@ -1,18 +1,25 @@
 //! Helper functions: one row is id, name, number of arguments, body.
 
-mod callback;
-mod dynptr;
+pub(crate) mod callback;
+pub(crate) mod dynptr;
+mod fib;
 mod format;
+mod ids;
 mod map;
 mod misc;
-mod net;
+pub(crate) mod net;
 mod skb;
+mod skb_room;
+mod sock;
+mod storage;
 mod sync;
 mod task;
 mod time;
 mod timer;
 mod trace;
+mod tunnel;
 
+pub(crate) use callback::Over;
 pub(crate) use dynptr::MAX_SIZE as DYNPTR_MAX_SIZE;
 
 use std::sync::LazyLock;
@@ -51,16 +58,22 @@ pub(crate) struct HelperRow {
 const TABLES: &[&[HelperRow]] = &[
     callback::ROWS,
     dynptr::ROWS,
+    fib::ROWS,
     format::ROWS,
+    ids::ROWS,
     map::ROWS,
     misc::ROWS,
     net::ROWS,
     skb::ROWS,
+    skb_room::ROWS,
+    sock::ROWS,
+    storage::ROWS,
     sync::ROWS,
     task::ROWS,
     time::ROWS,
     timer::ROWS,
     trace::ROWS,
+    tunnel::ROWS,
 ];
 
 static BY_ID: LazyLock<Vec<Option<&'static HelperRow>>> = LazyLock::new(|| {

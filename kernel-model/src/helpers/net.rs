@@ -13,9 +13,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 44, name: "xdp_adjust_head", nargs: 2, body: xdp_adjust_head },
     HelperRow { id: 54, name: "xdp_adjust_meta", nargs: 2, body: xdp_adjust_meta },
     HelperRow { id: 65, name: "xdp_adjust_tail", nargs: 2, body: xdp_adjust_tail },
-    HelperRow { id: 84, name: "sk_lookup_tcp", nargs: 5, body: no_socket },
-    HelperRow { id: 85, name: "sk_lookup_udp", nargs: 5, body: no_socket },
-    HelperRow { id: 99, name: "skc_lookup_tcp", nargs: 5, body: no_socket },
     HelperRow { id: 155, name: "redirect_peer", nargs: 2, body: redirect_peer },
     HelperRow { id: 188, name: "xdp_get_buff_len", nargs: 1, body: xdp_get_buff_len },
     HelperRow { id: 189, name: "xdp_load_bytes", nargs: 4, body: xdp_load_bytes },
@@ -35,7 +32,8 @@ fn redirect(k: &mut Kernel, cpu: CpuId, [ifindex, flags, ..]: [u64; 5]) -> Ret {
         // XDP_ABORTED is 0.
         return Ret::Val(if xdp { 0 } else { TC_ACT_SHOT });
     }
-    let info = RedirectInfo { target: Target::Device(ifindex as u32), flags, peer: false };
+    let info =
+        RedirectInfo { target: Target::Device(ifindex as u32), flags, ..RedirectInfo::default() };
     k.net.redirect.insert(cpu, info);
     Ret::Val(if xdp { XDP_REDIRECT } else { TC_ACT_REDIRECT })
 }
@@ -45,7 +43,12 @@ fn redirect_peer(k: &mut Kernel, cpu: CpuId, [ifindex, flags, ..]: [u64; 5]) -> 
     if flags != 0 {
         return Ret::Val(TC_ACT_SHOT);
     }
-    let info = RedirectInfo { target: Target::Device(ifindex as u32), flags, peer: true };
+    let info = RedirectInfo {
+        target: Target::Device(ifindex as u32),
+        flags,
+        peer: true,
+        ..RedirectInfo::default()
+    };
     k.net.redirect.insert(cpu, info);
     Ret::Val(TC_ACT_REDIRECT)
 }
@@ -181,7 +184,7 @@ fn xdp_data(k: &Kernel, xdp: u64) -> (u64, u64) {
     (k.get(xdp, field!("xdp_buff", "data")), k.get(xdp, field!("xdp_buff", "data_end")))
 }
 
-fn xdp_len(k: &Kernel, xdp: u64) -> u64 {
+pub(crate) fn xdp_len(k: &Kernel, xdp: u64) -> u64 {
     let (data, end) = xdp_data(k, xdp);
     let hard_start = k.get(xdp, field!("xdp_buff", "data_hard_start"));
     let frags = k.get(xdp, field!("xdp_buff", "flags")) & 1 != 0;
@@ -197,11 +200,18 @@ fn xdp_get_buff_len(k: &mut Kernel, _: CpuId, [xdp, ..]: [u64; 5]) -> Ret {
     Ret::Val(xdp_len(k, xdp))
 }
 
-/// The pieces of memory that hold `offset..offset + len` of a frame.
-fn xdp_pieces(k: &Kernel, xdp: u64, offset: u64, len: u64) -> Option<Vec<(u64, u64)>> {
-    // bpf_xdp_pointer: offset and length are below 0xffff, the range inside the frame.
-    if offset > 0xffff || len > 0xffff || offset + len > xdp_len(k, xdp) {
-        return None;
+/// The pieces of memory that hold `offset..offset + len` of a frame (`bpf_xdp_pointer`).
+pub(crate) fn xdp_pieces(
+    k: &Kernel,
+    xdp: u64,
+    offset: u64,
+    len: u64,
+) -> Result<Vec<(u64, u64)>, Errno> {
+    if offset > 0xffff || len > 0xffff {
+        return Err(Errno::EFAULT);
+    }
+    if offset + len > xdp_len(k, xdp) {
+        return Err(Errno::EINVAL);
     }
     let (data, end) = xdp_data(k, xdp);
     let mut parts = vec![(data, end - data)];
@@ -225,39 +235,37 @@ fn xdp_pieces(k: &Kernel, xdp: u64, offset: u64, len: u64) -> Option<Vec<(u64, u
             left -= take;
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 fn xdp_load_bytes(k: &mut Kernel, _: CpuId, [xdp, offset, buf, len, _]: [u64; 5]) -> Ret {
-    let Some(parts) = xdp_pieces(k, xdp, offset & 0xffff_ffff, len & 0xffff_ffff) else {
-        return Ret::Val(Errno::EINVAL.ret());
-    };
-    let mut to = buf;
-    for (at, n) in parts {
-        if let Err(e) = k.mem.read_vec(at, n as usize).and_then(|b| k.mem.write(to, &b)) {
-            return Ret::Fault(e.into());
-        }
-        to += n;
-    }
-    Ret::Val(0)
+    xdp_copy(k, xdp, (offset, len), buf, false)
 }
 
 fn xdp_store_bytes(k: &mut Kernel, _: CpuId, [xdp, offset, buf, len, _]: [u64; 5]) -> Ret {
-    let Some(parts) = xdp_pieces(k, xdp, offset & 0xffff_ffff, len & 0xffff_ffff) else {
-        return Ret::Val(Errno::EINVAL.ret());
-    };
-    let mut from = buf;
-    for (at, n) in parts {
-        if let Err(e) = k.mem.read_vec(from, n as usize).and_then(|b| k.mem.write(at, &b)) {
-            return Ret::Fault(e.into());
-        }
-        from += n;
-    }
-    Ret::Val(0)
+    xdp_copy(k, xdp, (offset, len), buf, true)
 }
 
-/// The model has no sockets, so a look-up finds none.
-fn no_socket(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
+/// `__bpf_xdp_load_bytes` and `__bpf_xdp_store_bytes`.
+pub(crate) fn xdp_copy(
+    k: &mut Kernel,
+    xdp: u64,
+    (offset, len): (u64, u64),
+    buf: u64,
+    store: bool,
+) -> Ret {
+    let parts = match xdp_pieces(k, xdp, offset & 0xffff_ffff, len & 0xffff_ffff) {
+        Ok(parts) => parts,
+        Err(e) => return Ret::Val(e.ret()),
+    };
+    let mut here = buf;
+    for (at, n) in parts {
+        let (from, to) = if store { (here, at) } else { (at, here) };
+        if let Err(e) = k.mem.read_vec(from, n as usize).and_then(|b| k.mem.write(to, &b)) {
+            return Ret::Fault(e.into());
+        }
+        here += n;
+    }
     Ret::Val(0)
 }
 

@@ -1,9 +1,9 @@
-//! Helpers on sk_buffs: bytes, checksums, size, VLAN, redirects (net/core/filter.c).
+//! Helpers on sk_buffs: bytes, checksums, redirects (net/core/filter.c).
 
 use super::{HelperRow, Ret};
-use crate::cpu::{CpuId, Fault};
+use crate::cpu::CpuId;
 use crate::net::check::csum;
-use crate::net::{frame_hash, shared_info};
+use crate::net::frame_hash;
 use crate::{Errno, Kernel, field};
 
 /// The rows.
@@ -13,29 +13,16 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 10, name: "l3_csum_replace", nargs: 5, body: l3_csum_replace },
     HelperRow { id: 11, name: "l4_csum_replace", nargs: 5, body: l4_csum_replace },
     HelperRow { id: 13, name: "clone_redirect", nargs: 3, body: clone_redirect },
-    HelperRow { id: 18, name: "skb_vlan_push", nargs: 3, body: vlan_push },
-    HelperRow { id: 19, name: "skb_vlan_pop", nargs: 1, body: vlan_pop },
     HelperRow { id: 26, name: "skb_load_bytes", nargs: 4, body: load_bytes },
     HelperRow { id: 32, name: "skb_change_type", nargs: 2, body: change_type },
     HelperRow { id: 34, name: "get_hash_recalc", nargs: 1, body: get_hash_recalc },
-    HelperRow { id: 38, name: "skb_change_tail", nargs: 3, body: change_tail },
-    HelperRow { id: 39, name: "skb_pull_data", nargs: 2, body: pull_data },
     HelperRow { id: 41, name: "set_hash_invalid", nargs: 1, body: set_hash_invalid },
-    HelperRow { id: 43, name: "skb_change_head", nargs: 3, body: change_head },
     HelperRow { id: 48, name: "set_hash", nargs: 2, body: set_hash },
-    HelperRow { id: 50, name: "skb_adjust_room", nargs: 4, body: adjust_room },
     HelperRow { id: 68, name: "skb_load_bytes_relative", nargs: 5, body: load_bytes_relative },
     HelperRow { id: 0x1001, name: "skb_load_helper_8", nargs: 2, body: ld_abs::<1> },
     HelperRow { id: 0x1002, name: "skb_load_helper_16", nargs: 2, body: ld_abs::<2> },
     HelperRow { id: 0x1003, name: "skb_load_helper_32", nargs: 2, body: ld_abs::<4> },
 ];
-
-/// First byte and linear length of an sk_buff.
-fn linear(k: &Kernel, skb: u64) -> (u64, u64) {
-    let head = k.get(skb, field!("sk_buff", "head"));
-    let data = k.get(skb, field!("sk_buff", "data"));
-    (data, head + k.get(skb, field!("sk_buff", "tail")) - data)
-}
 
 /// An error that leaves the caller's memory zeroed (`skb_load_bytes` fails so).
 fn fail_zeroed(k: &mut Kernel, buf: u64, len: u64, errno: Errno) -> Ret {
@@ -56,7 +43,7 @@ fn load_bytes(k: &mut Kernel, _: CpuId, [skb, offset, to, len, _]: [u64; 5]) -> 
     load_at(k, skb, 0, offset as u32, to, len as u32)
 }
 
-fn load_at(k: &mut Kernel, skb: u64, base: u64, offset: u32, to: u64, len: u32) -> Ret {
+pub(super) fn load_at(k: &mut Kernel, skb: u64, base: u64, offset: u32, to: u64, len: u32) -> Ret {
     let bytes = k.skb_bytes(skb);
     let from = base + u64::from(offset);
     let range = from as usize..(from + u64::from(len)) as usize;
@@ -82,17 +69,29 @@ fn load_bytes_relative(k: &mut Kernel, _: CpuId, [skb, offset, to, len, start]: 
 
 /// `BPF_F_RECOMPUTE_CSUM` and `BPF_F_INVALIDATE_HASH`.
 fn store_bytes(k: &mut Kernel, _: CpuId, [skb, offset, from, len, flags]: [u64; 5]) -> Ret {
+    store_at(k, skb, offset & 0xffff_ffff, from, len & 0xffff_ffff, flags)
+}
+
+pub(super) fn store_at(
+    k: &mut Kernel,
+    skb: u64,
+    offset: u64,
+    from: u64,
+    len: u64,
+    flags: u64,
+) -> Ret {
     if flags & !3 != 0 {
         return Ret::Val(Errno::EINVAL.ret());
     }
-    let (offset, len) = (offset & 0xffff_ffff, len & 0xffff_ffff);
-    let (data, size) = linear(k, skb);
-    if offset > i32::MAX as u64 || offset + len > size {
+    // bpf_try_make_writable pulls fragments as far as the bytes reach.
+    if offset > i32::MAX as u64 || k.skb_may_pull(skb, offset + len).is_err() {
         return Ret::Val(Errno::EFAULT.ret());
     }
     if flags & 2 != 0 {
         k.set(skb, field!("sk_buff", "hash"), 0);
     }
+    k.skb_compute_pointers(skb);
+    let (data, _) = k.skb_linear(skb);
     copy(k, from, data + offset, len)
 }
 
@@ -113,11 +112,12 @@ fn value_bytes(k: &Kernel, value: u64, size: u64) -> Vec<u8> {
     }
 }
 
-fn csum_field(k: &Kernel, skb: u64, offset: u64) -> Option<(u64, u16)> {
-    let (data, size) = linear(k, skb);
-    if offset > 0xffff || offset & 1 != 0 || offset + 2 > size {
+fn csum_field(k: &mut Kernel, skb: u64, offset: u64) -> Option<(u64, u16)> {
+    if offset > 0xffff || offset & 1 != 0 || k.skb_may_pull(skb, offset + 2).is_err() {
         return None;
     }
+    k.skb_compute_pointers(skb);
+    let (data, _) = k.skb_linear(skb);
     let b = k.bytes_at(data + offset, 2);
     Some((data + offset, u16::from_be_bytes([b[0], b[1]])))
 }
@@ -226,161 +226,7 @@ fn set_hash(k: &mut Kernel, _: CpuId, [skb, hash, ..]: [u64; 5]) -> Ret {
     Ret::Val(0)
 }
 
-/// Pulls fragments into the linear part as far as its page has room.
-fn pull_data(k: &mut Kernel, _: CpuId, [skb, len, ..]: [u64; 5]) -> Ret {
-    let len = len & 0xffff_ffff;
-    let (_, size) = linear(k, skb);
-    let want = if len == 0 { size } else { len };
-    if want > k.get(skb, field!("sk_buff", "len")) {
-        return Ret::Val(Errno::ENOMEM.ret());
-    }
-    if want > size {
-        return Ret::Fault(Fault::unsupported("bpf_skb_pull_data into fragments"));
-    }
-    k.skb_compute_pointers(skb);
-    Ret::Val(0)
-}
-
-fn change_tail(k: &mut Kernel, _: CpuId, [skb, len, flags, ..]: [u64; 5]) -> Ret {
-    let len = len & 0xffff_ffff;
-    if flags != 0 || !(14..=0xffff).contains(&len) {
-        return Ret::Val(Errno::EINVAL.ret());
-    }
-    if k.get(skb, field!("sk_buff", "data_len")) != 0 {
-        return Ret::Fault(Fault::unsupported("bpf_skb_change_tail with fragments"));
-    }
-    let (data, size) = linear(k, skb);
-    let head = k.get(skb, field!("sk_buff", "head"));
-    if data + len > shared_info(head) {
-        return Ret::Val(Errno::ENOMEM.ret());
-    }
-    if len > size
-        && let Err(e) = k.mem.fill(data + size, (len - size) as usize, 0)
-    {
-        return Ret::Fault(e.into());
-    }
-    set_linear(k, skb, data, len);
-    Ret::Val(0)
-}
-
-/// Gives an sk_buff without fragments a new first byte and length.
-fn set_linear(k: &mut Kernel, skb: u64, data: u64, len: u64) {
-    let head = k.get(skb, field!("sk_buff", "head"));
-    let more = k.get(skb, field!("sk_buff", "data_len"));
-    k.set(skb, field!("sk_buff", "data"), data);
-    k.set(skb, field!("sk_buff", "tail"), data + len - head);
-    k.set(skb, field!("sk_buff", "len"), len + more);
-    k.set(shared_info(head), field!("skb_shared_info", "meta_len"), 0);
-    k.skb_headers(skb);
-    k.skb_compute_pointers(skb);
-}
-
-fn change_head(k: &mut Kernel, _: CpuId, [skb, room, flags, ..]: [u64; 5]) -> Ret {
-    let room = room & 0xffff_ffff;
-    let (data, size) = linear(k, skb);
-    let head = k.get(skb, field!("sk_buff", "head"));
-    if flags != 0 || room > 0xffff {
-        return Ret::Val(Errno::EINVAL.ret());
-    }
-    if room > data - head {
-        return Ret::Val(Errno::ENOMEM.ret());
-    }
-    if let Err(e) = k.mem.fill(data - room, room as usize, 0) {
-        return Ret::Fault(e.into());
-    }
-    set_linear(k, skb, data - room, size + room);
-    Ret::Val(0)
-}
-
-/// Opens (positive) or closes (negative) a gap of bytes at `at`, moving what is in front.
-fn gap(k: &mut Kernel, skb: u64, at: u64, delta: i64) -> Ret {
-    let (data, size) = linear(k, skb);
-    let head = k.get(skb, field!("sk_buff", "head"));
-    let to = data.wrapping_add_signed(-delta);
-    if delta > (data - head) as i64 {
-        return Ret::Val(Errno::ENOMEM.ret());
-    }
-    if at.wrapping_add_signed((-delta).max(0)) > size {
-        return Ret::Val(Errno::EINVAL.ret());
-    }
-    if let Ret::Fault(f) = copy(k, data, to, at) {
-        return Ret::Fault(f);
-    }
-    if delta > 0
-        && let Err(e) = k.mem.fill(to + at, delta as usize, 0)
-    {
-        return Ret::Fault(e.into());
-    }
-    set_linear(k, skb, to, size.wrapping_add_signed(delta));
-    Ret::Val(0)
-}
-
-/// `BPF_ADJ_ROOM_NET` (0): behind the network header; `BPF_ADJ_ROOM_MAC` (1): behind the MAC
-/// header.
-fn adjust_room(k: &mut Kernel, _: CpuId, [skb, delta, mode, flags, _]: [u64; 5]) -> Ret {
-    let delta = i64::from(delta as i32);
-    if flags & !0xff_0000_0000_00ff != 0 || delta.unsigned_abs() > 0xfff {
-        let errno = if delta.unsigned_abs() > 0xfff { Errno::EFAULT } else { Errno::EINVAL };
-        return Ret::Val(errno.ret());
-    }
-    let mac_len = 14;
-    let protocol = k.get(skb, field!("sk_buff", "protocol")) as u16;
-    let network_len = match k.be16(protocol) {
-        0x0800 => 20,
-        0x86dd => 40,
-        _ => return Ret::Val(Errno::ENOTSUPP.ret()),
-    };
-    let at = match mode & 0xffff_ffff {
-        0 => mac_len + network_len,
-        1 => mac_len,
-        _ => return Ret::Val(Errno::ENOTSUPP.ret()),
-    };
-    gap(k, skb, at, delta)
-}
-
-fn vlan_push(k: &mut Kernel, _: CpuId, [skb, proto, tci, ..]: [u64; 5]) -> Ret {
-    let raw = (proto & 0xffff) as u16;
-    let wire = k.be16(raw) as u16;
-    let raw = if matches!(wire, 0x8100 | 0x88a8) { raw } else { k.be16(0x8100) as u16 };
-    // A tag that is there already goes into the frame (skb_vlan_push).
-    if k.get(skb, field!("sk_buff", "vlan_proto")) != 0 {
-        let old = k.get(skb, field!("sk_buff", "vlan_proto")) as u16;
-        let old_tci = k.get(skb, field!("sk_buff", "vlan_tci")) as u16;
-        if let other @ (Ret::Fault(_) | Ret::Frame(_)) = gap(k, skb, 12, 4) {
-            return other;
-        }
-        let tag = [(k.be16(old) as u16).to_be_bytes(), old_tci.to_be_bytes()].concat();
-        let (data, _) = linear(k, skb);
-        if let Err(e) = k.mem.write(data + 12, &tag) {
-            return Ret::Fault(e.into());
-        }
-        k.skb_headers(skb);
-    }
-    k.set(skb, field!("sk_buff", "vlan_proto"), raw.into());
-    k.set(skb, field!("sk_buff", "vlan_tci"), tci & 0xffff);
-    k.skb_compute_pointers(skb);
-    Ret::Val(0)
-}
-
-fn vlan_pop(k: &mut Kernel, _: CpuId, [skb, ..]: [u64; 5]) -> Ret {
-    // Moves a tag out of the frame unless one is out already; then that one is dropped.
-    k.skb_vlan_untag(skb);
-    k.set(skb, field!("sk_buff", "vlan_proto"), 0);
-    k.set(skb, field!("sk_buff", "vlan_tci"), 0);
-    // skb_vlan_pop: the next tag moves out of the frame.
-    k.skb_vlan_untag(skb);
-    k.skb_compute_pointers(skb);
-    Ret::Val(0)
-}
-
 impl Kernel {
-    /// Header offsets and protocol after bytes moved.
-    fn skb_headers(&mut self, skb: u64) {
-        let kind = self.get(skb, field!("sk_buff", "pkt_type"));
-        self.eth_type_trans(skb);
-        self.set(skb, field!("sk_buff", "pkt_type"), kind);
-    }
-
     fn bytes_at(&self, at: u64, len: usize) -> Vec<u8> {
         self.mem.read_vec(at, len).expect("packet memory is mapped")
     }

@@ -2,7 +2,7 @@
 
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
-use crate::layout::DIRECT_MAP;
+use crate::layout::{DIRECT_MAP, KERNEL_HALF};
 use crate::{Errno, Kernel, field};
 
 /// The rows.
@@ -24,14 +24,19 @@ fn done(r: Result<u64, Fault>) -> Ret {
     r.map_or_else(Ret::Fault, Ret::Val)
 }
 
-/// 0, or `-EFAULT` and a cleared buffer.
+/// `copy_from_kernel_nofault_allowed`: the user's half is out of range for kernel reads.
+fn unreadable(from: u64, kernel: bool) -> Errno {
+    if kernel && from < KERNEL_HALF { Errno::ERANGE } else { Errno::EFAULT }
+}
+
+/// 0, or an error and a cleared buffer.
 fn probe(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Result<u64, Fault> {
     let len = len as u32 as usize;
     let right_half =
         (from >= DIRECT_MAP) == kernel && (kernel || !k.inject_user_page(from, len as u64));
     let read = right_half.then(|| k.mem.read_vec(from, len).ok()).flatten();
     k.mem.write(to, read.as_deref().unwrap_or(&vec![0; len]))?;
-    Ok(if read.is_some() { 0 } else { Errno::EFAULT.ret() })
+    Ok(if read.is_some() { 0 } else { unreadable(from, kernel).ret() })
 }
 
 fn probe_read_kernel(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) -> Ret {
@@ -56,7 +61,7 @@ fn probe_str(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Resu
             Ok(b) if (from >= DIRECT_MAP) == kernel => out.push(b),
             _ => {
                 k.mem.write(to, &vec![0; len as usize])?;
-                return Ok(Errno::EFAULT.ret());
+                return Ok(unreadable(from, kernel).ret());
             }
         }
     }
@@ -160,6 +165,6 @@ mod tests {
         let Ret::Val(r) = probe_read_kernel(&mut k, CpuId(0), [to, 8, 0x1000, 0, 0]) else {
             panic!()
         };
-        assert_eq!((r, k.mem.read_u64(to)), (Errno::EFAULT.ret(), Ok(0)));
+        assert_eq!((r, k.mem.read_u64(to)), (Errno::ERANGE.ret(), Ok(0)));
     }
 }

@@ -1,6 +1,7 @@
 //! Creating maps: attributes and their limits (`map_create`, `*_map_alloc_check`).
 
 use bpf::uapi::MapType;
+use verifier::btf::record::Record;
 
 use super::{Kind, Map, MapId, Table, ring::Ring};
 use crate::layout::{DIRECT_MAP, PAGE_SIZE};
@@ -29,6 +30,8 @@ pub struct MapDef {
     pub spin_lock_off: Option<u32>,
     /// Byte offset of a `bpf_timer` in the value.
     pub timer_off: Option<u32>,
+    /// Special fields of the value, as its BTF declares them.
+    pub record: Record,
     /// NUMA node, with `BPF_F_NUMA_NODE`.
     pub numa_node: u32,
     /// BTF id of the key's type in the loader's BTF, 0 for none.
@@ -50,6 +53,7 @@ impl Default for MapDef {
             value_type_id: 0,
             spin_lock_off: None,
             timer_off: None,
+            record: Record::default(),
             numa_node: 0,
             key_type_id: 0,
             btf_id: 0,
@@ -111,7 +115,7 @@ impl Kernel {
         let table = Table::default;
         // Allocated at once by the kernel, when used by the model: the limit is the same.
         let at_once = match def.map_type {
-            Devmap | PerfEventArray => entries * 8,
+            Devmap | PerfEventArray | Xskmap => entries * 8,
             Queue | Stack => entries * u64::from(def.value_size),
             _ => 0,
         };
@@ -156,6 +160,14 @@ impl Kernel {
             Ringbuf | UserRingbuf => {
                 let ring = Ring::new(self, entries)?;
                 (self.kzalloc(plain, "bpf_map")?, Kind::Ring(ring))
+            }
+            SkStorage | InodeStorage | TaskStorage | CgrpStorage => {
+                (self.kzalloc(plain, "bpf_map")?, Kind::Storage(Default::default()))
+            }
+            Xskmap => (self.kzalloc(plain, "bpf_map")?, Kind::Xsk),
+            MapType::Arena => {
+                let arena = super::arena::Arena::new(MapId(self.next_map), def);
+                (self.kzalloc(plain, "bpf_map")?, Kind::Arena(arena))
             }
             _ => (self.kzalloc(plain, "bpf_map")?, Kind::Hash(table())),
         })

@@ -31,7 +31,9 @@ impl Kernel {
         }
         *slot = prog;
         let at = *ptrs + u64::from(index) * 8;
-        self.mem.write_u64(at, addr).map_err(|_| Errno::EFAULT)
+        self.mem.write_u64(at, addr).map_err(|_| Errno::EFAULT)?;
+        self.objects_let_go();
+        Ok(())
     }
 
     /// Puts a map into a map of maps, or takes it out.
@@ -54,6 +56,7 @@ impl Kernel {
                 && m.def.value_size == template.value_size
                 && m.def.flags == template.flags
                 && m.def.spin_lock_off == template.spin_lock_off
+                && m.def.record == template.record
                 && (m.def.map_type != bpf::uapi::MapType::Array
                     || template.flags & super::rules::INNER_MAP != 0
                     || m.def.max_entries == template.max_entries);
@@ -74,27 +77,26 @@ impl Kernel {
                 }
                 *slot = inner;
                 let at = *ptrs + u64::from(index) * 8;
-                self.mem.write_u64(at, addr).map_err(|_| Errno::EFAULT)
+                self.mem.write_u64(at, addr).map_err(|_| Errno::EFAULT)?;
             }
-            Kind::MapHash { table, inner: maps } => {
-                match inner {
-                    Some(m) => {
-                        if maps.len() >= max && !maps.contains_key(key) {
-                            return Err(Errno::E2BIG);
-                        }
-                        if maps.insert(key.to_vec(), m).is_none() {
-                            table.insert(key.to_vec(), addr);
-                        }
+            Kind::MapHash { table, inner: maps } => match inner {
+                Some(m) => {
+                    if maps.len() >= max && !maps.contains_key(key) {
+                        return Err(Errno::E2BIG);
                     }
-                    None => {
-                        maps.remove(key).ok_or(Errno::ENOENT)?;
-                        table.remove(key);
+                    if maps.insert(key.to_vec(), m).is_none() {
+                        table.insert(key.to_vec(), addr);
                     }
                 }
-                Ok(())
-            }
-            _ => Err(Errno::EINVAL),
+                None => {
+                    maps.remove(key).ok_or(Errno::ENOENT)?;
+                    table.remove(key);
+                }
+            },
+            _ => return Err(Errno::EINVAL),
         }
+        self.objects_let_go();
+        Ok(())
     }
 
     /// The program in a slot.

@@ -6,6 +6,7 @@
 //!
 //! Sources: kernel/bpf/{arraymap,hashtab,lpm_trie,queue_stack_maps,ringbuf,bloom_filter}.c.
 
+mod arena;
 mod attr;
 mod inner;
 mod ops;
@@ -62,6 +63,12 @@ pub(crate) enum Kind {
     MapHash { table: Table, inner: BTreeMap<Vec<u8>, MapId> },
     /// Queue or stack.
     Fifo(VecDeque<Vec<u8>>),
+    /// Local storage: values by the address of their owner.
+    Storage(BTreeMap<u64, u64>),
+    /// Slots for `AF_XDP` sockets, which the model's processes have none of.
+    Xsk,
+    /// Pages shared with user space.
+    Arena(arena::Arena),
     /// Bits set so far, as a set of values: no false positives.
     Bloom(std::collections::BTreeSet<Vec<u8>>),
     /// Ring buffer.
@@ -221,6 +228,9 @@ impl Kernel {
             | Kind::Fifo(_)
             | Kind::Bloom(_)
             | Kind::Ring(_)
+            | Kind::Arena(_)
+            | Kind::Storage(_)
+            | Kind::Xsk
             | Kind::Stacks(_)
             | Kind::Perf { .. } => 0,
         }
@@ -243,6 +253,8 @@ impl Kernel {
             Some((Kind::Bloom(b), _)) => b.len() as u64,
             Some((Kind::Progs { slots, .. }, _)) => slots.iter().flatten().count() as u64,
             Some((Kind::Stacks(s), _)) => s.len() as u64,
+            Some((Kind::Storage(s), _)) => s.len() as u64,
+            Some((Kind::Xsk, _)) => 0,
             Some((Kind::Maps { slots, .. }, _)) => slots.iter().flatten().count() as u64,
             Some((_, max)) => max.into(),
             None => 0,

@@ -57,6 +57,15 @@ impl Ring {
         k.next_vmalloc = data + 2 * size + PAGE_SIZE;
         Ok(Ring { data, size, producer: 0, consumer: 0, busy: false })
     }
+
+    /// `bpf_ringbuf_free`.
+    pub(crate) fn free(&self, k: &mut Kernel) {
+        let phys = k.mem.translate(self.data).expect("rings are mapped").phys;
+        for off in (0..2 * self.size).step_by(PAGE_SIZE as usize) {
+            k.mem.unmap(self.data + off);
+        }
+        k.alloc.free_pages(phys, self.size / PAGE_SIZE);
+    }
 }
 
 impl Kernel {

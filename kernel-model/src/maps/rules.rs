@@ -23,6 +23,8 @@ const ZERO_SEED: u32 = 1 << 6;
 /// `BPF_F_RDONLY_PROG` and `BPF_F_WRONLY_PROG`.
 pub(crate) const RDONLY_PROG: u32 = 1 << 7;
 pub(crate) const WRONLY_PROG: u32 = 1 << 8;
+/// `BPF_F_CLONE`.
+const CLONE: u32 = 1 << 9;
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_PRESERVE_ELEMS`.
@@ -80,6 +82,8 @@ pub(crate) enum BtfRule {
     Struct,
     /// No key.
     Keyless,
+    /// The key is an `int` of 32 bits, and without types there is no map.
+    Owner,
     /// `map_check_no_btf`.
     Refused,
 }
@@ -104,7 +108,7 @@ const fn rule(map_type: MapType, key: Size, value: Size, flags: u32, btf: BtfRul
     Rule { map_type, key, value, flags, btf, inner: true, offload: false, lock: false }
 }
 
-use BtfRule::{Index, Keyless, Plain, Refused, Struct};
+use BtfRule::{Index, Keyless, Owner, Plain, Refused, Struct};
 use MapType as T;
 use Size::{Four, FourOrEight, Some as Any, Within, Zero};
 
@@ -130,6 +134,12 @@ const RULES: &[Rule] = &[
     rule(T::BloomFilter, Zero, Any, ACCESS | ZERO_SEED, Keyless),
     rule(T::Ringbuf, Zero, Zero, NUMA_NODE, Plain),
     rule(T::UserRingbuf, Zero, Zero, NUMA_NODE, Plain),
+    rule(T::Xskmap, Four, Four, FILE, Refused),
+    Rule { lock: true, ..rule(T::SkStorage, Four, Any, NO_PREALLOC | CLONE, Owner) },
+    Rule { lock: true, ..rule(T::InodeStorage, Four, Any, NO_PREALLOC | CLONE, Owner) },
+    Rule { lock: true, ..rule(T::TaskStorage, Four, Any, NO_PREALLOC | CLONE, Owner) },
+    Rule { lock: true, ..rule(T::CgrpStorage, Four, Any, NO_PREALLOC | CLONE, Owner) },
+    rule(T::Arena, Zero, Zero, !0, Plain),
 ];
 
 /// The row of a type, when the model has it.
@@ -149,11 +159,19 @@ fn is_hash(t: MapType) -> bool {
 /// `map_alloc_check`.
 pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
     let rule = of(def.map_type).ok_or(Errno::EINVAL)?;
+    if def.map_type == T::Arena {
+        return super::arena::check(def);
+    }
     let MapDef { map_type, key_size, value_size, max_entries, flags, .. } = *def;
-    let sizes = rule.key.takes(key_size) && rule.value.takes(value_size) && max_entries != 0;
+    let sizes = rule.key.takes(key_size) && rule.value.takes(value_size);
+    let storage = rule.btf == Owner;
+    let sizes = sizes && (max_entries == 0) == storage;
     let both = RDONLY_PROG | WRONLY_PROG;
     if !sizes || flags & !rule.flags != 0 || flags & both == both {
         return Err(Errno::EINVAL);
+    }
+    if storage {
+        return check_storage(def);
     }
     if is_hash(map_type) {
         check_hash(def)?;
@@ -187,6 +205,17 @@ pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
         T::BloomFilter if def.map_extra & !0xf != 0 => Err(Errno::EINVAL),
         _ => Ok(()),
     }
+}
+
+/// `BPF_LOCAL_STORAGE_MAX_VALUE_SIZE`: with its element it fits 16 bits.
+const STORAGE_MAX: u32 = 65535 - 128;
+
+/// `bpf_local_storage_map_alloc_check`, types apart.
+fn check_storage(def: &MapDef) -> Result<(), Errno> {
+    if def.flags & NO_PREALLOC == 0 {
+        return Err(Errno::EINVAL);
+    }
+    if def.value_size > STORAGE_MAX { Err(Errno::E2BIG) } else { Ok(()) }
 }
 
 fn check_hash(def: &MapDef) -> Result<(), Errno> {

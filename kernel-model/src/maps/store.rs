@@ -100,6 +100,9 @@ impl Kernel {
             Kind::Targets(_) => self.target_update(id, key, value, flags),
             Kind::Fifo(_) | Kind::Bloom(_) => self.fifo_push(id, value, flags),
             Kind::Ring(_) => Err(Errno::ENOTSUPP),
+            Kind::Arena(_) => Err(Errno::EOPNOTSUPP),
+            // User space names owners by descriptors that the model's processes do not have.
+            Kind::Storage(_) | Kind::Xsk => Err(Errno::EBADF),
             Kind::Progs { .. }
             | Kind::Maps { .. }
             | Kind::MapHash { .. }
@@ -131,7 +134,13 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let at = values + u64::from(index) * row;
-        self.write_value(at, value, stride, percpu, who)
+        if self.maps[&id].def.record.is_empty() {
+            return self.write_value(at, value, stride, percpu, who);
+        }
+        let value = self.around_fields(id, at, value);
+        self.write_value(at, &value, stride, percpu, who)?;
+        self.values_gone(id, at);
+        Ok(())
     }
 
     fn write_value(
@@ -171,7 +180,14 @@ impl Kernel {
             if is_lru(t) {
                 table.touch(key);
             }
-            return self.write_value(at, value, stride, percpu, who);
+            if self.maps[&id].def.record.is_empty() {
+                return self.write_value(at, value, stride, percpu, who);
+            }
+            // The kernel makes a new element, whose special fields are clear.
+            let value = self.around_fields(id, at, value);
+            self.write_value(at, &value, stride, percpu, who)?;
+            self.values_gone(id, at);
+            return Ok(());
         }
         if flags & EXIST != 0 {
             return Err(Errno::ENOENT);
@@ -185,7 +201,8 @@ impl Kernel {
         }
         let bytes = if percpu { stride * u64::from(self.config.cpus) } else { stride };
         let at = self.kzalloc(bytes.max(8), "map element")?;
-        self.write_value(at, value, stride, percpu, who)?;
+        let value = self.around_fields(id, at, value);
+        self.write_value(at, &value, stride, percpu, who)?;
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         if let Kind::Hash(table) | Kind::Targets(table) = &mut map.kind {
             table.insert(key.to_vec(), at);
@@ -212,7 +229,10 @@ impl Kernel {
             Kind::Targets(_) => self.map_delete_key(id, key).or(Ok(())),
             Kind::Stacks(_) => self.stack_delete(id, key),
             Kind::Ring(_) => Err(Errno::ENOTSUPP),
-            Kind::Bloom(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Bloom(_) | Kind::Arena(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Storage(_) => Err(Errno::EBADF),
+            Kind::Xsk if attr::index_of(self.mem.endian(), key) >= max => Err(Errno::EINVAL),
+            Kind::Xsk => Ok(()),
             Kind::Perf { .. } => self.perf_close(id, attr::index_of(self.mem.endian(), key)),
             Kind::Array { .. }
             | Kind::Fifo(_)
@@ -321,9 +341,33 @@ impl Kernel {
             return Err(Errno::EINVAL);
         };
         let elem = table.remove(key).ok_or(Errno::ENOENT)?;
-        self.timer_gone(id, elem.value);
+        self.values_gone(id, elem.value);
         self.rcu_free.push(elem.value);
         Ok(())
+    }
+
+    /// Special fields of an element's value, of all CPUs.
+    pub(crate) fn values_gone(&mut self, id: MapId, value: u64) {
+        let map = &self.maps[&id];
+        let copies = if map.is_percpu() { u64::from(self.config.cpus) } else { 1 };
+        let stride = map.value_stride();
+        for n in 0..copies {
+            self.value_gone(id, value + n * stride);
+        }
+    }
+
+    /// `copy_map_value`: special fields of the value that is there stay as they are.
+    pub(crate) fn around_fields(&self, id: MapId, at: u64, value: &[u8]) -> Vec<u8> {
+        let mut out = value.to_vec();
+        for f in &self.maps[&id].def.record.fields {
+            let (from, len) = (f.off as usize, f.size as usize);
+            // Of per-CPU values user space writes all in a row.
+            if let Some(part) = out.get_mut(from..from + len) {
+                let kept = self.mem.read_vec(at + u64::from(f.off), len);
+                part.copy_from_slice(&kept.expect("map values are mapped"));
+            }
+        }
+        out
     }
 
     /// Frees what user space took out, when no program runs that could still look at it.

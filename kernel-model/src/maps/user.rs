@@ -50,6 +50,9 @@ impl Kernel {
             // The value is the key: a look-up without one says nothing.
             Kind::Bloom(_) => Err(Errno::EINVAL),
             Kind::Ring(_) | Kind::Perf { .. } => Err(Errno::ENOTSUPP),
+            Kind::Arena(_) => Err(Errno::EINVAL),
+            Kind::Storage(_) => Err(Errno::EBADF),
+            Kind::Xsk => Err(Errno::EOPNOTSUPP),
             Kind::Progs { slots, .. } => {
                 let slot = slots.get(attr::index_of(self.mem.endian(), key) as usize);
                 let prog = slot.copied().flatten().ok_or(Errno::ENOENT)?;
@@ -103,7 +106,12 @@ impl Kernel {
                 return Err(Errno::ENOENT);
             }
             let bytes = if percpu { stride as usize } else { size };
-            out.extend(self.mem.read_vec(at, bytes).map_err(|_| Errno::EFAULT)?);
+            let mut value = self.mem.read_vec(at, bytes).map_err(|_| Errno::EFAULT)?;
+            // Locks, timers and kernel pointers are not for user space.
+            for f in &self.maps[&id].def.record.fields {
+                value[f.off as usize..(f.off + f.size) as usize].fill(0);
+            }
+            out.extend(value);
         }
         Ok(out)
     }
@@ -245,7 +253,8 @@ impl Kernel {
                 (0..map.def.max_entries).map(|i| self.word(i).to_vec()).collect()
             }
             Kind::Stacks(stacks) => stacks.keys().map(|i| self.word(*i).to_vec()).collect(),
-            Kind::Fifo(_) | Kind::Bloom(_) | Kind::Ring(_) => Vec::new(),
+            Kind::Fifo(_) | Kind::Bloom(_) | Kind::Ring(_) | Kind::Arena(_) => Vec::new(),
+            Kind::Storage(_) | Kind::Xsk => Vec::new(),
         }
     }
 
@@ -272,7 +281,9 @@ impl Kernel {
                 Ok(self.word(*next.0).to_vec())
             }
             Kind::Fifo(_) => Err(Errno::EINVAL),
-            Kind::Bloom(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Bloom(_) | Kind::Arena(_) => Err(Errno::EOPNOTSUPP),
+            Kind::Storage(_) => Err(Errno::ENOTSUPP),
+            Kind::Xsk => self.next_index(index, max),
             Kind::Ring(_) => Err(Errno::ENOTSUPP),
         }
     }
@@ -301,7 +312,7 @@ impl Kernel {
     /// `EPERM` when frozen already: user space may not write any more.
     pub fn map_freeze(&mut self, id: MapId) -> Result<(), Errno> {
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
-        if map.def.timer_off.is_some() {
+        if !map.def.record.is_empty() {
             return Err(Errno::ENOTSUPP);
         }
         if std::mem::replace(&mut map.frozen, true) { Err(Errno::EPERM) } else { Ok(()) }

@@ -13,22 +13,30 @@
 
 pub mod check;
 mod cpumap;
+mod fib;
 mod nic;
 mod redirect;
 mod rss;
 mod rx;
 mod skb;
+mod skb_room;
+mod sock;
 mod tc;
 mod test_run;
 mod tx;
 mod xdp;
 
+pub use fib::{Fib, Route, RouteKind, TABLE_MAIN};
 pub use nic::{Nic, NicConfig, Rss};
 pub use rx::{Dropped, SkbFields};
+pub use sock::{Protocol, SocketConfig};
 pub use tc::{Dir, Order, TcHook};
 
+pub(crate) use fib::NextHop;
 pub(crate) use redirect::{RedirectInfo, Target};
 pub(crate) use rss::frame_hash;
+pub(crate) use skb_room::{UNSET as SKB_UNSET, max_len as skb_max_len};
+pub(crate) use sock::LISTEN;
 pub(crate) use test_run::TestBuff;
 pub(crate) use xdp::{frag_at, shared_info};
 
@@ -53,6 +61,12 @@ pub struct Net {
     pub(crate) cpumap: BTreeMap<(MapId, u32), cpumap::Entry>,
     /// Per CPU: `xdp_buff` and its queue infos for programs that no driver runs.
     pub(crate) scratch: BTreeMap<CpuId, u64>,
+    /// Routes and neighbours.
+    pub fib: Fib,
+    /// Sockets of the machine.
+    pub(crate) sockets: sock::Sockets,
+    /// Per CPU: `struct metadata_dst` of tunnel keys that programs set.
+    pub(crate) md_dst: BTreeMap<CpuId, u64>,
     /// Packets dropped, by kernel reason.
     pub drops: BTreeMap<&'static str, u64>,
     /// Free pages for packet data.

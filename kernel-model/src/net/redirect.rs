@@ -36,6 +36,8 @@ pub(crate) struct RedirectInfo {
     pub(crate) flags: u64,
     /// `BPF_F_PEER`: to the ingress of the device at the other end.
     pub(crate) peer: bool,
+    /// `BPF_F_NEIGH`: with a link-layer header for the next hop.
+    pub(crate) neigh: Option<super::fib::NextHop>,
 }
 
 /// A bulk queue.

@@ -159,7 +159,7 @@ impl Kernel {
             return;
         }
         // skb_reorder_vlan_header: the addresses move over the tag, metadata with them.
-        let meta = self.get(shared_info(head), field!("skb_shared_info", "meta_len"));
+        let meta = self.get(self.skb_shared(skb), field!("skb_shared_info", "meta_len"));
         let moved = self.bytes(data - meta, meta + 12);
         self.mem.write(data - meta + 4, &moved).expect("packet memory is mapped");
         let len = self.get(skb, field!("sk_buff", "len"));
@@ -176,7 +176,7 @@ impl Kernel {
         let head = self.get(skb, field!("sk_buff", "head"));
         let data = self.get(skb, field!("sk_buff", "data"));
         let tail = self.get(skb, field!("sk_buff", "tail"));
-        let meta = self.get(shared_info(head), field!("skb_shared_info", "meta_len"));
+        let meta = self.get(self.skb_shared(skb), field!("skb_shared_info", "meta_len"));
         let cb = skb + u64::from(field!("sk_buff", "cb").off);
         self.set(cb, field!("bpf_skb_data_end", "data_meta"), data - meta);
         self.set(cb, field!("bpf_skb_data_end", "data_end"), head + tail);
@@ -188,7 +188,7 @@ impl Kernel {
         let data = self.get(skb, field!("sk_buff", "data"));
         let tail = self.get(skb, field!("sk_buff", "tail"));
         let mut parts = vec![(data, head + tail - data)];
-        let shared = shared_info(head);
+        let shared = self.skb_shared(skb);
         let frags = self.get(shared, field!("skb_shared_info", "nr_frags"));
         for n in 0..frags as usize {
             let at = frag_at(shared, n);
@@ -251,13 +251,14 @@ impl Kernel {
     /// `__kfree_skb`: gives back the pages and the object.
     pub(crate) fn skb_release(&mut self, skb: u64) {
         let head = self.get(skb, field!("sk_buff", "head"));
-        let shared = shared_info(head);
+        let end = self.get(skb, field!("sk_buff", "end"));
+        let shared = head + end;
         let frags = self.get(shared, field!("skb_shared_info", "nr_frags"));
         for n in (0..frags as usize).rev() {
             let page = self.get(frag_at(shared, n), field!("skb_frag", "netmem"));
             self.net_page_put(page);
         }
-        self.net_page_put(head);
+        self.skb_head_put(head, end);
         self.ledger.release(Kind::Skb, skb);
         self.kfree(skb, "__kfree_skb");
     }

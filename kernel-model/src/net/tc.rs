@@ -367,6 +367,9 @@ impl Kernel {
             self.func_exit(cpu, "skb_do_redirect", &[skb], Errno::EINVAL.ret());
             return None;
         };
+        if let Some(hop) = info.neigh {
+            return self.skb_redirect_neigh(cpu, skb, to, hop);
+        }
         Some(self.skb_send(to, skb, info.peer || info.flags & 1 != 0))
     }
 

@@ -59,6 +59,7 @@ impl Kernel {
         let asked = self.ctx_number(ctx, "ifindex") as u32;
         let ifindex = if asked > 1 { asked } else { default };
         let skb = self.skb_from_bytes(ifindex, data)?;
+        self.set(skb, field!("sk_buff", "transport_header"), super::SKB_UNSET);
         if !l2 {
             self.skb_move(skb, ETH_HLEN.cast_signed());
         }

@@ -40,7 +40,8 @@ impl Kernel {
 
     /// Keeps types that have been parsed already; the same types are one object.
     pub(super) fn btf_install(&mut self, btf: Btf, bytes: &[u8]) -> BtfId {
-        let id = BtfId(self.btfs.keys().next_back().map_or(VMLINUX_BTF.0, |b| b.0) + 1);
+        let id = BtfId(self.next_btf);
+        self.next_btf += 1;
         self.btfs.insert(id, BtfObject { btf: Arc::new(btf), bytes: bytes.into() });
         id
     }

@@ -49,6 +49,9 @@ impl Kernel {
             }
             _ => {}
         }
+        if last {
+            self.objects_let_go();
+        }
         Ok(())
     }
 

@@ -1,9 +1,13 @@
 //! `BPF_OBJ_GET_INFO_BY_FD`.
 
+use std::collections::BTreeMap;
+
+use bpf::btf::Kind;
 use bpf::insn::encode_all;
+use bpf::uapi::AttachType;
 use bpf::uapi::attr::Info;
 use bpf::uapi::fields::{Struct, obj_name};
-use bpf::uapi::info::{BtfInfo, FuncInfo, LinkInfo, MapInfo, ProgInfo};
+use bpf::uapi::info::{BtfInfo, FuncInfo, LineInfo, LinkInfo, MapInfo, ProgInfo};
 use verifier::verify::is_gpl_compatible;
 
 use super::{BtfId, Call, FdObject, LinkId, SysResult, VMLINUX_BTF};
@@ -65,14 +69,24 @@ fn prog_info(
     array(call, &xlated, at)?;
     let maps: Vec<u8> = prog.maps.iter().flat_map(|m| call.word(m.0)).collect();
     array(call, &maps, (given.map_ids, given.nr_map_ids as usize * 4))?;
+    let at = xlated_places(prog);
     let func = |f: &bpf::program::Func| {
-        FuncInfo { insn_off: f.start.0, type_id: f.type_id }.encode(call.endian)
+        Some(FuncInfo { insn_off: *at.get(&f.start.0)?, type_id: f.type_id }.encode(call.endian))
     };
-    let funcs: Vec<u8> = program.funcs.iter().flat_map(func).collect();
-    array(call, &funcs, (given.func_info, given.nr_func_info as usize * FuncInfo::SIZE))?;
+    let funcs: Vec<Vec<u8>> = program.funcs.iter().filter_map(func).collect();
+    let room = given.nr_func_info as usize * FuncInfo::SIZE;
+    array(call, &funcs.concat(), (given.func_info, room))?;
+    let line =
+        |l: &LineInfo| Some(LineInfo { insn_off: *at.get(&l.insn_off)?, ..*l }.encode(call.endian));
+    let lines: Vec<Vec<u8>> = prog.line_info.iter().filter_map(line).collect();
+    let room = given.nr_line_info as usize * LineInfo::SIZE;
+    array(call, &lines.concat(), (given.line_info, room))?;
+    let target = attach_target(k, program);
     Ok(ProgInfo {
         prog_type: program.prog_type as u32,
         id: id.0,
+        tag: prog.tag,
+        jited_prog_len: prog.jited_len,
         xlated_prog_len: xlated.len() as u32,
         xlated_prog_insns: given.xlated_prog_insns,
         load_time: prog.load_time_ns,
@@ -83,12 +97,38 @@ fn prog_info(
         btf_id: prog.btf_id,
         func_info_rec_size: FuncInfo::SIZE as u32,
         func_info: given.func_info,
-        nr_func_info: program.funcs.len() as u32,
+        nr_func_info: funcs.len() as u32,
+        line_info_rec_size: LineInfo::SIZE as u32,
+        line_info: given.line_info,
+        nr_line_info: lines.len() as u32,
+        run_time_ns: prog.run_time_ns,
         run_cnt: prog.run_cnt,
         recursion_misses: prog.misses,
         verified_insns: prog.verified.stats().insns_processed,
+        attach_btf_obj_id: if target == 0 { 0 } else { VMLINUX_BTF.0 },
+        attach_btf_id: target,
         ..ProgInfo::default()
     })
+}
+
+/// Where original instructions are in the rewritten program: those that are still there.
+fn xlated_places(prog: &crate::Prog) -> BTreeMap<u32, u32> {
+    let first = prog.verified.insns().filter(|(_, _, facts)| facts.first);
+    first.map(|(at, _, facts)| (facts.orig.0, at.0)).collect()
+}
+
+/// `attach_btf_id`: the function or tracepoint that a tracing program was loaded for.
+fn attach_target(k: &Kernel, program: &bpf::Program) -> u32 {
+    let btf = k.vmlinux_btf();
+    let Some(name) = program.attach_to.as_deref() else { return 0 };
+    let found = match program.attach_type {
+        Some(AttachType::TraceRawTp) => btf.find(&format!("btf_trace_{name}"), Kind::Typedef),
+        Some(AttachType::TraceFentry | AttachType::TraceFexit | AttachType::ModifyReturn) => {
+            btf.find(name, Kind::Func)
+        }
+        _ => None,
+    };
+    found.unwrap_or(0)
 }
 
 fn map_info(k: &Kernel, id: MapId) -> MapInfo {

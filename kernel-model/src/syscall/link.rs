@@ -125,7 +125,8 @@ pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
 }
 
 fn install(k: &mut Kernel, prog: ProgId, target: LinkTarget) -> i32 {
-    let id = LinkId(k.links.keys().next_back().map_or(0, |l| l.0) + 1);
+    let id = LinkId(k.next_link);
+    k.next_link += 1;
     k.links.insert(id, Link { prog, target });
     k.fd_install(FdObject::Link(id))
 }
@@ -297,6 +298,7 @@ impl Kernel {
     pub(super) fn link_release(&mut self, id: LinkId) -> Result<(), Errno> {
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
         let (prog, target) = (link.prog, std::mem::replace(&mut link.target, LinkTarget::Detached));
+        self.let_go = true;
         match target {
             LinkTarget::Xdp { ifindex } => self.xdp_attach(ifindex, None),
             LinkTarget::Tcx { ifindex, dir } => self.tcx_detach(ifindex, dir, prog),

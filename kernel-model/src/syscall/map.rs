@@ -1,9 +1,10 @@
 //! `BPF_MAP_CREATE` and the element commands.
 
-use bpf::btf::{Btf, Kind};
+use bpf::btf::Kind;
 use bpf::uapi::MapType;
 use bpf::uapi::attr::{MapCreate, MapDelete, MapElem, MapFreeze, MapNextKey};
 use bpf::uapi::fields::obj_name_text;
+use verifier::btf::record::{self, FieldKind, Place};
 
 use super::{Call, FdObject, SysError, SysResult, VMLINUX_BTF};
 use crate::maps::{BtfRule, MapDef, MapId, check, rule_of};
@@ -72,6 +73,9 @@ pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     if !name_is_valid(&a.map_name) {
         return Err(Errno::EINVAL.into());
     }
+    if rule.btf == BtfRule::Owner && (a.btf_key_type_id == 0 || a.btf_value_type_id == 0) {
+        return Err(Errno::EINVAL.into());
+    }
     if a.btf_key_type_id != 0 || a.btf_value_type_id != 0 {
         take_btf(k, &a, rule.btf, rule.lock, &mut def)?;
     }
@@ -132,16 +136,19 @@ fn take_btf(
     if !sized(a.btf_value_type_id, def.value_size) {
         return Err(Errno::EINVAL);
     }
-    let devmap = matches!(def.map_type, MapType::Devmap | MapType::DevmapHash);
-    def.spin_lock_off = special_field(&btf, a.btf_value_type_id, "bpf_spin_lock");
-    def.timer_off = special_field(&btf, a.btf_value_type_id, "bpf_timer");
-    if def.spin_lock_off.is_some() || def.timer_off.is_some() {
+    // A declaration that the kernel does not take is as none.
+    let value = btf.resolve(a.btf_value_type_id);
+    let kernel = Some(&**k.vmlinux_btf());
+    def.record = record::parse(&btf, kernel, value, Place::MapValue).unwrap_or_default();
+    let off = |kind| def.record.find(kind).map(|f| f.off);
+    (def.spin_lock_off, def.timer_off) = (off(FieldKind::SpinLock), off(FieldKind::Timer));
+    if !def.record.is_empty() {
         // Programs have to be able to write their locks.
+        let devmap = matches!(def.map_type, MapType::Devmap | MapType::DevmapHash);
         if devmap || def.flags & PROG_ACCESS != 0 {
             return Err(Errno::EACCES);
         }
-        let timers = lock || def.map_type == MapType::LruHash;
-        if def.spin_lock_off.is_some() && !lock || def.timer_off.is_some() && !timers {
+        if def.record.fields.iter().any(|f| !may_hold(def.map_type, f.kind, lock)) {
             return Err(Errno::EOPNOTSUPP);
         }
     }
@@ -150,6 +157,7 @@ fn take_btf(
     match rule {
         BtfRule::Refused => return Err(Errno::ENOTSUPP),
         BtfRule::Struct if key == 0 || kind(key) != Kind::Struct => return Err(Errno::EINVAL),
+        BtfRule::Owner if kind(key) != Kind::Int => return Err(Errno::EINVAL),
         BtfRule::Keyless if key != 0 => return Err(Errno::EINVAL),
         // A global variable section is the one value of an array without key.
         BtfRule::Index if key == 0 => {
@@ -166,17 +174,24 @@ fn take_btf(
     Ok(())
 }
 
-/// Offset of a member of a special type at the top level of a struct, or of a variable of such a
-/// struct in a section.
-fn special_field(btf: &Btf, value_type: u32, name: &str) -> Option<u32> {
-    let id = btf.resolve(value_type);
-    let is = |ty| {
-        let ty = btf.resolve(ty);
-        btf.kind(ty) == Kind::Struct && btf.name(ty) == name
-    };
-    match btf.kind(id) {
-        Kind::Struct => btf.members(id).find(|m| is(m.ty)).map(|m| m.bit_off / 8),
-        _ => None,
+/// Which maps' values have a field; `lock`: a spin lock.
+fn may_hold(t: MapType, kind: FieldKind, lock: bool) -> bool {
+    use FieldKind as F;
+    let hash = matches!(t, MapType::Hash | MapType::LruHash);
+    let percpu = matches!(t, MapType::PercpuHash | MapType::LruPercpuHash | MapType::PercpuArray);
+    let storage = matches!(
+        t,
+        MapType::SkStorage | MapType::InodeStorage | MapType::TaskStorage | MapType::CgrpStorage
+    );
+    match kind {
+        F::SpinLock | F::ResSpinLock => lock,
+        F::Timer | F::Workqueue | F::TaskWork | F::ListHead | F::RbRoot => {
+            hash || t == MapType::Array
+        }
+        F::KptrUnref | F::KptrRef | F::KptrPercpu | F::Refcount => {
+            hash || percpu || t == MapType::Array || storage
+        }
+        F::Uptr | F::ListNode | F::RbNode => false,
     }
 }
 

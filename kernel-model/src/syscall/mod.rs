@@ -10,6 +10,7 @@ mod batch;
 mod btf;
 mod fd;
 mod info;
+mod lifetime;
 mod link;
 mod map;
 mod prog;

@@ -43,6 +43,8 @@ struct Given {
     fd_array: Vec<i32>,
     btf: Option<(super::BtfId, Arc<Btf>)>,
     target: Option<TargetProg>,
+    tag: [u8; 8],
+    line_info: Vec<LineInfo>,
 }
 
 /// The program of `attach_prog_fd`.
@@ -131,7 +133,11 @@ pub(super) fn load(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
             let btf_id = btf.map_or(0, |b| b.0.0);
             let id = k.prog_install(Arc::new(verified), maps, btf_id)?;
             let to = given.target.as_ref().map(TargetProg::prog_type);
-            k.progs.entry(id).and_modify(|p| p.target = to);
+            let prog = k.progs.get_mut(&id).expect("just installed");
+            prog.target = to;
+            (prog.tag, prog.line_info) = (given.tag, given.line_info);
+            let (addr, tag) = (prog.addr, prog.tag);
+            k.set_bytes(addr, field!("bpf_prog", "tag"), &tag);
             Ok(k.fd_install(FdObject::Prog(id)))
         }
         Err(mut rejection) => {
@@ -171,7 +177,7 @@ fn read(
     if !super::map::name_is_valid(&a.prog_name) {
         return Err(Errno::EINVAL.into());
     }
-    let insns = instructions(call, a)?;
+    let (insns, tag) = instructions(call, a)?;
     let fd_array = read_fds(call, a, &insns)?;
     let btf = match a.prog_btf_fd {
         0 if a.func_info_cnt == 0 && a.line_info_cnt == 0 => None,
@@ -180,10 +186,10 @@ fn read(
             Some((id, k.btf_object(id).ok_or(Errno::EBADF)?))
         }
     };
-    let (mut funcs, mut lines) = (Vec::new(), Vec::new());
+    let (mut funcs, mut lines, mut records) = (Vec::new(), Vec::new(), Vec::new());
     if let Some((_, btf)) = &btf {
         funcs = func_info(call, a, btf)?;
-        lines = line_info(call, a, btf)?;
+        (lines, records) = line_info(call, a, btf)?;
     }
     let target = target_program(k, prog_type, a)?;
     let (attach_type, attach_to) = match &target {
@@ -214,17 +220,41 @@ fn read(
         funcs,
         lines,
     };
-    Ok(Given { program, fd_array, btf, target })
+    Ok(Given { program, fd_array, btf, target, tag, line_info: records })
 }
 
-fn instructions(call: &Call<'_>, a: &ProgLoad) -> Result<Vec<Insn>, SysError> {
+/// The instructions, and their tag.
+fn instructions(call: &Call<'_>, a: &ProgLoad) -> Result<(Vec<Insn>, [u8; 8]), SysError> {
     let bytes = call.user.read(a.insns, a.insn_cnt as usize * 8)?;
     let (chunks, _) = bytes.as_chunks::<8>();
     let slots: Vec<Slot> = chunks.iter().map(|b| Slot::from_bytes(*b, call.endian)).collect();
-    decode_all(&slots).map_err(|e| {
+    let tag = tag(&slots, call.endian);
+    let decoded = decode_all(&slots).map_err(|e| {
         let rejection = Rejection::invalid(e.message).at(e.at);
         SysError { errno: Errno::EINVAL, why: Why::Rejected(Box::new(rejection)) }
-    })
+    })?;
+    Ok((decoded, tag))
+}
+
+/// `BPF_LD | BPF_IMM | BPF_DW`.
+const LD_IMM64: u8 = 0x18;
+
+/// `bpf_prog_calc_tag`: descriptors of maps do not count, they differ from load to load.
+fn tag(slots: &[Slot], endian: bpf::Endian) -> [u8; 8] {
+    let mut bytes = Vec::with_capacity(slots.len() * 8);
+    let mut second = false;
+    for slot in slots {
+        let mut s = *slot;
+        // BPF_PSEUDO_MAP_FD and BPF_PSEUDO_MAP_VALUE.
+        let first = !second && s.code == LD_IMM64 && matches!(s.src, 1 | 2);
+        if first || second {
+            s.imm = 0;
+        }
+        second = first;
+        bytes.extend(s.to_bytes(endian));
+    }
+    let digest = crate::sha256::sha256(&bytes);
+    std::array::from_fn(|i| digest[i])
 }
 
 /// As many descriptors as the instructions refer to.
@@ -286,7 +316,11 @@ fn func_info(call: &Call<'_>, a: &ProgLoad, btf: &Btf) -> Result<Vec<Func>, Errn
 }
 
 /// `check_btf_line`.
-fn line_info(call: &Call<'_>, a: &ProgLoad, btf: &Btf) -> Result<Vec<Line>, Errno> {
+fn line_info(
+    call: &Call<'_>,
+    a: &ProgLoad,
+    btf: &Btf,
+) -> Result<(Vec<Line>, Vec<LineInfo>), Errno> {
     let at = (a.line_info, a.line_info_cnt, a.line_info_rec_size);
     let records: Vec<LineInfo> = table(call, at)?;
     let rising = records.windows(2).all(|w| w[0].insn_off < w[1].insn_off);
@@ -301,7 +335,7 @@ fn line_info(call: &Call<'_>, a: &ProgLoad, btf: &Btf) -> Result<Vec<Line>, Errn
         line: r.line_col >> 10,
         col: r.line_col & 0x3ff,
     };
-    Ok(records.iter().map(line).collect())
+    Ok((records.iter().map(line).collect(), records))
 }
 
 /// `expected_attach_type`, and what `attach_btf_id` names.
@@ -409,7 +443,8 @@ impl Kernel {
         maps: Vec<MapId>,
         btf_id: u32,
     ) -> Result<ProgId, Errno> {
-        let id = ProgId(self.progs.keys().next_back().map_or(1, |p| p.0 + 1));
+        let id = ProgId(self.next_prog);
+        self.next_prog += 1;
         let addr = self.kzalloc(crate::types::size("bpf_prog"), "bpf_prog")?;
         let program = verified.program();
         let numbers = [
@@ -419,19 +454,8 @@ impl Kernel {
         for (f, value) in numbers {
             self.set(addr, f, value);
         }
-        let prog = Prog {
-            id,
-            verified,
-            addr,
-            entry: 0,
-            maps,
-            refs: 1,
-            run_cnt: 0,
-            misses: 0,
-            load_time_ns: self.now(self.this_cpu),
-            btf_id,
-            target: None,
-        };
+        let load_time_ns = self.now(self.this_cpu);
+        let prog = Prog { maps, load_time_ns, btf_id, ..Prog::new(id, verified, addr) };
         self.progs.insert(id, prog);
         Ok(id)
     }

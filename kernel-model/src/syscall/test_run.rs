@@ -86,6 +86,13 @@ pub(super) fn command(_: &mut Kernel, _: &mut Call<'_>) -> SysResult {
     Err(SysError::unsupported("BPF_PROG_TEST_RUN without an engine: ask the machine"))
 }
 
+impl TestRun {
+    /// Program under test.
+    pub(crate) fn prog(&self) -> ProgId {
+        self.prog
+    }
+}
+
 impl Kernel {
     /// The first half of `BPF_PROG_TEST_RUN`: the frame is queued on the CPU that is returned.
     ///

@@ -277,3 +277,62 @@ fn what_is_not_there_is_named() {
     let said = p.k.bpf(Cmd::MapCreate as u32, &mut long, &mut p.user).unwrap_err();
     assert_eq!(said.errno, Errno::E2BIG);
 }
+
+#[test]
+fn what_nothing_refers_to_is_freed_and_its_id_is_not_given_again() {
+    let mut p = Process::new(Arch::X86_64);
+    let live = p.k.alloc.live_bytes();
+    let mut a = attr::MapCreate {
+        map_type: 1,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 4,
+        ..Default::default()
+    };
+    let hash = p.call(Cmd::MapCreate, &mut a).unwrap();
+    let (key, value) = (p.user.put(&[0; 4]), p.user.put(&[1; 8]));
+    let mut e = attr::MapElem { map_fd: hash.cast_unsigned(), key, value, flags: 0 };
+    assert_eq!(p.call(Cmd::MapUpdateElem, &mut e), Ok(0));
+    // A program holds the map it is bound to, a slot of a prog array the program.
+    let prog = p.prog(XDP, 37).unwrap();
+    let mut bind = attr::ProgBindMap {
+        prog_fd: prog.cast_unsigned(),
+        map_fd: hash.cast_unsigned(),
+        ..Default::default()
+    };
+    assert_eq!(p.call(Cmd::ProgBindMap, &mut bind), Ok(0));
+    let mut a = attr::MapCreate {
+        map_type: 3,
+        key_size: 4,
+        value_size: 4,
+        max_entries: 1,
+        ..Default::default()
+    };
+    let array = p.call(Cmd::MapCreate, &mut a).unwrap();
+    let (id, value) = (p.k.fd_map(hash).unwrap(), p.user.put(&prog.to_le_bytes()));
+    let mut e = attr::MapElem { map_fd: array.cast_unsigned(), key, value, flags: 0 };
+    assert_eq!(p.call(Cmd::MapUpdateElem, &mut e), Ok(0));
+    p.k.sys_close(prog).unwrap();
+    p.k.sys_close(hash).unwrap();
+    assert_eq!((p.k.progs.len(), p.k.maps.len()), (1, 2));
+    let mut by = attr::FdById { id: id.0, ..Default::default() };
+    let again = p.call(Cmd::MapGetFdById, &mut by).unwrap();
+    p.k.sys_close(again).unwrap();
+    p.k.sys_close(array).unwrap();
+    assert_eq!((p.k.progs.len(), p.k.maps.len()), (0, 0));
+    assert_eq!(p.call(Cmd::MapGetFdById, &mut by), Err(Errno::ENOENT));
+    assert_eq!(p.k.alloc.live_bytes(), live);
+    let mut next = attr::NextId::default();
+    assert_eq!(p.call(Cmd::MapGetNextId, &mut next), Err(Errno::ENOENT));
+    let fd = p.prog(XDP, 37).unwrap();
+    assert_eq!(p.info(fd, &ProgInfo::default()).id, 2);
+}
+
+#[test]
+fn a_tag_is_of_the_instructions_as_they_were_loaded() {
+    let mut p = Process::new(Arch::X86_64);
+    let fd = p.prog(XDP, 37).unwrap();
+    let info = p.info(fd, &ProgInfo::default());
+    // As Linux 6.18 says of `r0 = 2; exit`.
+    assert_eq!(info.tag, [0x61, 0x4b, 0x43, 0x4c, 0xd8, 0x32, 0x4e, 0xcc]);
+}

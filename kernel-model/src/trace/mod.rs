@@ -90,6 +90,13 @@ pub struct Hooks {
     watched: BTreeSet<usize>,
 }
 
+impl Hooks {
+    /// All attached programs.
+    pub(crate) fn progs(&self) -> impl Iterator<Item = ProgId> {
+        self.at.values().flatten().map(|a| a.prog)
+    }
+}
+
 static BY_NAME: LazyLock<BTreeMap<&'static str, usize>> =
     LazyLock::new(|| tracepoints().iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect());
 

@@ -14,6 +14,9 @@ pub(super) enum Ty {
     Anon(Box<Struct>),
     Ptr(Box<Ty>),
     Array(Box<Ty>, u32),
+    Const(Box<Ty>),
+    /// A function's prototype.
+    Fn(Box<Ty>, Vec<(String, Ty)>),
 }
 
 /// A member.
@@ -35,12 +38,33 @@ pub(super) struct Struct {
 /// One declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decl {
-    Int { name: String, size: u32, kind: String },
-    Typedef { name: String, ty: Ty },
+    Int {
+        name: String,
+        size: u32,
+        kind: String,
+    },
+    Typedef {
+        name: String,
+        ty: Ty,
+    },
     Struct(Struct),
-    Enum { name: String, values: Vec<(String, i64)> },
-    Func { name: String, ret: Ty, params: Vec<(String, Ty)> },
-    Trace { group: String, name: String, params: Vec<(String, Ty)>, record: String },
+    Enum {
+        name: String,
+        values: Vec<(String, i64)>,
+    },
+    /// A function of the model; programs attach to it, or call it.
+    Func {
+        name: String,
+        ret: Ty,
+        params: Vec<(String, Ty)>,
+        kfunc: bool,
+    },
+    Trace {
+        group: String,
+        name: String,
+        params: Vec<(String, Ty)>,
+        record: String,
+    },
 }
 
 /// Whether lines under `#section` count for an architecture.
@@ -144,12 +168,13 @@ impl Parser {
                 Decl::Struct(Struct { name, union: false, members })
             }
             "enum" => self.enumeration(),
-            "func" => {
+            kind @ ("func" | "kfunc") => {
+                let kfunc = kind == "kfunc";
                 let ret = self.pointers();
                 let name = self.word();
                 let params = self.params();
                 self.expect(";");
-                Decl::Func { name, ret, params }
+                Decl::Func { name, ret, params, kfunc }
             }
             "trace" => {
                 let (group, name) = (self.word(), self.word());
@@ -226,6 +251,11 @@ impl Parser {
         let word = self.word();
         match word.as_str() {
             "void" => Ty::Void,
+            "const" => Ty::Const(Box::new(self.base())),
+            "fn" => {
+                let ret = self.pointers();
+                Ty::Fn(Box::new(ret), self.params())
+            }
             "struct" | "union" if self.peek() == "{" => {
                 let members = self.members();
                 Ty::Anon(Box::new(Struct { name: String::new(), union: word == "union", members }))

@@ -58,7 +58,10 @@ impl Layout {
             // Nothing refers to them.
             Decl::Func { .. } | Decl::Trace { .. } => return,
         };
-        self.ids.insert(key, id);
+        // A structure that is declared twice would be empty the first time.
+        let is_struct = key.starts_with("struct ");
+        let twice = self.ids.insert(key, id).is_some() && is_struct;
+        assert!(!twice, "type table: {d:?} is declared twice");
     }
 
     fn fill(&mut self, d: &Decl) {
@@ -75,10 +78,13 @@ impl Layout {
                 self.b.set(self.ids[&key], body);
                 self.shapes.insert(key, shape);
             }
-            Decl::Func { name, ret, params } => {
+            Decl::Func { name, ret, params, kfunc } => {
                 let proto = self.proto(ret, params);
                 let linkage = bpf::btf::Linkage::Static;
-                self.b.add(name, Body::Func { proto, linkage });
+                let id = self.b.add(name, Body::Func { proto, linkage });
+                if *kfunc {
+                    self.b.decl_tag("bpf_kfunc", id, -1);
+                }
             }
             Decl::Trace { name, params, .. } => {
                 // The first argument of a probe is its own data.
@@ -106,7 +112,8 @@ impl Layout {
             *self.shapes.get(key).unwrap_or_else(|| panic!("type table: {key} comes later"))
         };
         match ty {
-            Ty::Void => panic!("type table: void by value"),
+            Ty::Void | Ty::Fn(..) => panic!("type table: nothing has this by value"),
+            Ty::Const(t) => self.shape(t),
             Ty::Name(n) => named(n),
             Ty::Struct(n) => named(&format!("struct {n}")),
             Ty::Union(n) => named(&format!("union {n}")),
@@ -197,6 +204,17 @@ impl Layout {
                 self.derived.insert(key, id);
                 id
             }
+            Ty::Const(t) => {
+                let target = self.id(t);
+                let key = format!("const {target}");
+                if let Some(id) = self.derived.get(&key) {
+                    return *id;
+                }
+                let id = self.b.constant(target);
+                self.derived.insert(key, id);
+                id
+            }
+            Ty::Fn(ret, params) => self.proto(ret, params),
             Ty::Array(t, n) => {
                 let (elem, index) = (self.id(t), self.ids["unsigned int"]);
                 let key = format!("{elem}[{n}]");

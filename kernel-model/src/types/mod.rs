@@ -12,12 +12,13 @@ use std::sync::{Arc, LazyLock};
 use bpf::Arch;
 use bpf::btf::{Btf, Kind};
 
-const TABLES: [&str; 5] = [
+const TABLES: [&str; 6] = [
     include_str!("base.types"),
     include_str!("kernel.types"),
     include_str!("uapi.types"),
     include_str!("uapi_enum.types"),
     include_str!("trace.types"),
+    include_str!("kfunc.types"),
 ];
 
 /// A tracepoint of the model.
@@ -57,7 +58,7 @@ static TRACEPOINTS: LazyLock<Vec<Tracepoint>> = LazyLock::new(|| {
 static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
     let decls = decl::parse(&TABLES.concat(), Arch::X86_64).into_iter();
     let rows = decls.filter_map(|d| match d {
-        decl::Decl::Func { name, params, .. } => {
+        decl::Decl::Func { name, params, kfunc: false, .. } => {
             Some(Function { name, args: params.into_iter().map(|p| p.0).collect() })
         }
         _ => None,

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::expect::On;
-use super::machine::{Cpus, Ip, Order};
+use super::machine::{Cpus, End, Ip, Order, Prefix};
 use super::packet::{Dist, HexBytes};
 use super::play::Values;
 use super::{NamedCounts, Names, Scenario};
@@ -72,6 +72,8 @@ leaf_schema! {
     TextIs, "Text", { "type": "string", "description": "text that has to occur" };
     HexBytes, "HexBytes", { "type": "string", "examples": ["de ad be ef"] };
     Ip, "Ip", { "type": "string", "examples": ["10.0.0.1", "fd00::1"] };
+    End, "End", { "type": "string", "examples": ["10.0.0.1:80", "[fd00::1]:80"] };
+    Prefix, "Prefix", { "type": "string", "examples": ["10.1.0.0/16", "fd00::/64"] };
     Data, "Data", { "description": "a value or pattern that the BTF of the object types" };
     Dist, "Dist", { "description":
         "Even, Imix, Fixed(\"64B\"), Uniform(from: .., to: ..) or Zipf(s: 1.1)" };

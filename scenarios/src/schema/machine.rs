@@ -8,7 +8,7 @@ use crate::span::{Finding, refuse};
 use crate::tree::Kind;
 use serde::Deserialize;
 use serde::de::Deserializer;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 names! {
     /// An architecture.
@@ -21,6 +21,24 @@ names! {
         Riscv64 = "riscv64",
         /// z/Architecture.
         S390x = "s390x",
+    }
+}
+
+names! {
+    /// What a route does with a packet.
+    #[derive(Default)]
+    pub enum RouteKind as "a kind of route" {
+        /// Sends it on.
+        #[default]
+        Unicast = "Unicast",
+        /// It is for this machine.
+        Local = "Local",
+        /// Drops it without a word.
+        Blackhole = "Blackhole",
+        /// Drops it as unreachable.
+        Unreachable = "Unreachable",
+        /// Drops it as prohibited.
+        Prohibit = "Prohibit",
     }
 }
 
@@ -58,6 +76,12 @@ pub struct Machine {
     pub watchdog: Option<Watchdog>,
     /// Network interfaces by name.
     pub nics: Names<Nic>,
+    /// Routes; a machine with any forwards.
+    pub routes: Vec<Route>,
+    /// Link-layer addresses of neighbours: those that are not here do not answer.
+    pub neighbours: Vec<Neighbour>,
+    /// Sockets that look-ups of programs find.
+    pub sockets: Vec<Socket>,
     /// Feature level such as "6.12"; newest when left out.
     pub kernel: Option<Spanned<String>>,
 }
@@ -75,6 +99,9 @@ impl Default for Machine {
             until: Spanned::nowhere(Time { ns: 1_000_000_000 }),
             watchdog: None,
             nics: Names::default(),
+            routes: Vec::new(),
+            neighbours: Vec::new(),
+            sockets: Vec::new(),
             kernel: None,
         }
     }
@@ -134,6 +161,125 @@ impl Default for Nic {
             irqs: Vec::new(),
             rx_frag: None,
         }
+    }
+}
+
+/// `(to: "10.1.0.0/16", nic: "eth1", via: "10.0.0.2")`.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Destination with the length of its prefix.
+    pub to: Spanned<Prefix>,
+    /// Where packets leave; kinds that drop need none.
+    #[serde(default)]
+    pub nic: Option<Name>,
+    /// Gateway.
+    #[serde(default)]
+    pub via: Option<Ip>,
+    /// Preferred source address.
+    #[serde(default)]
+    pub src: Option<Ip>,
+    /// Priority: of routes with one prefix the lowest counts.
+    #[serde(default)]
+    pub metric: u32,
+    /// Path MTU.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// What becomes of packets.
+    #[serde(default)]
+    pub kind: RouteKind,
+    /// Table number, 254 when left out.
+    #[serde(default)]
+    pub table: Option<u32>,
+}
+
+/// `(ip: "10.0.0.2", nic: "eth1", mac: "02:00:00:00:00:09")`.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Neighbour {
+    /// Address.
+    pub ip: Ip,
+    /// Device behind which it is.
+    pub nic: Name,
+    /// Link-layer address.
+    pub mac: Mac,
+}
+
+names! {
+    /// Protocol of a socket.
+    pub enum Protocol as "a protocol" {
+        /// TCP.
+        Tcp = "Tcp",
+        /// UDP.
+        Udp = "Udp",
+    }
+}
+
+/// `(protocol: Tcp, local: "10.0.0.1:80")`.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Socket {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Own address and port.
+    pub local: Spanned<End>,
+    /// The other end; without one TCP listens and UDP takes datagrams of all.
+    #[serde(default)]
+    pub remote: Option<End>,
+    /// The only device it takes packets from.
+    #[serde(default)]
+    pub nic: Option<Name>,
+    /// `sk_mark`.
+    #[serde(default)]
+    pub mark: u32,
+}
+
+/// An address with a port: `10.0.0.1:80`, `[fd00::1]:80`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End(pub SocketAddr);
+
+impl Leaf for End {
+    fn from_node(node: &crate::tree::Node) -> Result<Self, Finding> {
+        let text = String::from_node(node)?;
+        text.parse().map(End).map_err(|_| {
+            Finding::error(node.span, format!("\"{text}\" is not an address with a port"))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for End {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::span::leaf(d).map(|(v, _)| v)
+    }
+}
+
+/// An address and how many of its bits count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Prefix {
+    /// First address.
+    pub ip: IpAddr,
+    /// Bits.
+    pub bits: u8,
+}
+
+impl Leaf for Prefix {
+    fn from_node(node: &crate::tree::Node) -> Result<Self, Finding> {
+        let text = String::from_node(node)?;
+        let parts = text.split_once('/').and_then(|(ip, n)| Some((ip.parse().ok()?, n)));
+        let prefix = parts.and_then(|(ip, n): (IpAddr, &str)| {
+            let bits = n.parse().ok().filter(|b| *b <= if ip.is_ipv4() { 32 } else { 128 })?;
+            Some(Prefix { ip, bits })
+        });
+        prefix.ok_or_else(|| {
+            let message = format!("\"{text}\" is not an address with a prefix length");
+            Finding::error(node.span, message)
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::span::leaf(d).map(|(v, _)| v)
     }
 }
 

@@ -122,7 +122,7 @@ impl Native {
         let verified = Arc::new(assume.build());
         let (id, err) = (ProgId(self.progs), |e: &dyn std::fmt::Debug| format!("{e:?}"));
         let addr = m.kernel.kzalloc(256, "bpf_prog").map_err(|e| err(&e))?;
-        m.kernel.progs.insert(id, prog(id, verified, addr));
+        m.kernel.progs.insert(id, Prog::new(id, verified, addr));
         m.compile(id).map_err(|e| err(&e))?;
         let bytes = cells.len() as u64 * 8;
         let ctx = m.kernel.kzalloc(bytes, "buffer").map_err(|e| err(&e))?;
@@ -138,22 +138,6 @@ impl Native {
         let read = |at| m.kernel.mem.read_u64(at).map_err(|e| err(&e));
         let after = (ctx..ctx + bytes).step_by(8).map(read).collect::<Result<_, _>>()?;
         Ok((after, m.insns() - before))
-    }
-}
-
-fn prog(id: ProgId, verified: Arc<verifier::Verified>, addr: u64) -> Prog {
-    Prog {
-        id,
-        verified,
-        addr,
-        entry: 0,
-        maps: Vec::new(),
-        refs: 1,
-        run_cnt: 0,
-        misses: 0,
-        load_time_ns: 0,
-        btf_id: 0,
-        target: None,
     }
 }
 

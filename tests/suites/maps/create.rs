@@ -14,6 +14,11 @@ use crate::table::{Finding, rows};
 fn base(t: &str, text: &str, array: i32) -> MapCreate {
     let map_type = MapType::from_name(t).expect("a map type") as u32;
     let mut a = MapCreate { map_type, ..MapCreate::default() };
+    let (text, typed) = text.split_once(" btf ").map_or((text, false), |(t, _)| (t, true));
+    if typed {
+        // An int and a structure of eight bytes, in types that are loaded later.
+        (a.btf_key_type_id, a.btf_value_type_id) = (1, 6);
+    }
     for word in text.split_whitespace() {
         let (name, v) = word.split_once('=').unwrap_or((word, ""));
         match name {
@@ -50,7 +55,13 @@ pub(crate) fn run(face: &mut Face) -> Vec<Finding> {
     let array = create(face, &mut array).expect("an array");
     let table = rows("map_create.tsv");
     let bases = table.iter().filter(|r| r[1] == "base");
-    let base = bases.map(|r| (r[0].clone(), base(&r[0], &r[2], array))).collect();
+    let with_types = |mut a: MapCreate| {
+        if a.btf_key_type_id != 0 {
+            a.btf_fd = btf.cast_unsigned();
+        }
+        a
+    };
+    let base = bases.map(|r| (r[0].clone(), with_types(base(&r[0], &r[2], array)))).collect();
     let world = World { array, prog, btf, base };
     let mut found = Vec::new();
     for (n, r) in table.iter().enumerate() {

@@ -37,7 +37,7 @@ pub(super) fn convert(
         return Err(Box::new(gone.at(crate::cfg::slot(at))));
     };
     let mut insns = conv.insns;
-    if let Some(n) = narrow {
+    if let Some(n) = narrow.filter(|n| n.size < conv.target_size) {
         insns.extend(n.extract(input.endian));
     }
     if let Insn::Load { size, sext: true, dst, .. } = insn {

@@ -34,7 +34,10 @@ impl KernelEnv for Env {
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
         let Insn::Load { size, dst, src, off, .. } = access.insn else { return None };
         let off = 100 + off;
-        Some(CtxConv { insns: vec![Insn::Load { size, sext: false, dst, src, off }] })
+        Some(CtxConv {
+            insns: vec![Insn::Load { size, sext: false, dst, src, off }],
+            target_size: 8,
+        })
     }
     fn has_helper(&self, _id: i32) -> bool {
         true

@@ -182,6 +182,11 @@ pub fn returns_void(program: &Program) -> bool {
         && Kind::of(program).target.is_some_and(ret::is_void_member)
 }
 
+/// Names of all kernel functions that programs of 6.18 may call.
+pub fn kfunc_names() -> impl Iterator<Item = &'static str> {
+    kfunc_table::KFUNCS.iter().map(|r| r.name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,175 @@
+//! Helpers on sockets (net/core/filter.c).
+
+use std::net::{IpAddr, SocketAddr};
+
+use bpf::uapi::ProgType;
+
+use super::{HelperRow, Ret};
+use crate::cpu::{CpuId, Fault};
+use crate::ledger::Kind;
+use crate::net::{LISTEN, Protocol};
+use crate::{Kernel, field};
+
+/// The rows.
+#[rustfmt::skip]
+pub(crate) const ROWS: &[HelperRow] = &[
+    HelperRow { id: 84, name: "sk_lookup_tcp", nargs: 5, body: lookup_tcp },
+    HelperRow { id: 85, name: "sk_lookup_udp", nargs: 5, body: lookup_udp },
+    HelperRow { id: 86, name: "sk_release", nargs: 1, body: release },
+    HelperRow { id: 95, name: "sk_fullsock", nargs: 1, body: same },
+    HelperRow { id: 96, name: "tcp_sock", nargs: 1, body: tcp_sock },
+    HelperRow { id: 98, name: "get_listener_sock", nargs: 1, body: listener },
+    HelperRow { id: 99, name: "skc_lookup_tcp", nargs: 5, body: lookup_tcp },
+    HelperRow { id: 128, name: "sk_cgroup_id", nargs: 1, body: cgroup_id },
+    HelperRow { id: 137, name: "skc_to_tcp_sock", nargs: 1, body: to_tcp },
+];
+
+/// Bytes of `struct bpf_sock_tuple` for IPv4 and IPv6.
+const TUPLE_V4: u64 = 12;
+const TUPLE_V6: u64 = 36;
+/// Id of the root cgroup.
+const ROOT_CGROUP: u64 = 1;
+
+/// The two ends that a tuple names: from, to.
+fn ends(k: &Kernel, at: u64, len: u64) -> Result<Option<(SocketAddr, SocketAddr)>, Fault> {
+    if len != TUPLE_V4 && len != TUPLE_V6 {
+        return Ok(None);
+    }
+    let b = k.mem.read_vec(at, len as usize)?;
+    let n = if len == TUPLE_V4 { 4 } else { 16 };
+    let ip = |i: usize| -> IpAddr {
+        match <[u8; 4]>::try_from(&b[i * n..(i + 1) * n]) {
+            Ok(v4) => v4.into(),
+            Err(_) => <[u8; 16]>::try_from(&b[i * n..(i + 1) * n]).expect("16 bytes").into(),
+        }
+    };
+    let port = |i: usize| u16::from_be_bytes([b[2 * n + 2 * i], b[2 * n + 2 * i + 1]]);
+    Ok(Some((SocketAddr::new(ip(0), port(0)), SocketAddr::new(ip(1), port(1)))))
+}
+
+fn lookup_tcp(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    lookup(k, cpu, args, Protocol::Tcp)
+}
+
+fn lookup_udp(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    lookup(k, cpu, args, Protocol::Udp)
+}
+
+/// `bpf_sk_lookup`: the network namespace is the only one, which has no number of its own.
+fn lookup(
+    k: &mut Kernel,
+    cpu: CpuId,
+    [ctx, tuple, len, netns, flags]: [u64; 5],
+    protocol: Protocol,
+) -> Ret {
+    if flags != 0 || (netns as i32) >= 0 {
+        return Ret::Val(0);
+    }
+    let ends = match ends(k, tuple, len & 0xffff_ffff) {
+        Ok(Some(ends)) => ends,
+        Ok(None) => return Ret::Val(0),
+        Err(fault) => return Ret::Fault(fault),
+    };
+    let dev = arrived_at(k, cpu, ctx);
+    let Some(sk) = k.net.sockets.lookup(protocol, ends, dev) else { return Ret::Val(0) };
+    if k.net.sockets.is_counted(sk) {
+        let count = field!("sock", "__sk_common.skc_refcnt");
+        let now = k.get(sk, count);
+        k.set(sk, count, now + 1);
+        k.prog_holds(cpu, Kind::Sock, sk, "bpf_sk_lookup");
+    }
+    Ret::Val(sk)
+}
+
+/// Number of the device that a packet came through, 0 when it is none's.
+fn arrived_at(k: &Kernel, cpu: CpuId, ctx: u64) -> u32 {
+    let dev = match k.running_type(cpu) {
+        Some(ProgType::Xdp) => {
+            let rxq = k.get(ctx, field!("xdp_buff", "rxq"));
+            k.get(rxq, field!("xdp_rxq_info", "dev"))
+        }
+        Some(ProgType::SchedCls | ProgType::SchedAct) => k.get(ctx, field!("sk_buff", "dev")),
+        _ => 0,
+    };
+    if dev == 0 { 0 } else { k.get(dev, field!("net_device", "ifindex")) as u32 }
+}
+
+fn release(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
+    if k.net.sockets.is_counted(sk) {
+        let count = field!("sock", "__sk_common.skc_refcnt");
+        let now = k.get(sk, count);
+        k.set(sk, count, now.saturating_sub(1));
+        k.ledger.release(Kind::Sock, sk);
+    }
+    Ret::Val(0)
+}
+
+/// The model's sockets are whole ones: no requests, no time-wait.
+fn same(_: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
+    Ret::Val(sk)
+}
+
+fn tcp_sock(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
+    Ret::Val(if k.net.sockets.protocol(sk) == Some(Protocol::Tcp) { sk } else { 0 })
+}
+
+fn listener(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
+    let listens = k.get(sk, field!("sock", "__sk_common.skc_state")) == LISTEN;
+    Ret::Val(if listens { sk } else { 0 })
+}
+
+fn cgroup_id(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
+    Ret::Val(ROOT_CGROUP)
+}
+
+fn to_tcp(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    if args[0] == 0 { Ret::Val(0) } else { tcp_sock(k, cpu, args) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::SocketConfig;
+    use crate::{Config, Frame, ProgId};
+    use bpf::Arch;
+
+    const AT: u64 = crate::layout::DIRECT_MAP + 0x20_0000;
+
+    #[test]
+    fn the_connected_socket_comes_before_the_listener_and_is_counted() {
+        for arch in [Arch::X86_64, Arch::S390x] {
+            let mut k = Kernel::new(Config { arch, ..Config::default() });
+            let at = |s: &str| s.parse::<SocketAddr>().unwrap();
+            let tcp = |local, remote| SocketConfig {
+                protocol: Protocol::Tcp,
+                local: at(local),
+                remote,
+                dev: 0,
+                mark: 0,
+            };
+            let all = k.socket_add(tcp("0.0.0.0:80", None)).unwrap();
+            let one = k.socket_add(tcp("10.0.0.1:80", None)).unwrap();
+            let peer = Some(at("10.0.0.9:4000"));
+            let connected = k.socket_add(tcp("10.0.0.1:80", peer)).unwrap();
+            k.submit(CpuId(0), Frame::Hook { prog: ProgId(7), ctx: 0, cookie: 0, free: 0 });
+            let _ = k.next(CpuId(0));
+            let ask = |k: &mut Kernel, from: [u8; 4], port: u16, to: [u8; 4]| {
+                let ports = [port.to_be_bytes(), 80u16.to_be_bytes()].concat();
+                k.mem.write(AT, &[&from[..], &to, &ports].concat()).unwrap();
+                let netns = u64::from(u32::MAX);
+                let Ret::Val(sk) = lookup(k, CpuId(0), [0, AT, 12, netns, 0], Protocol::Tcp) else {
+                    panic!()
+                };
+                sk
+            };
+            let me = [10, 0, 0, 1];
+            assert_eq!(ask(&mut k, [10, 0, 0, 9], 4000, me), connected);
+            assert_eq!(ask(&mut k, [10, 0, 0, 9], 4001, me), one);
+            assert_eq!(ask(&mut k, [10, 0, 0, 9], 4000, [10, 0, 0, 7]), all);
+            assert!(k.ledger.holds(Kind::Sock, connected) && !k.ledger.holds(Kind::Sock, one));
+            let _ = release(&mut k, CpuId(0), [connected, 0, 0, 0, 0]);
+            assert!(!k.ledger.holds(Kind::Sock, connected));
+            assert_eq!(k.get(connected, field!("sock", "__sk_common.skc_refcnt")), 1);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Kernel functions that programs call: one row is name, number of arguments, body.
+//!
+//! Prototypes are in `types/kfunc.types`, from which the model's BTF declares them; flags and who
+//! may call them are the verifier's (`verifier::tables`). Numbers differ between architectures,
+//! because BTF ids do: a call is looked up by name.
+//!
+//! Where the kernel's verifier patches an argument (`meta__ign`, `off`), the body finds the same by
+//! itself: types in the program's BTF, objects by address.
+
+mod arena;
+mod cpumask;
+mod dynptr;
+mod iter;
+mod list;
+mod obj;
+mod probe;
+mod rbtree;
+mod string;
+mod sync;
+mod task;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use bpf::Arch;
+use bpf::btf::Kind;
+
+pub(crate) use obj::Objects;
+pub(crate) use rbtree::Adding;
+
+use crate::helpers::Body;
+use crate::types::Types;
+
+/// One kernel function.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KfuncRow {
+    /// Name.
+    pub(crate) name: &'static str,
+    /// Number of arguments.
+    pub(crate) nargs: u8,
+    /// What it does.
+    pub(crate) body: Body,
+}
+
+/// A row of a table.
+const fn row(name: &'static str, nargs: u8, body: Body) -> KfuncRow {
+    KfuncRow { name, nargs, body }
+}
+
+const TABLES: &[&[KfuncRow]] = &[
+    arena::ROWS,
+    cpumask::ROWS,
+    dynptr::ROWS,
+    iter::ROWS,
+    list::ROWS,
+    obj::ROWS,
+    probe::ROWS,
+    rbtree::ROWS,
+    string::ROWS,
+    sync::ROWS,
+    task::ROWS,
+    work::ROWS,
+];
+
+type ById = BTreeMap<i32, &'static KfuncRow>;
+
+static BY_ID: LazyLock<[ById; 4]> = LazyLock::new(|| {
+    Arch::ALL.map(|arch| {
+        let btf = Types::of(arch).btf();
+        let id = |name| btf.find(name, Kind::Func).expect("a row has a prototype");
+        let rows = TABLES.iter().flat_map(|t| t.iter());
+        rows.map(|r| (id(r.name).cast_signed(), r)).collect()
+    })
+});
+
+/// The row of a function by its BTF id, when it has a body.
+pub(crate) fn by_id(arch: Arch, btf_id: i32) -> Option<&'static KfuncRow> {
+    let n = Arch::ALL.iter().position(|a| *a == arch).expect("ALL has every architecture");
+    BY_ID[n].get(&btf_id).copied()
+}
+
+/// Names of all kernel functions that have a body.
+pub fn modelled() -> impl Iterator<Item = &'static str> {
+    TABLES.iter().flat_map(|t| t.iter()).map(|r| r.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_declared_has_a_body_and_its_arguments() {
+        for arch in Arch::ALL {
+            let btf = Types::of(arch).btf();
+            let is_kfunc = |id: &u32| btf.decl_tags(*id).any(|t| t.1 == "bpf_kfunc");
+            for id in btf.ids().filter(|id| btf.kind(*id) == Kind::Func && is_kfunc(id)) {
+                let name = btf.name(id);
+                let row = by_id(arch, id.cast_signed()).unwrap_or_else(|| panic!("{name}"));
+                let params = btf.func_proto(id).map(|p| p.1.len());
+                assert_eq!(params, Some(row.nargs.into()), "{name}");
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Objects that programs allocate: `bpf_obj_new` and what frees them (kernel/bpf/helpers.c).
+//!
+//! The kernel finds an object's special fields through a pointer that the verifier patches into
+//! the call; here they are kept beside the object, by its address.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use verifier::btf::record::{Field, FieldKind, Place, Record, parse};
+
+use super::{KfuncRow, list, rbtree, row};
+use crate::cpu::{CpuId, Fault};
+use crate::helpers::Ret;
+use crate::layout::{PAGE_SIZE, PERCPU, PERCPU_STRIDE};
+use crate::ledger::Kind;
+use crate::mem::Perms;
+use crate::syscall::BtfId;
+use crate::{Errno, Kernel};
+
+/// The rows.
+#[rustfmt::skip]
+pub(super) const ROWS: &[KfuncRow] = &[
+    row("bpf_obj_new_impl", 2, obj_new),
+    row("bpf_obj_drop_impl", 2, obj_drop),
+    row("bpf_percpu_obj_new_impl", 2, percpu_new),
+    row("bpf_percpu_obj_drop_impl", 2, percpu_drop),
+    row("bpf_refcount_acquire_impl", 2, refcount_acquire),
+];
+
+/// An object of a program.
+#[derive(Clone, Debug)]
+struct Object {
+    size: u64,
+    record: Arc<Record>,
+}
+
+/// All objects of programs, by address.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Objects {
+    live: BTreeMap<u64, Object>,
+    /// Free per-CPU memory and the end of what is mapped, as offsets.
+    percpu_free: BTreeMap<u64, Vec<u64>>,
+    percpu_next: u64,
+    percpu_mapped: u64,
+}
+
+type Outcome = Result<u64, Fault>;
+
+fn done(r: Outcome) -> Ret {
+    r.map_or_else(Ret::Fault, Ret::Val)
+}
+
+impl Kernel {
+    /// Size and special fields of a structure of the running program's BTF.
+    fn local_type(&self, cpu: CpuId, id: u64) -> Option<(u64, Record)> {
+        let prog = self.cpus[cpu.idx()].prog_frame()?.prog;
+        let btf = self.btf_object(BtfId(self.progs.get(&prog)?.btf_id))?;
+        let id = u32::try_from(id).ok()?;
+        let size = btf.size_of(id)?;
+        let record = parse(&btf, Some(self.vmlinux_btf()), id, Place::Object).unwrap_or_default();
+        Some((size.into(), record))
+    }
+
+    /// The object that an address is in, with its special fields.
+    pub(crate) fn object_at(&self, at: u64) -> Option<(u64, Arc<Record>)> {
+        let (start, o) = self.objects.live.range(..=at).next_back()?;
+        (at - start < o.size).then(|| (*start, Arc::clone(&o.record)))
+    }
+
+    /// `bpf_obj_init_field`, for all fields.
+    fn object_init(&mut self, at: u64, record: &Record) -> Result<(), Fault> {
+        for f in &record.fields {
+            let field = at + u64::from(f.off);
+            match f.kind {
+                FieldKind::Refcount => self.mem.write_u32(field, 1)?,
+                FieldKind::ListHead | FieldKind::ListNode => list::init(self, field)?,
+                FieldKind::RbNode => rbtree::clear(self, field)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// `__bpf_obj_drop_impl`: one reference less; the object goes with the last.
+    pub(crate) fn object_put(&mut self, at: u64) -> Result<(), Fault> {
+        let Some(o) = self.objects.live.get(&at).cloned() else {
+            self.kfree(at, "bpf_obj_drop");
+            return Ok(());
+        };
+        let count = o.record.find(FieldKind::Refcount).map(|f| at + u64::from(f.off));
+        if let Some(count) = count {
+            let left = self.mem.read_u32(count)?.wrapping_sub(1);
+            self.mem.write_u32(count, left)?;
+            if left != 0 {
+                return Ok(());
+            }
+        }
+        self.fields_free(at, &o.record)?;
+        self.objects.live.remove(&at);
+        match count {
+            // bpf_mem_free_rcu: others may still look at it.
+            Some(_) => self.rcu_free.push(at),
+            None => self.kfree(at, "bpf_obj_drop"),
+        }
+        Ok(())
+    }
+
+    /// `bpf_obj_free_fields`, of an object or of a map's value.
+    pub(crate) fn fields_free(&mut self, at: u64, record: &Record) -> Result<(), Fault> {
+        for f in &record.fields {
+            let field = at + u64::from(f.off);
+            match f.kind {
+                FieldKind::ListHead => {
+                    for node in list::drain(self, field)? {
+                        self.contained_put(node)?;
+                    }
+                }
+                FieldKind::RbRoot => {
+                    for node in rbtree::drain(self, field)? {
+                        self.contained_put(node)?;
+                    }
+                }
+                FieldKind::KptrRef | FieldKind::KptrPercpu => {
+                    let held = self.mem.read_u64(field)?;
+                    self.mem.write_u64(field, 0)?;
+                    if held != 0 {
+                        self.kptr_put(held, f)?;
+                    }
+                }
+                FieldKind::KptrUnref => self.mem.write_u64(field, 0)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn contained_put(&mut self, node: u64) -> Result<(), Fault> {
+        match self.object_at(node) {
+            Some((at, _)) => self.object_put(at),
+            None => Ok(()),
+        }
+    }
+
+    /// The destructor of what a kptr holds.
+    fn kptr_put(&mut self, held: u64, f: &Field) -> Result<(), Fault> {
+        if f.kind == FieldKind::KptrPercpu {
+            return self.percpu_put(held);
+        }
+        if self.objects.live.contains_key(&held) {
+            return self.object_put(held);
+        }
+        match self.vmlinux_btf().name(f.target.1) {
+            "task_struct" => self.task_put(held),
+            "cgroup" => self.cgroup_put(held),
+            "bpf_cpumask" => self.cpumask_put(held)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Zeroed memory of every CPU; the address is CPU 0's.
+    fn percpu_alloc(&mut self, size: u64) -> Result<u64, Errno> {
+        if self.inject_alloc("percpu") {
+            return Err(Errno::ENOMEM);
+        }
+        let size = size.next_multiple_of(8).next_power_of_two();
+        let free = self.objects.percpu_free.get_mut(&size).and_then(Vec::pop);
+        let off = match free {
+            Some(off) => off,
+            None => {
+                let off = self.objects.percpu_next.next_multiple_of(size.min(PAGE_SIZE));
+                if off + size > PERCPU_STRIDE {
+                    return Err(Errno::ENOMEM);
+                }
+                while self.objects.percpu_mapped < off + size {
+                    self.percpu_page()?;
+                }
+                self.objects.percpu_next = off + size;
+                off
+            }
+        };
+        for cpu in 0..u64::from(self.config.cpus) {
+            let at = PERCPU + cpu * PERCPU_STRIDE + off;
+            self.mem.fill(at, size as usize, 0).expect("mapped above");
+        }
+        Ok(PERCPU + off)
+    }
+
+    /// Maps one more page of every CPU.
+    fn percpu_page(&mut self) -> Result<(), Errno> {
+        let off = self.objects.percpu_mapped;
+        for cpu in 0..u64::from(self.config.cpus) {
+            let phys = self.alloc.pages(&mut self.mem, 1).ok_or(Errno::ENOMEM)?;
+            self.mem.map(PERCPU + cpu * PERCPU_STRIDE + off, phys, Perms::RW);
+        }
+        self.objects.percpu_mapped += PAGE_SIZE;
+        Ok(())
+    }
+
+    fn percpu_put(&mut self, at: u64) -> Result<(), Fault> {
+        if let Some(o) = self.objects.live.remove(&at) {
+            let size = o.size.next_multiple_of(8).next_power_of_two();
+            self.objects.percpu_free.entry(size).or_default().push(at - PERCPU);
+        }
+        Ok(())
+    }
+}
+
+fn obj_new(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
+    let Some((size, record)) = k.local_type(cpu, id) else {
+        return Ret::Fault(Fault::unsupported("bpf_obj_new of a program without BTF"));
+    };
+    let Ok(at) = k.kzalloc(size, "bpf_obj_new") else { return Ret::Val(0) };
+    if let Err(fault) = k.object_init(at, &record) {
+        return Ret::Fault(fault);
+    }
+    k.objects.live.insert(at, Object { size, record: Arc::new(record) });
+    k.prog_holds(cpu, Kind::Object, at, "bpf_obj_new");
+    Ret::Val(at)
+}
+
+fn obj_drop(k: &mut Kernel, _: CpuId, [at, ..]: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::Object, at);
+    done(k.object_put(at).map(|()| 0))
+}
+
+fn percpu_new(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
+    let Some((size, record)) = k.local_type(cpu, id) else {
+        return Ret::Fault(Fault::unsupported("bpf_percpu_obj_new of a program without BTF"));
+    };
+    let Ok(at) = k.percpu_alloc(size) else { return Ret::Val(0) };
+    k.objects.live.insert(at, Object { size, record: Arc::new(record) });
+    k.prog_holds(cpu, Kind::Object, at, "bpf_percpu_obj_new");
+    Ret::Val(at)
+}
+
+fn percpu_drop(k: &mut Kernel, _: CpuId, [at, ..]: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::Object, at);
+    done(k.percpu_put(at).map(|()| 0))
+}
+
+/// `refcount_inc_not_zero`.
+fn refcount_acquire(k: &mut Kernel, cpu: CpuId, [at, ..]: [u64; 5]) -> Ret {
+    let take = |k: &mut Kernel| -> Outcome {
+        let Some((start, record)) = k.object_at(at) else { return Ok(0) };
+        let Some(f) = record.find(FieldKind::Refcount) else { return Ok(0) };
+        let count = start + u64::from(f.off);
+        let now = k.mem.read_u32(count)?;
+        if now == 0 {
+            return Ok(0);
+        }
+        k.mem.write_u32(count, now + 1)?;
+        k.prog_holds(cpu, Kind::Object, at, "bpf_refcount_acquire");
+        Ok(at)
+    };
+    done(take(k))
+}

@@ -1,0 +1,121 @@
+//! Sections and locks (kernel/bpf/helpers.c, rqspinlock.c).
+
+use super::{KfuncRow, row};
+use crate::cpu::CpuId;
+use crate::helpers::Ret;
+use crate::ledger::{Held, Kind};
+use crate::{Errno, Kernel};
+
+/// The rows.
+#[rustfmt::skip]
+pub(super) const ROWS: &[KfuncRow] = &[
+    row("bpf_rcu_read_lock", 0, rcu_lock),
+    row("bpf_rcu_read_unlock", 0, rcu_unlock),
+    row("bpf_preempt_disable", 0, preempt_disable),
+    row("bpf_preempt_enable", 0, preempt_enable),
+    row("bpf_local_irq_save", 1, irq_save),
+    row("bpf_local_irq_restore", 1, irq_restore),
+    row("bpf_res_spin_lock", 1, res_lock),
+    row("bpf_res_spin_unlock", 1, res_unlock),
+    row("bpf_res_spin_lock_irqsave", 2, res_lock_irq),
+    row("bpf_res_spin_unlock_irqrestore", 2, res_unlock_irq),
+    row("bpf_cast_to_kern_ctx", 1, same),
+    row("bpf_rdonly_cast", 2, same),
+];
+
+/// `_Q_LOCKED_VAL`.
+const LOCKED: u32 = 1;
+
+impl Kernel {
+    /// What a program holds from here on.
+    pub(crate) fn prog_holds(&mut self, cpu: CpuId, kind: Kind, addr: u64, what: &'static str) {
+        let c = &self.cpus[cpu.idx()];
+        let held = Held {
+            cpu,
+            prog: c.prog_frame().map(|p| p.prog),
+            depth: c.frames.len(),
+            what,
+            clock_ns: c.clock_ns,
+        };
+        self.ledger.acquire(kind, addr, held);
+    }
+}
+
+/// Whether interrupts of a CPU are on: `arch_local_save_flags` without the architecture's bits.
+fn irq_state(k: &Kernel, cpu: CpuId) -> u64 {
+    u64::from(!k.ledger.holds(Kind::Irq, cpu.0.into()))
+}
+
+/// A pointer under another type.
+fn same(_: &mut Kernel, _: CpuId, [p, ..]: [u64; 5]) -> Ret {
+    Ret::Val(p)
+}
+
+fn rcu_lock(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
+    k.prog_holds(cpu, Kind::RcuRead, cpu.0.into(), "bpf_rcu_read_lock");
+    Ret::Val(0)
+}
+
+fn rcu_unlock(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::RcuRead, cpu.0.into());
+    Ret::Val(0)
+}
+
+fn preempt_disable(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
+    k.prog_holds(cpu, Kind::Preempt, cpu.0.into(), "bpf_preempt_disable");
+    Ret::Val(0)
+}
+
+fn preempt_enable(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::Preempt, cpu.0.into());
+    Ret::Val(0)
+}
+
+fn save(k: &mut Kernel, cpu: CpuId, flags: u64, what: &'static str) -> Ret {
+    let now = irq_state(k, cpu);
+    k.prog_holds(cpu, Kind::Irq, cpu.0.into(), what);
+    k.mem.write_u64(flags, now).map_or_else(|f| Ret::Fault(f.into()), |()| Ret::Val(0))
+}
+
+fn irq_save(k: &mut Kernel, cpu: CpuId, [flags, ..]: [u64; 5]) -> Ret {
+    save(k, cpu, flags, "bpf_local_irq_save")
+}
+
+fn irq_restore(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::Irq, cpu.0.into());
+    Ret::Val(0)
+}
+
+/// `res_spin_lock`: `-EDEADLK` for a lock that this CPU has (AA). A holder on another CPU does not
+/// run while this call waits: the wait ends by the lock's own time limit.
+fn res_lock(k: &mut Kernel, cpu: CpuId, [lock, ..]: [u64; 5]) -> Ret {
+    let holder = k.ledger.iter().find(|h| h.0 == Kind::SpinLock && h.1 == lock).map(|h| h.2.cpu);
+    match holder {
+        Some(other) if other == cpu => return Ret::Val(Errno::EDEADLK.ret()),
+        Some(_) => return Ret::Val(Errno::ETIMEDOUT.ret()),
+        None => {}
+    }
+    if let Err(f) = k.mem.write_u32(lock, LOCKED) {
+        return Ret::Fault(f.into());
+    }
+    k.prog_holds(cpu, Kind::SpinLock, lock, "bpf_res_spin_lock");
+    Ret::Val(0)
+}
+
+fn res_unlock(k: &mut Kernel, _: CpuId, [lock, ..]: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::SpinLock, lock);
+    k.mem.write_u32(lock, 0).map_or_else(|f| Ret::Fault(f.into()), |()| Ret::Val(0))
+}
+
+/// Interrupts are off only when the lock was taken.
+fn res_lock_irq(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    match res_lock(k, cpu, args) {
+        Ret::Val(0) => save(k, cpu, args[1], "bpf_res_spin_lock_irqsave"),
+        other => other,
+    }
+}
+
+fn res_unlock_irq(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::Irq, cpu.0.into());
+    res_unlock(k, cpu, args)
+}

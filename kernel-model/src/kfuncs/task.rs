@@ -1,0 +1,117 @@
+//! References to tasks and control groups (kernel/bpf/helpers.c, kernel/bpf/cgroup_iter.c).
+//!
+//! The only control group is the root of the default hierarchy, made when it is first asked for.
+
+use super::{KfuncRow, row};
+use crate::cpu::CpuId;
+use crate::helpers::Ret;
+use crate::ledger::Kind;
+use crate::{Errno, Kernel, field};
+
+/// The rows.
+#[rustfmt::skip]
+pub(super) const ROWS: &[KfuncRow] = &[
+    row("bpf_task_acquire", 1, task_acquire),
+    row("bpf_task_release", 1, task_release),
+    row("bpf_task_from_pid", 1, task_from_pid),
+    row("bpf_task_from_vpid", 1, task_from_pid),
+    row("bpf_cgroup_acquire", 1, cgroup_acquire),
+    row("bpf_cgroup_release", 1, cgroup_release),
+    row("bpf_cgroup_ancestor", 2, cgroup_ancestor),
+    row("bpf_cgroup_from_id", 1, cgroup_from_id),
+    row("bpf_task_under_cgroup", 2, task_under_cgroup),
+];
+
+/// Inode number of the root cgroup, its id.
+const ROOT_ID: u64 = 1;
+
+impl Kernel {
+    /// A count of references in an object, moved by one.
+    fn count_by(&mut self, at: u64, f: crate::types::Field, by: i64) {
+        let now = self.get(at, f);
+        self.set(at, f, now.wrapping_add_signed(by));
+    }
+
+    /// `put_task_struct_rcu_user`: the model's tasks do not end.
+    pub(super) fn task_put(&mut self, task: u64) {
+        self.count_by(task, field!("task_struct", "usage"), -1);
+    }
+
+    /// `cgroup_put`.
+    pub(super) fn cgroup_put(&mut self, cgroup: u64) {
+        self.count_by(cgroup, field!("cgroup", "bpf_refs"), -1);
+    }
+
+    fn root_cgroup(&mut self) -> Result<u64, Errno> {
+        if self.root_cgroup != 0 {
+            return Ok(self.root_cgroup);
+        }
+        let cgroup = self.kzalloc(crate::types::size("cgroup"), "cgroup")?;
+        let kn = self.kzalloc(crate::types::size("kernfs_node"), "kernfs_node")?;
+        self.set(kn, field!("kernfs_node", "id"), ROOT_ID);
+        self.set(cgroup, field!("cgroup", "kn"), kn);
+        self.set(cgroup, field!("cgroup", "self.cgroup"), cgroup);
+        self.set(cgroup, field!("cgroup", "bpf_refs"), 1);
+        self.root_cgroup = cgroup;
+        Ok(cgroup)
+    }
+}
+
+fn task_acquire(k: &mut Kernel, cpu: CpuId, [task, ..]: [u64; 5]) -> Ret {
+    if task == 0 || k.get(task, field!("task_struct", "usage")) == 0 {
+        return Ret::Val(0);
+    }
+    k.count_by(task, field!("task_struct", "usage"), 1);
+    k.prog_holds(cpu, Kind::Object, task, "bpf_task_acquire");
+    Ret::Val(task)
+}
+
+fn task_release(k: &mut Kernel, _: CpuId, [task, ..]: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::Object, task);
+    k.task_put(task);
+    Ret::Val(0)
+}
+
+/// `find_task_by_pid_ns`: idle tasks have no number.
+fn task_from_pid(k: &mut Kernel, cpu: CpuId, [pid, ..]: [u64; 5]) -> Ret {
+    let pid = u64::from(pid as u32);
+    let tasks: Vec<u64> =
+        k.alloc.live().filter(|o| o.2.what == "task_struct").map(|o| o.0).collect();
+    let numbered = |t: &u64| pid != 0 && k.get(*t, field!("task_struct", "pid")) == pid;
+    match tasks.into_iter().find(numbered) {
+        Some(task) => task_acquire(k, cpu, [task, 0, 0, 0, 0]),
+        None => Ret::Val(0),
+    }
+}
+
+fn cgroup_acquire(k: &mut Kernel, cpu: CpuId, [cgroup, ..]: [u64; 5]) -> Ret {
+    k.count_by(cgroup, field!("cgroup", "bpf_refs"), 1);
+    k.prog_holds(cpu, Kind::Object, cgroup, "bpf_cgroup_acquire");
+    Ret::Val(cgroup)
+}
+
+fn cgroup_release(k: &mut Kernel, _: CpuId, [cgroup, ..]: [u64; 5]) -> Ret {
+    k.ledger.release(Kind::Object, cgroup);
+    k.cgroup_put(cgroup);
+    Ret::Val(0)
+}
+
+fn cgroup_ancestor(k: &mut Kernel, cpu: CpuId, [cgroup, level, ..]: [u64; 5]) -> Ret {
+    let own = k.get(cgroup, field!("cgroup", "level")) as u32 as i32;
+    match level as i32 {
+        level if level == own => cgroup_acquire(k, cpu, [cgroup, 0, 0, 0, 0]),
+        _ => Ret::Val(0),
+    }
+}
+
+fn cgroup_from_id(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
+    match k.root_cgroup() {
+        Ok(root) if id == ROOT_ID => cgroup_acquire(k, cpu, [root, 0, 0, 0, 0]),
+        _ => Ret::Val(0),
+    }
+}
+
+/// All tasks are below the root.
+fn task_under_cgroup(k: &mut Kernel, _: CpuId, [_, cgroup, ..]: [u64; 5]) -> Ret {
+    Ret::Val(u64::from(cgroup == k.root_cgroup))
+}

@@ -1,0 +1,149 @@
+//! Sockets: what look-ups of programs find (net/core/filter.c, net/ipv4/inet_hashtables.c, udp.c).
+//!
+//! A scenario states the sockets of the machine. No protocol moves their state.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::{Errno, Kernel, field};
+
+/// Protocol of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// `IPPROTO_TCP`.
+    Tcp,
+    /// `IPPROTO_UDP`.
+    Udp,
+}
+
+/// A socket as it is stated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketConfig {
+    /// Protocol.
+    pub protocol: Protocol,
+    /// Own address; an unspecified one stands for all.
+    pub local: SocketAddr,
+    /// The other end: without one a TCP socket listens, a UDP socket takes datagrams of all.
+    pub remote: Option<SocketAddr>,
+    /// `sk_bound_dev_if`, 0 for any device.
+    pub dev: u32,
+    /// `sk_mark`.
+    pub mark: u32,
+}
+
+/// All sockets by the address of their `struct sock`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sockets {
+    all: BTreeMap<u64, SocketConfig>,
+}
+
+/// `TCP_ESTABLISHED`, `TCP_CLOSE`, `TCP_LISTEN`.
+const ESTABLISHED: u64 = 1;
+const CLOSE: u64 = 7;
+pub(crate) const LISTEN: u64 = 10;
+const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
+/// `NO_QUEUE_MAPPING`.
+const NO_QUEUE: u64 = 0xffff;
+
+impl Sockets {
+    /// The socket for a packet from `remote` to `local`: a connected one first, then the most
+    /// exact of the others (`compute_score`).
+    pub(crate) fn lookup(
+        &self,
+        protocol: Protocol,
+        (remote, local): (SocketAddr, SocketAddr),
+        dev: u32,
+    ) -> Option<u64> {
+        let score = |s: &SocketConfig| -> Option<u32> {
+            let any = s.local.ip().is_unspecified();
+            let here = s.local.port() == local.port()
+                && (s.local.ip() == local.ip() || any && s.local.is_ipv4() == local.is_ipv4());
+            let from = s.remote.is_none_or(|r| r == remote);
+            let through = s.dev == 0 || s.dev == dev;
+            (s.protocol == protocol && here && from && through).then_some(
+                u32::from(s.remote.is_some()) * 8 + u32::from(s.dev != 0) * 2 + u32::from(!any),
+            )
+        };
+        let found = self.all.iter().filter_map(|(at, s)| Some((score(s)?, *at)));
+        // Of equals the one that was there first.
+        found.max_by_key(|(score, at)| (*score, std::cmp::Reverse(*at))).map(|f| f.1)
+    }
+
+    /// `sk_is_refcounted`: listeners and UDP sockets are freed by RCU.
+    pub(crate) fn is_counted(&self, sk: u64) -> bool {
+        let tcp = |s: &SocketConfig| s.protocol == Protocol::Tcp && s.remote.is_some();
+        self.all.get(&sk).is_some_and(tcp)
+    }
+
+    pub(crate) fn protocol(&self, sk: u64) -> Option<Protocol> {
+        self.all.get(&sk).map(|s| s.protocol)
+    }
+}
+
+impl Kernel {
+    /// Adds a socket; the address of its `struct sock`.
+    ///
+    /// # Errors
+    /// `EADDRINUSE` for the same ends twice, `EINVAL` for ends of two families, `ENOMEM`.
+    pub fn socket_add(&mut self, config: SocketConfig) -> Result<u64, Errno> {
+        let v6 = config.local.is_ipv6();
+        if config.remote.is_some_and(|r| r.is_ipv6() != v6) {
+            return Err(Errno::EINVAL);
+        }
+        if self.net.sockets.all.values().any(|s| *s == config) {
+            return Err(Errno::EADDRINUSE);
+        }
+        let tcp = config.protocol == Protocol::Tcp;
+        let size = crate::types::size(if tcp { "tcp_sock" } else { "udp_sock" });
+        let sk = self.kzalloc(size, "sock")?;
+        let state = match (config.remote, tcp) {
+            (Some(_), _) => ESTABLISHED,
+            (None, true) => LISTEN,
+            (None, false) => CLOSE,
+        };
+        let remote_port = config.remote.map_or(0, |r| r.port());
+        let cookie = self.net.sockets.all.len() as u64 + 1;
+        let numbers = [
+            (field!("sock", "__sk_common.skc_family"), if v6 { AF_INET6 } else { AF_INET }),
+            (field!("sock", "__sk_common.skc_state"), state),
+            (field!("sock", "__sk_common.skc_num"), config.local.port().into()),
+            (field!("sock", "__sk_common.skc_dport"), self.be16(remote_port)),
+            (field!("sock", "__sk_common.skc_bound_dev_if"), config.dev.into()),
+            (field!("sock", "__sk_common.skc_cookie"), cookie),
+            (field!("sock", "__sk_common.skc_refcnt"), 1),
+            (field!("sock", "__sk_common.skc_rx_queue_mapping"), NO_QUEUE),
+            (field!("sock", "sk_type"), if tcp { 1 } else { 2 }),
+            (field!("sock", "sk_protocol"), if tcp { 6 } else { 17 }),
+            (field!("sock", "sk_mark"), config.mark.into()),
+        ];
+        for (f, v) in numbers {
+            self.set(sk, f, v);
+        }
+        self.socket_addresses(sk, config.local.ip(), config.remote.map(|r| r.ip()));
+        self.net.sockets.all.insert(sk, config);
+        Ok(sk)
+    }
+
+    fn socket_addresses(&mut self, sk: u64, local: IpAddr, remote: Option<IpAddr>) {
+        let ends = [
+            (
+                Some(local),
+                field!("sock", "__sk_common.skc_rcv_saddr"),
+                field!("sock", "__sk_common.skc_v6_rcv_saddr"),
+            ),
+            (
+                remote,
+                field!("sock", "__sk_common.skc_daddr"),
+                field!("sock", "__sk_common.skc_v6_daddr"),
+            ),
+        ];
+        for (ip, v4, v6) in ends {
+            match ip {
+                Some(IpAddr::V4(a)) => self.set_bytes(sk, v4, &a.octets()),
+                Some(IpAddr::V6(a)) => self.set_bytes(sk, v6, &a.octets()),
+                None => {}
+            }
+        }
+    }
+}
