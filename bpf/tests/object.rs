@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bpf::btf::{Btf, Kind};
-use bpf::insn::{Call, Imm64, Insn};
+use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 use bpf::object::{InitialSlot, Kconfig, LinkEnv, MapOrigin, Object, inspect};
 use bpf::uapi::{MapType, ProgType};
 
@@ -77,8 +77,56 @@ fn core_fields_move() {
         assert!(has(want), "{order}: {:?}", p.insns);
         let p = link(&obj, "missing", target);
         let bad = Insn::Call(Call::Helper(195_896_080));
-        assert!(p.insns.contains(&bad));
+        let at = p.insns.iter().position(|i| *i == bad).unwrap();
+        let lacks = obj.missing(&p, InsnIdx(at as u32));
+        assert_eq!(lacks.as_deref(), Some("struct thing.gone (byte_off)"));
     }
+}
+
+/// A symbol that the kernel does not have keeps the whole object out, whoever uses it.
+#[test]
+fn externs_are_resolved_first() {
+    for order in ["el", "eb"] {
+        let obj = Object::parse(&load(order, "object_externs")).unwrap();
+        let target = Object::parse(&load(order, "object_core_target")).unwrap();
+        let kconfig = Kconfig { kernel_version: 0x61200, values: BTreeMap::new() };
+        let few = BTreeMap::from([("present".to_owned(), 0x1000)]);
+        let mut all = few.clone();
+        all.insert("needed".to_owned(), 0x2000);
+        let types = target.btf().unwrap();
+        let few = LinkEnv { target_btf: types, kconfig: &kconfig, ksyms: &few };
+        let all = LinkEnv { target_btf: types, kconfig: &kconfig, ksyms: &all };
+        let e = obj.check_externs(&few).unwrap_err();
+        assert!(e.what.contains("'needed': no such kernel symbol"), "{e}");
+        obj.check_externs(&all).unwrap();
+        let p = obj.link(obj.program("calls").unwrap(), &all).unwrap();
+        let at = p.insns.iter().position(|i| matches!(i, Insn::Call(Call::Helper(_)))).unwrap();
+        let lacks = obj.missing(&p, InsnIdx(at as u32));
+        assert_eq!(lacks.as_deref(), Some("kernel function optional"));
+    }
+}
+
+/// What libbpf refuses when it opens an object: a static program, and a call out of .text.
+#[test]
+fn programs_and_functions_keep_apart() {
+    let good = load("el", "object_basic");
+    let elf = goblin::elf::Elf::parse(&good).unwrap();
+    let symbols = elf.section_headers.iter().find(|s| s.sh_type == 2).unwrap().sh_offset;
+    let is_program = |s: &goblin::elf::Sym| elf.strtab.get_at(s.st_name) == Some("tail");
+    let index = elf.syms.iter().position(|s| is_program(&s)).unwrap();
+    let mut local = good.clone();
+    local[symbols as usize + index * 24 + 4] &= 0xf;
+    let e = Object::parse(&local).unwrap_err();
+    assert!(e.what.contains("static function"), "{e}");
+
+    let mut elsewhere = good.clone();
+    for at in 0..good.len() - 6 {
+        if &good[at..at + 6] == b".text\0" {
+            elsewhere[at + 2] = b'f';
+        }
+    }
+    let e = Object::parse(&elsewhere).unwrap_err();
+    assert!(e.what.contains("not in .text"), "{e}");
 }
 
 /// Cut, flipped and random input ends in an error or a value, never in a panic.

@@ -253,7 +253,9 @@ pub fn load(
     object.check_externs(&env)?;
     let mut maps = Vec::new();
     for def in object.maps() {
-        maps.push(create_map(kernel, &object, def, opts)?);
+        // `?.struct_ops`: made on request only.
+        let on_request = def.origin == MapOrigin::StructOps && def.section.starts_with('?');
+        maps.push(if on_request { NO_MAP } else { create_map(kernel, &object, def, opts)? });
     }
     for (def, fd) in object.maps().iter().zip(&maps) {
         fill_map(kernel, &object, def, *fd, opts)?;
@@ -381,6 +383,9 @@ fn create_map(
         errno => map_error(def, "BPF_MAP_CREATE", errno),
     })
 }
+
+/// In place of a map that was not made.
+const NO_MAP: Fd = -1;
 
 /// Ring buffers have whole pages.
 const PAGE_BYTES: u32 = 4096;

@@ -357,10 +357,11 @@ fn var(rec: &Record<'_>, r: &mut Reader<'_>) -> Result<Body, BtfError> {
     rec.no_vlen()?;
     rec.no_kflag()?;
     rec.named()?;
-    if rec.word == 0 {
-        return Err(rec.error("Invalid type_id"));
-    }
     match Linkage::from_raw(rec.word(r)?) {
+        // `extern void` is a symbol of which the address is wanted.
+        Some(linkage) if rec.word == 0 && linkage != Linkage::Extern => {
+            Err(rec.error("Invalid type_id"))
+        }
         Some(linkage) => Ok(Body::Var { ty: rec.word, linkage }),
         None => Err(rec.error("Linkage not supported")),
     }

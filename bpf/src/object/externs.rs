@@ -179,7 +179,7 @@ pub(super) fn kconfig_vars(externs: &[Extern]) -> Option<(u32, Vec<GlobalVar>)> 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Bool,
-    Char,
+    Char { signed: bool },
     Int { signed: bool },
     Tristate,
     Chars,
@@ -190,10 +190,10 @@ fn slot_of(btf: &Btf, ty: TypeId) -> Slot {
     let id = btf.resolve(ty);
     match btf.body(id) {
         Body::Int { enc, .. } if enc.bool => Slot::Bool,
-        Body::Int { size: 1, .. } => Slot::Char,
+        Body::Int { enc, size: 1, .. } => Slot::Char { signed: enc.signed },
         Body::Int { enc, size: 1..=8, .. } => Slot::Int { signed: enc.signed },
         Body::Enum { .. } if btf.name(id) == "libbpf_tristate" => Slot::Tristate,
-        Body::Array { elem, .. } if slot_of(btf, *elem) == Slot::Char => Slot::Chars,
+        Body::Array { elem, .. } if matches!(slot_of(btf, *elem), Slot::Char { .. }) => Slot::Chars,
         _ => Slot::Other,
     }
 }
@@ -218,11 +218,10 @@ fn value(slot: Slot, text: &str, size: u32) -> Result<u64, String> {
         Slot::Tristate if tri(text) => {
             Ok(["n", "y", "m"].iter().position(|t| *t == text).map_or(0, |p| p as u64))
         }
-        Slot::Char if tri(text) => Ok(u64::from(text.as_bytes()[0])),
-        Slot::Int { .. } | Slot::Char => {
+        Slot::Char { .. } if tri(text) => Ok(u64::from(text.as_bytes()[0])),
+        Slot::Int { signed } | Slot::Char { signed } => {
             let n = number(text).ok_or_else(|| format!("'{text}' is not a number"))?;
             let bits = size.min(8) * 8;
-            let signed = matches!(slot, Slot::Int { signed: true });
             let range =
                 if signed { -(1i128 << (bits - 1))..1i128 << (bits - 1) } else { 0..1i128 << bits };
             if !range.contains(&n) {

@@ -67,6 +67,12 @@ fn resolve(
         });
     };
     if let Some(text) = cx.texts.get(&section) {
+        // A program is called from its own section, without a relocation.
+        let name = cx.elf.sections[section].name;
+        if name != ".text" {
+            let what = format!("'{}' is in section '{name}', not in .text", symbol.name);
+            return Err(error(what).hint("drop the SEC() of what is called"));
+        }
         return Ok(Target::Text(*text, symbol.value));
     }
     if insn.code == CALL {

@@ -80,7 +80,8 @@ pub(super) fn judge_linked(
     let mut row = Row {
         object: path.display().to_string(),
         program: def.name.clone(),
-        section: def.section.clone(),
+        // The mark of programs that are loaded on request is not of the name.
+        section: def.section.trim_start_matches('?').to_owned(),
         prog_type: def.sec.as_ref().map_or("unspec", |s| s.prog_type.name()),
         verdict: Verdict::Error,
         error_line: None,

@@ -42,6 +42,19 @@ pub(super) struct TargetArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(u8, u8, u8);
 
+impl Version {
+    /// Of the kernel that runs, the patch level too, when that is the one that is meant.
+    fn running(self, host: bool) -> Version {
+        let release = quiet(Path::new("/proc/sys/kernel/osrelease")).filter(|_| host);
+        let text = release.map(|r| String::from_utf8_lossy(&r).into_owned()).unwrap_or_default();
+        let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
+        match version(&text[..end]) {
+            Ok(v) if (v.0, v.1, 0) == (self.0, self.1, self.2) => v,
+            _ => self,
+        }
+    }
+}
+
 fn version(text: &str) -> Result<Version, String> {
     let bad = || "a version such as 6.18 is expected".to_owned();
     let mut parts = text.split('.').map(|p| p.parse::<u8>().map_err(|_| bad()));
@@ -208,7 +221,7 @@ impl TargetArgs {
         })?;
         let btf = Arc::new(btf);
         let host = path.starts_with("/sys/kernel/btf");
-        let Version(a, b, c) = self.kernel;
+        let Version(a, b, c) = self.kernel.running(host);
         let config = match &self.kconfig {
             Some(path) => Some(read_packed(path)?),
             None if host => quiet(Path::new("/proc/config.gz")),

@@ -7,7 +7,10 @@ mod stat;
 
 pub(super) use stat::glob;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+use bpf::object::ProgramDef;
 
 use self::stat::{Filter, Record, Stat};
 use super::judge::{default_jobs, in_order, judge, silence_panics};
@@ -77,7 +80,7 @@ fn work(args: &Args) -> Result<Exit, Exit> {
     in_order(
         &args.files,
         jobs,
-        |path| object(&target, path, &settings, &filters),
+        |path| object(&target, path, (&settings, &filters), &columns),
         |found| match found {
             Ok(found) => records.extend(found),
             Err(e) => exit = e,
@@ -93,8 +96,8 @@ fn work(args: &Args) -> Result<Exit, Exit> {
 fn object(
     target: &Target,
     path: &Path,
-    settings: &[preset::Setting],
-    filters: &[Filter],
+    (settings, filters): (&[preset::Setting], &[Filter]),
+    columns: &[Stat],
 ) -> Result<Vec<Record>, Exit> {
     let mut world = World::open_for(path, None, target)?;
     preset::apply(&mut world, path, settings)?;
@@ -102,7 +105,26 @@ fn object(
     let opts = target.opts(0);
     let wanted = |name: &str| stat::takes_name(filters, &file, name);
     let defs = world.object.programs().iter().filter(|d| wanted(&d.name));
-    Ok(defs.map(|def| Record::of(&file, &judge(&world, path, def, opts))).collect())
+    // Compiling costs, so only when it is asked for.
+    let compiled = columns.contains(&Stat::JitedSize);
+    let record = |def: &ProgramDef| {
+        let row = judge(&world, path, def, opts);
+        let native = if compiled { native_bytes(&world, def) } else { None };
+        Record::of(&file, &row, native)
+    };
+    Ok(defs.map(record).collect())
+}
+
+/// Bytes of native code of a program that the modelled kernel accepts; code for a kernel that is
+/// known by its BTF alone is not made.
+fn native_bytes(world: &World, def: &ProgramDef) -> Option<usize> {
+    let program = world.link(def).ok()?;
+    let code = || {
+        let verified = world.verify(program, 0).result.ok()?;
+        Some(jit::compile(&verified, world.arch).code.len())
+    };
+    // As for verdicts: one program that cannot be compiled is not the end of the table.
+    catch_unwind(AssertUnwindSafe(code)).ok()?
 }
 
 fn show(records: &[Record], columns: &[Stat], csv: bool) {

@@ -90,11 +90,12 @@ impl Record {
         Record { cells: cells.into_iter().map(|(s, v)| (s as u8, v)).collect() }
     }
 
-    /// What was found out about a program.
-    pub(super) fn of(file: &str, row: &Row) -> Record {
+    /// What was found out about a program, and the bytes of its native code where that is known.
+    pub(super) fn of(file: &str, row: &Row, native: Option<usize>) -> Record {
         let verdict = if row.verdict == Verdict::Accepted { "success" } else { "failure" };
         let stack: u32 = row.stack_depth.split('+').filter_map(|d| d.parse::<u32>().ok()).sum();
-        Record::new([
+        let native = native.map(|n| (Stat::JitedSize, n.to_string()));
+        let known = [
             (Stat::File, file.to_owned()),
             (Stat::Prog, row.program.clone()),
             (Stat::Verdict, verdict.to_owned()),
@@ -105,11 +106,11 @@ impl Record {
             (Stat::MaxStates, row.max_states_per_insn.to_string()),
             (Stat::MarkRead, "0".to_owned()),
             (Stat::Size, row.insns.to_string()),
-            (Stat::JitedSize, "0".to_owned()),
             (Stat::Stack, stack.to_string()),
             (Stat::ProgType, row.prog_type.to_owned()),
             (Stat::AttachType, row.attach_type.to_owned()),
-        ])
+        ];
+        Record::new(known.into_iter().chain(native))
     }
 
     /// A cell; `N/A` when the record has none.
