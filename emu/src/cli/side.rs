@@ -163,12 +163,16 @@ fn program(
         Err(_) => HostRow { verdict: "error", ..HostRow::default() },
     };
     let ours = judge_linked(world, path, def, linked, target.opts(level));
-    let differs = differences(&ours, &theirs, level);
+    // What no loader sends to a kernel has no answer to compare with.
+    let differs = match ours.verdict {
+        Verdict::Error if theirs.verdict == "error" => Vec::new(),
+        _ => differences(&ours, &theirs, level),
+    };
     show(args, &ours, &theirs, &differs);
     match (differs.is_empty(), ours.verdict) {
+        (_, Verdict::Error) => ours.exit,
         (true, _) => Exit::Ok,
         (false, Verdict::Unsupported) => Exit::Unsupported,
-        (false, Verdict::Error) => ours.exit,
         (false, _) => Exit::NotMet,
     }
 }
@@ -265,12 +269,18 @@ fn show(args: &Args, ours: &Row, host: &HostRow, differs: &[&'static str]) {
         }
         return;
     }
-    let mark = if differs.is_empty() {
+    let mark = if ours.verdict == Verdict::Error {
+        out::colour(out::Colour::Red, "not loaded")
+    } else if differs.is_empty() {
         out::colour(out::Colour::Green, "the same")
     } else {
         out::colour(out::Colour::Red, &format!("differs: {}", differs.join(", ")))
     };
     out::line(&format!("{}: {} ({}): {mark}", ours.object, ours.program, ours.prog_type));
+    if ours.verdict == Verdict::Error {
+        out::line(&format!("    {}", ours.error_line.as_deref().unwrap_or("-")));
+        return;
+    }
     let row = |name: &str, a: String, b: String| vec![format!("    {name}"), a, b];
     let number = |name: &str, a: u32, b: u32| row(name, a.to_string(), b.to_string());
     let line = |l: &Option<String>| l.clone().unwrap_or_else(|| "-".to_owned());

@@ -187,13 +187,18 @@ impl World {
         let env = LinkEnv { target_btf, kconfig: &self.kconfig, ksyms: &self.ksyms };
         let mut program = self.object.link(def, &env)?;
         let error = |what: String| ObjectError::new(&def.section, what).symbol(&def.name);
-        if program.prog_type == ProgType::StructOps {
-            let member = struct_ops_member(&self.object, &def.name);
+        let ops = (program.prog_type == ProgType::StructOps)
+            .then(|| loader::struct_ops_member(&self.object, &def.name));
+        if let Some(found) = &ops {
             let none = || error("no struct_ops variable refers to the program".into());
-            program.attach_to = Some(member.ok_or_else(none)?);
-        } else if let Env::Btf(kernel) = &self.env
+            let (ty, member) = found.as_ref().ok_or_else(none)?;
+            program.attach_to = Some(format!("{ty}/{member}"));
+        }
+        let ops = ops.as_ref().and_then(Option::as_ref);
+        let ops = ops.map(|(ty, member)| (ty.as_str(), member.as_str()));
+        if let Env::Btf(kernel) = &self.env
             && self.beneath.is_none()
-            && attach_target(&kernel.btf, &program, None).is_err()
+            && attach_target(&kernel.btf, &program, ops).is_err()
         {
             let to = program.attach_to.as_deref().unwrap_or_default();
             return Err(error(format!("the kernel's BTF has no '{to}' to attach to")));
@@ -278,17 +283,6 @@ impl World {
             }
         }
     }
-}
-
-/// `struct/member` of the first struct_ops variable that names a program.
-fn struct_ops_member(object: &Object, program: &str) -> Option<String> {
-    let btf = object.btf()?;
-    object.maps().iter().filter_map(|m| m.struct_ops.as_ref()).find_map(|ops| {
-        let (offset, _) = ops.progs.iter().find(|(_, name)| name == program)?;
-        let member = btf.members(ops.ty).find(|m| m.byte_off() == *offset)?;
-        let name = bpf::object::essential_name(btf.name(btf.resolve(ops.ty)));
-        Some(format!("{name}/{}", member.name))
-    })
 }
 
 fn defined_maps(object: &Object, kconfig: &Kconfig, cpus: u32) -> Vec<MapInfo> {
