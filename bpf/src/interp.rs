@@ -147,10 +147,21 @@ pub struct Vm {
     pub fuel: u64,
     /// Instructions run.
     pub retired: u64,
+    /// Iterations that the `may_goto`s of one frame share, from the next frame on.
+    pub may_goto: u32,
     code: Arc<[Insn]>,
     frames: Vec<Frame>,
     budget: u32,
     stack_low: u64,
+}
+
+/// A caller of the running function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The slot after the call.
+    pub next: usize,
+    /// Its r6 to r10.
+    pub saved: [u64; 5],
 }
 
 impl Vm {
@@ -160,14 +171,19 @@ impl Vm {
         let mut regs = [0; 12];
         regs[1..6].copy_from_slice(&args);
         regs[Reg::FP.idx()] = stack.end;
-        let (frames, budget) = (Vec::new(), MAY_GOTO_BUDGET);
-        Vm { regs, pc: 0, fuel, retired: 0, code, frames, budget, stack_low: stack.start }
+        let (frames, may_goto, stack_low) = (Vec::new(), MAY_GOTO_BUDGET, stack.start);
+        Vm { regs, pc: 0, fuel, retired: 0, may_goto, code, frames, budget: may_goto, stack_low }
     }
 
     /// Number of callers below the running function.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.frames.len()
+    }
+
+    /// The callers of the running function, outermost first.
+    pub fn callers(&self) -> impl Iterator<Item = Caller> {
+        self.frames.iter().map(|f| Caller { next: f.pc, saved: f.saved })
     }
 
     /// Answers a helper call.
@@ -180,7 +196,7 @@ impl Vm {
         self.code = code;
         self.pc = 0;
         self.regs[1] = ctx;
-        self.budget = MAY_GOTO_BUDGET;
+        self.budget = self.may_goto;
     }
 
     /// Enters a function of the program on behalf of the helper that is being called; its return
@@ -224,7 +240,7 @@ impl Vm {
         let frame = Frame { code, pc: self.pc, saved, budget, callback };
         self.jump_to(pc)?;
         self.frames.push(frame);
-        self.budget = MAY_GOTO_BUDGET;
+        self.budget = self.may_goto;
         self.regs[Reg::FP.idx()] = fp - FRAME_SIZE;
         Ok(())
     }

@@ -6,10 +6,13 @@
 use std::collections::BTreeSet;
 
 use bpf::Program;
-use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Src};
+use bpf::insn::{AluOp, Call, Imm64, Insn, InsnIdx, Reg, Src, Width};
 use bpf::uapi::ProgType;
 
+use crate::domain::scalar::Bounds;
+use crate::domain::state::VState;
 use crate::env::Layout;
+use crate::proto::Flags;
 use crate::rewrite::{defines_low_half, is_tail_call};
 use crate::verified::{Arena, InsnFacts, Parts, Stats, SubprogFacts, Verified};
 
@@ -24,6 +27,87 @@ pub const TEST_LAYOUT: Layout = Layout {
     prog_bpf_func: 48,
     htab_elem_key: 48,
 };
+
+/// A mistake in what an instruction is believed to do: whatever claims to find unsound verdicts
+/// has to find these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Bits that `|=` may set stay known.
+    OrKeepsBits,
+    /// A right shift yields at most 7.
+    ShiftsToLittle,
+    /// A 32-bit addition does not wrap.
+    NarrowAddIsSmall,
+    /// The result of a call is never NULL.
+    CallsFindSomething,
+    /// A byte more of a packet may be read than was compared.
+    PacketIsLonger,
+    /// A value that is stored on the stack is believed to be 0.
+    SpillsAreZero,
+}
+
+impl Flaw {
+    /// Makes the mistake, if the instruction is one of its kind.
+    pub(crate) fn spoil(self, insn: &Insn, st: &mut VState) {
+        let small =
+            |max: u64| Bounds { var_off: crate::domain::tnum::Tnum::range(0, max), ..bounded(max) };
+        match (self, *insn) {
+            (Flaw::OrKeepsBits, Insn::Alu { op: AluOp::Or, dst, .. }) => {
+                let r = &mut st.frame_mut().regs[dst.idx()];
+                if r.is_scalar() && r.as_const().is_none() {
+                    r.b.var_off.mask &= !1;
+                    r.b.var_off.value &= !1;
+                }
+            }
+            (Flaw::ShiftsToLittle, Insn::Alu { op: AluOp::Rsh, dst, .. }) => {
+                let r = &mut st.frame_mut().regs[dst.idx()];
+                if r.is_scalar() && r.b.umax > 7 {
+                    r.b = small(7);
+                }
+            }
+            (Flaw::NarrowAddIsSmall, Insn::Alu { op: AluOp::Add, width: Width::W32, dst, .. }) => {
+                let r = &mut st.frame_mut().regs[dst.idx()];
+                if r.is_scalar() && r.b.umax > 0x7fff_ffff {
+                    r.b = small(0x7fff_ffff);
+                }
+            }
+            (Flaw::CallsFindSomething, Insn::Call(Call::Helper(_))) => {
+                let r = &mut st.frame_mut().regs[0];
+                r.flags = r.flags.without(Flags::PTR_MAYBE_NULL);
+            }
+            (Flaw::PacketIsLonger, Insn::Load { .. }) => {
+                for r in st.frame_mut().regs.iter_mut().filter(|r| r.is_pkt_pointer()) {
+                    r.range += i32::from(r.range > 0);
+                }
+            }
+            (Flaw::SpillsAreZero, Insn::Store { dst: Reg::FP, off, src: Src::Reg(_), .. }) => {
+                let slot = (-i32::from(off) - 1) / 8;
+                let s = usize::try_from(slot).ok();
+                let s = s.and_then(|s| st.frame_mut().stack.get_mut(s));
+                if let Some(s) = s.filter(|s| s.is_scalar_spill64()) {
+                    s.reg.b = Bounds::known(0);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Bounds of `0..=max`, known bits apart.
+fn bounded(max: u64) -> Bounds {
+    let (m32, s32) = (u32::try_from(max).unwrap_or(u32::MAX), i32::try_from(max));
+    Bounds {
+        smin: 0,
+        smax: i64::try_from(max).unwrap_or(i64::MAX),
+        umin: 0,
+        umax: max,
+        s32_min: if s32.is_ok() { 0 } else { i32::MIN },
+        s32_max: s32.unwrap_or(i32::MAX),
+        u32_min: 0,
+        u32_max: m32,
+        ..Bounds::UNKNOWN
+    }
+}
 
 /// A program of one function with nothing but its name and type.
 #[must_use]

@@ -153,6 +153,8 @@ pub struct CheckReport {
     pub funcs: Vec<FuncFacts>,
     /// What was done beyond the kernel's limits, where that was asked for and needed.
     pub beyond: Option<explore::beyond::Report>,
+    /// What was believed at each instruction, with `Opts::record` and when accepted.
+    pub trace: Option<explore::Trace>,
 }
 
 /// The verdict alone: all of [`verify`] but rewriting, which needs the kernel that will run the
@@ -168,11 +170,13 @@ pub fn check(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> CheckReport {
             beyond: a.explored.beyond,
             log: a.explored.log,
             stats: a.explored.stats,
+            trace: a.explored.trace,
         },
         Err(mut r) => {
             let log = log_of(&mut r, &head, o);
             let (stack_depths, funcs, beyond) = (Vec::new(), Vec::new(), r.beyond.take());
-            CheckReport { log, stats: r.stats, stack_depths, funcs, beyond, result: Err(r) }
+            let (stats, trace) = (r.stats, None);
+            CheckReport { log, stats, stack_depths, funcs, beyond, trace, result: Err(r) }
         }
     }
 }
@@ -227,8 +231,9 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
     if o.opts.bpf_capable {
         kfunc_calls::check_calls(p, env)?;
     }
-    cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable, o.prog_btf)?;
-    check_func_info(p)?;
+    check_func_order(p)?;
+    let subprogs = cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable, o.prog_btf)?;
+    check_func_info(p, &subprogs, o.prog_btf)?;
     check_level(p, o.opts.level)?;
     let maps = resolve_maps(p, env, o)?;
     kfunc_calls::check_variables(p, env)?;
@@ -252,7 +257,9 @@ fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed
         opts,
         endian: o.endian,
     })?;
-    Ok(Analysed { maps, cfg, opts, explored })
+    let analysed = Analysed { maps, cfg, opts, explored };
+    check_func_addresses(p, &analysed)?;
+    Ok(analysed)
 }
 
 /// An extension is judged as a program of the kind of its target.
@@ -416,14 +423,11 @@ fn attach_type_fits(p: &Program) -> bool {
     }
 }
 
-/// `check_btf_func`: with function info, every subprogram has one record, in order.
-fn check_func_info(p: &Program) -> Result<(), Box<Rejection>> {
-    if p.funcs.is_empty() {
-        return Ok(());
-    }
-    if p.funcs[0].start.0 != 0 {
-        let text =
-            format!("nonzero insn_off {} for the first func info record", p.funcs[0].start.0);
+/// `check_btf_func_early`: records are in order.
+fn check_func_order(p: &Program) -> Result<(), Box<Rejection>> {
+    let Some(first) = p.funcs.first() else { return Ok(()) };
+    if first.start.0 != 0 {
+        let text = format!("nonzero insn_off {} for the first func info record", first.start.0);
         return Err(Box::new(Rejection::invalid(text)));
     }
     let unordered = p.funcs.windows(2).find(|w| w[1].start <= w[0].start);
@@ -435,6 +439,107 @@ fn check_func_info(p: &Program) -> Result<(), Box<Rejection>> {
         return Err(Box::new(Rejection::invalid(text)));
     }
     Ok(())
+}
+
+/// `check_btf_func`: every subprogram has one record, and its type says whether it may end early.
+fn check_func_info(
+    p: &Program,
+    subprogs: &[cfg::Subprog],
+    own: Option<&Btf>,
+) -> Result<(), Box<Rejection>> {
+    let refuse = |text: &str| Err(Box::new(Rejection::invalid(text)));
+    let typed = p.funcs.iter().all(|f| f.type_id != 0) && !p.funcs.is_empty();
+    if !typed && !p.funcs.is_empty() {
+        // The assembler's records: names without types.
+        return Ok(());
+    }
+    if typed && p.funcs.len() != subprogs.len() {
+        return refuse("number of funcs in func_info doesn't match number of subprogs");
+    }
+    if typed && p.funcs.iter().zip(subprogs).any(|(f, s)| f.start != s.start) {
+        return refuse("func_info BTF section doesn't match subprog layout in BPF program");
+    }
+    for s in &subprogs[1..] {
+        let scalar = own.filter(|_| typed).map(|btf| returns_scalar(btf, s.type_id));
+        let how = match scalar {
+            Some(true) => continue,
+            Some(false) => "only allowed in functions that return 'int'.",
+            None => "not allowed in subprogs without BTF",
+        };
+        if s.has_ld_abs {
+            return refuse(&format!("LD_ABS is {how}"));
+        }
+        if s.has_tail_call {
+            return refuse(&format!("tail_call is {how}"));
+        }
+    }
+    Ok(())
+}
+
+/// `btf_type_is_small_int` or an enumeration.
+fn returns_scalar(btf: &Btf, func: u32) -> bool {
+    use bpf::btf::Body;
+    let Body::Func { proto, .. } = btf.body(func) else { return false };
+    let Body::FuncProto { ret, .. } = btf.body(*proto) else { return false };
+    match btf.body(btf.resolve(*ret)) {
+        Body::Int { size, .. } => *size <= 8,
+        Body::Enum { .. } | Body::Enum64 { .. } => true,
+        _ => false,
+    }
+}
+
+/// What `jit_subprogs` finds when dead code is gone: a callback that nothing calls is gone, too,
+/// and its address is where another subprogram has moved to, or of nothing.
+fn check_func_addresses(p: &Program, a: &Analysed) -> Result<(), Box<Rejection>> {
+    let lives = live_slots(p, a);
+    let subs = a.cfg.subprogs.iter().map(|s| s.start.idx());
+    let starts: Vec<usize> = subs.filter(|s| lives[*s]).collect();
+    if !a.opts.bpf_capable || starts.len() < 2 {
+        return Ok(());
+    }
+    let left = |to: usize| lives[..to].iter().filter(|l| **l).count();
+    for (at, insn) in p.insns.iter().enumerate().filter(|(at, _)| lives[*at]) {
+        let Insn::LdImm64 { imm: Imm64::Func(off), .. } = *insn else { continue };
+        let to = (at as i64 + 1 + i64::from(off)) as usize;
+        if lives.get(to) != Some(&false) {
+            continue;
+        }
+        // What is removed before the run of dead code that the target is in moves it.
+        let run = lives[..to].iter().rposition(|l| *l).map_or(0, |i| i + 1);
+        let target = to - (run - left(run));
+        if !starts.iter().any(|s| left(*s) == target) {
+            let at_last = target - nops(p, &lives, target);
+            let text = format!("verifier bug: No program to jit at insn {at_last} (subprog < 0)");
+            let mut r = Rejection::refuse(EFAULT, text);
+            r.stats = a.explored.stats;
+            return Err(Box::new(r.at(cfg::slot(at))));
+        }
+    }
+    Ok(())
+}
+
+/// Jumps among the first `n` slots that are left which lead to the next one: `opt_remove_nops`.
+fn nops(p: &Program, lives: &[bool], n: usize) -> usize {
+    let next = |from: usize| (from..lives.len()).find(|i| lives[*i]);
+    let is_nop = |at: usize| {
+        let to = p.insns[at].jump_off().and_then(|off| usize::try_from(cfg::target(at, off)).ok());
+        let falls = lives.get(at + 1) == Some(&true);
+        match (&p.insns[at], to) {
+            (Insn::Jmp { .. }, Some(to)) if falls => !lives[to],
+            (Insn::Jmp { .. } | Insn::Ja { .. }, Some(to)) => next(at + 1) == Some(to),
+            _ => false,
+        }
+    };
+    (0..lives.len()).filter(|at| lives[*at]).take(n).filter(|at| is_nop(*at)).count()
+}
+
+/// Slots that some path reaches; both of a 16-byte load.
+fn live_slots(p: &Program, a: &Analysed) -> Vec<bool> {
+    let mut lives: Vec<bool> = a.explored.aux.iter().map(|x| x.seen).collect();
+    for at in 1..lives.len() {
+        lives[at] |= p.insns[at] == Insn::LdImm64Hi && lives[at - 1];
+    }
+    lives
 }
 
 /// Distinct maps, and which one each `ld_imm64` names.

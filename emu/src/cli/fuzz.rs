@@ -1,34 +1,55 @@
-//! `orrery fuzz-verifier`: random structured programs, our verdict beside that of the kernel of
-//! this machine; accepted ones run in the interpreter, where nothing may go wrong.
+//! `orrery fuzz-verifier`: random structured programs and mutated real ones, our verdict beside
+//! that of the kernel of this machine; accepted ones run in the interpreter, where every register
+//! has to be what the verifier believed.
 //!
 //! ```text
-//!  seed ─► program ─► check ──────┐
-//!                └──► bpf(2) ─────┴─► difference ─► smaller program ─► file named by the rule
-//!          accepted ─► interpreter (stack, maps, context) ─► a fault is a hole in the verifier
+//!  seed ─► generate, mutate ─► check ──────┐
+//!                         └──► bpf(2) ─────┴─► difference ─► shrink ─► file named by the rule
+//!          accepted ─► check with recorded states ─► interpreter ─► a value outside is a hole
+//!
+//!  generate/  structured programs          memory.rs     what a run may touch
+//!  seeds.rs   objects, annotated cases     calls.rs      models of helpers and kfuncs
+//!  mutate.rs  small changes                explained.rs  a run against a state
+//!  world.rs   maps, types, both verdicts   sound.rs      a run from begin to end
+//!  campaign.rs  counters, shards           text.rs       programs as text, and back
 //! ```
 
+mod calls;
+mod campaign;
+mod edit;
+mod explained;
 mod generate;
-mod run;
+mod memory;
+mod mutate;
+mod seeds;
 mod shrink;
+mod sound;
+mod text;
+mod world;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bpf::Program;
-use bpf::btf::Btf;
-use bpf::insn::disasm::{NoNames, disasm_op};
-use bpf::insn::{Imm64, Insn};
-use bpf::uapi::{MapType, ProgType};
-use verifier::env::{BtfKernel, GuestAddr, MapInfo};
+use bpf::insn::generate::Rng;
+use bpf::uapi::ProgType;
 use verifier::explore::Opts;
-use verifier::{Options, check};
 
-use super::judge::error_line;
+use super::target::TargetArgs;
 use super::why::rule_name;
 use super::{Exit, out};
-use crate::host::{HostKernel, LoadFor};
-use crate::loader::{Bpf as _, Fd, MapCreate};
+use campaign::Progress;
+use generate::Target as Generator;
+pub use sound::Ran;
+pub use text::judge;
+use world::{Answer, Sample, World};
+
+/// States kept of a program whose runs are checked.
+const RECORD: u32 = 20_000;
+
+/// A program that takes the kernel seconds stays as large as it is.
+const SHRINK_MAX: Duration = Duration::from_secs(20);
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -42,9 +63,26 @@ pub(super) struct Args {
     /// Ask the kernel of this machine, too, and compare
     #[arg(long)]
     host: bool,
+    /// Run accepted programs, every register checked at every instruction
+    #[arg(long)]
+    soundness: bool,
     /// Compare statistics and words as well, not only verdicts
     #[arg(long)]
     exact: bool,
+    /// Also mutations of the programs of these objects, .bpfasm files or folders of them
+    #[arg(long, value_name = "PATH")]
+    corpus: Vec<PathBuf>,
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Every Nth seed, from the Kth on
+    #[arg(long, value_name = "K/N", value_parser = campaign::shard)]
+    shard: Option<(u64, u64)>,
+    /// Keep what was counted in this file, and go on from there
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Ask again about a program that was saved, and show both logs
+    #[arg(long, value_name = "FILE")]
+    replay: Option<PathBuf>,
     /// Write the shrunk programs that differ into this folder
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
@@ -53,85 +91,47 @@ pub(super) struct Args {
     show: usize,
 }
 
-/// An answer to a program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Answer {
-    accepted: bool,
-    /// Why not.
-    words: String,
-    insns: u32,
-    states: u32,
-    peak: u32,
+/// `CAP_PERFMON` or `CAP_SYS_ADMIN` is in effect.
+fn has_perfmon() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapEff:"));
+    let caps = line.and_then(|l| u64::from_str_radix(l.trim(), 16).ok()).unwrap_or(0);
+    caps >> 38 & 1 == 1 || caps >> 21 & 1 == 1
 }
 
-/// What is asked.
-struct World {
-    env: BtfKernel,
-    fds: Vec<i32>,
-    host: Option<(HostKernel, Vec<Fd>)>,
+/// Makes programs of seeds.
+struct Source {
+    target: Generator,
+    seeds: Vec<Sample>,
 }
 
-fn map(id: u32, map_type: MapType, key_size: u32, max_entries: u32) -> MapInfo {
-    let addr = GuestAddr(0xffff_8880_0000_0000 + (u64::from(id) << 20));
-    MapInfo {
-        id,
-        name: format!("m{id}"),
-        map_type,
-        key_size,
-        value_size: generate::VALUE as u32,
-        max_entries,
-        flags: 0,
-        map_extra: 0,
-        addr,
-        value_addr: None,
-        frozen_value: None,
-        inner: None,
-        value_type_id: 0,
-        spin_lock_off: None,
-        timer_off: None,
+impl Source {
+    fn sample(&self, world: &mut World, seed: u64) -> Result<Sample, Exit> {
+        let mut rng = Rng(seed.wrapping_mul(0x9e37_79b9));
+        if !self.seeds.is_empty() && rng.one_in(2) {
+            let at = rng.below(self.seeds.len() as u32) as usize;
+            let Sample { program, origin } = &self.seeds[at];
+            return Ok(Sample { program: mutate::mutate(program, &mut rng), origin: *origin });
+        }
+        let g = generate::program(seed, &self.target);
+        let origin = world.generated(g.ty)?;
+        let btf = world.origins[origin].btf.clone().unwrap_or_default();
+        // Without func info every function is a static one.
+        let typed = rng.one_in(2);
+        let funcs = g.funcs.iter().filter(|_| typed).map(|(at, n)| world::func(&btf, *at, n));
+        let mut program = linked(g.ty, g.insns);
+        program.funcs = funcs.collect();
+        if rng.one_in(4) {
+            program = mutate::mutate(&program, &mut rng);
+        }
+        Ok(Sample { program, origin })
     }
 }
 
-fn world(args: &Args) -> Result<World, Exit> {
-    let maps = vec![map(1, MapType::Array, 4, 4), map(2, MapType::Hash, 8, 16)];
-    let mut btf = Btf::default();
-    let mut host = None;
-    if args.host {
-        let mut kernel = HostKernel::open().map_err(|e| {
-            out::error(&format!("the running kernel: {e}"), "leave --host out");
-            Exit::Unsupported
-        })?;
-        btf = kernel.vmlinux().clone();
-        let made: Result<Vec<Fd>, _> =
-            maps.iter().map(|m| kernel.map_create(&create(m), None)).collect();
-        let fds = made.map_err(|e| {
-            out::error(&format!("a map in the running kernel: {e}"), "");
-            Exit::Unsupported
-        })?;
-        host = Some((kernel, fds));
-    }
-    let fds = (0..maps.len()).map(BtfKernel::fd).collect();
-    Ok(World { env: BtfKernel { btf: Arc::new(btf), maps, cpus: 2, symbols: None }, fds, host })
-}
-
-fn create(m: &MapInfo) -> MapCreate {
-    MapCreate {
-        name: m.name.clone(),
-        map_type: m.map_type,
-        key_size: m.key_size,
-        value_size: m.value_size,
-        max_entries: m.max_entries,
-        flags: m.flags,
-        numa_node: None,
-        map_extra: 0,
-        inner: None,
-        btf_types: (0, 0),
-    }
-}
-
-fn linked(ty: ProgType, insns: Vec<Insn>) -> Program {
+/// A program of one section.
+fn linked(ty: ProgType, insns: Vec<bpf::Insn>) -> Program {
     Program {
-        name: "fuzz".to_owned(),
+        name: world::MAIN.to_owned(),
         section: ty.name().to_owned(),
         prog_type: ty,
         attach_type: None,
@@ -145,56 +145,36 @@ fn linked(ty: ProgType, insns: Vec<Insn>) -> Program {
 }
 
 impl World {
-    fn ours(&self, p: &Program) -> Answer {
-        let opts = Opts { log_level: 0, ..Opts::default() };
-        let options = Options { opts, fd_array: &self.fds, ..Options::default() };
-        let asked = std::panic::AssertUnwindSafe(|| check(p, &self.env, &options));
-        let Ok(report) = std::panic::catch_unwind(asked) else {
-            return Answer { words: "internal error".to_owned(), ..Answer::default() };
+    /// Runs an accepted program; `None` when it was not accepted in the recording mode, or is long.
+    fn run(&self, s: &Sample, seed: u64) -> Option<Result<Ran, String>> {
+        let report = self.report(s, RECORD)?;
+        let trace = report.trace?;
+        let about = sound::About {
+            maps: &self.origins[s.origin].env.maps,
+            btf: &self.kernel,
+            cpus: self.cpus,
+            secret: !self.opts.allow_ptr_leaks,
         };
-        let words = report.result.as_ref().err().map(|r| r.message.clone()).unwrap_or_default();
-        Answer {
-            accepted: report.result.is_ok(),
-            words: words.lines().last().unwrap_or_default().to_owned(),
-            insns: report.stats.insns_processed,
-            states: report.stats.total_states,
-            peak: report.stats.peak_states,
-        }
-    }
-
-    fn theirs(&mut self, p: &Program) -> Option<Answer> {
-        let (kernel, fds) = self.host.as_mut()?;
-        let to = LoadFor::default();
-        let mut v = kernel.load_program(p, fds, None, &to, 0).ok()?;
-        if v.errno != 0 {
-            v = kernel.load_program(p, fds, None, &to, 1).ok()?;
-        }
-        if let Some(fd) = v.fd {
-            kernel.close(fd);
-        }
-        let refused = v.errno != 0;
-        Some(Answer {
-            accepted: !refused,
-            words: error_line(&v.log).filter(|_| refused).unwrap_or_default(),
-            insns: v.stats.insns_processed,
-            states: v.stats.total_states,
-            peak: v.stats.peak_states,
-        })
+        Some(sound::runs(&s.program, &trace, about, seed))
     }
 
     /// The kind of difference of a program; None when there is none.
-    fn difference(&mut self, p: &Program, exact: bool) -> Option<(&'static str, Answer, Answer)> {
-        let ours = self.ours(p);
-        let theirs = self.theirs(p)?;
-        let kind = match () {
-            () if ours.accepted && !theirs.accepted => "unsound",
-            () if !ours.accepted && theirs.accepted => "too strict",
-            () if !exact || ours == theirs => return None,
-            () if ours.words != theirs.words => "words",
-            () if ours.insns != theirs.insns => "insns",
-            () => "states",
-        };
-        Some((kind, ours, theirs))
+    fn difference(ours: &Answer, theirs: &Answer, exact: bool) -> Option<&'static str> {
+        match () {
+            () if ours.unsupported || ours.long => None,
+            () if ours.accepted && !theirs.accepted => Some("unsound"),
+            () if !ours.accepted && theirs.accepted => Some("too strict"),
+            () if !exact || ours == theirs => None,
+            () if ours.words != theirs.words => Some("words"),
+            () if ours.insns != theirs.insns => Some("insns"),
+            () => Some("states"),
+        }
+    }
+
+    fn differs(&mut self, s: &Sample, exact: bool) -> Option<(&'static str, Answer, Answer)> {
+        let ours = self.ours(s);
+        let theirs = if ours.long { return None } else { self.theirs(s)? };
+        Some((World::difference(&ours, &theirs, exact)?, ours, theirs))
     }
 }
 
@@ -202,59 +182,139 @@ impl World {
 struct Case {
     seed: u64,
     kind: &'static str,
-    program: Program,
+    sample: Sample,
     ours: Answer,
     theirs: Answer,
 }
 
-pub(super) fn run(args: &Args) -> Exit {
-    let mut world = match world(args) {
-        Ok(world) => world,
-        Err(exit) => return exit,
+fn open(args: &Args) -> Result<(World, Source), Exit> {
+    let target = match args.host || !args.corpus.is_empty() {
+        true => args.target.clone().host_by_default().open()?,
+        false => args.target.open()?,
     };
+    let opts = target.opts(0);
+    if args.host && opts.allow_ptr_leaks != has_perfmon() {
+        let next = "capsh --drop=cap_sys_admin,cap_perfmon -- -c 'orrery fuzz-verifier --host \
+                    --caps bpf,net_admin'";
+        out::error("--caps must be the capabilities of this process", next);
+        return Err(Exit::BadInput);
+    }
     super::judge::silence_panics();
-    let (mut accepted, mut faults) = (0u64, 0u64);
-    let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
-    for seed in args.seed..args.seed + args.count {
-        let (ty, insns) = generate::program(seed);
-        let program = linked(ty, insns);
-        let ours = world.ours(&program);
-        accepted += u64::from(ours.accepted);
-        if ours.accepted
-            && let Err(fault) = run::in_interpreter(&program, seed)
-        {
-            faults += 1;
-            out::line(&format!("seed {seed}: accepted, but {fault}\n{}", listing(&program)));
-        }
-        let Some((kind, ..)) = world.difference(&program, args.exact) else { continue };
-        *kinds.entry(kind).or_default() += 1;
-        if cases.len() < args.show {
-            let case = shrunk(&mut world, args.exact, seed, kind, program);
-            cases.entry(signature(&case)).or_insert(case);
-        }
-    }
-    for case in cases.values() {
-        out::line(&text(case));
-    }
-    if let Some(dir) = &args.save {
-        save(dir, &cases);
-    }
-    let found: Vec<String> = kinds.iter().map(|(k, n)| format!("{n} {k}")).collect();
-    let compared = if args.host { "compared with this kernel" } else { "not compared" };
-    let differ = if found.is_empty() { "none differ".to_owned() } else { found.join(", ") };
-    let n = args.count;
-    out::line(&format!("{n} programs, {accepted} accepted, {faults} faults; {compared}: {differ}"));
-    if kinds.is_empty() && faults == 0 { Exit::Ok } else { Exit::NotMet }
+    let mut world = World::open(args.host, opts)?;
+    let seeds = seeds::read(&mut world, &args.corpus, &target);
+    let target = Generator::new(&world.kernel, opts.allow_ptr_leaks);
+    Ok((world, Source { target, seeds }))
 }
 
-fn shrunk(world: &mut World, exact: bool, seed: u64, kind: &'static str, program: Program) -> Case {
-    let same = |world: &mut World, p: &Program| {
-        world.difference(p, exact).is_some_and(|(k, ..)| k == kind)
+pub(super) fn run(args: &Args) -> Exit {
+    let (mut world, source) = match open(args) {
+        Ok(opened) => opened,
+        Err(exit) => return exit,
     };
-    let program = shrink::shrink(program, |p| same(world, p));
-    let (_, ours, theirs) = world.difference(&program, exact).unwrap_or_default();
-    Case { seed, kind, program, ours, theirs }
+    if let Some(path) = &args.replay {
+        return replay(&mut world, path);
+    }
+    let (k, n) = args.shard.unwrap_or((0, 1));
+    let (mut progress, mut counters) =
+        Progress::resume(args.state.as_deref(), args.seed + k, args.count.div_ceil(n));
+    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
+    let before = counters.clone();
+    for _ in 0..args.count.div_ceil(n) {
+        let seed = counters.next_seed;
+        let sample = match source.sample(&mut world, seed) {
+            Ok(sample) => sample,
+            Err(exit) => return exit,
+        };
+        let ours = world.ours(&sample);
+        counters.programs += 1;
+        counters.accepted += u64::from(ours.accepted);
+        if ours.unsupported {
+            counters.unsupported += 1;
+            *counters.lacking.entry(ours.words.clone()).or_default() += 1;
+        }
+        if ours.accepted && args.soundness {
+            soundness(&world, &sample, seed, &mut counters);
+        }
+        counters.long += u64::from(ours.long);
+        if ours.long {
+            // No verdict.
+        } else if let Some(theirs) = world.theirs(&sample) {
+            counters.answers(&ours, &theirs);
+            if let Some(kind) = World::difference(&ours, &theirs, args.exact) {
+                counters.differ(kind);
+                if cases.len() < args.show {
+                    let case = shrunk(&mut world, args.exact, seed, kind, sample);
+                    show(&world, args.save.as_deref(), &mut cases, case);
+                }
+            }
+        }
+        counters.next_seed = seed + n;
+        progress.step(&mut counters);
+    }
+    progress.keep(&mut counters);
+    out::line(&counters.text());
+    let found = counters.faults > before.faults || counters.differences != before.differences;
+    if found { Exit::NotMet } else { Exit::Ok }
+}
+
+/// Both answers to a program of the corpus, with their logs.
+fn replay(world: &mut World, path: &Path) -> Exit {
+    let sample = std::fs::read_to_string(path)
+        .map_err(|e| e.to_string())
+        .and_then(|text| text::sample(world, &text));
+    let sample = match sample {
+        Ok(sample) => sample,
+        Err(e) => {
+            out::error(&format!("{}: {e}", path.display()), "a saved program is expected");
+            return Exit::BadInput;
+        }
+    };
+    let (ours, theirs) = world.logs(&sample, 2);
+    out::print(&format!("; kernel\n{theirs}\n; orrery\n{ours}"));
+    match world.differs(&sample, true) {
+        None => Exit::Ok,
+        Some(_) => Exit::NotMet,
+    }
+}
+
+/// Runs a program and says what is wrong, shrunk.
+fn soundness(world: &World, sample: &Sample, seed: u64, counters: &mut campaign::Counters) {
+    match world.run(sample, seed) {
+        None => {}
+        Some(Ok(ran)) => counters.ran(ran),
+        Some(Err(_)) => {
+            counters.faults += 1;
+            let (small, why) = smallest(world, sample, seed);
+            out::line(&format!(
+                "; seed {seed}: accepted, but {why}\n{}",
+                text::text(world, &small)
+            ));
+        }
+    }
+}
+
+/// The smallest program whose runs are still wrong, and what is.
+fn smallest(world: &World, sample: &Sample, seed: u64) -> (Sample, String) {
+    let at = |p: &Program| Sample { program: p.clone(), origin: sample.origin };
+    let wrong = |p: &Program| matches!(world.run(&at(p), seed), Some(Err(_)));
+    let small = at(&shrink::shrink(sample.program.clone(), wrong));
+    let why = world.run(&small, seed).and_then(Result::err).unwrap_or_default();
+    (small, why)
+}
+
+fn shrunk(world: &mut World, exact: bool, seed: u64, kind: &'static str, sample: Sample) -> Case {
+    let origin = sample.origin;
+    let begin = Instant::now();
+    let program = shrink::shrink(sample.program, |p| {
+        if begin.elapsed() > SHRINK_MAX {
+            return false;
+        }
+        let s = Sample { program: p.clone(), origin };
+        world.differs(&s, exact).is_some_and(|(k, ..)| k == kind)
+    });
+    let sample = Sample { program, origin };
+    let (_, ours, theirs) = world.differs(&sample, exact).unwrap_or_default();
+    Case { seed, kind, sample, ours, theirs }
 }
 
 /// Cases of one kind and the same words are one case.
@@ -263,43 +323,59 @@ fn signature(c: &Case) -> String {
     format!("{} {} {}", c.kind, shape(&c.theirs.words), shape(&c.ours.words))
 }
 
-fn listing(p: &Program) -> String {
-    let mut text = String::new();
-    for (i, insn) in p.insns.iter().enumerate().filter(|(_, i)| **i != Insn::LdImm64Hi) {
-        let line = match insn {
-            Insn::LdImm64 { dst, imm: Imm64::MapIdx(m) } => format!("r{} = map[{m}] ll", dst.0),
-            insn => disasm_op(insn, &NoNames),
-        };
-        text += &format!("{i:4}: {line}\n");
+/// Shows and saves a case, unless there was one of its kind.
+fn show(world: &World, dir: Option<&Path>, cases: &mut BTreeMap<String, Case>, c: Case) {
+    let signature = signature(&c);
+    if cases.contains_key(&signature) {
+        return;
     }
-    text
-}
-
-fn said(a: &Answer) -> String {
-    let verdict = if a.accepted { "accepted".to_owned() } else { format!("rejected: {}", a.words) };
-    format!("{verdict} ({} insns, {} states, {} at most)", a.insns, a.states, a.peak)
-}
-
-fn text(c: &Case) -> String {
-    format!(
-        "; {} of seed {}\n; kernel: {}\n; orrery: {}\n; prog {} main\n{}",
-        c.kind,
-        c.seed,
-        said(&c.theirs),
-        said(&c.ours),
-        c.program.prog_type.name(),
-        listing(&c.program)
-    )
-}
-
-fn save(dir: &Path, cases: &BTreeMap<String, Case>) {
-    for c in cases.values() {
+    let text = text::case(world, c.kind, c.seed, &c.sample, &c.ours, &c.theirs);
+    out::line(&text);
+    if let Some(dir) = dir {
         let words = if c.theirs.accepted { &c.ours.words } else { &c.theirs.words };
         let file = format!("{}-{}.txt", rule_name(words), c.seed);
-        let done =
-            std::fs::create_dir_all(dir).and_then(|()| std::fs::write(dir.join(file), text(c)));
+        let done = std::fs::create_dir_all(dir).and_then(|()| std::fs::write(dir.join(file), text));
         if let Err(e) = done {
             out::error(&format!("{}: {e}", dir.display()), "");
         }
     }
+    cases.insert(signature, c);
+}
+
+/// What came of running programs of some seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Soundness {
+    /// Programs that were accepted.
+    pub accepted: u64,
+    /// Their runs.
+    pub ran: Ran,
+    /// What was wrong, a shrunk program each.
+    pub wrong: Vec<String>,
+}
+
+/// Generates programs for the modelled kernel, verifies them with `opts`, runs the accepted ones
+/// and compares every register with the recorded states.
+#[must_use]
+pub fn soundness_of(seeds: std::ops::Range<u64>, opts: Opts) -> Soundness {
+    let mut found = Soundness::default();
+    let Ok(mut world) = World::open(false, opts) else { return found };
+    let target = Generator::new(&world.kernel, opts.allow_ptr_leaks);
+    let source = Source { target, seeds: Vec::new() };
+    for seed in seeds {
+        let Ok(sample) = source.sample(&mut world, seed) else { continue };
+        if !world.ours(&sample).accepted {
+            continue;
+        }
+        found.accepted += 1;
+        match world.run(&sample, seed) {
+            None => {}
+            Some(Ok(ran)) => found.ran.add(ran),
+            Some(Err(_)) => {
+                let (small, why) = smallest(&world, &sample, seed);
+                let text = text::text(&world, &small);
+                found.wrong.push(format!("seed {seed}: {why}\n{text}"));
+            }
+        }
+    }
+    found
 }

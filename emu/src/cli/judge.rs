@@ -142,7 +142,16 @@ fn fill(row: &mut Row, report: CheckReport) {
         let said = if r.is_unsupported() { None } else { error_line(&report.log) };
         row.error_line = said.or_else(|| error_line(&r.message));
     }
-    row.log = report.log;
+    row.log = timed(report.log, row.time_us);
+}
+
+/// The verifier has no clock: the time in its statistics is measured here.
+fn timed(mut log: String, us: u64) -> String {
+    const NONE: &str = "verification time 0 usec";
+    if let Some(at) = log.rfind(NONE) {
+        log.replace_range(at..at + NONE.len(), &format!("verification time {us} usec"));
+    }
+    log
 }
 
 /// The last line of a log that is neither one of its statistics nor a state.
@@ -217,6 +226,13 @@ mod tests {
         };
         in_order(&items, 3, slow, |i| seen.push(i));
         assert_eq!(seen, items);
+    }
+
+    #[test]
+    fn the_time_is_in_the_statistics() {
+        let log = "0: (95) exit\nverification time 0 usec\nstack depth 0\n".to_owned();
+        assert_eq!(timed(log, 57), "0: (95) exit\nverification time 57 usec\nstack depth 0\n");
+        assert_eq!(timed(String::new(), 57), "");
     }
 
     #[test]

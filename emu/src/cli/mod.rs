@@ -15,7 +15,7 @@ mod btf;
 mod build;
 mod completions;
 mod features;
-mod fuzz;
+pub mod fuzz;
 mod inspect;
 mod jit;
 mod judge;

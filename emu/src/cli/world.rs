@@ -222,6 +222,14 @@ impl World {
         check(program, &self.env, &self.options(program, opts))
     }
 
+    /// The kernel that is known by its BTF, and the maps of the object in it.
+    pub(super) fn known(&self) -> Option<&BtfKernel> {
+        match &self.env {
+            Env::Model { .. } => None,
+            Env::Btf(kernel) => Some(kernel),
+        }
+    }
+
     fn options(&self, program: &Program, opts: Opts) -> Options<'_> {
         Options {
             opts,

@@ -13,6 +13,18 @@ use crate::loader::Fd;
 use crate::loader::uapi::for_kernel;
 
 impl HostKernel {
+    /// `BPF_BTF_LOAD` of types that stay until they are closed.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn keep_btf(&mut self, btf: &Btf) -> Result<Fd, Errno> {
+        let fd = self.btf_load(btf)?;
+        if let Some((_, owned)) = self.btf.take() {
+            self.fds.insert(fd, owned);
+        }
+        Ok(fd)
+    }
+
     /// `BPF_BTF_LOAD` of an object's types; the same types are loaded once.
     pub(super) fn btf_load(&mut self, btf: &Btf) -> Result<Fd, Errno> {
         let blob = for_kernel(btf).to_bytes(ENDIAN);

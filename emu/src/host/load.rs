@@ -19,6 +19,8 @@ use crate::loader::{Fd, ProgLoad, ProgLoaded, ProgRefusal};
 
 /// First log buffer; most logs fit.
 const LOG_BYTES: usize = 64 << 10;
+/// The same when only the verdict is asked for.
+const BRIEF_LOG_BYTES: usize = 4 << 10;
 /// Largest log buffer: beyond it the log is cut and the verdict says `ENOSPC`.
 const LOG_BYTES_MAX: usize = 256 << 20;
 /// `EAGAIN`: a signal came; libbpf tries five times.
@@ -85,6 +87,8 @@ pub struct RawLoad<'a> {
     pub fd_array: &'a [Fd],
     /// Descriptor of the program's BTF, with encoded `struct bpf_func_info` and `bpf_line_info`.
     pub btf: Option<(Fd, &'a [u8], &'a [u8])>,
+    /// An accepted program is closed at once, and its code is not asked for.
+    pub verdict_only: bool,
 }
 
 impl Default for RawLoad<'_> {
@@ -101,6 +105,7 @@ impl Default for RawLoad<'_> {
             attach_prog_fd: 0,
             fd_array: &[],
             btf: None,
+            verdict_only: false,
         }
     }
 }
@@ -134,7 +139,7 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 impl HostKernel {
     /// Loads instruction bytes and says what the kernel made of them.
     pub fn load_raw(&mut self, load: &RawLoad<'_>) -> HostVerdict {
-        let mut bytes = LOG_BYTES;
+        let mut bytes = if load.verdict_only { BRIEF_LOG_BYTES } else { LOG_BYTES };
         loop {
             let mut log = vec![0; bytes];
             let (answer, needed) = self.attempt(load, &mut log);
@@ -143,7 +148,7 @@ impl HostKernel {
                 bytes = enough;
                 continue;
             }
-            return self.verdict(answer, &log);
+            return self.verdict(answer, &log, load.verdict_only);
         }
     }
 
@@ -189,11 +194,12 @@ impl HostKernel {
         (last, 0)
     }
 
-    fn verdict(&mut self, answer: Result<Answer, i32>, log: &[u8]) -> HostVerdict {
+    fn verdict(&mut self, answer: Result<Answer, i32>, log: &[u8], only: bool) -> HostVerdict {
         let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
         let log = String::from_utf8_lossy(&log[..end]).into_owned();
         let mut v = HostVerdict { stats: log::statistics(&log), log, ..HostVerdict::default() };
         match answer {
+            Ok(Answer::Fd(_)) if only => {}
             Ok(Answer::Fd(fd)) => {
                 let fd = self.keep(fd);
                 v.fd = Some(fd);
@@ -244,6 +250,7 @@ impl HostKernel {
             attach_prog_fd: to.program.map_or(0, |p| p.0),
             fd_array: &[],
             btf: btf_fd.map(|fd| (fd, &funcs[..], &lines[..])),
+            verdict_only: false,
         };
         Ok(self.load_raw(&load))
     }

@@ -86,7 +86,7 @@ impl HostKernel {
             fds: BTreeMap::new(),
             map_sizes: BTreeMap::new(),
             vmlinux,
-            cpus: possible_cpus(),
+            cpus: read_cpus(),
             version: kernel_version(),
             btf: None,
         };
@@ -120,6 +120,12 @@ impl HostKernel {
         door::keep_caps(mask)
     }
 
+    /// `libbpf_num_possible_cpus`.
+    #[must_use]
+    pub fn possible_cpus(&self) -> u32 {
+        self.cpus
+    }
+
     /// Closes everything that was made through this value.
     pub fn close_all(&mut self) {
         self.fds.clear();
@@ -148,7 +154,7 @@ fn attr_bytes<S: Struct>(s: &S) -> [u8; ATTR_SIZE] {
 }
 
 /// `libbpf_num_possible_cpus`: the file holds ranges, e.g. `0-3`.
-fn possible_cpus() -> u32 {
+fn read_cpus() -> u32 {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
     let last = text.trim().rsplit([',', '-']).next().and_then(|n| n.parse::<u32>().ok());
     last.map_or(1, |n| n + 1)

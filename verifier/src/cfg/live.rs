@@ -12,7 +12,6 @@ const R0: u16 = 1;
 const ARGS: u16 = 0b11_1110;
 /// r0-r5.
 const CALLER_SAVED: u16 = ARGS | R0;
-const R6: u16 = 1 << 6;
 
 const fn bit(r: Reg) -> u16 {
     1 << r.0
@@ -61,8 +60,8 @@ pub(super) fn effect(insn: &Insn, prog_type: ProgType, kernel: Option<&Btf>) -> 
         | Insn::Load { dst, src, .. }
         | Insn::LoadAcquire { dst, src, .. } => (bit(src), bit(dst)),
         Insn::LdImm64 { dst, .. } => (0, bit(dst)),
-        Insn::LdAbs { .. } => (R6, CALLER_SAVED),
-        Insn::LdInd { src, .. } => (R6 | bit(src), CALLER_SAVED),
+        // The default of `compute_insn_live_regs`: the function may end here.
+        Insn::LdAbs { .. } | Insn::LdInd { .. } => (u16::MAX, 0),
         Insn::Store { dst, src, .. } => (bit(dst) | src_bit(src), 0),
         Insn::StoreRelease { dst, src, .. } => (bit(dst) | bit(src), 0),
         Insn::Atomic { op, dst, src, .. } => atomic(op, bit(dst) | bit(src), bit(src)),

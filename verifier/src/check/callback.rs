@@ -23,7 +23,7 @@ use crate::explore::MapState;
 use crate::explore::ver::{Pending, R, Ver, blank_state, no};
 use crate::marks::hit;
 use crate::proto::Flags;
-use crate::reject::{E2BIG, EINVAL, ENOTSUPP, Rejection};
+use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, Rejection};
 
 const FOR_EACH_MAP_ELEM: i32 = 164;
 const TIMER_SET_CALLBACK: i32 = 170;
@@ -110,6 +110,10 @@ impl Ver<'_> {
             self.mark_precise(Reg(4))?;
         }
         self.note_loop(meta.subprog, flags);
+        if self.capable() && !self.r(Reg::R1).is_scalar() {
+            // KERNEL v6.18 verifier.c:__mark_chain_precision takes scalars alone.
+            return no(EFAULT, "verifier bug: backtracking misuse");
+        }
         self.mark_precise(Reg::R1)?;
         if u64::from(self.cur.frame().callback_depth) >= self.r(Reg::R1).b.umax {
             hit!("limit: bpf_loop trips");

@@ -57,7 +57,7 @@ impl Ver<'_> {
             None => tables::ctx_access(program, a.off, a.size, write),
         };
         let reg = match verdict {
-            CtxVerdict::Ok(r) if !a.sext || tables::ctx_sign_extends(program, r) => r,
+            CtxVerdict::Ok(r) if !a.sext || tables::ctx_sign_extends(r) => r,
             CtxVerdict::Ok(_) | CtxVerdict::Invalid => {
                 let m = format!("invalid bpf_context access off={} size={}", a.off, a.size);
                 return no(EACCES, m);

@@ -546,7 +546,15 @@ impl Ver<'_> {
         }
         let u = self.unknown();
         self.set(Reg::R0, u);
-        Ok(Next::Fall)
+        if self.cur.curframe() == 0 {
+            return Ok(Next::Fall);
+        }
+        // `bpf_gen_ld_abs`: where there is no such byte, the function returns 0.
+        self.push_stack(self.insn_idx + 1, self.insn_idx)?;
+        let zero = self.known(0);
+        self.set(Reg::R0, zero);
+        self.liveness.frames_changed();
+        self.func_exit()
     }
 }
 

@@ -106,7 +106,8 @@ impl<'a> Ver<'a> {
     /// `bpf_rdonly_cast`.
     pub(crate) fn rdonly_cast_result(&mut self, meta: &KfuncMeta<'a>) -> R<RegState> {
         let value = meta.constant.unwrap_or(0);
-        let id = u32::try_from(value).ok().filter(|id| meta.btf.by_id(*id).is_some());
+        // `btf_type_by_id` takes 32 bits of it.
+        let id = Some(value as u32).filter(|id| meta.btf.by_id(*id).is_some());
         let Some(id) = id else {
             let m = format!("Unknown type ID {value} passed to kfunc bpf_rdonly_cast");
             return no(EINVAL, m);

@@ -46,7 +46,11 @@ impl Ver<'_> {
         if off % 8 != 0 {
             return bad();
         }
-        // Offsets at and above the frame pointer have no slot.
+        if off == 0 && n == 1 {
+            // `__get_spi` rounds to zero; that nothing may be written there is said later.
+            return Err(NoSlots::OutOfRange);
+        }
+        // Offsets above the frame pointer have no slot.
         let Some(spi) = usize::try_from(-i64::from(off) / 8 - 1).ok().filter(|s| s + 1 >= n) else {
             return bad();
         };

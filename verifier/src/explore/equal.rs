@@ -34,6 +34,8 @@ impl Exact {
 pub(crate) struct IdMap {
     /// `explore_alu_limits`.
     strict: bool,
+    /// States are recorded: what is imprecise is compared as well.
+    precise: bool,
     pairs: Vec<(u32, u32)>,
     next: u32,
 }
@@ -41,7 +43,7 @@ pub(crate) struct IdMap {
 impl IdMap {
     /// Nothing is mapped yet; fresh ids follow the newest one.
     pub(crate) fn new(id_gen: u32) -> IdMap {
-        IdMap { strict: false, pairs: Vec::new(), next: id_gen }
+        IdMap { strict: false, precise: false, pairs: Vec::new(), next: id_gen }
     }
 
     /// `check_ids`.
@@ -81,6 +83,7 @@ pub(super) fn states_equal(v: &Ver<'_>, old: &VState, cur: &VState, exact: Exact
     }
     let mut ids = IdMap::new(v.id_gen);
     ids.strict = v.explore_alu_limits;
+    ids.precise = v.input.opts.record != 0;
     if !refsafe(old, cur, &mut ids) {
         return false;
     }
@@ -152,7 +155,7 @@ fn regsafe(o: &RegState, c: &RegState, exact: Exact, ids: &mut IdMap) -> bool {
             if ids.strict {
                 return o.same_but_ids(c) && (o.id == 0 || ids.same_scalar(o.id, c.id));
             }
-            if !o.precise && exact == Exact::NotExact {
+            if !o.precise && !ids.precise && exact == Exact::NotExact {
                 return true;
             }
             o.b.includes(&c.b) && linked_alike(o, c, ids)

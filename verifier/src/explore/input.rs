@@ -33,6 +33,12 @@ pub struct Opts {
     /// The limit on bytes of kept states, pending paths and liveness; the kernel's is the memory
     /// of the machine.
     pub state_memory_max: u64,
+    /// How many states to keep as a [`Trace`](super::Trace); none by default. All scalars are
+    /// precise then, so that statistics are not those of the kernel.
+    pub record: u32,
+    /// A mistake to be made, for tests of what finds mistakes.
+    #[cfg(any(test, feature = "testing"))]
+    pub flaw: Option<crate::testing::Flaw>,
     /// Version of the kernel: instructions and helpers it does not know are refused.
     pub level: crate::tables::Level,
 }
@@ -49,6 +55,9 @@ impl Default for Opts {
             insns_max: 1_000_000,
             beyond: false,
             state_memory_max: 4 << 30,
+            record: 0,
+            #[cfg(any(test, feature = "testing"))]
+            flaw: None,
             level: crate::tables::Level::V6_18,
         }
     }
@@ -194,4 +203,6 @@ pub struct Explored {
     pub log: String,
     /// What went beyond the kernel's limits, where that was asked for and needed.
     pub beyond: Option<super::beyond::Report>,
+    /// What was believed at each instruction, when that was asked for.
+    pub trace: Option<super::Trace>,
 }

@@ -8,6 +8,7 @@
 //!  equal.rs states_equal
 //!  live.rs  which stack slots may still be read
 //!  scc.rs   loops that are being walked, and their back edges
+//!  trace.rs what was believed where, for a check against a run
 //!  precision.rs  backtracking: which scalars a decision depended on
 //!  beyond/  past the kernel's limits: widening, joins, proofs that loops end, an earned budget
 //! ```
@@ -23,11 +24,13 @@ mod scc;
 mod stack_depth;
 pub(crate) mod step;
 mod subprogs;
+mod trace;
 pub(crate) mod ver;
 
 pub(crate) use step::stats_text;
 
 pub use input::{Explored, Input, InsnAux, KeyState, MapState, Opts, PtrClass};
+pub use trace::{Seen, Trace};
 
 use crate::reject::Rejection;
 

@@ -20,8 +20,18 @@ struct Backtrack {
     slots: [u64; 8],
 }
 
-/// The walk lost track: everything is marked.
-struct Lost;
+/// The walk cannot go on.
+enum Lost {
+    /// It lost track: everything is marked.
+    Track,
+    /// 6.18 calls it a bug of its own, and refuses.
+    Bug(String),
+}
+
+/// `verifier_bug`.
+fn bug(what: &str, mask: u64) -> Result<(), Lost> {
+    Err(Lost::Bug(format!("verifier bug: {what} {mask:x}")))
+}
 
 /// `fmt_reg_mask`.
 fn reg_mask(mask: u16) -> String {
@@ -81,7 +91,7 @@ impl Backtrack {
 
     fn store(&mut self, dst: Reg, src: Option<Reg>, hist: Option<&Hist>) -> Result<(), Lost> {
         if self.has(dst) {
-            return Err(Lost);
+            return Err(Lost::Track);
         }
         if let Some((f, spi)) = hist.and_then(|h| h.flags.stack)
             && self.slots[f as usize] >> spi & 1 == 1
@@ -94,7 +104,9 @@ impl Backtrack {
         Ok(())
     }
 
-    /// A fetching operation is a load of what was there and a store.
+    /// A fetching operation is a load of what was there and a store. 6.18 forgets the load: its
+    /// result stays wanted before it. Both are wanted here, so that nothing is forgotten and no
+    /// loop converges that does not there.
     fn atomic(
         &mut self,
         op: AtomicOp,
@@ -108,9 +120,10 @@ impl Backtrack {
             _ => Some(src),
         };
         match result.filter(|r| self.has(*r)) {
-            Some(r) if self.has(dst) && r != dst => Err(Lost),
+            Some(r) if self.has(dst) && r != dst => Err(Lost::Track),
             Some(r) => {
                 self.load(r, hist);
+                self.want(r);
                 Ok(())
             }
             None => self.store(dst, Some(src), hist),
@@ -132,17 +145,39 @@ impl Backtrack {
     }
 
     /// Walking back over a call into its caller: arguments pass, for subprograms.
-    fn leave(&mut self, pass_args: bool) -> Result<(), Lost> {
-        if self.regs[self.frame] & !ARGS != 0 || self.slots[self.frame] != 0 || self.frame == 0 {
-            return Err(Lost);
+    fn leave(&mut self, whom: &str, pass_args: bool) -> Result<(), Lost> {
+        let (regs, slots) = (self.regs[self.frame], self.slots[self.frame]);
+        if regs & !ARGS != 0 {
+            return bug(&format!("{whom} unexpected regs"), regs.into());
         }
-        let args = self.regs[self.frame];
+        if slots != 0 {
+            return bug(&format!("{whom} leftover stack slots"), slots);
+        }
+        if self.frame == 0 {
+            return Err(Lost::Bug("verifier bug: subprog exit from frame 0".to_owned()));
+        }
         self.regs[self.frame] = 0;
         self.frame -= 1;
         if pass_args {
-            self.regs[self.frame] |= args;
+            self.regs[self.frame] |= regs;
         }
         Ok(())
+    }
+
+    /// Walking back over the end of a function into it.
+    fn enter(&mut self) -> Result<(), Lost> {
+        if self.frame + 1 >= self.regs.len() {
+            let text = format!("verifier bug: subprog enter from frame {}", self.frame);
+            return Err(Lost::Bug(text));
+        }
+        self.frame += 1;
+        Ok(())
+    }
+
+    /// What a call defines cannot be wanted before it.
+    fn no_args(&self, what: &str) -> Result<(), Lost> {
+        let regs = self.regs[self.frame];
+        if regs & ARGS != 0 { bug(what, regs.into()) } else { Ok(()) }
     }
 }
 
@@ -182,11 +217,11 @@ impl Ver<'_> {
             Insn::Store { dst, .. } => bt.store(dst, None, hist)?,
             Insn::Atomic { op, dst, src, .. } => bt.atomic(op, dst, src, hist)?,
             Insn::Call(call) => self.backtrack_call(call, idx, subseq, bt)?,
-            Insn::Callx { .. } => bt.leave(true)?,
+            Insn::Callx { .. } => bt.leave("static subprog", true)?,
             Insn::Exit => self.backtrack_exit(subseq, bt)?,
             Insn::Jmp { dst, src: Src::Reg(s), .. } => bt.compare(dst, s, hist),
             Insn::LdImm64 { dst, .. } => bt.drop(dst),
-            Insn::LdAbs { .. } | Insn::LdInd { .. } if bt.has(Reg::R0) => return Err(Lost),
+            Insn::LdAbs { .. } | Insn::LdInd { .. } if bt.has(Reg::R0) => return Err(Lost::Track),
             _ => {}
         }
         bt.sync_linked(hist);
@@ -215,25 +250,21 @@ impl Ver<'_> {
             let to = bpf::insn::InsnIdx((idx as i32 + 1).wrapping_add(off) as u32);
             let callee = self.input.cfg.subprog_starting(to);
             if callee.is_some_and(|s| self.input.cfg.subprogs[s].is_global) {
+                bt.no_args("global subprog unexpected regs")?;
                 bt.drop(Reg::R0);
-                return if bt.regs[bt.frame] & ARGS != 0 { Err(Lost) } else { Ok(()) };
+                return Ok(());
             }
-            return bt.leave(true);
+            return bt.leave("static subprog", true);
         }
         let straight = subseq == Some(idx + 1);
         if self.input.cfg.calls_callback[idx as usize] && !straight {
-            return bt.leave(false);
+            return bt.leave("callback", false);
         }
         bt.drop(Reg::R0);
-        if bt.regs[bt.frame] & ARGS != 0 {
-            return Err(Lost);
-        }
+        bt.no_args("backtracking call unexpected regs")?;
         if call == Call::Helper(TAIL_CALL) && !straight {
             // The program that replaced the callee returned to its caller.
-            if bt.frame + 1 >= bt.regs.len() {
-                return Err(Lost);
-            }
-            bt.frame += 1;
+            bt.enter()?;
         }
         Ok(())
     }
@@ -242,14 +273,12 @@ impl Ver<'_> {
         if subseq.is_some_and(|s| self.input.cfg.calls_callback[s as usize]) {
             bt.regs[bt.frame] &= !ARGS;
         }
-        if bt.regs[bt.frame] & ARGS != 0 || bt.frame + 1 >= bt.regs.len() {
-            return Err(Lost);
-        }
+        bt.no_args("backtracking exit unexpected regs")?;
         let before = subseq.and_then(|s| s.checked_sub(1)).map(|s| *self.insn(s));
         let from_call = matches!(before, Some(Insn::Call(Call::Local(_)) | Insn::Callx { .. }));
         let r0 = from_call && bt.has(Reg::R0);
         bt.drop(Reg::R0);
-        bt.frame += 1;
+        bt.enter()?;
         if r0 {
             bt.want(Reg::R0);
         }
@@ -284,7 +313,7 @@ impl Ver<'_> {
                     i = h.prev_idx;
                     n -= 1;
                 }
-                None => i = i.checked_sub(1).ok_or(Lost)?,
+                None => i = i.checked_sub(1).ok_or(Lost::Track)?,
             }
         }
     }
@@ -349,7 +378,11 @@ impl Ver<'_> {
             match result {
                 Ok(true) => return changed,
                 Ok(false) => {}
-                Err(Lost) => break,
+                Err(Lost::Track) => break,
+                Err(Lost::Bug(text)) => {
+                    self.bug.get_or_insert(text);
+                    return changed;
+                }
             }
             let Some(i) = at else { break };
             changed |= self.mark_wanted(i, &mut bt);

@@ -96,6 +96,7 @@ impl Ver<'_> {
             let mut pruned = false;
             if self.input.cfg.prune_point[self.insn_idx as usize] {
                 pruned = self.is_state_visited()?;
+                self.no_bug()?;
             }
             let next = if pruned {
                 self.log_safe(print_state);
@@ -103,6 +104,9 @@ impl Ver<'_> {
             } else {
                 if self.input.cfg.jmp_point[self.insn_idx as usize] {
                     self.push_hist(Default::default(), Default::default());
+                }
+                if let Some(r) = &mut self.recorder {
+                    r.see(&self.cur);
                 }
                 self.log_insn(&mut print_state);
                 prev = self.insn_idx;
@@ -137,6 +141,7 @@ impl Ver<'_> {
         }
         self.liveness.begin(&self.cur, self.insn_idx, self.input.cfg);
         let result = self.check_insn();
+        let result = result.and_then(|next| self.no_bug().map(|()| next));
         match result {
             Err(e) if self.cur.speculative && sanitize::recoverable(&e) => {
                 // The barrier keeps this path from being reached.
@@ -150,10 +155,22 @@ impl Ver<'_> {
             Err(e) => return Err(e),
             Ok(_) => self.liveness.commit(self.input.cfg),
         }
+        #[cfg(any(test, feature = "testing"))]
+        if let Some(flaw) = self.input.opts.flaw {
+            flaw.spoil(&self.input.insns[at], &mut self.cur);
+        }
         if self.cur.speculative && self.aux[at].nospec_result {
             return Ok(Next::Done);
         }
         result
+    }
+
+    /// `verifier_bug`: a refusal, where the kernel only warns of itself.
+    fn no_bug(&mut self) -> R {
+        match self.bug.take() {
+            Some(text) => no(EFAULT, text),
+            None => Ok(()),
+        }
     }
 
     fn count_insn(&mut self) -> R {

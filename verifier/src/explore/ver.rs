@@ -8,6 +8,7 @@ use super::beyond::{Beyond, Past};
 use super::fastcall::Frame;
 use super::live::{About, Liveness};
 use super::scc::Visits;
+use super::trace::Recorder;
 use super::{Explored, Input, InsnAux, PtrClass};
 use crate::btf::record::{self, Record};
 use crate::check::func_args::FuncArg;
@@ -133,6 +134,9 @@ pub(crate) struct Ver<'a> {
     /// `free_list_size`: evicted, and still referred to.
     pub(crate) freed_states: u32,
     pub(crate) visits: Visits,
+    pub(super) recorder: Option<Recorder>,
+    /// What 6.18 calls a bug of its verifier came up.
+    pub(super) bug: Option<String>,
     pub(crate) liveness: Liveness,
     /// Bytes of the kept states.
     pub(crate) state_bytes: u64,
@@ -196,6 +200,8 @@ impl<'a> Ver<'a> {
             live_states: 0,
             freed_states: 0,
             visits: Visits::default(),
+            recorder: Recorder::new(input.opts.record),
+            bug: None,
             liveness: Liveness::default(),
             state_bytes: 0,
             cur_hist: None,
@@ -420,6 +426,11 @@ impl<'a> Ver<'a> {
         for a in &mut self.aux {
             a.div_may_be_zero = true;
         }
+        let roots = (self.called_globals.iter().zip(&self.input.cfg.subprogs))
+            .filter_map(|(called, s)| called.then_some(s.start.0))
+            .collect();
+        let (liveness, maps) = (&mut self.liveness, self.maps);
+        let trace = self.recorder.and_then(|r| r.finish(liveness, self.input.cfg, maps, roots));
         let mut stats = self.stats;
         stats.stack_depth = self.stack_depth.iter().copied().max().unwrap_or(0);
         Explored {
@@ -431,6 +442,7 @@ impl<'a> Ver<'a> {
             stats,
             log: self.log.text,
             beyond: None,
+            trace,
         }
     }
 

@@ -89,10 +89,14 @@ impl Kind<'_> {
         }
     }
 
-    /// `expected_attach_type` as a number.
+    /// `expected_attach_type` as a number, after `bpf_prog_load_fixup_attach_type`.
     #[must_use]
     pub(super) fn attach_raw(&self) -> u32 {
-        self.attach.map_or(0, |a| a as u32)
+        match (self.prog_type, self.attach.map_or(0, |a| a as u32)) {
+            (ProgType::CgroupSock, 0) => AttachType::CgroupInetSockCreate as u32,
+            (ProgType::SkReuseport, 0) => AttachType::SkReuseportSelect as u32,
+            (_, raw) => raw,
+        }
     }
 
     /// fentry, fexit and fmod_ret: entered through a trampoline.

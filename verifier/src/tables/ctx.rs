@@ -87,7 +87,7 @@ pub(super) fn ctx_group(kind: &Kind<'_>) -> Option<&'static CtxGroup> {
         return Some(g);
     }
     let attach = kind.attach_raw();
-    of_type()
-        .find(|g| g.attach.contains(&attach))
-        .or_else(|| of_type().next().filter(|g| g.attach.len() == 1 && g.attach[0] == 0))
+    // Where all of a type have one table the attach type does not matter.
+    let only = || of_type().next().filter(|g| of_type().count() == 1 && g.targets.is_empty());
+    of_type().find(|g| g.attach.contains(&attach)).or_else(only)
 }

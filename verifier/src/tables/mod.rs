@@ -95,12 +95,11 @@ pub fn ctx_access(program: &Program, off: i32, size: u32, write: bool) -> CtxVer
     }
 }
 
-/// Whether a field may be read with sign extension: pointers into the packet of an XDP context
-/// may not (`is_ldsx` in `xdp_is_valid_access`).
+/// Whether a field may be read with sign extension: pointers into the packet may not (`is_ldsx` in
+/// the `is_valid_access` of every type that has them).
 #[must_use]
-pub fn ctx_sign_extends(program: &Program, reg: CtxReg) -> bool {
-    let packet = matches!(reg, CtxReg::Packet | CtxReg::PacketMeta | CtxReg::PacketEnd);
-    !(packet && program.prog_type == ProgType::Xdp)
+pub fn ctx_sign_extends(reg: CtxReg) -> bool {
+    !matches!(reg, CtxReg::Packet | CtxReg::PacketMeta | CtxReg::PacketEnd)
 }
 
 /// `bpf_ctx_narrow_access`: size of the field a narrow load at `off` belongs to; 0 when the

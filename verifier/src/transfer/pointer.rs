@@ -25,10 +25,9 @@ fn symbol(op: AluOp) -> &'static str {
         AluOp::Add => "+=",
         AluOp::Sub => "-=",
         AluOp::Mul => "*=",
-        AluOp::Div => "/=",
-        AluOp::SDiv => "s/=",
-        AluOp::Mod => "%=",
-        AluOp::SMod => "s%=",
+        // `bpf_alu_string` is told by the opcode, which signed operations have in common.
+        AluOp::Div | AluOp::SDiv => "/=",
+        AluOp::Mod | AluOp::SMod => "%=",
         AluOp::Or => "|=",
         AluOp::And => "&=",
         AluOp::Xor => "^=",
@@ -208,14 +207,17 @@ impl Ver<'_> {
         }
         let size = u32::from(bits) / 8;
         if !v.is_scalar() {
-            v = self.unknown();
+            let mut v = self.unknown();
+            if width == Width::W32 {
+                v.b.zext_32_to_64();
+            }
+            self.set(dst, v);
+            return Ok(Next::Fall);
         }
         let bound = 1u64 << (bits - 1);
         if v.b.umax < bound {
             self.scalar_id(&mut v);
-            if self.r(src).is_scalar() {
-                self.regs()[src.idx()] = v;
-            }
+            self.regs()[src.idx()] = v;
         } else {
             v.id = 0;
         }

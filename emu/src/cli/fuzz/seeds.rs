@@ -1,0 +1,137 @@
+//! Programs that mutations start from: objects, annotated assembler.
+
+use std::path::{Path, PathBuf};
+
+use bpf::Endian;
+use bpf::Program;
+use bpf::btf::{Btf, Kind};
+use bpf::insn::asm::{Assembly, Symbols, assemble};
+use bpf::insn::{Call, Insn};
+use bpf::uapi::{MapType, ProgType};
+use verifier::env::{GuestAddr, MapInfo};
+
+use super::super::target::Target;
+use super::super::world::World as ObjectWorld;
+use super::world::{Sample, World};
+
+/// `BPF_F_SLEEPABLE`.
+const BPF_F_SLEEPABLE: u32 = 1 << 4;
+
+/// Kfuncs of a kernel by name.
+pub(super) struct Kfuncs<'a>(pub(super) &'a Btf);
+
+impl Symbols for Kfuncs<'_> {
+    fn kfunc(&self, name: &str) -> Option<(i32, i16)> {
+        Some((self.0.find(name, Kind::Func)?.cast_signed(), 0))
+    }
+}
+
+/// Files of an ending in a folder, or the file itself.
+fn files(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(path) else { return vec![path.to_owned()] };
+    let mut found: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+    found.retain(|p| p.extension().is_some_and(|e| e == "o" || e == "bpfasm"));
+    found.sort();
+    found
+}
+
+/// All programs of all files that can be asked about; files that cannot be read are left out.
+pub(super) fn read(world: &mut World, paths: &[PathBuf], target: &Target) -> Vec<Sample> {
+    let mut found = Vec::new();
+    for path in paths.iter().flat_map(|p| files(p)) {
+        match path.extension().is_some_and(|e| e == "bpfasm") {
+            true => cases(world, &path, &mut found),
+            false => object(world, &path, target, &mut found),
+        }
+    }
+    found
+}
+
+/// A program that can be varied. One that has a workqueue is never sent: initialising one with the
+/// wrong map is an oops of 6.18.
+fn usable(world: &mut World, s: &Sample) -> bool {
+    let kernel = world.kernel.clone();
+    let queue = |i: &Insn| match i {
+        Insn::Call(Call::Kfunc { btf_id, .. }) => {
+            kernel.name(btf_id.cast_unsigned()).starts_with("bpf_wq")
+        }
+        _ => false,
+    };
+    let typed = matches!(s.program.prog_type, ProgType::StructOps | ProgType::Ext);
+    if typed || s.program.insns.iter().any(queue) {
+        return false;
+    }
+    let ours = world.ours(s);
+    // What the two kernels differ in besides, such as functions to attach to, is no finding here.
+    let alike = world.theirs(s).is_none_or(|theirs| theirs.accepted == ours.accepted);
+    alike && !ours.unsupported && !ours.long
+}
+
+fn keep(world: &mut World, mut program: Program, origin: usize, found: &mut Vec<Sample>) {
+    program.lines.clear();
+    if program.funcs.iter().any(|f| f.type_id == 0) {
+        program.funcs.clear();
+    }
+    let sample = Sample { program, origin };
+    if usable(world, &sample) {
+        found.push(sample);
+    }
+}
+
+fn object(world: &mut World, path: &Path, target: &Target, found: &mut Vec<Sample>) {
+    let Ok(bytes) = std::fs::read(path) else { return };
+    let Ok(opened) = ObjectWorld::open_for(path, None, target) else { return };
+    let Some(env) = opened.known().filter(|_| opened.object.endian == Endian::Little) else {
+        return;
+    };
+    let Some(origin) = world.add_object(env.clone(), opened.object.btf().cloned(), &bytes) else {
+        return;
+    };
+    for def in opened.object.programs() {
+        let Ok(program) = opened.link(def) else { continue };
+        keep(world, program, origin, found);
+    }
+}
+
+/// Cases as in the verifier's tests: maps in front, then programs under `; == `.
+fn cases(world: &mut World, path: &Path, found: &mut Vec<Sample>) {
+    let Ok(text) = std::fs::read_to_string(path) else { return };
+    let mut parts = text.split("; == ");
+    let head = parts.next().unwrap_or_default();
+    let headers: String =
+        head.lines().filter(|l| l.starts_with("; map ")).map(|l| format!("{l}\n")).collect();
+    for case in parts {
+        let Some((_, body)) = case.split_once('\n') else { continue };
+        let kernel = world.kernel.clone();
+        let Ok(a) = assemble(&format!("{headers}{body}"), &Kfuncs(&kernel)) else { continue };
+        let Ok(origin) = world.add(maps(&a), None) else { continue };
+        for mut program in a.progs {
+            if program.prog_type == ProgType::Syscall {
+                program.flags |= BPF_F_SLEEPABLE;
+            }
+            keep(world, program, origin, found);
+        }
+    }
+}
+
+fn maps(a: &Assembly) -> Vec<MapInfo> {
+    let info = |(i, m): (u32, &bpf::insn::asm::AsmMap)| MapInfo {
+        id: i + 1,
+        name: m.name.clone(),
+        map_type: m.map_type,
+        key_size: m.key_size,
+        value_size: m.value_size,
+        max_entries: m.max_entries,
+        flags: m.flags,
+        map_extra: 0,
+        addr: GuestAddr(0xffff_8880_0000_0000 + (u64::from(i + 1) << 20)),
+        value_addr: (m.map_type == MapType::Array && m.max_entries == 1)
+            .then_some(GuestAddr(0xffff_8880_7000_0000)),
+        frozen_value: None,
+        inner: None,
+        value_type_id: 0,
+        spin_lock_off: None,
+        timer_off: None,
+    };
+    (0..).zip(&a.maps).map(info).collect()
+}
