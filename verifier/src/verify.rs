@@ -504,9 +504,12 @@ fn check_func_addresses(p: &Program, a: &Analysed) -> Result<(), Box<Rejection>>
         if lives.get(to) != Some(&false) {
             continue;
         }
-        // What is removed before the run of dead code that the target is in moves it.
-        let run = lives[..to].iter().rposition(|l| *l).map_or(0, |i| i + 1);
-        let target = to - (run - left(run));
+        // Dead code goes a run at a time. The one that the target is in leaves its number as it
+        // is, which then is that of a slot as many further on; what goes later moves that.
+        let first = lives[..to].iter().rposition(|l| *l).map_or(0, |i| i + 1);
+        let end = lives[to..].iter().position(|l| *l).map_or(lives.len(), |i| to + i);
+        let now = to + (end - first);
+        let target = left(now.min(lives.len())) + now.saturating_sub(lives.len());
         if !starts.iter().any(|s| left(*s) == target) {
             let at_last = target - nops(p, &lives, target);
             let text = format!("verifier bug: No program to jit at insn {at_last} (subprog < 0)");
