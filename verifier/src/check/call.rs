@@ -20,6 +20,7 @@ mod id {
     pub(super) const MAP_UPDATE_ELEM: i32 = 2;
     pub(super) const MAP_DELETE_ELEM: i32 = 3;
     pub(super) const TAIL_CALL: i32 = 12;
+    pub(super) const SNPRINTF: i32 = 165;
     pub(super) const DYNPTR_DATA: i32 = 203;
     pub(super) const GET_STACK: i32 = 67;
     pub(super) const GET_TASK_STACK: i32 = 141;
@@ -177,6 +178,9 @@ impl Ver<'_> {
         self.helper_release(p, &meta)?;
         self.callbacks(id, &meta)?;
         let moved = self.dynptr_helper(p, &mut meta)?;
+        if id == id::SNPRINTF {
+            self.snprintf_format()?;
+        }
         if id == id::TAIL_CALL {
             self.resource_leak(false, true, "tail_call")?;
             self.note_tail_call()?;

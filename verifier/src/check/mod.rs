@@ -11,6 +11,7 @@ pub(crate) mod ctx;
 pub(crate) mod ctx_btf;
 pub(crate) mod dynptr;
 pub(crate) mod exception;
+pub(crate) mod format;
 pub(crate) mod func_args;
 pub(crate) mod gotox;
 pub(crate) mod graph;

@@ -134,10 +134,20 @@ struct Figures {
     insns: u64,
     time_us: u64,
     kernel_time_us: u64,
+    /// Peak resident memory, of all jobs together.
+    memory_kib: Option<u64>,
+}
+
+/// `VmHWM` of this process.
+fn peak_memory_kib() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn figures(pairs: &[Pair]) -> Figures {
-    let mut f = Figures { programs: pairs.len(), ..Figures::default() };
+    let mut f =
+        Figures { programs: pairs.len(), memory_kib: peak_memory_kib(), ..Figures::default() };
     for p in pairs {
         let (said, ours) = (&p.said, &p.ours);
         let mut add =
@@ -196,6 +206,10 @@ fn figures_text(f: &Figures) -> String {
         (
             "insns per us, where both accept",
             format!("{:.2}, the kernel {:.2}", rate(f.time_us), rate(f.kernel_time_us)),
+        ),
+        (
+            "memory of this process at most",
+            f.memory_kib.map_or("unknown".to_owned(), |kib| format!("{} MiB", kib >> 10)),
         ),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(a, b)| vec![a.to_owned(), b]).collect();

@@ -73,19 +73,6 @@ pub(super) fn measure(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
         let ours = Pace { insns: insns.into(), seconds };
         push(rows, "verifier, a loop with a branch", format!("{insns} insns"), ours, theirs);
     }
-    if let Some(bytes) = peak_memory() {
-        let what = "verifier, memory of the process at most".to_owned();
-        let on = "all of these".to_owned();
-        rows.push(Row {
-            part: "verifier",
-            what,
-            on,
-            ours: bytes / f64::from(1 << 20),
-            unit: "MiB",
-            peer: None,
-            peer_name: "",
-        });
-    }
     Ok(())
 }
 
@@ -193,13 +180,6 @@ fn program(text: &str) -> Result<Program, String> {
         funcs: Vec::new(),
         lines: Vec::new(),
     })
-}
-
-/// `VmHWM` of this process.
-fn peak_memory() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse::<f64>().ok().map(|kib| kib * 1024.0)
 }
 
 #[cfg(test)]
