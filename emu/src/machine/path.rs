@@ -4,7 +4,7 @@
 //! native code at which a BPF instruction begins is noted with the BPF registers. This costs a
 //! hundred times the run, so it is on for the few events that are looked into.
 //!
-//! A [`LineWatch`] does the same for single lines of source, as long as there is one.
+//! A `LineWatch` does the same for single lines of source, as long as there is one.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use super::Machine;
 use crate::engine::{Exit, Text, exec};
 use crate::unicorn::{CpuError, Fuel, Vcpu};
 
-/// Topic of the notes of a [`LineWatch`].
+/// Topic of the notes of a `LineWatch`.
 pub const LINE: &str = "line";
 
 /// Points beyond which a log stops: a loop that runs away is known by then.

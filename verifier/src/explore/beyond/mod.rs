@@ -15,12 +15,10 @@
 //! **Soundness of the abstract walk.** A state may be replaced by one that stands for more: all
 //! that was allowed to happen from it still is. A path ends where a kept state covers it. Outside
 //! loops that is the kernel's comparison. Inside loops the kept state may itself not be finished,
-//! and then what is compared may not depend on marks that come later: [`Exact::Covers`] asks for
+//! and then what is compared may not depend on marks that come later: `Exact::Covers` asks for
 //! every scalar, precise or not, to be in range. Then the kept states are an invariant: each
 //! concrete run steps from state to state of a finite graph, and all facts of these states hold
 //! for it (induction over the steps of the run). No step of a state that was walked was refused.
-//!
-//! [`Exact::Covers`]: super::equal::Exact
 //!
 //! **Termination.** The kernel's million is also its proof that a program ends: it has walked
 //! every run to its end. A graph with cycles proves nothing, so `ends.rs` demands of each cycle an
