@@ -15,6 +15,7 @@ mod syscall;
 use bpf::Arch;
 use bpf::insn::Reg;
 use kernel_model::cpu::FaultKind;
+use kernel_model::kfuncs::THROW;
 use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
 use kernel_model::mem::{GuestMemory, MemSnapshot};
 use kernel_model::types::Types;
@@ -534,7 +535,7 @@ impl Machine {
     }
 
     fn is_throw(&self, btf_id: i32) -> bool {
-        u32::try_from(btf_id).is_ok_and(|id| self.kernel.vmlinux_btf().name(id) == "bpf_throw")
+        u32::try_from(btf_id).is_ok_and(|id| self.kernel.vmlinux_btf().name(id) == THROW)
     }
 
     fn set_resume(&mut self, cpu: CpuId, pc: u64) {
