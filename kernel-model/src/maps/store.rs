@@ -1,5 +1,7 @@
 //! Writing elements: what programs and user space share (`map_update_elem`, `map_delete_elem`).
 
+use std::ops::Bound;
+
 use bpf::uapi::MapType;
 
 use super::{Kind, MapId, Table, attr, is_lru};
@@ -24,18 +26,22 @@ pub(crate) enum Who {
     User,
 }
 
-/// The value of the longest prefix of a trie that matches, 0 when none does. A key is a host-order
-/// u32 prefix length and data in network order.
+/// The value of the longest prefix of a trie that matches, 0 when none does: one look for each
+/// length that the trie has, the longest first.
 pub(super) fn lpm_match(table: &Table, key: &[u8]) -> u64 {
-    let mut best: Option<(u32, u64)> = None;
-    for (k, e) in &table.by_key {
-        let (len, data) = lpm_split(k);
-        let (limit, wanted) = lpm_split(key);
-        if len <= limit && same_bits(data, wanted, len) && best.is_none_or(|b| b.0 < len) {
-            best = Some((len, e.value));
+    let (limit, data) = lpm_split(key);
+    // A length alone sorts before every key of that length.
+    let mut below = (limit + 1).to_be_bytes();
+    while let Some((k, _)) =
+        table.by_key.range::<[u8], _>((Bound::Unbounded, Bound::Excluded(&below[..]))).next_back()
+    {
+        let len = lpm_split(k).0;
+        if let Some(found) = table.by_key.get(&lpm_stored(len, data)) {
+            return found.value;
         }
+        below = len.to_be_bytes();
     }
-    best.map_or(0, |b| b.1)
+    0
 }
 
 /// Keys of tries are kept with a big-endian length in front.
@@ -44,12 +50,15 @@ fn lpm_split(key: &[u8]) -> (u32, &[u8]) {
     (u32::from_be_bytes(len.try_into().expect("four bytes")), data)
 }
 
-fn same_bits(a: &[u8], b: &[u8], bits: u32) -> bool {
-    let (whole, rest) = (bits as usize / 8, bits % 8);
-    if a.get(..whole) != b.get(..whole) {
-        return false;
+/// A key as it is kept: bits beyond the prefix do not count.
+fn lpm_stored(len: u32, data: &[u8]) -> Vec<u8> {
+    let mut out = len.to_be_bytes().to_vec();
+    for (i, b) in data.iter().enumerate() {
+        let left = (len as usize).saturating_sub(i * 8).min(8);
+        let mask = if left == 0 { 0 } else { 0xffu8 << (8 - left) };
+        out.push(b & mask);
     }
-    rest == 0 || (a[whole] ^ b[whole]) >> (8 - rest) == 0
+    out
 }
 
 impl Kernel {
@@ -59,14 +68,7 @@ impl Kernel {
         if len as usize > (key.len() - 4) * 8 {
             return Err(Errno::EINVAL);
         }
-        let mut out = len.to_be_bytes().to_vec();
-        // Bits beyond the prefix do not count.
-        for (i, b) in key[4..].iter().enumerate() {
-            let left = (len as usize).saturating_sub(i * 8).min(8);
-            let mask = if left == 0 { 0 } else { 0xffu8 << (8 - left) };
-            out.push(b & mask);
-        }
-        Ok(out)
+        Ok(lpm_stored(len, &key[4..]))
     }
 
     /// `bpf_map_update_elem`.
@@ -430,5 +432,51 @@ impl Kernel {
             (false, false) => queue.front().cloned(),
         };
         value.ok_or(Errno::ENOENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::maps::MapDef;
+    use crate::{Config, Kernel};
+
+    /// Against the definition: of all prefixes that match, the longest.
+    #[test]
+    fn the_longest_prefix_is_found() {
+        let mut k = Kernel::new(Config::default());
+        let def = MapDef {
+            map_type: MapType::LpmTrie,
+            key_size: 6,
+            value_size: 4,
+            max_entries: 64,
+            flags: 1,
+            ..MapDef::default()
+        };
+        let id = k.map_create(def, None).unwrap();
+        let held: [(u32, u16); 7] = [
+            (0, 0),
+            (1, 0x8000),
+            (4, 0xa000),
+            (9, 0xab00),
+            (12, 0xabc0),
+            (16, 0xabcd),
+            (8, 0x1200),
+        ];
+        let key = |len: u32, data: u16| [&len.to_le_bytes()[..], &data.to_be_bytes()].concat();
+        for (len, data) in held {
+            k.map_update(id, &key(len, data), &len.to_le_bytes(), 0, Who::User).unwrap();
+        }
+        for data in 0..=u16::MAX {
+            for limit in [0, 3, 8, 11, 16] {
+                let fits = |l: u32, d: u16| l <= limit && (l == 0 || (d ^ data) >> (16 - l) == 0);
+                let want = held.iter().filter(|(l, d)| fits(*l, *d)).map(|h| h.0).max();
+                let stored = k.lpm_key(&key(limit, data)).unwrap();
+                let Kind::Hash(table) = &k.maps[&id].kind else { panic!("a trie") };
+                let at = lpm_match(table, &stored);
+                let got = (at != 0).then(|| k.mem.read_u32(at).unwrap());
+                assert_eq!(got, want, "{data:#x}/{limit}");
+            }
+        }
     }
 }

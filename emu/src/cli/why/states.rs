@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bpf::Program;
+use bpf::insn::Insn;
 
 use super::trace::{Event, State, walk};
 use super::{source, text};
@@ -42,7 +43,9 @@ pub(in crate::cli) fn explain(program: &Program, log: &str, insn: u32) -> String
         let _ = writeln!(out, "  {line}");
     }
     let found = at(log, insn);
-    if found.is_empty() {
+    if matches!(program.insns.get(insn as usize), Some(Insn::LdImm64Hi)) {
+        let _ = writeln!(out, "  it is the second half of the load at {}", insn - 1);
+    } else if found.is_empty() {
         let _ = writeln!(out, "  no path was followed to it");
     }
     for (i, (state, times)) in found.iter().take(STATES).enumerate() {
