@@ -99,9 +99,6 @@ impl Ver<'_> {
     ) -> R<Next> {
         self.read(src)?;
         self.read(dst)?;
-        if self.is_pointer_value(src) {
-            return no(EACCES, format!("R{} leaks addr into mem", src.0));
-        }
         self.strict_once = true;
         self.check_store(size, dst, off, Src::Reg(src))?;
         let p = *self.r(dst);

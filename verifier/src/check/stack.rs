@@ -469,6 +469,7 @@ impl Ver<'_> {
                 return no(EACCES, "attempt to corrupt spilled pointer on stack");
             }
             self.destroy_dynptr(p.frameno, spi)?;
+            self.note_stack_spill(&slot, at, 1, Value::Misc);
             self.scratch_slot(spi);
             let slot = &mut self.stack_frame(p)[spi];
             scrub(slot);
