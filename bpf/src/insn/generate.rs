@@ -59,11 +59,13 @@ impl Rng {
     }
 }
 
-const SIZES: [Size; 4] = [Size::B, Size::H, Size::W, Size::DW];
+/// All sizes of memory accesses.
+pub const SIZES: [Size; 4] = [Size::B, Size::H, Size::W, Size::DW];
 const WORDS: [Size; 2] = [Size::W, Size::DW];
 const NARROW: [Size; 3] = [Size::B, Size::H, Size::W];
 const WIDTHS: [Width; 2] = [Width::W32, Width::W64];
-const ALU_OPS: [AluOp; 14] = [
+/// Binary ALU operations, the signed ones included.
+pub const ALU_OPS: [AluOp; 14] = [
     AluOp::Add,
     AluOp::Sub,
     AluOp::Mul,
@@ -79,7 +81,8 @@ const ALU_OPS: [AluOp; 14] = [
     AluOp::Arsh,
     AluOp::Mov,
 ];
-const JMP_OPS: [JmpOp; 11] = [
+/// Conditions of jumps.
+pub const JMP_OPS: [JmpOp; 11] = [
     JmpOp::Eq,
     JmpOp::Gt,
     JmpOp::Ge,

@@ -2,41 +2,10 @@
 //! are missing, doubled or exchanged. Calls of kfuncs stay as they are.
 
 use bpf::Program;
-use bpf::insn::generate::Rng;
-use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
+use bpf::insn::generate::{ALU_OPS, JMP_OPS, Rng, SIZES};
+use bpf::insn::{Call, Imm64, Insn, Reg, Size, Src, Width};
 
 use super::edit::{with, without};
-
-const ALU: [AluOp; 14] = [
-    AluOp::Add,
-    AluOp::Sub,
-    AluOp::Mul,
-    AluOp::Div,
-    AluOp::SDiv,
-    AluOp::Mod,
-    AluOp::SMod,
-    AluOp::Or,
-    AluOp::And,
-    AluOp::Xor,
-    AluOp::Lsh,
-    AluOp::Rsh,
-    AluOp::Arsh,
-    AluOp::Mov,
-];
-const JMP: [JmpOp; 11] = [
-    JmpOp::Eq,
-    JmpOp::Gt,
-    JmpOp::Ge,
-    JmpOp::Set,
-    JmpOp::Ne,
-    JmpOp::Sgt,
-    JmpOp::Sge,
-    JmpOp::Lt,
-    JmpOp::Le,
-    JmpOp::Slt,
-    JmpOp::Sle,
-];
-const SIZES: [Size; 4] = [Size::B, Size::H, Size::W, Size::DW];
 
 /// One to four changes.
 pub(super) fn mutate(p: &Program, rng: &mut Rng) -> Program {
@@ -92,10 +61,10 @@ fn any(rng: &mut Rng) -> Insn {
     let (dst, src) = (register(rng), register(rng));
     let width = rng.pick(&[Width::W64, Width::W32]);
     match rng.below(4) {
-        0 => Insn::Alu { width, op: rng.pick(&ALU), dst, src: Src::Reg(src) },
-        1 => Insn::Alu { width, op: rng.pick(&ALU), dst, src: Src::Imm(rng.imm32()) },
+        0 => Insn::Alu { width, op: rng.pick(&ALU_OPS), dst, src: Src::Reg(src) },
+        1 => Insn::Alu { width, op: rng.pick(&ALU_OPS), dst, src: Src::Imm(rng.imm32()) },
         2 => Insn::MovSx { width, dst, src, bits: rng.pick(&[8, 16]) },
-        _ => Insn::Jmp { width, op: rng.pick(&JMP), dst, src: Src::Imm(rng.imm32()), off: 1 },
+        _ => Insn::Jmp { width, op: rng.pick(&JMP_OPS), dst, src: Src::Imm(rng.imm32()), off: 1 },
     }
 }
 
@@ -134,7 +103,7 @@ fn changed(insn: Insn, rng: &mut Rng) -> Insn {
     match &mut insn {
         Insn::Alu { width, op, dst, src } => match which {
             0 => *dst = register(rng),
-            1 => *op = rng.pick(&ALU),
+            1 => *op = rng.pick(&ALU_OPS),
             2 => *width = width_of(*width),
             _ => source(src, rng),
         },
@@ -177,7 +146,7 @@ fn changed(insn: Insn, rng: &mut Rng) -> Insn {
             0 => *dst = register(rng),
             1 if rng.one_in(3) => *off = off.wrapping_add(rng.pick(&[-1, 1, 2])),
             1 => *width = width_of(*width),
-            2 => *op = rng.pick(&JMP),
+            2 => *op = rng.pick(&JMP_OPS),
             _ => source(src, rng),
         },
         Insn::LdImm64 { imm: Imm64::Const(v), .. } => *v = rng.imm64(),
