@@ -16,6 +16,7 @@ pub(crate) mod check;
 pub mod domain;
 pub mod env;
 pub mod explore;
+pub mod format;
 pub(crate) mod kfunc_calls;
 pub(crate) mod map_rules;
 pub mod marks;

@@ -2,6 +2,8 @@
 //!
 //! Pointers print as with `no_hash_pointers`: a hash would differ from boot to boot.
 
+use verifier::format::{Fmt, is_space};
+
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::{Errno, EventKind, Kernel};
@@ -117,55 +119,23 @@ impl Spec {
     }
 }
 
-/// What is left of a format.
-struct Fmt<'a>(&'a [u8]);
-
-impl Fmt<'_> {
-    fn peek(&self) -> u8 {
-        self.0.first().copied().unwrap_or(0)
-    }
-
-    fn next(&mut self) -> u8 {
-        let b = self.peek();
-        self.0 = self.0.get(1..).unwrap_or_default();
-        b
-    }
-
-    fn eat(&mut self, b: u8) -> bool {
-        let hit = self.peek() == b && b != 0;
-        if hit {
-            self.next();
+/// Flags and width of a conversion.
+fn spec_of(fmt: &mut Fmt<'_>) -> Spec {
+    let mut s = Spec::default();
+    loop {
+        match fmt.peek() {
+            b'0' => s.zero = true,
+            b'-' => s.left = true,
+            b'+' => s.plus = true,
+            b' ' => s.space = true,
+            _ => break,
         }
-        hit
+        fmt.take();
     }
-
-    /// Nothing, white space or punctuation follows.
-    fn at_word_end(&self) -> bool {
-        let b = self.peek();
-        b == 0 || is_space(b) || b.is_ascii_punctuation()
+    while fmt.peek().is_ascii_digit() {
+        s.width = (s.width * 10 + usize::from(fmt.take() - b'0')).min(PRINT_BUF);
     }
-
-    fn spec(&mut self) -> Spec {
-        let mut s = Spec::default();
-        loop {
-            match self.peek() {
-                b'0' => s.zero = true,
-                b'-' => s.left = true,
-                b'+' => s.plus = true,
-                b' ' => s.space = true,
-                _ => break,
-            }
-            self.next();
-        }
-        while self.peek().is_ascii_digit() {
-            s.width = (s.width * 10 + usize::from(self.next() - b'0')).min(PRINT_BUF);
-        }
-        s
-    }
-}
-
-fn is_space(b: u8) -> bool {
-    matches!(b, 9..=13 | 32)
+    s
 }
 
 /// Formats; `EINVAL` for what `bpf_bprintf_prepare` does not accept.
@@ -175,13 +145,13 @@ pub(crate) fn bprintf(k: &Kernel, fmt: &[u8], args: &[u64]) -> Result<Vec<u8>, E
     }
     let (mut out, mut args, mut fmt) = (Vec::new(), args.iter(), Fmt(fmt));
     while !fmt.0.is_empty() {
-        let b = fmt.next();
+        let b = fmt.take();
         if b != b'%' || fmt.eat(b'%') {
             out.push(b);
             continue;
         }
         let arg = *args.next().ok_or(Errno::EINVAL)?;
-        let spec = fmt.spec();
+        let spec = spec_of(&mut fmt);
         out.extend(conversion(k, &mut fmt, spec, arg)?);
     }
     Ok(out)
@@ -190,15 +160,15 @@ pub(crate) fn bprintf(k: &Kernel, fmt: &[u8], args: &[u64]) -> Result<Vec<u8>, E
 fn conversion(k: &Kernel, fmt: &mut Fmt<'_>, spec: Spec, arg: u64) -> Result<Vec<u8>, Errno> {
     match fmt.peek() {
         b'p' => {
-            fmt.next();
+            fmt.take();
             pointer(k, fmt, spec, arg)
         }
         b's' => {
-            fmt.next();
+            fmt.take();
             string(k, fmt, spec, arg)
         }
         b'c' => {
-            fmt.next();
+            fmt.take();
             let fill = vec![b' '; spec.width.saturating_sub(1)];
             let c = vec![arg as u8];
             Ok(if spec.left { [c, fill].concat() } else { [fill, c].concat() })
@@ -220,7 +190,7 @@ fn number(fmt: &mut Fmt<'_>, spec: Spec, arg: u64) -> Result<String, Errno> {
         (false, false, true) => " ",
         _ => "",
     };
-    Ok(match fmt.next() {
+    Ok(match fmt.take() {
         b'd' | b'i' => spec.pad(sign, &signed.unsigned_abs().to_string(), true),
         b'u' => spec.pad("", &unsigned.to_string(), true),
         b'x' => spec.pad("", &format!("{unsigned:x}"), true),
@@ -234,21 +204,21 @@ fn pointer(k: &Kernel, fmt: &mut Fmt<'_>, spec: Spec, arg: u64) -> Result<Vec<u8
     if fmt.at_word_end() {
         return raw();
     }
-    match (fmt.next(), fmt.peek()) {
+    match (fmt.take(), fmt.peek()) {
         (b'k' | b'u', b's') => {
-            fmt.next();
+            fmt.take();
             string(k, fmt, spec, arg)
         }
         (b'K' | b'x', _) => raw(),
         // Without symbols the kernel prints the number.
         (b's' | b'S' | b'B', _) => Ok(format!("{arg:#018x}").into_bytes()),
         (style @ (b'i' | b'I'), len @ (b'4' | b'6')) => {
-            fmt.next();
+            fmt.take();
             let n = if len == b'4' { 4 } else { 16 };
             let ip = k.mem.read_vec(arg, n).unwrap_or_else(|_| vec![0; n]);
             // bstr_printf passes over what follows the formatted address.
             while fmt.peek().is_ascii_alphanumeric() {
-                fmt.next();
+                fmt.take();
             }
             Ok(address(&ip, style == b'i').into_bytes())
         }

@@ -5,6 +5,7 @@
 use bpf::insn::Reg;
 
 use crate::explore::ver::{R, Ver, no};
+use crate::format::{Fmt, is_space};
 use crate::reject::EINVAL;
 
 /// `MAX_BPRINTF_VARARGS`.
@@ -29,39 +30,6 @@ impl Ver<'_> {
     }
 }
 
-fn is_space(b: u8) -> bool {
-    matches!(b, 9..=13 | 32)
-}
-
-/// Characters of a format, one after the other; 0 at the end.
-struct Fmt<'a>(&'a [u8]);
-
-impl Fmt<'_> {
-    fn peek(&self) -> u8 {
-        self.0.first().copied().unwrap_or(0)
-    }
-
-    fn next(&mut self) -> u8 {
-        let b = self.peek();
-        self.0 = self.0.get(1..).unwrap_or_default();
-        b
-    }
-
-    fn eat(&mut self, b: u8) -> bool {
-        let hit = self.peek() == b;
-        if hit {
-            self.next();
-        }
-        hit
-    }
-
-    /// Nothing, white space or punctuation follows.
-    fn at_word_end(&self) -> bool {
-        let b = self.peek();
-        b == 0 || is_space(b) || b.is_ascii_punctuation()
-    }
-}
-
 /// `bpf_bprintf_prepare` with this many arguments, which it does not look at.
 fn is_format(text: &[u8], args: u64) -> bool {
     let printable = |b: &u8| is_space(*b) || (32..=126).contains(b);
@@ -70,7 +38,7 @@ fn is_format(text: &[u8], args: u64) -> bool {
     }
     let (mut fmt, mut used) = (Fmt(text), 0);
     while !fmt.0.is_empty() {
-        if fmt.next() != b'%' || fmt.eat(b'%') {
+        if fmt.take() != b'%' || fmt.eat(b'%') {
             continue;
         }
         used += 1;
@@ -84,31 +52,31 @@ fn is_format(text: &[u8], args: u64) -> bool {
 /// One conversion after its `%`.
 fn conversion(fmt: &mut Fmt<'_>) -> bool {
     while matches!(fmt.peek(), b'0' | b'+' | b'-' | b' ') {
-        fmt.next();
+        fmt.take();
     }
     if matches!(fmt.peek(), b'1'..=b'9') {
         while fmt.peek().is_ascii_digit() {
-            fmt.next();
+            fmt.take();
         }
     }
     match fmt.peek() {
         b'p' => {
-            fmt.next();
+            fmt.take();
             pointer(fmt)
         }
         b's' => {
-            fmt.next();
+            fmt.take();
             fmt.at_word_end()
         }
         b'c' => {
-            fmt.next();
+            fmt.take();
             true
         }
         _ => {
             if fmt.eat(b'l') {
                 fmt.eat(b'l');
             }
-            matches!(fmt.next(), b'd' | b'i' | b'u' | b'x' | b'X')
+            matches!(fmt.take(), b'd' | b'i' | b'u' | b'x' | b'X')
         }
     }
 }
@@ -118,13 +86,13 @@ fn pointer(fmt: &mut Fmt<'_>) -> bool {
     if fmt.at_word_end() {
         return true;
     }
-    match fmt.next() {
+    match fmt.take() {
         b'k' | b'u' if fmt.peek() == b's' => {
-            fmt.next();
+            fmt.take();
             fmt.at_word_end()
         }
         b'K' | b'x' | b's' | b'S' | b'B' => true,
-        b'i' | b'I' => matches!(fmt.next(), b'4' | b'6'),
+        b'i' | b'I' => matches!(fmt.take(), b'4' | b'6'),
         _ => false,
     }
 }
