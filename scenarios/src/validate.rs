@@ -2,9 +2,11 @@
 
 use crate::leaf::suggest;
 use crate::schema::expect::On;
-use crate::schema::machine::{Attach, Cpus, RouteKind};
-use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Schedule, Step};
+use crate::schema::machine::{Attach, RouteKind};
+use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Step};
 use crate::span::{Finding, Span};
+
+mod schedule;
 
 /// Repetitions of a step: an hour of wall time at the least.
 const TIMES_MAX: u64 = 100_000_000;
@@ -55,6 +57,8 @@ pub fn validate(s: &Scenario, objects: &dyn Objects) -> Vec<Finding> {
     check.packets();
     check.timeline();
     check.schedule();
+    check.tasks();
+    check.faults();
     s.expect.iter().for_each(|e| check.expect(e));
     s.consumers.iter().filter_map(|(_, c)| c.map()).for_each(|m| check.map(m));
     check.found
@@ -390,21 +394,6 @@ impl Check<'_> {
             Action::Detach(prog) | Action::Cancel { prog } => self.prog(prog),
             Action::Check(expect) => self.expect(expect),
             Action::Fire { .. } | Action::Snapshot(_) => {}
-        }
-    }
-
-    fn schedule(&mut self) {
-        let s = self.s;
-        if let Schedule::Steps(steps) = &s.schedule {
-            for step in steps {
-                self.cpu(step.cpu.v, step.cpu.span);
-                self.event(&step.until);
-            }
-        }
-        for (_, task) in s.tasks.iter() {
-            if let Cpus::List(cpus) = &task.cpus {
-                cpus.iter().for_each(|c| self.cpu(c.v, c.span));
-            }
         }
     }
 

@@ -442,7 +442,7 @@ pub enum Schedule {
         /// Feeds the other streams.
         seed: u64,
         /// CPU that runs first.
-        first: u32,
+        first: Spanned<u32>,
         /// Places at which another CPU goes on.
         switches: Vec<Switch>,
     },
@@ -463,13 +463,13 @@ pub struct ScheduleStep {
 #[serde(deny_unknown_fields)]
 pub struct Switch {
     /// CPU that stops.
-    pub cpu: u32,
-    /// After so many of its safepoints.
-    pub after: u64,
+    pub cpu: Spanned<u32>,
+    /// After so many of its safepoints, from 1.
+    pub after: Spanned<u64>,
     /// The name of that safepoint: checked.
-    pub at: String,
+    pub at: Name,
     /// CPU that goes on.
-    pub to: u32,
+    pub to: Spanned<u32>,
 }
 
 /// Axes of repetition; the product of all of them is run.

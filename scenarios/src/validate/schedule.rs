@@ -1,0 +1,116 @@
+//! Who runs when, checked before anything runs: CPUs that exist, places in an order that can be,
+//! times that do not go backwards.
+
+use std::collections::BTreeMap;
+
+use super::Check;
+use crate::schema::machine::Cpus;
+use crate::schema::play::{Fault, Op, Switch, Task};
+use crate::schema::{Name, Schedule};
+use crate::span::{Finding, Span};
+
+impl Check<'_> {
+    pub(super) fn schedule(&mut self) {
+        let s = self.s;
+        match &s.schedule {
+            Schedule::RoundRobin | Schedule::Seed(_) => {}
+            Schedule::Steps(steps) => {
+                for step in steps {
+                    self.cpu(step.cpu.v, step.cpu.span);
+                    self.event(&step.until);
+                }
+            }
+            Schedule::Pinned { first, switches, .. } => {
+                self.cpu(first.v, first.span);
+                self.switches(switches);
+            }
+        }
+    }
+
+    /// A CPU passes its safepoints one after the other, and at each of them one CPU goes on.
+    fn switches(&mut self, switches: &[Switch]) {
+        let mut last: BTreeMap<u32, (u64, Span)> = BTreeMap::new();
+        for s in switches {
+            self.cpu(s.cpu.v, s.cpu.span);
+            self.cpu(s.to.v, s.to.span);
+            if s.to.v == s.cpu.v {
+                let message = format!("CPU {} cannot be switched to itself", s.cpu.v);
+                self.found.push(Finding::error(s.to.span, message).hint("leave the switch out"));
+            }
+            if s.after.v == 0 {
+                let message = "safepoints are counted from 1";
+                self.found.push(Finding::error(s.after.span, message));
+            }
+            let Some((before, span)) = last.insert(s.cpu.v, (s.after.v, s.after.span)) else {
+                continue;
+            };
+            let message = match s.after.v {
+                after if after < before => {
+                    format!("CPU {} has passed its safepoint {after} already", s.cpu.v)
+                }
+                after if after == before => {
+                    format!("CPU {} is switched twice after its safepoint {after}", s.cpu.v)
+                }
+                _ => continue,
+            };
+            let finding = Finding::error(s.after.span, message);
+            self.found.push(finding.also(span, "its switch before"));
+        }
+    }
+
+    pub(super) fn tasks(&mut self) {
+        let s = self.s;
+        for (name, task) in s.tasks.iter() {
+            if let Cpus::List(cpus) = &task.cpus {
+                cpus.iter().for_each(|c| self.cpu(c.v, c.span));
+            }
+            self.ends_once(name, task);
+        }
+    }
+
+    /// What stands behind the end of a task never happens.
+    fn ends_once(&mut self, name: &Name, task: &Task) {
+        let ends = task.script.iter().position(|op| matches!(op, Op::Exit(_)));
+        let Some(rest) = ends.map(|at| &task.script[at + 1..]) else { return };
+        if rest.iter().any(|op| matches!(op, Op::Exit(_))) {
+            let message = format!("the task \"{}\" exits twice", name.v);
+            self.found.push(Finding::error(name.span, message).hint("one Exit, the last of all"));
+        } else if !rest.is_empty() {
+            let message = format!("the task \"{}\" goes on after its Exit", name.v);
+            self.found.push(Finding::error(name.span, message).hint("Exit is the last of all"));
+        }
+    }
+
+    pub(super) fn faults(&mut self) {
+        let s = self.s;
+        for fault in &s.faults {
+            match fault {
+                Fault::Irq { cpu, prog, safepoint, .. } | Fault::Nmi { cpu, safepoint, prog } => {
+                    self.cpu(cpu.v, cpu.span);
+                    self.prog(prog);
+                    self.from_one(safepoint.v, safepoint.span);
+                }
+                Fault::RingFull { nic, from, to } => {
+                    self.nic(nic);
+                    if to.v.ns < from.v.ns {
+                        let finding = Finding::error(to.span, "this time is before `from`");
+                        self.found.push(finding.also(from.span, "from"));
+                    }
+                }
+                Fault::Alloc { nth, prog, .. } | Fault::Call { nth, prog, .. } => {
+                    self.from_one(nth.v, nth.span);
+                    prog.iter().for_each(|p| self.prog(p));
+                }
+                Fault::UserPage { nth, .. } | Fault::TimerLate { nth, .. } => {
+                    self.from_one(nth.v, nth.span);
+                }
+            }
+        }
+    }
+
+    fn from_one(&mut self, n: u64, span: Span) {
+        if n == 0 {
+            self.found.push(Finding::error(span, "occasions are counted from 1"));
+        }
+    }
+}
