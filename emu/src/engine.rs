@@ -9,6 +9,7 @@
 //! its native code is, so they are equal on all architectures (design invariant 6). Between two
 //! programs lies an unmapped page.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bpf::Arch;
@@ -23,7 +24,8 @@ use kernel_model::mem::{self, GuestMemory, Perms, Walker};
 use kernel_model::{Fault, Kernel, ProgId};
 
 use crate::unicorn::{
-    Access, Accounting, CpuError, Fuel, PageTable, Rights, Stop, TAIL_ENTRY, Vcpu, spec,
+    Access, Accounting, CpuError, Fuel, POINT, PageTable, PointAt, PointKind, Rights, Stop,
+    TAIL_ENTRY, Vcpu, spec,
 };
 
 /// Address space set aside per BPF instruction. No back end needs more on average; code that
@@ -84,6 +86,7 @@ pub struct Text {
     cum: Vec<u64>,
     progs: Vec<Arc<Loaded>>,
     kfuncs: Vec<i32>,
+    points: Vec<PointAt>,
 }
 
 impl Text {
@@ -99,8 +102,8 @@ impl Text {
             }
         }
         k.mem.poke(LAP_STUB, spec(arch).lap).expect("on the page of RETURN_TRAP");
-        let (progs, kfuncs) = (Vec::new(), Vec::new());
-        Ok(Text { arch, next: PROG_TEXT, cum: vec![0], progs, kfuncs })
+        let (progs, kfuncs, points) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Text { arch, next: PROG_TEXT, cum: vec![0], progs, kfuncs, points })
     }
 
     /// Puts a program into guest memory; returns its entry point.
@@ -149,7 +152,7 @@ impl Text {
     fn account(&mut self, base: u64, compiled: &Compiled) {
         let (len, debug) = (compiled.code.len(), &compiled.debug);
         let from = usize::try_from(base - PROG_TEXT).expect("text is small");
-        let mut total = self.cum.last().copied().unwrap_or(0) & !TAIL_ENTRY;
+        let mut total = self.cum.last().copied().unwrap_or(0) & !(TAIL_ENTRY | POINT);
         self.cum.resize(from + 1, total);
         let mut starts = vec![0u64; len];
         for at in native_starts(compiled) {
@@ -170,6 +173,53 @@ impl Text {
         {
             *c |= TAIL_ENTRY;
         }
+        self.add_points(base, compiled);
+    }
+
+    /// Notes where a program can be stopped.
+    fn add_points(&mut self, base: u64, compiled: &Compiled) {
+        let funcs = &compiled.debug.funcs;
+        let mut at = BTreeMap::new();
+        for p in &compiled.debug.points {
+            for off in p.first.0..=p.last.0 {
+                let f = funcs.iter().find(|f| (f.start.0..f.end.0).contains(&off));
+                let Some(f) = f.or(funcs.last()) else { continue };
+                let range = |o: NativeOff| base + u64::from(o.0);
+                let point = at.entry(off).or_insert(PointAt {
+                    at: base + u64::from(off),
+                    func: (range(f.start), range(f.end)),
+                    from_outside: None,
+                    loop_head: false,
+                });
+                match p.kind {
+                    jit::PointKind::Enter => point.from_outside = Some(PointKind::Enter),
+                    jit::PointKind::Leave => point.from_outside = Some(PointKind::Leave),
+                    jit::PointKind::Back => point.loop_head = true,
+                }
+            }
+        }
+        let from = usize::try_from(base - PROG_TEXT).expect("text is small");
+        for off in at.keys() {
+            if let Some(c) = self.cum.get_mut(from + *off as usize) {
+                *c |= POINT;
+            }
+        }
+        self.points.extend(at.into_values());
+    }
+
+    /// The point of a program that a stop stands for, with the instruction that names it.
+    #[must_use]
+    pub fn point_of(&self, pc: u64, kind: PointKind) -> Option<(ProgId, InsnIdx)> {
+        let p = self.prog_at(pc)?;
+        let off = NativeOff(u32::try_from(pc - p.base).ok()?);
+        let wanted = match kind {
+            PointKind::Enter => jit::PointKind::Enter,
+            PointKind::Leave => jit::PointKind::Leave,
+            PointKind::Back => jit::PointKind::Back,
+        };
+        let mut all = p.compiled.debug.points.iter();
+        let found = all.find(|q| q.kind == wanted && (q.first..=q.last).contains(&off))?;
+        Some((p.prog, found.orig))
     }
 
     /// The placed program that an address belongs to.
@@ -193,7 +243,7 @@ impl Text {
     }
 
     fn accounting(&self) -> Accounting<'_> {
-        Accounting { text: PROG_TEXT, cum: &self.cum, lap: LAP_STUB }
+        Accounting { text: PROG_TEXT, cum: &self.cum, lap: LAP_STUB, points: &self.points }
     }
 
     /// A placed program by its id.
@@ -271,6 +321,13 @@ pub enum Exit {
     Fault(Fault),
     /// The fuel is used up.
     Fuel,
+    /// A point of the program at which the fuel says to stop.
+    Point {
+        /// Kind.
+        kind: PointKind,
+        /// Where it goes on.
+        pc: u64,
+    },
 }
 
 struct Mmu<'a>(Walker<'a>);
@@ -313,6 +370,7 @@ pub fn exec(
         match stop {
             Stop::Fuel => return Ok(Exit::Fuel),
             Stop::Lap => return Ok(Exit::Return),
+            Stop::Point { kind, pc } => return Ok(Exit::Point { kind, pc }),
             Stop::Trap { pc } => return Ok(trap(cpu, text, pc)),
             Stop::Invalid { pc } => {
                 return Ok(fault(text, pc, FaultKind::Illegal { pc }));
@@ -331,10 +389,10 @@ pub fn exec(
                     let (insns, blocks) = cpu.lap_began();
                     (insns.saturating_add(fuel.insns), blocks.saturating_add(fuel.blocks))
                 });
-                left = Fuel::new(
-                    insns.saturating_sub(cpu.retired()),
-                    blocks.saturating_sub(cpu.blocks()),
-                );
+                let points = cpu.points_left();
+                let (insns, blocks) =
+                    (insns.saturating_sub(cpu.retired()), blocks.saturating_sub(cpu.blocks()));
+                left = Fuel { points, ..Fuel::new(insns, blocks) };
             }
         }
     }

@@ -6,14 +6,18 @@
 //!
 //! A step that is known but not done is data (`Lane`), and so is every register context: nothing
 //! is kept on the host's stack between two steps. That is what makes [`Machine::snapshot`] a
-//! copy. CPUs are switched at exits only (helper calls, returns), which have the same ordinal on
-//! every architecture, so an interleaving is the same on all four.
+//! copy. CPUs are switched at points only (helper calls and returns, back-edges, calls of
+//! subprograms), which have the same ordinal on every architecture, so an interleaving is the same
+//! on all four.
 
 pub mod path;
+mod run;
+pub mod schedule;
 mod syscall;
 
 use bpf::Arch;
 use bpf::insn::Reg;
+use kernel_model::context::Point;
 use kernel_model::cpu::FaultKind;
 use kernel_model::kfuncs::THROW;
 use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
@@ -24,8 +28,9 @@ use verifier::rewrite::TIMED_MAY_GOTO;
 
 use crate::engine::{Exit, PlaceError, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
-use crate::machine::path::{LineWatch, PathLog, Point};
-use crate::unicorn::{CpuError, Fuel, NativeReg, RegFile, Vcpu};
+use crate::machine::path::{LineWatch, PathLog};
+use crate::machine::schedule::{Chooser, Switch};
+use crate::unicorn::{CpuError, Fuel, NativeReg, PointKind, Points, RegFile, Vcpu};
 
 /// What a machine is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +69,27 @@ pub enum MachineError {
     /// No such program.
     #[error("no program with id {0}")]
     NoProgram(u32),
+    /// A pinned schedule does not fit the run.
+    #[error("switch {switch} of the schedule is stale: it stands at `{found}`, not `{wanted}`")]
+    Stale {
+        /// Which switch, from 0.
+        switch: usize,
+        /// The point that the schedule names.
+        wanted: String,
+        /// What is there.
+        found: String,
+    },
+}
+
+/// What a context stands at when it is at a point.
+#[derive(Clone, Debug)]
+enum Held {
+    /// It called, and the kernel has not been told.
+    Call(Exit),
+    /// A call is complete, and it does not have the result.
+    Result(u64),
+    /// It is between two instructions.
+    At(u64),
 }
 
 /// The register context of one entry that has not returned.
@@ -77,6 +103,10 @@ struct Context {
     cfa: u64,
     /// Its registers while another context runs above it.
     regs: RegFile,
+    /// What it stands at.
+    held: Option<Held>,
+    /// The call it is in, for the name of its return.
+    called: Option<(&'static str, u64)>,
 }
 
 /// One CPU as a value.
@@ -92,6 +122,8 @@ struct Lane {
     charged: u64,
     /// Value of `charged` when the outermost run began.
     run_start: u64,
+    /// The counted point it stands at.
+    at: Option<kernel_model::context::Point>,
 }
 
 /// A vCPU and the epoch of the page table its TLB was filled from.
@@ -113,6 +145,12 @@ pub struct Machine {
     slots: Vec<Option<Slot>>,
     path: Option<PathLog>,
     lines: LineWatch,
+    /// Asked at every point; round robin without.
+    chooser: Option<Box<dyn Chooser>>,
+    /// The CPU that ran last, under a chooser.
+    current: CpuId,
+    /// Choices that were not the default ones.
+    switches: Vec<Switch>,
     /// Events that are in the trace no more.
     forgotten: usize,
 }
@@ -124,6 +162,8 @@ pub struct Snapshot {
     memory: MemSnapshot,
     text: Text,
     lanes: Vec<Lane>,
+    current: CpuId,
+    switches: Vec<Switch>,
     /// Registers and native instructions of each vCPU.
     regs: Vec<Option<(RegFile, u64)>>,
     forgotten: usize,
@@ -137,8 +177,19 @@ impl Machine {
         let text = Text::new(&mut kernel)?;
         let cpus = config.kernel.cpus as usize;
         let slots = (0..cpus).map(|_| None).collect();
-        let (lanes, lines) = (vec![Lane::default(); cpus], LineWatch::default());
-        Ok(Machine { kernel, config, text, lanes, slots, path: None, lines, forgotten: 0 })
+        Ok(Machine {
+            kernel,
+            config,
+            text,
+            lanes: vec![Lane::default(); cpus],
+            slots,
+            path: None,
+            lines: LineWatch::default(),
+            chooser: None,
+            current: CpuId(0),
+            switches: Vec::new(),
+            forgotten: 0,
+        })
     }
 
     /// The architecture.
@@ -196,7 +247,7 @@ impl Machine {
 
     /// What was noted.
     #[must_use]
-    pub fn path(&self) -> &[Point] {
+    pub fn path(&self) -> &[path::Point] {
         self.path.as_ref().map_or(&[], |p| &p.points)
     }
 
@@ -230,101 +281,47 @@ impl Machine {
         Ok(entry)
     }
 
-    /// Runs until no CPU has work.
-    pub fn run_until_idle(&mut self) -> Result<(), MachineError> {
-        self.run_until(u64::MAX)
-    }
-
-    /// Runs until every CPU that has work has reached a virtual time, or none has work.
-    pub fn run_until(&mut self, clock_ns: u64) -> Result<(), MachineError> {
-        self.run_some(clock_ns, usize::MAX).map(drop)
-    }
-
-    /// As [`Machine::run_until`], but stops between the turns of two CPUs, where nothing depends
-    /// on it, when the trace has more than so many events. False when there was no need to.
-    pub fn run_some(&mut self, clock_ns: u64, events: usize) -> Result<bool, MachineError> {
-        while let Some((cpu, limit)) = self.turn(clock_ns) {
-            while self.has_work(cpu) && self.kernel.now(cpu) < limit {
-                self.step_until(cpu, limit)?;
-            }
-            if self.kernel.events.len() > events {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// As [`Machine::run_until`], but stops at the safepoint at which the trace has grown beyond
-    /// `seen` events. True when it has.
-    pub fn run_until_event(&mut self, clock_ns: u64, seen: usize) -> Result<bool, MachineError> {
-        while let Some((cpu, limit)) = self.turn(clock_ns) {
-            while self.has_work(cpu) && self.kernel.now(cpu) < limit {
-                self.step(cpu)?;
-                if self.kernel.events.len() > seen {
-                    return Ok(true);
-                }
-            }
-        }
-        Ok(false)
-    }
-
-    /// The CPU that runs next and how far. Timers that are due come first; with nothing else to
-    /// do, time passes to the next one, unless there is no end to run to.
-    fn turn(&mut self, clock_ns: u64) -> Option<(CpuId, u64)> {
-        loop {
-            let timer = self.kernel.next_timer().unwrap_or(u64::MAX);
-            match self.pick(clock_ns) {
-                Some((cpu, _)) if timer <= self.kernel.now(cpu) => {
-                    self.kernel.timers_expire(timer);
-                }
-                Some((cpu, others)) => {
-                    let limit = others.saturating_add(self.config.quantum_ns);
-                    return Some((cpu, limit.min(clock_ns).min(timer)));
-                }
-                None if timer < clock_ns && clock_ns != u64::MAX => {
-                    self.kernel.advance_to(timer);
-                    self.kernel.timers_expire(timer);
-                }
-                None => return None,
-            }
-        }
-    }
-
-    fn has_work(&self, cpu: CpuId) -> bool {
-        let lane = &self.lanes[cpu.idx()];
-        lane.next.is_some() || !lane.contexts.is_empty() || !self.kernel.is_idle(cpu)
-    }
-
-    /// The CPU that is furthest behind, and the time of the next one.
-    fn pick(&self, before: u64) -> Option<(CpuId, u64)> {
-        let (mut first, mut others) = (None, u64::MAX);
-        for cpu in (0..self.config.kernel.cpus).map(CpuId).filter(|c| self.has_work(*c)) {
-            let now = self.kernel.now(cpu);
-            match first {
-                _ if now >= before => {}
-                Some((t, _)) if now >= t => others = others.min(now),
-                _ => {
-                    others = first.map_or(others, |(t, _)| t);
-                    first = Some((now, cpu));
-                }
-            }
-        }
-        first.map(|(_, cpu)| (cpu, others))
-    }
-
-    /// One step of one CPU: up to the next helper call, return or fault. False when it is idle.
+    /// One step of one CPU: up to the next point, call of the kernel, return or fault. False when
+    /// it has nothing to do.
     pub fn step(&mut self, cpu: CpuId) -> Result<bool, MachineError> {
-        self.step_until(cpu, 0)
+        self.step_until(cpu, 0, false)
     }
 
-    /// As [`Machine::step`], but returns that only run the program again are gone over until a
-    /// time: the engine is left once for all of them, and the kernel told of each.
-    fn step_until(&mut self, cpu: CpuId, clock_ns: u64) -> Result<bool, MachineError> {
-        let next = self.lanes[cpu.idx()].next.take();
-        let step = next.unwrap_or_else(|| self.kernel.next(cpu));
+    /// As [`Machine::step`], up to a time: back-edges before it are gone over, and with `laps` the
+    /// engine is left once for all returns that only run the program again, and the kernel told of
+    /// each.
+    fn step_until(&mut self, cpu: CpuId, clock_ns: u64, laps: bool) -> Result<bool, MachineError> {
+        let mut next = self.lanes[cpu.idx()].next.take();
+        if let Some(Step::Resume { r0 }) = next
+            && self.kernel.interrupt_ready(cpu).is_some()
+        {
+            self.hold(cpu, Held::Result(r0));
+            next = None;
+        }
+        let step = match next {
+            Some(step) => step,
+            None => {
+                self.kernel.catch_up(cpu);
+                match self.kernel.next(cpu) {
+                    step @ Step::Resume { .. } if self.kernel.fine => {
+                        self.settle(cpu, step);
+                        return Ok(true);
+                    }
+                    step => step,
+                }
+            }
+        };
         let mut again = 0;
         let pc = match step {
             Step::Idle => return Ok(false),
+            Step::Pause => {
+                self.lanes[cpu.idx()].at = None;
+                return Ok(true);
+            }
+            Step::Continue => match self.go_on(cpu)? {
+                Some(pc) => pc,
+                None => return Ok(true),
+            },
             Step::Abort { contexts, .. } => {
                 let lane = &mut self.lanes[cpu.idx()];
                 let keep = lane.contexts.len().saturating_sub(contexts as usize);
@@ -333,7 +330,8 @@ impl Machine {
                 return Ok(true);
             }
             Step::Enter(entry) => {
-                if self.kernel.now(cpu) < clock_ns && self.path.is_none() {
+                let free = self.path.is_none() && !self.kernel.fine;
+                if laps && free && self.kernel.now(cpu) < clock_ns {
                     again = entry.again;
                 }
                 self.enter(cpu, entry, again > 0)?
@@ -345,15 +343,62 @@ impl Machine {
                     self.lanes[cpu.idx()].contexts.pop();
                     self.lanes[cpu.idx()].switched = true;
                     let next = self.kernel.prog_return(cpu, cookie & 0xffff_ffff);
-                    self.lanes[cpu.idx()].next = Some(next).filter(|s| *s != Step::Idle);
+                    self.settle(cpu, next);
                     return Ok(true);
                 }
             },
         };
-        let laps = (again, clock_ns.saturating_sub(self.kernel.now(cpu)));
-        let next = self.native(cpu, pc, laps)?;
-        self.lanes[cpu.idx()].next = Some(next).filter(|s| *s != Step::Idle);
+        let left = clock_ns.saturating_sub(self.kernel.now(cpu));
+        self.native(cpu, pc, (again, left))?;
         Ok(true)
+    }
+
+    /// The innermost context stands at a point.
+    fn hold(&mut self, cpu: CpuId, held: Held) {
+        let top = self.lanes[cpu.idx()].contexts.last_mut();
+        top.expect("a program stands at a point").held = Some(held);
+    }
+
+    /// A program stands at a counted point.
+    fn at_point(&mut self, cpu: CpuId, point: Option<Point>) {
+        self.lanes[cpu.idx()].at = point;
+        if let Some(point) = point {
+            self.kernel.safepoint(cpu, &point);
+        }
+    }
+
+    /// What the kernel said, for the next step. A result is a point, when these are looked at.
+    fn settle(&mut self, cpu: CpuId, next: Step) {
+        self.lanes[cpu.idx()].at = None;
+        match next {
+            Step::Idle | Step::Pause => {}
+            Step::Resume { r0 } if self.kernel.fine => {
+                self.hold(cpu, Held::Result(r0));
+                let called = self.lanes[cpu.idx()].contexts.last().and_then(|c| c.called);
+                let prog = self.kernel.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
+                let at = prog.zip(called);
+                let at = at.map(|(prog, (func, arg))| Point::Returned { prog, func, arg });
+                self.at_point(cpu, at);
+            }
+            next => self.lanes[cpu.idx()].next = Some(next),
+        }
+    }
+
+    /// The innermost context goes on from its point; the address, when it does so natively.
+    fn go_on(&mut self, cpu: CpuId) -> Result<Option<u64>, MachineError> {
+        let top = self.lanes[cpu.idx()].contexts.last_mut().expect("a program was left at a point");
+        match top.held.take().expect("a program was left at a point") {
+            Held::Call(exit) => {
+                let next = self.tell(cpu, exit);
+                self.settle(cpu, next);
+                Ok(None)
+            }
+            Held::Result(r0) => self.resume(cpu, r0).map(Some),
+            Held::At(pc) => {
+                self.switch_in(cpu)?;
+                Ok(Some(pc))
+            }
+        }
     }
 
     fn vcpu(&mut self, cpu: CpuId) -> Result<&mut Vcpu, CpuError> {
@@ -401,23 +446,31 @@ impl Machine {
         }
         lane.switched = false;
         let (callback, resume) = (entry.callback, entry.func_addr);
-        lane.contexts.push(Context { callback, resume, cfa, regs: RegFile::default() });
+        let regs = RegFile::default();
+        let (held, called) = (None, None);
+        lane.contexts.push(Context { callback, resume, cfa, regs, held, called });
         self.vcpu(cpu)?.set_call(entry.args, sp, back);
         Ok(entry.func_addr)
     }
 
     /// Gives a helper's result to the innermost context.
     fn resume(&mut self, cpu: CpuId, r0: u64) -> Result<u64, MachineError> {
-        let lane = &mut self.lanes[cpu.idx()];
-        let switched = std::mem::take(&mut lane.switched);
-        let top = lane.contexts.last().expect("Resume is for a running program");
-        let (regs, pc) = (switched.then_some(top.regs), top.resume);
+        let pc = self.switch_in(cpu)?;
         let vcpu = self.vcpu(cpu)?;
-        if let Some(regs) = &regs {
-            vcpu.set_regs(regs);
-        }
         let ret = vcpu.spec().ret;
         vcpu.set_reg(ret, r0);
+        Ok(pc)
+    }
+
+    /// The vCPU gets the registers of the innermost context; where that resumes.
+    fn switch_in(&mut self, cpu: CpuId) -> Result<u64, MachineError> {
+        let lane = &mut self.lanes[cpu.idx()];
+        let switched = std::mem::take(&mut lane.switched);
+        let top = lane.contexts.last().expect("a program goes on");
+        let (regs, pc) = (switched.then_some(top.regs), top.resume);
+        if let Some(regs) = &regs {
+            self.vcpu(cpu)?.set_regs(regs);
+        }
         Ok(pc)
     }
 
@@ -449,21 +502,47 @@ impl Machine {
         Ok(Some(loaded.base + u64::from(at.0)))
     }
 
-    /// Runs native code to its next exit and tells the kernel. `laps`: how many may follow, and
-    /// for how many instructions they begin.
+    /// Runs native code to its next exit and tells the kernel, or holds it as a point. `laps`: how
+    /// many may follow, and for how many instructions they begin.
     fn native(
         &mut self,
         cpu: CpuId,
         mut pc: u64,
         mut laps: (u32, u64),
-    ) -> Result<Step, MachineError> {
-        loop {
+    ) -> Result<(), MachineError> {
+        let exit = loop {
             match self.native_exit(cpu, pc, laps)? {
                 Exit::Helper { id: TIMED_MAY_GOTO, .. } => pc = self.timed_may_goto(cpu),
-                exit => return Ok(self.tell(cpu, exit)),
+                exit => break exit,
             }
-            laps = (0, 0);
+            laps.0 = 0;
+        };
+        match exit {
+            Exit::Point { kind, pc } => {
+                self.hold(cpu, Held::At(pc));
+                let at = self.text.point_of(pc, kind).map(|(prog, insn)| match kind {
+                    PointKind::Enter => Point::Enter { prog, insn },
+                    PointKind::Leave => Point::Leave { prog, insn },
+                    PointKind::Back => Point::Back { prog, insn },
+                });
+                self.at_point(cpu, at.filter(|_| self.kernel.fine));
+            }
+            Exit::Helper { args, .. } | Exit::Kfunc { args, .. } if self.kernel.fine => {
+                let func = self.function_called(&exit);
+                let prog = self.kernel.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
+                let top = self.lanes[cpu.idx()].contexts.last_mut().expect("a program called");
+                top.called = func.map(|f| (f, args[0]));
+                top.held = Some(Held::Call(exit));
+                let at = prog.zip(func);
+                let at = at.map(|(prog, func)| Point::Call { prog, func, arg: args[0] });
+                self.at_point(cpu, at);
+            }
+            exit => {
+                let next = self.tell(cpu, exit);
+                self.settle(cpu, next);
+            }
         }
+        Ok(())
     }
 
     /// Runs native code to its next exit.
@@ -474,7 +553,8 @@ impl Machine {
         let insns = self.config.run_insns_max.saturating_sub(used);
         // Blocks of native code that is no program's (a wild jump) retire nothing.
         let blocks = insns.saturating_mul(4).saturating_add(1 << 20);
-        let fuel = Fuel { insns, blocks, laps: laps.0, lap_insns: laps.1 };
+        let points = if self.kernel.fine { Points::Nth(1) } else { Points::After(laps.1) };
+        let fuel = Fuel { insns, blocks, laps: laps.0, lap_insns: laps.1, points };
         let slot = self.slots[cpu.idx()].as_mut().expect("made by enter");
         if slot.epoch != epoch {
             slot.vcpu.pages_changed();
@@ -524,6 +604,7 @@ impl Machine {
                 self.kernel.prog_return(cpu, r0)
             }
             Exit::Fault(f) => self.kernel.prog_fault(cpu, f),
+            Exit::Point { .. } => unreachable!("held by `native`"),
             Exit::Fuel => {
                 let lane = &self.lanes[cpu.idx()];
                 let insns = lane.charged - lane.run_start;
@@ -531,6 +612,14 @@ impl Machine {
                     self.slots[cpu.idx()].as_ref().and_then(|s| self.text.place_of(s.vcpu.pc()));
                 self.kernel.prog_fault(cpu, Fault { kind: FaultKind::Watchdog { insns }, at })
             }
+        }
+    }
+
+    fn function_called(&self, exit: &Exit) -> Option<&'static str> {
+        match *exit {
+            Exit::Helper { id, .. } => kernel_model::helpers::name(id),
+            Exit::Kfunc { btf_id, .. } => kernel_model::kfuncs::name(self.arch(), btf_id),
+            _ => None,
         }
     }
 
@@ -590,7 +679,8 @@ impl Machine {
         let state = |s: &Slot| (s.vcpu.regs(), s.vcpu.native());
         let regs = self.slots.iter().map(|s| s.as_ref().map(state)).collect();
         let (text, lanes) = (self.text.clone(), self.lanes.clone());
-        Snapshot { kernel, memory, text, lanes, regs, forgotten: self.forgotten }
+        let (current, switches) = (self.current, self.switches.clone());
+        Snapshot { kernel, memory, text, lanes, current, switches, regs, forgotten: self.forgotten }
     }
 
     /// Goes back to a snapshot of this machine.
@@ -604,6 +694,8 @@ impl Machine {
         let text_differs = self.text.end() != to.text.end();
         self.text = to.text.clone();
         self.lanes.clone_from(&to.lanes);
+        self.current = to.current;
+        self.switches.clone_from(&to.switches);
         for (i, slot) in self.slots.iter_mut().enumerate() {
             let Some(slot) = slot else { continue };
             slot.epoch = self.kernel.mem.epoch();

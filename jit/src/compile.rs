@@ -7,7 +7,9 @@
 use crate::buffer::{Buffer, Finished, Label};
 use crate::frame::{Frame, HELPER_TAIL_CALL};
 use crate::isa::{Isa, Mem};
-use crate::{Compiled, DebugMap, ExEntry, FuncMap, InsnRange, NativeOff, RelocKind};
+use crate::{
+    Compiled, DebugMap, ExEntry, FuncMap, InsnRange, NativeOff, Point, PointKind, RelocKind,
+};
 use bpf::insn::{AluOp, AtomicOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
 use verifier::Verified;
 use verifier::rewrite::TIMED_MAY_GOTO;
@@ -38,6 +40,7 @@ pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
             Ok(done) => {
                 let at = v.subprogs().iter().position(|f| f.is_exception);
                 let exception = at.map(|n| debug.funcs[n].start);
+                let debug = DebugMap { points: points(v, &debug), ..debug };
                 return Compiled { exception, ..finish::<I>(done, extable, debug) };
             }
             Err(grown) => forms = grown,
@@ -68,6 +71,34 @@ fn jump_targets(v: &Verified) -> Vec<bool> {
         }
     }
     targets
+}
+
+/// Points of a program, from the debug map of its code.
+fn points(v: &Verified, debug: &DebugMap) -> Vec<Point> {
+    let enter = |(n, f): (usize, &FuncMap)| {
+        let orig = v.insn(v.subprogs()[n].start).1.orig;
+        Point { kind: PointKind::Enter, orig, first: f.start, last: f.start }
+    };
+    let mut out: Vec<Point> = debug.funcs.iter().enumerate().skip(1).map(enter).collect();
+    let range = |at: InsnIdx| {
+        let n = debug.insns.partition_point(|r| r.insn < at);
+        debug.insns[n]
+    };
+    for (at, insn, facts) in v.insns() {
+        if let Insn::Call(Call::Local(_)) = insn {
+            let r = range(at);
+            let first = NativeOff(r.start.0 + 1);
+            out.push(Point { kind: PointKind::Leave, orig: facts.orig, first, last: r.end });
+        }
+        if let Some(off) = insn.jump_off().filter(|off| *off < 0) {
+            let r = range(resolve(at, off));
+            let kind = PointKind::Back;
+            out.push(Point { kind, orig: r.orig, first: r.start, last: r.start });
+        }
+    }
+    out.sort_by_key(|p| (p.first, p.last));
+    out.dedup();
+    out
 }
 
 fn resolve(at: InsnIdx, off: i32) -> InsnIdx {

@@ -178,6 +178,34 @@ pub struct DebugMap {
     pub insns: Vec<InsnRange>,
     /// Functions in code order.
     pub funcs: Vec<FuncMap>,
+    /// Where a program can be stopped between its calls of the kernel, in code order.
+    pub points: Vec<Point>,
+}
+
+/// A place at which a program comes to a point of its own: the same ones, passed in the same order,
+/// on every architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// What it is.
+    pub kind: PointKind,
+    /// Original index: the first instruction of a function, the call that returned, the target of
+    /// a back-edge.
+    pub orig: InsnIdx,
+    /// First address at which a block may begin there.
+    pub first: NativeOff,
+    /// Last one: behind a call instruction the native code may go on before the next begins.
+    pub last: NativeOff,
+}
+
+/// Kinds of points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointKind {
+    /// A function other than the main one is entered.
+    Enter,
+    /// A call of such a function returned.
+    Leave,
+    /// A back-edge was taken.
+    Back,
 }
 
 /// Native code of one program.

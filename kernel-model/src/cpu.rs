@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bpf::insn::InsnIdx;
 
+use crate::context::{Interrupts, IrqFrame, Point, Stand};
 use crate::helpers::HelperFrame;
 use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
@@ -70,6 +71,13 @@ pub enum Step {
         /// Contexts to drop, from the top.
         contexts: u32,
     },
+    /// The innermost program was interrupted and goes on where it was.
+    Continue,
+    /// The kernel path stands at a point, or waits: call `next` when [`Kernel::ready_at`] says,
+    /// or later.
+    ///
+    /// [`Kernel::ready_at`]: crate::Kernel::ready_at
+    Pause,
     /// Nothing to do on this CPU.
     Idle,
 }
@@ -162,6 +170,8 @@ pub struct ProgFrame {
     pub tail_calls: u32,
     /// Virtual time at entry.
     pub started_ns: u64,
+    /// The helper it is in, when that has frames of its own, and the number of the call.
+    pub calling: Option<(&'static str, u32)>,
 }
 
 impl ProgFrame {
@@ -169,14 +179,26 @@ impl ProgFrame {
     #[must_use]
     pub fn main(prog: ProgId, func_addr: u64, ctx: u64) -> ProgFrame {
         let entry = Entry { prog, func_addr, args: [ctx, 0, 0, 0, 0], callback: false, again: 0 };
-        ProgFrame { entry, prog, cookie: 0, helper_calls: 0, tail_calls: 0, started_ns: 0 }
+        ProgFrame::new(entry)
+    }
+
+    fn new(entry: Entry) -> ProgFrame {
+        ProgFrame {
+            entry,
+            prog: entry.prog,
+            cookie: 0,
+            helper_calls: 0,
+            tail_calls: 0,
+            started_ns: 0,
+            calling: None,
+        }
     }
 
     /// A callback that the program passed to a helper.
     #[must_use]
     pub fn callback(prog: ProgId, func_addr: u64, args: [u64; 5]) -> ProgFrame {
         let entry = Entry { prog, func_addr, args, callback: true, again: 0 };
-        ProgFrame { entry, prog, cookie: 0, helper_calls: 0, tail_calls: 0, started_ns: 0 }
+        ProgFrame::new(entry)
     }
 }
 
@@ -195,6 +217,8 @@ pub enum Frame {
     Trace(Box<TraceFrame>),
     /// The callback of a timer.
     Timer(TimerFrame),
+    /// An interrupt.
+    Irq(IrqFrame),
     /// One program with a context that already exists (tracing hooks); the value is its R0.
     Hook {
         /// Program.
@@ -213,6 +237,8 @@ pub enum Frame {
 pub enum Input {
     /// For the first time.
     Start,
+    /// It stood at a point, or waited, and goes on.
+    Again,
     /// What it called is complete.
     Return(u64),
     /// The program it called was cancelled.
@@ -231,6 +257,26 @@ pub enum Flow {
     },
     /// This frame goes on as another.
     Become(Frame),
+    /// This frame stands at a point and goes on with [`Input::Again`]: other CPUs may run before,
+    /// and interrupts come.
+    Pause {
+        /// This frame as it goes on.
+        frame: Frame,
+        /// Where.
+        point: Point,
+    },
+    /// This frame waits until a virtual time, or until [`Kernel::wake`] of its CPU, and goes on
+    /// with [`Input::Again`].
+    ///
+    /// [`Kernel::wake`]: crate::Kernel::wake
+    Wait {
+        /// This frame as it goes on.
+        frame: Frame,
+        /// Virtual time.
+        until: u64,
+    },
+    /// An interrupt is over; the path below stood there.
+    Iret(Option<Stand>),
     /// Complete, with a value for the frame below.
     Done(u64),
     /// The program that led here cannot go on.
@@ -260,9 +306,24 @@ pub struct Cpu {
     pub(crate) active: BTreeSet<ProgId>,
     /// A result that the frame on top still has to be told (after `Step::Abort`).
     pub(crate) pending: Option<Input>,
+    /// The frame on top is a kernel path that stands here.
+    pub(crate) stand: Option<Stand>,
+    /// What waits to interrupt.
+    pub(crate) interrupts: Interrupts,
+    /// `local_irq_save` of kernel paths, nested.
+    pub(crate) irq_off: u32,
+    /// `preempt_disable` of kernel paths, nested.
+    pub(crate) preempt_off: u32,
+    /// Points of programs passed so far.
+    pub points: u64,
 }
 
 impl Cpu {
+    /// All frames: in progress, queued, waiting to interrupt.
+    pub(crate) fn work(&self) -> impl Iterator<Item = &Frame> {
+        self.frames.iter().chain(&self.queue).chain(self.interrupts.iter())
+    }
+
     /// The innermost running program.
     #[must_use]
     pub fn prog_frame(&self) -> Option<&ProgFrame> {
@@ -273,6 +334,7 @@ impl Cpu {
             | Frame::Net(_)
             | Frame::Trace(_)
             | Frame::Timer(_)
+            | Frame::Irq(_)
             | Frame::Hook { .. } => None,
         })
     }
@@ -294,6 +356,7 @@ impl Cpu {
             | Frame::Net(_)
             | Frame::Trace(_)
             | Frame::Timer(_)
+            | Frame::Irq(_)
             | Frame::Hook { .. } => None,
         })
     }

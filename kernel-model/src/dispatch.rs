@@ -1,6 +1,7 @@
 //! The frame machine: runs kernel paths until a program must run or nothing is left.
 
 use crate::Kernel;
+use crate::context::Stand;
 use crate::cpu::{CpuId, Fault, FaultKind, Flow, Frame, Input, ProgFrame, Step};
 use crate::event::{EventKind, Value};
 use crate::helpers::{self, Ret};
@@ -18,10 +19,12 @@ impl Kernel {
     #[must_use]
     pub fn is_idle(&self, cpu: CpuId) -> bool {
         let c = &self.cpus[cpu.idx()];
-        c.frames.is_empty() && c.queue.is_empty() && c.fired.is_empty()
+        let begun = !c.frames.is_empty() || !c.fired.is_empty();
+        !begun && c.queue.is_empty() && c.interrupts.is_empty()
     }
 
-    /// What the CPU does next, when no program is running on it.
+    /// What the CPU does next, when no program is running on it, or the one that is stands at a
+    /// point.
     pub fn next(&mut self, cpu: CpuId) -> Step {
         self.this_cpu = cpu;
         let c = &mut self.cpus[cpu.idx()];
@@ -30,7 +33,26 @@ impl Kernel {
         {
             return self.drive(cpu, frame, input);
         }
-        assert!(c.frames.is_empty(), "a program is running: next() is not its return");
+        if !c.interrupts.is_empty()
+            && let Some(irq) = self.take_interrupt(cpu)
+        {
+            return self.drive(cpu, irq, Input::Start);
+        }
+        let c = &mut self.cpus[cpu.idx()];
+        if let Some(frame) = c.frames.pop() {
+            return match (frame, c.stand.take()) {
+                (frame, Some(Stand { until: Some(t), point })) if t > c.clock_ns => {
+                    c.frames.push(frame);
+                    c.stand = Some(Stand { until: Some(t), point });
+                    Step::Pause
+                }
+                (Frame::Prog(p), _) => {
+                    c.frames.push(Frame::Prog(p));
+                    Step::Continue
+                }
+                (frame, _) => self.drive(cpu, frame, Input::Again),
+            };
+        }
         match c.queue.pop_front() {
             Some(frame) => self.drive(cpu, frame, Input::Start),
             // What fired in a run that was cancelled.
@@ -106,7 +128,12 @@ impl Kernel {
                 let frame = TraceFrame::new(items, Then::Done(r0));
                 self.drive(cpu, Frame::Trace(Box::new(frame)), Input::Start)
             }
-            Ret::Frame(frame) => self.drive(cpu, frame, Input::Start),
+            Ret::Frame(frame) => {
+                if let Some(p) = self.cpus[cpu.idx()].prog_frame_mut() {
+                    p.calling = Some((name, nth));
+                }
+                self.drive(cpu, frame, Input::Start)
+            }
             Ret::Fault(fault) => self.abort(cpu, fault),
         }
     }
@@ -163,7 +190,11 @@ impl Kernel {
     fn finish(&mut self, cpu: CpuId, value: u64) -> Step {
         match self.cpus[cpu.idx()].frames.pop() {
             None => self.next(cpu),
-            Some(Frame::Prog(p)) => {
+            Some(Frame::Prog(mut p)) => {
+                if let Some((name, nth)) = p.calling.take() {
+                    let (prog, ret) = (p.prog, Value::of(value));
+                    self.emit(cpu, EventKind::HelperReturn { prog, name, ret, nth });
+                }
                 self.cpus[cpu.idx()].frames.push(Frame::Prog(p));
                 Step::Resume { r0: value }
             }
@@ -188,10 +219,27 @@ impl Kernel {
                 }
                 Flow::Become(Frame::Prog(p)) => return self.enter(cpu, p),
                 Flow::Become(next) => (frame, input) = (next, Input::Start),
+                Flow::Pause { frame, point } => {
+                    return self.stands(cpu, frame, Stand { point: Some(point), until: None });
+                }
+                Flow::Wait { frame, until } => {
+                    return self.stands(cpu, frame, Stand { point: None, until: Some(until) });
+                }
+                Flow::Iret(below) => {
+                    self.cpus[cpu.idx()].stand = below;
+                    return self.next(cpu);
+                }
                 Flow::Done(value) => return self.finish(cpu, value),
                 Flow::Fault(fault) => return self.abort(cpu, fault),
             }
         }
+    }
+
+    fn stands(&mut self, cpu: CpuId, frame: Frame, stand: Stand) -> Step {
+        let c = &mut self.cpus[cpu.idx()];
+        c.frames.push(frame);
+        c.stand = Some(stand);
+        Step::Pause
     }
 
     fn frame_step(&mut self, cpu: CpuId, frame: Frame, input: Input) -> Flow {
@@ -201,6 +249,7 @@ impl Kernel {
             Frame::TestRun(t) => self.test_run_step(cpu, t, input),
             Frame::Net(n) => self.net_step(cpu, *n, input),
             Frame::Trace(t) => self.trace_step(cpu, *t, input),
+            Frame::Irq(irq) => Self::irq_step(irq),
             Frame::Timer(t) => {
                 let ended = !matches!(input, Input::Start);
                 let flow = self.timer_step(cpu, t, input);
@@ -211,7 +260,7 @@ impl Kernel {
                 flow
             }
             Frame::Hook { prog, ctx, cookie, free } => match input {
-                Input::Start => {
+                Input::Start | Input::Again => {
                     let mut child = ProgFrame::main(prog, self.entry_of(prog), ctx);
                     child.cookie = cookie;
                     let frame = Frame::Hook { prog, ctx, cookie, free };

@@ -101,9 +101,20 @@ pub enum EventKind {
         name: &'static str,
         /// The arguments it has.
         args: Vec<Value>,
-        /// Result; `None` while callbacks still run.
+        /// Result; `None` when it comes later, as a `HelperReturn`.
         ret: Option<Value>,
         /// Number of the call in this run of the program, from 0.
+        nth: u32,
+    },
+    /// A helper that called back, or waited, returned.
+    HelperReturn {
+        /// Calling program.
+        prog: ProgId,
+        /// Name without `bpf_`.
+        name: &'static str,
+        /// Result.
+        ret: Value,
+        /// Number of the call.
         nth: u32,
     },
     /// One program replaced another by a tail call.

@@ -1,6 +1,7 @@
 //! Injected faults: allocations and helpers that fail, rings that are full, user pages that are
 //! not there. Each counts its occasions from 1 and is reported when it happens.
 
+use crate::context::Point;
 use crate::cpu::CpuId;
 use crate::{EventKind, Kernel, ProgId};
 
@@ -33,6 +34,22 @@ pub enum Kind {
         /// By so many nanoseconds.
         by: u64,
     },
+    /// An interrupt at a point of a program.
+    Irq {
+        /// CPU that gets it.
+        cpu: CpuId,
+        /// Line.
+        line: u32,
+        /// Whose points count.
+        prog: ProgId,
+    },
+    /// A non-maskable interrupt there.
+    Nmi {
+        /// CPU that gets it.
+        cpu: CpuId,
+        /// Whose points count.
+        prog: ProgId,
+    },
     /// A receive ring takes nothing for a while.
     RingFull {
         /// Device.
@@ -53,6 +70,8 @@ impl Kind {
             Kind::Call { .. } => "call",
             Kind::UserPage { .. } => "user_page",
             Kind::TimerLate { .. } => "timer_late",
+            Kind::Irq { .. } => "irq",
+            Kind::Nmi { .. } => "nmi",
             Kind::RingFull { .. } => "ring_full",
         }
     }
@@ -165,6 +184,38 @@ impl Kernel {
         let Some(Kind::TimerLate { by }) = hit else { return 0 };
         self.emit(cpu, EventKind::Injected { fault: "timer_late", what: format!("{by} ns") });
         by
+    }
+
+    /// Interrupts that come at this point of a program.
+    pub(crate) fn inject_interrupts(&mut self, cpu: CpuId, point: &Point) {
+        if self.faults.list.is_empty() {
+            return;
+        }
+        let at = point.prog();
+        let hit = self.faults.strike(|kind| match kind {
+            Kind::Irq { prog, .. } | Kind::Nmi { prog, .. } => Some(*prog) == at,
+            _ => false,
+        });
+        match hit {
+            Some(Kind::Irq { cpu: on, line, .. }) => {
+                let what = format!("line {line} on CPU {}", on.0);
+                self.emit(cpu, EventKind::Injected { fault: "irq", what });
+                self.irq(on, line);
+            }
+            Some(Kind::Nmi { cpu: on, .. }) => {
+                let what = format!("on CPU {}", on.0);
+                self.emit(cpu, EventKind::Injected { fault: "nmi", what });
+                self.nmi(on);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a fault of the list needs the points of programs.
+    #[must_use]
+    pub fn faults_at_points(&self) -> bool {
+        let at_point = |f: &Injected| matches!(f.kind, Kind::Irq { .. } | Kind::Nmi { .. });
+        self.faults.list.iter().any(at_point)
     }
 
     /// Whether a receive ring takes nothing now.

@@ -5,13 +5,14 @@
 //!  engine ◄─Step── next / helper_call / prog_return / prog_fault ──► frames (cpu.rs) ─► events
 //! ```
 //!
-//! Reading order: layout, mem, alloc, cpu, dispatch, helpers, maps, syscall, env, net, trace.
+//! Reading order: layout, mem, alloc, cpu, context, dispatch, helpers, maps, syscall, env, net, trace.
 //!
 //! **Invariants.** No Unicorn, no JIT, no host clock or randomness. [`Kernel`] is `Clone`, and
 //! everything in it is ordered. Guest memory changes through `GuestMemory::write` alone. What is
 //! not modelled is `Unsupported`, never a guess.
 
 pub mod alloc;
+pub mod context;
 pub mod cpu;
 pub mod ctx;
 mod dispatch;
@@ -169,6 +170,9 @@ pub struct Kernel {
     pub faults: fault::Faults,
     /// CPU on whose behalf the model works now, for allocation sites.
     pub(crate) this_cpu: CpuId,
+    /// Points inside kernel paths are looked at: by a schedule other than round robin, or for
+    /// interrupts at points. Without, a path may take its fast way past them.
+    pub fine: bool,
 }
 
 impl Kernel {
@@ -209,6 +213,7 @@ impl Kernel {
             last_pid: 2,
             faults: fault::Faults::default(),
             this_cpu: CpuId(0),
+            fine: false,
             config,
         };
         k.map_stacks();

@@ -1,12 +1,14 @@
 //! `bpf_timer` on the virtual clock (kernel/bpf/helpers.c): a timer in a map value, and its
 //! callback as a frame of its own CPU.
 //!
-//! An expiry interrupts no program: it runs when its CPU has no program in progress.
+//! An expiry is a softirq (`HRTIMER_MODE_REL_SOFT`): it interrupts what runs in a task, and waits
+//! for the end of another softirq.
 
 use std::collections::BTreeMap;
 
 use verifier::btf::record::FieldKind;
 
+use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::maps::MapId;
 use crate::{Errno, EventKind, Kernel, ProgId};
@@ -41,6 +43,14 @@ pub struct Timers {
 pub struct TimerFrame {
     timer: u64,
     key: u64,
+    softirq: bool,
+}
+
+impl TimerFrame {
+    /// A timer's callback, not that of a work queue.
+    pub(crate) fn in_softirq(&self) -> bool {
+        self.softirq
+    }
 }
 
 impl Timers {
@@ -79,7 +89,8 @@ impl Kernel {
         // schedule_work: a work that is queued already is queued once.
         let queued = |f: &Frame| matches!(f, Frame::Timer(t) if t.timer == at && t.key == 0);
         if !self.cpus.iter().any(|c| c.queue.iter().any(queued)) {
-            self.submit(cpu, Frame::Timer(TimerFrame { timer: at, key: 0 }));
+            let work = TimerFrame { timer: at, key: 0, softirq: false };
+            self.submit(cpu, Frame::Timer(work));
         }
         Ok(())
     }
@@ -159,7 +170,8 @@ impl Kernel {
             let timer = entry.remove();
             let armed = self.timers.all.get_mut(&timer).and_then(|t| t.armed.take());
             let Some((_, _, cpu)) = armed else { continue };
-            self.submit(cpu, Frame::Timer(TimerFrame { timer, key: 0 }));
+            let work = TimerFrame { timer, key: 0, softirq: true };
+            self.interrupt(cpu, Level::Soft, [Frame::Timer(work)]);
         }
     }
 

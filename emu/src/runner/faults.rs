@@ -1,8 +1,8 @@
 //! Injected faults: from the scenario's list to the kernel's, and whether each happened.
 
 use bpf::insn::helper_name;
-use kernel_model::Errno;
 use kernel_model::fault::Kind as Injection;
+use kernel_model::{CpuId, Errno};
 use scenarios::Finding;
 use scenarios::leaf::{Data, int_of, suggest};
 use scenarios::schema::Name;
@@ -65,8 +65,13 @@ impl Run<'_> {
                     (Injection::RingFull { ifindex, from, to }, 1, u64::MAX)
                 }
                 Fault::TimerLate { by, nth } => (Injection::TimerLate { by: by.ns }, nth.v, 1),
-                Fault::Irq { cpu, .. } | Fault::Nmi { cpu, .. } => {
-                    return Err(RunError::unsupported(cpu.span, "interrupts at safepoints"));
+                Fault::Irq { cpu, line, safepoint, prog } => {
+                    let (cpu, prog) = (CpuId(cpu.v), self.prog(prog)?);
+                    (Injection::Irq { cpu, line: *line, prog }, safepoint.v, 1)
+                }
+                Fault::Nmi { cpu, safepoint, prog } => {
+                    let (cpu, prog) = (CpuId(cpu.v), self.prog(prog)?);
+                    (Injection::Nmi { cpu, prog }, safepoint.v, 1)
                 }
             };
             self.machine.kernel.faults.add(kind, nth, times);

@@ -48,6 +48,14 @@ pub(super) fn code(name: &str, xdp: bool) -> Option<u32> {
     found.map(|c| c.1)
 }
 
+/// The number of a result; a pointer into stack or text is some number other than 0.
+fn raw(value: kernel_model::event::Value) -> u64 {
+    match value {
+        kernel_model::event::Value::Num(n) => n,
+        _ => 1,
+    }
+}
+
 impl Run<'_> {
     pub(super) fn is_xdp(&self, prog: kernel_model::ProgId) -> bool {
         let kind = self.machine.kernel.prog(prog).map(kernel_model::Prog::prog_type);
@@ -130,18 +138,23 @@ impl Run<'_> {
                 Event::Call { func, prog, nth, ret },
                 EventKind::HelperCall { prog: found, name, ret: value, nth: number, .. },
             ) => {
-                let named = func.as_ref().is_none_or(|f| bare(&f.v) == bare(name));
-                let value = match value {
-                    Some(kernel_model::event::Value::Num(n)) => *n,
-                    _ => 1,
-                };
-                named
+                func.as_ref().is_none_or(|f| bare(&f.v) == bare(name))
                     && self.prog_is(prog.as_ref(), *found)?
                     && nth.is_none_or(|n| n == u64::from(*number) + 1)
-                    && match ret {
-                        Some(r) => self.ret_matches(&r.node, value, None)?,
-                        None => true,
+                    && match (ret, value) {
+                        (Some(r), Some(value)) => self.ret_matches(&r.node, raw(*value), None)?,
+                        (Some(_), None) => false,
+                        (None, _) => true,
                     }
+            }
+            (
+                Event::Call { func, prog, nth, ret: Some(r) },
+                EventKind::HelperReturn { prog: found, name, ret: value, nth: number },
+            ) => {
+                func.as_ref().is_none_or(|f| bare(&f.v) == bare(name))
+                    && self.prog_is(prog.as_ref(), *found)?
+                    && nth.is_none_or(|n| n == u64::from(*number) + 1)
+                    && self.ret_matches(&r.node, raw(*value), None)?
             }
             (Event::Out { on, packet }, EventKind::Out { nic, packet: bytes }) => {
                 let there = match on {

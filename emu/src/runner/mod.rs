@@ -19,6 +19,7 @@ mod load;
 mod maps;
 mod matching;
 pub mod packet;
+mod schedule;
 mod setup;
 pub mod spool;
 mod state;
@@ -172,6 +173,12 @@ pub struct Outcome {
     pub perfetto: Vec<trace::Slice>,
 }
 
+/// Steps of a schedule.
+#[derive(Debug, Default)]
+pub(in crate::runner) struct Steps<'a>(
+    std::collections::VecDeque<&'a scenarios::schema::play::ScheduleStep>,
+);
+
 /// A scenario in progress.
 pub(crate) struct Run<'a> {
     pub(crate) s: &'a Scenario,
@@ -190,6 +197,8 @@ pub(crate) struct Run<'a> {
     pub(crate) failures: Vec<Failure>,
     /// `When` steps whose event has not come.
     pub(crate) whens: Vec<(&'a scenarios::schema::Event, &'a scenarios::schema::Action)>,
+    /// Steps of a schedule by hand that are left.
+    pub(in crate::runner) steps: Steps<'a>,
     /// Events of the machine that the `When` steps have been compared with.
     pub(crate) seen: usize,
     /// Events of the machine that `watch` knows of.
@@ -245,7 +254,8 @@ impl<'a> Run<'a> {
         let done = events[self.watched..].iter().try_for_each(|e| watch.see(self, e));
         (self.watch, self.watched) = (watch, events.len());
         self.machine.kernel.events = events;
-        let gone = if self.whens.is_empty() { self.watched } else { self.seen };
+        let waits = !self.whens.is_empty() || !self.steps.0.is_empty();
+        let gone = if waits { self.seen } else { self.watched };
         self.machine.forget_events(gone);
         self.watched -= gone;
         self.seen = self.seen.saturating_sub(gone);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use bpf::Arch;
 use bpf::uapi::{AttachType, ProgType};
 use kernel_model::net::{Dir, NicConfig, Order, Rss};
+use scenarios::schema::Name;
 use scenarios::schema::machine::{self, Attach};
-use scenarios::schema::{Name, Schedule};
 use scenarios::{Finding, Scenario};
 use verifier::tables::Level;
 
@@ -29,7 +29,7 @@ pub(super) fn begin<'a>(
         arch,
         cpus: opts.cpus.unwrap_or(s.machine.cpus.v),
         memory_bytes: s.machine.memory.v.n,
-        seed: opts.seed,
+        seed: super::schedule::seed(s, opts.seed),
         clock_ns: s.machine.clock.ns,
         level: level(s)?,
     };
@@ -62,6 +62,7 @@ pub(super) fn begin<'a>(
         consumers: Vec::new(),
         failures: Vec::new(),
         whens: Vec::new(),
+        steps: super::Steps::default(),
         seen: 0,
         watched: 0,
         watch: Watch::default(),
@@ -76,6 +77,7 @@ pub(super) fn begin<'a>(
     }
     run.open_consumers()?;
     run.arm_faults()?;
+    run.arm_schedule();
     run.watch_tracepoints()?;
     run.watch_lines()?;
     let recorder = Recorder::new(Names::of(&run.machine), opts.keep.clone());
@@ -164,10 +166,7 @@ fn unsupported(s: &Scenario) -> Result<(), RunError> {
     if s.machine.llcs.v != 1 {
         return Err(RunError::unsupported(s.machine.llcs.span, "several cache domains"));
     }
-    match &s.schedule {
-        Schedule::RoundRobin => Ok(()),
-        _ => Err(RunError::unsupported(s.span, "schedules other than RoundRobin")),
-    }
+    Ok(())
 }
 
 /// The version of the kernel that programs are loaded into.
@@ -277,8 +276,14 @@ impl Run<'_> {
             }
             Attach::Cgroup { prog, .. } => Err(RunError::unsupported(prog.span, "cgroup programs")),
             Attach::Uprobe { prog, .. } => Err(RunError::unsupported(prog.span, "uprobes")),
+            Attach::PerfEvent { prog, period: Some(_), .. } => {
+                Err(RunError::unsupported(prog.span, "perf events with a period"))
+            }
             Attach::PerfEvent { prog, .. } => {
-                Err(RunError::unsupported(prog.span, "perf event programs"))
+                let id = self.prog(prog)?;
+                self.expect_type(prog, id, ProgType::PerfEvent)?;
+                let done = self.machine.kernel.trace_attach(id, 0);
+                done.map_err(|e| RunError::input(prog.span, format!("attaching: {e}")))
             }
             Attach::StructOps { map } | Attach::Qdisc { map, .. } => {
                 Err(RunError::unsupported(map.span, "struct_ops"))

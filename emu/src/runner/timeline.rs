@@ -115,6 +115,7 @@ impl<'a> Run<'a> {
             let message = "the event of this When(..) never came".to_string();
             self.failures.push(super::Failure { message, span, fix: None });
         }
+        self.schedule_done();
         for map in self.consumers.clone() {
             while self.consume(map) {}
         }
@@ -130,7 +131,7 @@ impl<'a> Run<'a> {
         seq: &mut u64,
     ) -> Result<bool, RunError> {
         loop {
-            if self.whens.is_empty() {
+            if self.whens.is_empty() && self.steps.0.is_empty() {
                 let more = self.machine.run_some(clock, EVENTS_MAX)?;
                 if self.machine.events().len() > EVENTS_MAX {
                     self.drain()?;
@@ -143,6 +144,7 @@ impl<'a> Run<'a> {
             while self.seen < self.machine.events().len() {
                 let n = self.seen;
                 self.seen += 1;
+                self.schedule_step(n)?;
                 if self.when(n, queue, seq)? {
                     return Ok(true);
                 }
@@ -405,8 +407,13 @@ impl<'a> Run<'a> {
                 Err(RunError::unsupported(prog.span, "Cancel in the timeline"))
             }
             Action::Fire { tracepoint, args, cpu } => self.fire(tracepoint, args.as_ref(), *cpu),
-            Action::Irq { cpu, .. } | Action::Nmi { cpu } => {
-                Err(RunError::unsupported(cpu.span, "interrupts in the timeline"))
+            Action::Irq { cpu, line } => {
+                self.machine.kernel.irq(CpuId(cpu.v), *line);
+                Ok(())
+            }
+            Action::Nmi { cpu } => {
+                self.machine.kernel.nmi(CpuId(cpu.v));
+                Ok(())
             }
             Action::Start(task) | Action::Kill(task) => {
                 Err(RunError::unsupported(task.span, "task scripts"))

@@ -103,6 +103,10 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             let name = name.strip_prefix("bpf_").unwrap_or(name);
             format!("call {} bpf_{name}({args}) = {ret} #{nth}", names.prog(*prog))
         }
+        EventKind::HelperReturn { prog, name, ret, nth } => {
+            let name = name.strip_prefix("bpf_").unwrap_or(name);
+            format!("return {} bpf_{name} = {ret} #{nth}", names.prog(*prog))
+        }
         EventKind::TailCall { from, to } => {
             format!("tail-call {} -> {}", names.prog(*from), names.prog(*to))
         }

@@ -5,8 +5,8 @@
 
 #![allow(unsafe_code, reason = "callbacks from C")]
 
-use super::vcpu::TAIL_ENTRY;
-use super::{Access, Accounting, Fuel, PAGE_BYTES, PageTable, Rights};
+use super::vcpu::{FLAGS, POINT, TAIL_ENTRY};
+use super::{Access, Accounting, Fuel, PAGE_BYTES, PageTable, PointAt, PointKind, Points, Rights};
 use std::ffi::c_void;
 use unicorn_engine_sys::{MemType, Prot, TlbEntry, uc_emu_stop, uc_engine, uc_reg_read};
 
@@ -23,6 +23,8 @@ pub(super) enum Event {
     Fuel,
     /// The lap stub, and no lap follows.
     Lap,
+    /// A point, and it stops there.
+    Point(PointKind),
 }
 
 /// Blocks that are remembered.
@@ -95,6 +97,16 @@ pub(super) struct HookState {
     pub(super) fuel_blocks: u64,
     /// Tail calls that went through natively: retired count then, and where they entered.
     pub(super) tail_calls: Vec<(u64, u64)>,
+    /// Points; lent to `run`.
+    points: *const PointAt,
+    /// How many.
+    points_len: usize,
+    /// At which to stop: after so many are passed, and from this count of `retired` on.
+    stop: (u64, u64),
+    /// Each point is looked at: blocks that begin at one are not remembered.
+    each_point: bool,
+    /// The block before the next run, when that goes on where the last one stopped.
+    carried: (u64, u32),
     /// Laps.
     pub(super) laps: Laps,
     /// What happened.
@@ -121,6 +133,11 @@ impl HookState {
             fuel_retired: 0,
             fuel_blocks: 0,
             tail_calls: Vec::new(),
+            points: std::ptr::NonNull::dangling().as_ptr(),
+            points_len: 0,
+            stop: (u64::MAX, u64::MAX),
+            each_point: false,
+            carried: (0, 0),
             laps,
             event: Event::None,
         }
@@ -134,6 +151,17 @@ impl HookState {
             self.forget_blocks();
             (self.cum, self.cum_len, self.text) = (cum, len, acct.text);
         }
+        (self.points, self.points_len) = (acct.points.as_ptr(), acct.points.len());
+        let each_point = matches!(fuel.points, Points::Nth(_));
+        if each_point && !self.each_point {
+            self.forget_blocks();
+        }
+        self.each_point = each_point;
+        self.stop = match fuel.points {
+            Points::Pass => (u64::MAX, u64::MAX),
+            Points::After(insns) => (1, self.retired.saturating_add(insns)),
+            Points::Nth(n) => (n.max(1), 0),
+        };
         self.fuel_retired = self.retired.saturating_add(fuel.insns);
         self.fuel_blocks = self.blocks.saturating_add(fuel.blocks);
         (self.laps.stub, self.laps.left) = (acct.lap, fuel.laps);
@@ -141,7 +169,22 @@ impl HookState {
         self.laps.began = (self.retired, self.blocks);
         self.event = Event::None;
         (self.left, self.batch, self.noted, self.last) = (0, 0, 0, SEEN);
-        self.seen[SEEN] = Seen::default();
+        let (at, size) = std::mem::take(&mut self.carried);
+        self.seen[SEEN] = Seen { at, size, counts: 0 };
+    }
+
+    /// The next run goes on where this one stopped for want of fuel.
+    pub(super) fn carry(&mut self) {
+        self.carried = self.last_block();
+    }
+
+    /// What is left of the points to pass.
+    pub(super) fn points_left(&self) -> Points {
+        match self.stop {
+            (u64::MAX, _) => Points::Pass,
+            (n, _) if self.each_point => Points::Nth(n),
+            (_, at) => Points::After(at.saturating_sub(self.retired)),
+        }
     }
 
     /// Text changed.
@@ -164,7 +207,7 @@ impl HookState {
         // SAFETY: `cum` points at `cum_len` entries lent to `run` for its whole duration, and is
         // dangling only when `cum_len` is 0; a <= b < cum_len.
         let (a, b) = unsafe { (*self.cum.add(a as usize), *self.cum.add(b as usize)) };
-        (b & !TAIL_ENTRY) - (a & !TAIL_ENTRY) // both halves grow with the address
+        (b & !FLAGS) - (a & !FLAGS) // both halves grow with the address
     }
 
     /// Counts the entries that were only noted.
@@ -195,27 +238,51 @@ impl HookState {
         if self.retired >= self.fuel_retired || self.blocks >= self.fuel_blocks {
             return false;
         }
-        let tail_entry = self.is_tail_entry(at);
+        let flags = self.flags(at);
+        let tail_entry = flags & TAIL_ENTRY != 0;
         let (before, bytes) = self.last_block();
         if tail_entry && before.wrapping_add(u64::from(bytes)) != at {
             self.tail_calls.push((self.retired, at));
         }
-        self.last = if tail_entry { SEEN } else { slot(at) };
+        let looked_at = tail_entry || self.each_point && flags & POINT != 0;
+        self.last = if looked_at { SEEN } else { slot(at) };
         let counts = self.count(at, at.wrapping_add(u64::from(size)));
         self.seen[self.last] = Seen { at, size, counts };
-        let room = (self.fuel_retired - self.retired) >> BLOCK_BITS;
+        let stop = if self.each_point { u64::MAX } else { self.stop.1 };
+        let room = self.fuel_retired.min(stop).saturating_sub(self.retired) >> BLOCK_BITS;
         self.batch = room.min(self.fuel_blocks - self.blocks).clamp(1, NOTED_MAX);
         self.left = self.batch - 1;
         self.noted = counts;
         true
     }
 
-    /// Whether a tail call enters at `at`. Falling through from the prologue looks alike; then
-    /// the block before ends at `at`.
-    fn is_tail_entry(&self, at: u64) -> bool {
+    /// Flags of an address. Falling through from the prologue to where a tail call enters looks
+    /// like one; then the block before ends at `at`.
+    fn flags(&self, at: u64) -> u64 {
         let i = at.wrapping_sub(self.text);
+        if i >= self.cum_len {
+            return 0;
+        }
         // SAFETY: as in `count`; i < cum_len.
-        i < self.cum_len && unsafe { *self.cum.add(i as usize) } & TAIL_ENTRY != 0
+        unsafe { *self.cum.add(i as usize) & FLAGS }
+    }
+
+    /// A block begins: the point that this is, when it is one at which to stop.
+    fn stops_at(&mut self, at: u64) -> Option<PointKind> {
+        if self.stop.0 == u64::MAX || self.flags(at) & POINT == 0 {
+            return None;
+        }
+        // SAFETY: `points` points at `points_len` entries lent to `run` for its whole duration, and
+        // is dangling only when that is 0.
+        let points = unsafe { std::slice::from_raw_parts(self.points, self.points_len) };
+        let n = points.binary_search_by_key(&at, |p| p.at).ok()?;
+        let kind = points[n].reached(self.last_block())?;
+        self.fold();
+        if self.retired < self.stop.1 {
+            return None;
+        }
+        self.stop.0 -= 1;
+        (self.stop.0 == 0).then_some(kind)
     }
 
     /// The lap stub is reached: false when the kernel is to be asked. Each lap has the fuel of
@@ -316,6 +383,8 @@ pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, da
 fn look_at(uc: *mut uc_engine, st: &mut HookState, at: u64, size: u32) {
     if at == st.laps.stub && !st.next_lap(uc) {
         st.event = Event::Lap;
+    } else if let Some(kind) = st.stops_at(at) {
+        st.event = Event::Point(kind);
     } else if !st.enter_block(at, size) {
         st.event = Event::Fuel;
     } else {

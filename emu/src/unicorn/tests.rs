@@ -170,7 +170,7 @@ fn per_insn_table(arch: Arch) -> Vec<u64> {
 fn retired_counts_are_exact_and_preemption_changes_nothing() {
     each(|arch, fast| {
         let cum = per_insn_table(arch);
-        let acct = Accounting { text: TEXT, cum: &cum, lap: 0 };
+        let acct = Accounting { text: TEXT, cum: &cum, lap: 0, points: &[] };
         for quantum in [u64::MAX, 10, 100, 1000] {
             let mut mem = machine(counting_loop(arch));
             let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
@@ -203,7 +203,7 @@ fn a_fault_in_the_middle_of_a_block_is_not_charged_for_its_rest() {
             4
         };
         let cum: Vec<u64> = (0..=64).map(|i| u64::from(i > 0) + u64::from(i > step)).collect();
-        let acct = Accounting { text: TEXT, cum: &cum, lap: 0 };
+        let acct = Accounting { text: TEXT, cum: &cum, lap: 0, points: &[] };
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         set_args(&mut cpu, &[8, 0, 0]);
         mem.run(&mut cpu, acct, FUEL, TEXT).unwrap();

@@ -49,6 +49,54 @@ pub enum Stop {
     Fuel,
     /// The lap stub was reached and no lap may follow.
     Lap,
+    /// A point of [`Accounting::points`] was reached, and [`Fuel::points`] says to stop; `pc` is
+    /// where it goes on.
+    Point {
+        /// Which of the points at `pc`.
+        kind: PointKind,
+        /// Where it goes on.
+        pc: u64,
+    },
+}
+
+/// What a program does at a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PointKind {
+    /// It enters a function of its own.
+    Enter,
+    /// A function of its own returned.
+    Leave,
+    /// It took a back-edge.
+    Back,
+}
+
+/// An address at which a block begins where a program comes to a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PointAt {
+    /// The address.
+    pub at: u64,
+    /// First and one past the last byte of its function.
+    pub func: (u64, u64),
+    /// What it is when control comes from another function: an entry or a return.
+    pub from_outside: Option<PointKind>,
+    /// A back-edge leads here.
+    pub loop_head: bool,
+}
+
+impl PointAt {
+    /// What the way from the block before makes of it. A back-edge comes from behind, so the block
+    /// that ends with it ends behind this address; what falls through does not.
+    pub(super) fn reached(&self, (before, size): (u64, u32)) -> Option<PointKind> {
+        if size == 0 {
+            return None;
+        }
+        let (from, to) = self.func;
+        if !(from..to).contains(&before) {
+            return self.from_outside;
+        }
+        let behind = before.wrapping_add(size.into()) > self.at;
+        (self.loop_head && behind).then_some(PointKind::Back)
+    }
 }
 
 /// Retired BPF instructions as a function of native code, which `Text` in the engine builds from
@@ -62,15 +110,35 @@ pub struct Accounting<'a> {
     pub cum: &'a [u64],
     /// Address of the lap stub ([`Spec::lap`]).
     pub lap: u64,
+    /// Points in order of address; `cum` has [`POINT`] there.
+    pub points: &'a [PointAt],
 }
 
 impl Accounting<'_> {
     /// For code that is not BPF.
-    pub const NONE: Accounting<'static> = Accounting { text: 0, cum: &[], lap: 0 };
+    pub const NONE: Accounting<'static> = Accounting { text: 0, cum: &[], lap: 0, points: &[] };
 }
 
 /// Flag in [`Accounting::cum`]: a tail call enters here.
 pub const TAIL_ENTRY: u64 = 1 << 31;
+
+/// Flag in [`Accounting::cum`]: an address of [`Accounting::points`].
+pub const POINT: u64 = 1 << 63;
+
+/// All flags of [`Accounting::cum`].
+pub(super) const FLAGS: u64 = TAIL_ENTRY | POINT;
+
+/// At which points one `run` stops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Points {
+    /// At none.
+    #[default]
+    Pass,
+    /// At the first one at which so many BPF instructions of this run are retired.
+    After(u64),
+    /// At the n-th, from 1.
+    Nth(u64),
+}
 
 /// How far one `run` may go.
 #[derive(Clone, Copy, Debug)]
@@ -84,13 +152,15 @@ pub struct Fuel {
     pub laps: u32,
     /// BPF instructions after which no lap begins.
     pub lap_insns: u64,
+    /// Points at which it stops.
+    pub points: Points,
 }
 
 impl Fuel {
     /// Without laps.
     #[must_use]
     pub const fn new(insns: u64, blocks: u64) -> Fuel {
-        Fuel { insns, blocks, laps: 0, lap_insns: 0 }
+        Fuel { insns, blocks, laps: 0, lap_insns: 0, points: Points::Pass }
     }
 }
 
@@ -188,6 +258,12 @@ impl Vcpu {
         self.state.blocks
     }
 
+    /// What is left of [`Fuel::points`] after the last `run`.
+    #[must_use]
+    pub fn points_left(&self) -> Points {
+        self.state.points_left()
+    }
+
     /// Runs from `pc` until something stops it. RAM is a multiple of a page and starts on one;
     /// after a page table change, [`Vcpu::pages_changed`] comes first.
     pub fn run(
@@ -220,7 +296,11 @@ impl Vcpu {
             (Ok(()), Event::Intr(n)) if n == self.spec.intno => {
                 Stop::Trap { pc: pc.wrapping_sub(self.spec.trap_pc) }
             }
-            (Ok(()), Event::Fuel) => return Ok(Stop::Fuel),
+            (Ok(()), Event::Fuel) => {
+                self.state.carry();
+                return Ok(Stop::Fuel);
+            }
+            (Ok(()), Event::Point(kind)) => return Ok(Stop::Point { kind, pc }),
             (Ok(()), Event::Lap) => return Ok(Stop::Lap),
             (Err(uc_error::EXCEPTION), Event::Denied { page, access }) => {
                 let exact = private::invalid_address(&self.engine)
@@ -244,7 +324,7 @@ impl Vcpu {
         if (start..end).contains(&pc) {
             let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
             if let (Some(a), Some(b)) = (at(pc + 1), at(end)) {
-                let n = (b & !TAIL_ENTRY).saturating_sub(a & !TAIL_ENTRY);
+                let n = (b & !FLAGS).saturating_sub(a & !FLAGS);
                 st.retired -= n & 0xffff_ffff;
                 st.native -= n >> 32;
             }

@@ -141,7 +141,7 @@ impl Kernel {
         input: Input,
     ) -> Flow {
         let told = match input {
-            Input::Start => Ok(()),
+            Input::Start | Input::Again => Ok(()),
             Input::Return(r) => adding.said(self, r != 0),
             Input::Aborted(fault) => return Flow::Fault(fault),
         };

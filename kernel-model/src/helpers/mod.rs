@@ -90,6 +90,12 @@ pub(crate) fn row(id: i32) -> Option<&'static HelperRow> {
     BY_ID.get(usize::try_from(id).ok()?).copied().flatten()
 }
 
+/// Name of a helper that has a body, without `bpf_`.
+#[must_use]
+pub fn name(id: i32) -> Option<&'static str> {
+    row(id).map(|r| r.name)
+}
+
 /// Ids and names of all helpers that have a body.
 pub fn modelled() -> impl Iterator<Item = (i32, &'static str)> {
     BY_ID.iter().flatten().map(|r| (r.id, r.name))

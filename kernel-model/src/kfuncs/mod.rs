@@ -80,6 +80,12 @@ pub(crate) fn by_id(arch: Arch, btf_id: i32) -> Option<&'static KfuncRow> {
     BY_ID[n].get(&btf_id).copied()
 }
 
+/// Name of a kernel function that has a body.
+#[must_use]
+pub fn name(arch: Arch, btf_id: i32) -> Option<&'static str> {
+    by_id(arch, btf_id).map(|r| r.name)
+}
+
 /// It does not return, so it has no body here: `Kernel::prog_throw` unwinds.
 pub const THROW: &str = "bpf_throw";
 

@@ -3,6 +3,7 @@
 use super::NetFrame;
 use super::nic::{DESC_BYTES, DESC_DONE, DESC_EOP, HEADROOM, Rss};
 use super::xdp::{Buffer, Next};
+use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::{Kernel, field};
 
@@ -128,7 +129,7 @@ impl Kernel {
                 self.net.given.insert(at, given);
             }
         }
-        self.interrupt(ifindex, n, parts);
+        self.raise_rx(ifindex, n, parts);
         Ok(())
     }
 
@@ -142,14 +143,16 @@ impl Kernel {
         }
     }
 
-    fn interrupt(&mut self, ifindex: u32, queue: u32, parts: u64) {
+    /// The device's interrupt: the poll is a softirq (`NET_RX_SOFTIRQ`).
+    fn raise_rx(&mut self, ifindex: u32, queue: u32, parts: u64) {
         let nic = self.net.nics.get_mut(&ifindex).expect("looked up before");
         let q = &mut nic.queues[queue as usize];
         q.filled += parts;
         if !std::mem::replace(&mut q.scheduled, true) {
             let cpu = q.cpu;
             let poll = Poll { ifindex, queue, done: 0, current: None, stage: Stage::New };
-            self.submit(cpu, Frame::Net(Box::new(NetFrame::Poll(poll))));
+            let work = Frame::Net(Box::new(NetFrame::Poll(poll)));
+            self.interrupt(cpu, Level::Soft, [work]);
         }
     }
 
@@ -163,7 +166,7 @@ impl Kernel {
                 self.func_enter(cpu, "__napi_poll", &[napi, 0]);
                 return Flow::Become(Frame::Net(Box::new(NetFrame::Poll(poll))));
             }
-            Input::Start => {}
+            Input::Start | Input::Again => {}
             Input::Return(_) | Input::Aborted(_) => {
                 let verdict = if let Input::Return(v) = input { Some(v) } else { None };
                 if let Some(buffer) = poll.current.take()
@@ -219,7 +222,8 @@ impl Kernel {
         let q = &mut nic.queues[poll.queue as usize];
         if poll.done >= BUDGET || q.filled > q.consumed {
             (poll.done, poll.stage) = (0, Stage::New);
-            self.submit(cpu, Frame::Net(Box::new(NetFrame::Poll(poll))));
+            let work = Frame::Net(Box::new(NetFrame::Poll(poll)));
+            self.interrupt(cpu, Level::Soft, [work]);
         } else {
             q.scheduled = false;
         }

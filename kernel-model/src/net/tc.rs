@@ -178,7 +178,7 @@ impl Kernel {
         input: Input,
     ) -> Result<Frame, Verdict> {
         match input {
-            Input::Start => {}
+            Input::Start | Input::Again => {}
             Input::Aborted(_) => return Err(Verdict::Drop),
             Input::Return(raw) => {
                 let act = raw as u32 as i32;

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 
 use super::{BtfId, FdObject};
-use crate::cpu::Frame;
+use crate::cpu::{Cpu, Frame};
 use crate::layout::{DIRECT_MAP, PAGE_SIZE};
 use crate::maps::{Kind, Map, MapId};
 use crate::{Kernel, ProgId, field};
@@ -111,12 +111,16 @@ impl Kernel {
             chains.chain(&nic.xdp).for_each(|p| live.prog(*p));
         }
         self.hooks.progs().for_each(|p| live.prog(p));
-        for frame in self.cpus.iter().flat_map(|c| c.frames.iter().chain(&c.queue)) {
+        for frame in self.cpus.iter().flat_map(Cpu::work) {
             match frame {
                 Frame::Prog(p) => live.prog(p.prog),
                 Frame::Hook { prog, .. } => live.prog(*prog),
                 Frame::TestRun(t) => live.prog(t.prog()),
-                Frame::Helper(_) | Frame::Net(_) | Frame::Trace(_) | Frame::Timer(_) => {}
+                Frame::Helper(_)
+                | Frame::Net(_)
+                | Frame::Trace(_)
+                | Frame::Timer(_)
+                | Frame::Irq(_) => {}
             }
         }
     }

@@ -48,6 +48,14 @@ pub struct TestRun {
     began_ns: u64,
 }
 
+impl TestRun {
+    /// `bpf_test_run` disables bottom halves; programs of user space alone run without
+    /// (`bpf_prog_test_run_syscall`, `bpf_prog_test_run_raw_tp`).
+    pub(crate) fn bh_off(&self) -> bool {
+        !matches!(self.on, On::Bytes { .. })
+    }
+}
+
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
@@ -266,7 +274,7 @@ impl Kernel {
                 self.test_run_end(cpu, *run, Some(r0 as u32));
                 return Flow::Done(0);
             }
-            Input::Return(_) => {}
+            Input::Return(_) | Input::Again => {}
         }
         run.left -= 1;
         let ctx = match &run.on {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Attached, Deferred, Fired, How, Point, record, regs, symbol_at};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
-use crate::{Errno, Kernel};
+use crate::{Errno, Kernel, field};
 
 /// What follows when all has run.
 #[derive(Clone, Debug)]
@@ -54,7 +54,9 @@ impl Kernel {
         flow: Flow,
     ) -> Flow {
         let c = &mut self.cpus[cpu.idx()];
-        if c.fired.is_empty() || matches!(flow, Flow::Fault(_)) {
+        // What fires before a path pauses is run at the end of its next step.
+        let ends = matches!(flow, Flow::Call { .. } | Flow::Become(_) | Flow::Done(_));
+        if c.fired.is_empty() || !ends {
             return flow;
         }
         let items = std::mem::take(&mut c.fired);
@@ -67,7 +69,7 @@ impl Kernel {
             }
             Flow::Become(frame) => Flow::Become(trace(Then::Start(frame), caller)),
             Flow::Done(value) => Flow::Become(trace(Then::Done(value), caller)),
-            Flow::Fault(fault) => Flow::Fault(fault),
+            other => other,
         }
     }
 
@@ -114,7 +116,7 @@ impl Kernel {
     fn guard_enter(&mut self, cpu: CpuId, a: Attached) -> bool {
         let c = &mut self.cpus[cpu.idx()];
         let free = match a.how {
-            How::Regs | How::Record => !std::mem::replace(&mut c.prog_active, true),
+            How::Regs | How::Record | How::Sample => !std::mem::replace(&mut c.prog_active, true),
             How::Raw | How::Trampoline => c.active.insert(a.prog),
         };
         if !free && let Some(p) = self.progs.get_mut(&a.prog) {
@@ -126,7 +128,7 @@ impl Kernel {
     fn guard_leave(&mut self, cpu: CpuId, a: Attached) {
         let c = &mut self.cpus[cpu.idx()];
         match a.how {
-            How::Regs | How::Record => c.prog_active = false,
+            How::Regs | How::Record | How::Sample => c.prog_active = false,
             How::Raw | How::Trampoline => {
                 c.active.remove(&a.prog);
             }
@@ -149,6 +151,14 @@ impl Kernel {
             How::Regs => {
                 let bytes = regs::bytes(self, cpu, f);
                 let object = self.traced_object(&bytes)?;
+                Ok((object, object))
+            }
+            How::Sample => {
+                let regs = regs::bytes(self, cpu, f);
+                let kern = crate::types::size("bpf_perf_event_data_kern");
+                let object = self.kzalloc(kern + regs.len() as u64, "tracing context")?;
+                self.mem.write(object + kern, &regs).map_err(|_| Errno::EFAULT)?;
+                self.set(object, field!("bpf_perf_event_data_kern", "regs"), object + kern);
                 Ok((object, object))
             }
             How::Trampoline => {
@@ -192,6 +202,7 @@ impl Kernel {
                 | Frame::Helper(_)
                 | Frame::TestRun(_)
                 | Frame::Timer(_)
+                | Frame::Irq(_)
                 | Frame::Hook { .. } => {}
             }
         }
@@ -210,7 +221,7 @@ impl Kernel {
 fn function_address(point: Point) -> Option<u64> {
     match point {
         Point::Entry(_) | Point::Exit(_) => Some(entry_of(point)),
-        Point::Tracepoint(_) => None,
+        Point::Tracepoint(_) | Point::Sample => None,
     }
 }
 
@@ -222,6 +233,6 @@ pub(super) fn entry_of(point: Point) -> u64 {
             debug_assert!(symbol_at(at).is_some());
             at
         }
-        Point::Tracepoint(_) => 0,
+        Point::Tracepoint(_) | Point::Sample => 0,
     }
 }

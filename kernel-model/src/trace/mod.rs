@@ -36,6 +36,8 @@ pub enum Point {
     Entry(usize),
     /// The return of a function.
     Exit(usize),
+    /// The overflow of a perf event's counter.
+    Sample,
 }
 
 /// How a program is attached: what its context is, and which recursion guard it has.
@@ -49,6 +51,8 @@ pub enum How {
     Regs,
     /// The arguments of a function as `u64` (fentry, fexit).
     Trampoline,
+    /// `bpf_perf_event_data_kern` (perf event).
+    Sample,
 }
 
 /// One attached program.
@@ -169,6 +173,7 @@ fn place(program: &bpf::Program) -> Result<(Point, How), AttachError> {
             Ok((func(to, false)?, How::Trampoline))
         }
         (ProgType::Tracing, Some(AttachType::TraceFexit)) => Ok((func(to, true)?, How::Trampoline)),
+        (ProgType::PerfEvent, _) => Ok((Point::Sample, How::Sample)),
         (ProgType::Kprobe, None) => {
             let kind = program.section.split('/').next().unwrap_or_default();
             match kind {
@@ -200,6 +205,7 @@ impl Kernel {
             How::Regs if exit => 1,
             How::Regs | How::Record | How::Raw => 0,
             How::Trampoline => u8::from(!exit),
+            How::Sample => 0,
         };
         let same = list.iter().rposition(|a| how == How::Record && a.how == how);
         let after = list.iter().rposition(|a| rank(a.how) <= rank(how));
@@ -303,6 +309,30 @@ impl Kernel {
             Deferred::Kfree(addr) => self.kfree(addr, "traced object"),
             Deferred::Fire(_) => unreachable!("run by a TraceFrame"),
         }
+    }
+
+    /// What an NMI of the performance counters does: the programs of perf events.
+    pub(crate) fn sample_work(&self) -> Option<crate::Frame> {
+        self.hooks.at.get(&Point::Sample)?;
+        let fired = Fired { point: Point::Sample, args: Vec::new(), ret: None };
+        let items = std::iter::once(Deferred::Fire(fired)).collect();
+        Some(crate::Frame::Trace(Box::new(TraceFrame::new(items, Then::Done(0)))))
+    }
+
+    /// What the interrupt of a line does: its handler is seen by tracepoints.
+    pub(crate) fn irq_work(&self, line: u32) -> Option<crate::Frame> {
+        let fired = |name, args: &[u64]| {
+            let (at, _) = tracepoint(name).expect("a tracepoint of the type table");
+            let point = Point::Tracepoint(at);
+            let fired = Fired { point, args: args.to_vec(), ret: None };
+            self.wanted(point).then_some(Deferred::Fire(fired))
+        };
+        let (line, handled) = (u64::from(line), 1);
+        let entry = fired("irq_handler_entry", &[line, 0]);
+        let exit = fired("irq_handler_exit", &[line, 0, handled]);
+        let items: std::collections::VecDeque<_> = entry.into_iter().chain(exit).collect();
+        let frame = || crate::Frame::Trace(Box::new(TraceFrame::new(items.clone(), Then::Done(0))));
+        (!items.is_empty()).then(frame)
     }
 
     /// Fires a tracepoint from outside, as the next work of a CPU; `objects` are freed after it.

@@ -42,6 +42,8 @@ const FILLS: &[(&str, Fill)] = &[
     ("trace_event_raw_bpf_trace_printk", bpf_trace_printk),
     ("trace_event_raw_bpf_test_finish", bpf_test_finish),
     ("trace_event_raw_softirq", softirq),
+    ("trace_event_raw_irq_handler_entry", irq_entry),
+    ("trace_event_raw_irq_handler_exit", irq_exit),
 ];
 
 /// The record of a tracepoint's row.
@@ -209,6 +211,16 @@ fn rx_verbose(r: &mut Record<'_>, a: &[u64]) {
     r.num("nr_frags", frags);
     let name = r.dev_name(skb_dev(r, a[0]));
     r.data_loc("__data_loc_name", &name);
+}
+
+/// The model's interrupts have no `irqaction`: their name is empty.
+fn irq_entry(r: &mut Record<'_>, a: &[u64]) {
+    r.nums(&[("irq", a[0])]);
+    r.data_loc("__data_loc_name", b"");
+}
+
+fn irq_exit(r: &mut Record<'_>, a: &[u64]) {
+    r.nums(&[("irq", a[0]), ("ret", a[2])]);
 }
 
 fn napi_poll(r: &mut Record<'_>, a: &[u64]) {

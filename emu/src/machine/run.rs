@@ -1,0 +1,233 @@
+//! Runs CPUs in turn: by virtual time, or as a [`Chooser`] says.
+
+use kernel_model::CpuId;
+use kernel_model::context::Point;
+
+use super::schedule::{Choice, Chooser, Switch};
+use super::{Machine, MachineError};
+
+impl Machine {
+    /// Under a chooser from now on, which is asked at every point; `None` is round robin by
+    /// virtual time.
+    pub fn schedule(&mut self, chooser: Option<Box<dyn Chooser>>) {
+        self.kernel.fine = chooser.is_some() || self.kernel.faults_at_points();
+        self.chooser = chooser;
+    }
+
+    /// Takes the chooser out.
+    pub fn take_chooser(&mut self) -> Option<Box<dyn Chooser>> {
+        self.chooser.take()
+    }
+
+    /// Choices so far that were not the default ones.
+    #[must_use]
+    pub fn switches(&self) -> &[Switch] {
+        &self.switches
+    }
+
+    /// Runs until no CPU has work.
+    pub fn run_until_idle(&mut self) -> Result<(), MachineError> {
+        self.run_until(u64::MAX)
+    }
+
+    /// Runs until every CPU that has work has reached a virtual time, or none has work.
+    pub fn run_until(&mut self, clock_ns: u64) -> Result<(), MachineError> {
+        self.run_some(clock_ns, usize::MAX).map(drop)
+    }
+
+    /// As [`Machine::run_until`], but stops between the turns of two CPUs, where nothing depends
+    /// on it, when the trace has more than so many events. False when there was no need to.
+    pub fn run_some(&mut self, clock_ns: u64, events: usize) -> Result<bool, MachineError> {
+        if self.chooser.is_some() {
+            return self.run_chosen(clock_ns, events);
+        }
+        while let Some((cpu, limit)) = self.turn(clock_ns) {
+            while self.ready_at(cpu).is_some_and(|t| t < limit) {
+                self.step_until(cpu, limit, true)?;
+            }
+            if self.kernel.events.len() > events {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// As [`Machine::run_until`], but stops at the point at which the trace has grown beyond
+    /// `seen` events. True when it has.
+    pub fn run_until_event(&mut self, clock_ns: u64, seen: usize) -> Result<bool, MachineError> {
+        if self.chooser.is_some() {
+            return self.run_chosen(clock_ns, seen);
+        }
+        while let Some((cpu, limit)) = self.turn(clock_ns) {
+            while self.ready_at(cpu).is_some_and(|t| t < limit) {
+                self.step_until(cpu, limit, false)?;
+                if self.kernel.events.len() > seen {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The CPU that runs next and how far. Timers that are due come first; with nothing else to
+    /// do, time passes to the next one, unless there is no end to run to.
+    fn turn(&mut self, clock_ns: u64) -> Option<(CpuId, u64)> {
+        loop {
+            let timer = self.kernel.next_timer().unwrap_or(u64::MAX);
+            match self.pick(clock_ns) {
+                Some((_, at, _)) if timer <= at => self.kernel.timers_expire(timer),
+                Some((cpu, _, others)) => {
+                    let limit = others.saturating_add(self.config.quantum_ns);
+                    return Some((cpu, limit.min(clock_ns).min(timer)));
+                }
+                None if timer < clock_ns && clock_ns != u64::MAX => {
+                    self.kernel.advance_to(timer);
+                    self.kernel.timers_expire(timer);
+                }
+                None => return None,
+            }
+        }
+    }
+
+    /// When a CPU can act next.
+    fn ready_at(&self, cpu: CpuId) -> Option<u64> {
+        match self.lanes[cpu.idx()].next {
+            Some(_) => Some(self.kernel.now(cpu)),
+            None => self.kernel.ready_at(cpu),
+        }
+    }
+
+    fn cpus(&self) -> impl Iterator<Item = CpuId> + use<> {
+        (0..self.config.kernel.cpus).map(CpuId)
+    }
+
+    /// The CPU that can act first, when, and when the next one can.
+    fn pick(&self, before: u64) -> Option<(CpuId, u64, u64)> {
+        let (mut first, mut others) = (None, u64::MAX);
+        for cpu in self.cpus() {
+            let Some(now) = self.ready_at(cpu).filter(|t| *t < before) else { continue };
+            match first {
+                Some((t, _)) if now >= t => others = others.min(now),
+                _ => {
+                    others = first.map_or(others, |(t, _)| t);
+                    first = Some((now, cpu));
+                }
+            }
+        }
+        first.map(|(at, cpu)| (cpu, at, others))
+    }
+
+    /// The latest clock: the present of a machine whose CPUs run one at a time.
+    fn latest(&self) -> u64 {
+        self.kernel.cpus.iter().map(|c| c.clock_ns).max().unwrap_or(0)
+    }
+
+    /// One CPU at a time, as the chooser says; stops as [`Machine::run_until_event`] does.
+    fn run_chosen(&mut self, clock_ns: u64, events: usize) -> Result<bool, MachineError> {
+        let mut ready = Vec::new();
+        loop {
+            let timer = self.kernel.next_timer().unwrap_or(u64::MAX);
+            let mut now = self.latest();
+            if timer <= now {
+                self.kernel.timers_expire(timer);
+                continue;
+            }
+            let first = self.cpus().filter_map(|c| self.ready_at(c)).min();
+            let next = first.map_or(timer, |t| t.min(timer));
+            if next.max(now) >= clock_ns || next == u64::MAX {
+                return Ok(false);
+            }
+            if next > now {
+                // Everybody waits: time passes.
+                self.kernel.advance_to(next);
+                now = next;
+                if timer <= now {
+                    continue;
+                }
+            }
+            ready.clear();
+            ready.extend(self.cpus().filter(|c| self.ready_at(*c).is_some_and(|t| t <= now)));
+            let cpu = self.chosen(&ready)?;
+            self.kernel.cpus[cpu.idx()].clock_ns = now;
+            self.step_until(cpu, 0, false)?;
+            if self.kernel.events.len() > events {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn chosen(&mut self, ready: &[CpuId]) -> Result<CpuId, MachineError> {
+        let cpu = self.current;
+        let behind = ready.iter().copied().min_by_key(|c| (self.kernel.now(*c), c.0));
+        let default = if ready.contains(&cpu) { Some(cpu) } else { behind };
+        let default = default.expect("a CPU is ready");
+        let (at, points) = (self.place(cpu), self.kernel.cpus[cpu.idx()].points);
+        let choice = Choice { cpu, points, at, ready, default };
+        let mut chooser = self.chooser.take().expect("run_chosen has one");
+        let to = chooser.choose(self, &choice);
+        self.chooser = Some(chooser);
+        let to = to?;
+        assert!(ready.contains(&to), "a chooser takes one that is ready");
+        if to != default {
+            self.switches.push(Switch { cpu, after: points, at, to });
+        }
+        self.current = to;
+        Ok(to)
+    }
+
+    /// Where a CPU stands.
+    #[must_use]
+    pub fn place(&self, cpu: CpuId) -> Option<Point> {
+        self.lanes[cpu.idx()].at.or_else(|| self.kernel.stand(cpu)?.point)
+    }
+
+    /// Name of where the CPU of a choice stands, as pinned schedules write it.
+    #[must_use]
+    pub fn place_name(&self, c: &Choice<'_>) -> String {
+        match (c.at, self.kernel.stand(c.cpu)) {
+            (Some(point), _) => self.point_name(&point),
+            (None, Some(_)) => "waits".to_string(),
+            (None, None) => "idle".to_string(),
+        }
+    }
+
+    /// Name of a point: `PROG: FUNCTION(&LOCK) called`.
+    #[must_use]
+    pub fn point_name(&self, point: &Point) -> String {
+        let prog = |id| self.kernel.prog(id).map_or("?", kernel_model::Prog::name);
+        let func = |f: &str| match f.strip_prefix("bpf_") {
+            Some(_) => f.to_string(),
+            None => format!("bpf_{f}"),
+        };
+        let arg = |a| self.kernel.object_name(a).map_or(String::new(), |n| format!("(&{n})"));
+        match *point {
+            Point::Call { prog: p, func: f, arg: a } => {
+                format!("{}: {}{} called", prog(p), func(f), arg(a))
+            }
+            Point::Returned { prog: p, func: f, arg: a } => {
+                format!("{}: {}{} returned", prog(p), func(f), arg(a))
+            }
+            Point::Enter { prog: p, insn } => format!("{}: enters {}", prog(p), self.line(p, insn)),
+            Point::Leave { prog: p, insn } => {
+                format!("{}: is back in {}", prog(p), self.line(p, insn))
+            }
+            Point::Back { prog: p, insn } => {
+                format!("{}: again at {}", prog(p), self.line(p, insn))
+            }
+            Point::Inside { prog: Some(p), func: f, at } => {
+                format!("{}: {}: {at}", prog(p), func(f))
+            }
+            Point::Inside { prog: None, func: f, at } => format!("{f}: {at}"),
+        }
+    }
+
+    /// Source line of an instruction, or its number.
+    fn line(&self, prog: kernel_model::ProgId, insn: bpf::insn::InsnIdx) -> String {
+        let program = self.kernel.prog(prog).map(|p| p.verified.program());
+        let line = program.and_then(|p| p.line_at(insn));
+        match line {
+            Some(l) => format!("{}:{}", l.file.rsplit('/').next().unwrap_or(&l.file), l.line),
+            None => format!("insn {}", insn.0),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Who runs next: round robin by virtual time, or a [`Chooser`] that is asked at every point.
+//!
+//! Under a chooser one CPU runs at a time, and time is one line: a CPU that goes on does so not
+//! before the latest clock so far. What a chooser says is kept as [`Switch`]es where it differs
+//! from what happens by default, so that the run can be written down and pinned.
+
+use std::collections::BTreeSet;
+
+use kernel_model::CpuId;
+use kernel_model::context::Point;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+use super::{Machine, MachineError};
+
+/// A CPU stands at a point, or has nothing to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Choice<'a> {
+    /// The CPU that ran last.
+    pub cpu: CpuId,
+    /// Counted points it has passed.
+    pub points: u64,
+    /// Where it stands; `None` when it waits or has ended what it did.
+    pub at: Option<Point>,
+    /// CPUs that can go on now, in order; never empty.
+    pub ready: &'a [CpuId],
+    /// What happens without a schedule: it goes on, or the CPU that is furthest behind does.
+    pub default: CpuId,
+}
+
+/// Decides which CPU goes on.
+pub trait Chooser: std::fmt::Debug + Send {
+    /// One of `choice.ready`.
+    ///
+    /// # Errors
+    /// [`MachineError::Stale`] from a schedule that was written for another program.
+    fn choose(&mut self, machine: &Machine, choice: &Choice<'_>) -> Result<CpuId, MachineError>;
+}
+
+/// A choice that was not the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// CPU that stops.
+    pub cpu: CpuId,
+    /// After so many of its counted points.
+    pub after: u64,
+    /// Where it stands.
+    pub at: Option<Point>,
+    /// CPU that goes on.
+    pub to: CpuId,
+}
+
+/// Random preemption from a stream of its own.
+#[derive(Clone, Debug)]
+pub struct Random(ChaCha8Rng);
+
+impl Random {
+    /// Stream of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Random {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(2);
+        Random(rng)
+    }
+}
+
+impl Chooser for Random {
+    fn choose(&mut self, _: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+        if c.ready.len() == 1 {
+            return Ok(c.ready[0]);
+        }
+        // It goes on three times of four: longer stretches find more than constant switching.
+        let draw = self.0.next_u32();
+        if c.default == c.cpu && draw & 3 != 0 {
+            return Ok(c.cpu);
+        }
+        Ok(c.ready[(draw >> 2) as usize % c.ready.len()])
+    }
+}
+
+/// One CPU alone: the others wait, as long as it has something to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Only(pub CpuId);
+
+impl Chooser for Only {
+    fn choose(&mut self, _: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+        Ok(if c.ready.contains(&self.0) { self.0 } else { c.default })
+    }
+}
+
+/// A switch of a pinned schedule, with its point by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PinnedSwitch {
+    /// CPU that stops.
+    pub cpu: CpuId,
+    /// After so many of its counted points.
+    pub after: u64,
+    /// Name of where it stands then.
+    pub at: String,
+    /// CPU that goes on.
+    pub to: CpuId,
+}
+
+/// A schedule that was written down.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    first: Option<CpuId>,
+    switches: Vec<PinnedSwitch>,
+    done: usize,
+    /// Names met at the ordinal of the switch that is next.
+    met: BTreeSet<String>,
+}
+
+impl Pinned {
+    /// CPU `first` begins, then the switches in order.
+    #[must_use]
+    pub fn new(first: CpuId, switches: Vec<PinnedSwitch>) -> Pinned {
+        Pinned { first: Some(first), switches, done: 0, met: BTreeSet::new() }
+    }
+
+    /// Switches made so far.
+    #[must_use]
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
+    fn stale(&self, found: Vec<String>) -> MachineError {
+        let s = self.switches[self.done].clone();
+        MachineError::Stale { switch: self.done, wanted: s.at, found: found.join(", ") }
+    }
+}
+
+impl Chooser for Pinned {
+    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+        if let Some(first) = self.first.take() {
+            return Ok(if c.ready.contains(&first) { first } else { c.default });
+        }
+        let Some(next) = self.switches.get(self.done).filter(|s| s.cpu == c.cpu) else {
+            return Ok(c.default);
+        };
+        if c.points > next.after {
+            let found = std::mem::take(&mut self.met).into_iter().collect();
+            return Err(self.stale(found));
+        }
+        if c.points < next.after {
+            return Ok(c.default);
+        }
+        let name = m.place_name(c);
+        if name != next.at {
+            self.met.insert(name);
+            return Ok(c.default);
+        }
+        let to = next.to;
+        self.met.clear();
+        if !c.ready.contains(&to) {
+            return Err(self.stale(vec![format!("CPU {} has nothing to do", to.0)]));
+        }
+        self.done += 1;
+        Ok(to)
+    }
+}

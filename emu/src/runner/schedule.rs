@@ -1,0 +1,65 @@
+//! The schedule of a scenario: what it says to the machine, and schedules by hand.
+
+use kernel_model::CpuId;
+use scenarios::Scenario;
+use scenarios::schema::Schedule;
+
+use super::{Run, RunError, Steps};
+use crate::machine::schedule::{Chooser, Only, Pinned, PinnedSwitch, Random};
+
+/// The seed of the streams: a pinned schedule brings its own.
+pub(super) fn seed(s: &Scenario, given: u64) -> u64 {
+    match &s.schedule {
+        Schedule::Pinned { seed, .. } => *seed,
+        _ => given,
+    }
+}
+
+impl Run<'_> {
+    /// Hands the schedule to the machine.
+    pub(super) fn arm_schedule(&mut self) {
+        let s = self.s;
+        let chooser: Option<Box<dyn Chooser>> = match &s.schedule {
+            Schedule::RoundRobin => None,
+            Schedule::Seed(seed) => Some(Box::new(Random::new(*seed))),
+            Schedule::Steps(steps) => {
+                self.steps = Steps(steps.iter().collect());
+                return self.next_schedule_step();
+            }
+            Schedule::Pinned { first, switches, .. } => {
+                let switches = switches.iter().map(|s| PinnedSwitch {
+                    cpu: CpuId(s.cpu.v),
+                    after: s.after.v,
+                    at: s.at.v.clone(),
+                    to: CpuId(s.to.v),
+                });
+                Some(Box::new(Pinned::new(CpuId(first.v), switches.collect())))
+            }
+        };
+        self.machine.schedule(chooser);
+    }
+
+    /// The CPU of the step that is next runs alone; after the last one it is round robin.
+    fn next_schedule_step(&mut self) {
+        let next = self.steps.0.front().map(|s| Only(CpuId(s.cpu.v)));
+        self.machine.schedule(next.map(|c| Box::new(c) as Box<dyn Chooser>));
+    }
+
+    /// Whether an event of the machine ends a step of the schedule: then the next begins.
+    pub(super) fn schedule_step(&mut self, n: usize) -> Result<(), RunError> {
+        let Some(step) = self.steps.0.front() else { return Ok(()) };
+        if self.event_matches(&step.until, &self.machine.events()[n])? {
+            self.steps.0.pop_front();
+            self.next_schedule_step();
+        }
+        Ok(())
+    }
+
+    /// What is left of the schedule at the end.
+    pub(super) fn schedule_done(&mut self) {
+        let Some(step) = self.steps.0.front() else { return };
+        let message = "the event that ends this step of the schedule never came".to_string();
+        let span = super::expect::event_span(&step.until).unwrap_or(step.cpu.span);
+        self.failures.push(super::Failure { message, span, fix: None });
+    }
+}
