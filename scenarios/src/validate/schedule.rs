@@ -88,7 +88,7 @@ impl Check<'_> {
                 Fault::Irq { cpu, prog, safepoint, .. } | Fault::Nmi { cpu, safepoint, prog } => {
                     self.cpu(cpu.v, cpu.span);
                     self.prog(prog);
-                    self.from_one(safepoint.v, safepoint.span);
+                    self.counts_from_one(safepoint.v, safepoint.span);
                 }
                 Fault::RingFull { nic, from, to } => {
                     self.nic(nic);
@@ -98,17 +98,17 @@ impl Check<'_> {
                     }
                 }
                 Fault::Alloc { nth, prog, .. } | Fault::Call { nth, prog, .. } => {
-                    self.from_one(nth.v, nth.span);
+                    self.counts_from_one(nth.v, nth.span);
                     prog.iter().for_each(|p| self.prog(p));
                 }
                 Fault::UserPage { nth, .. } | Fault::TimerLate { nth, .. } => {
-                    self.from_one(nth.v, nth.span);
+                    self.counts_from_one(nth.v, nth.span);
                 }
             }
         }
     }
 
-    fn from_one(&mut self, n: u64, span: Span) {
+    fn counts_from_one(&mut self, n: u64, span: Span) {
         if n == 0 {
             self.found.push(Finding::error(span, "occasions are counted from 1"));
         }

@@ -42,8 +42,7 @@ fn points_of(arch: Arch) -> Vec<(String, u64, u64)> {
     m.schedule(Some(Box::new(note.clone())));
     let events = run(&mut m, p, 0);
     assert_eq!(exit_value(&events), Some(7), "{arch}");
-    let out = note.0.lock().unwrap().clone();
-    out
+    note.0.lock().unwrap().clone()
 }
 
 #[test]
