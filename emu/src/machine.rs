@@ -10,6 +10,7 @@
 //! subprograms), which have the same ordinal on every architecture, so an interleaving is the same
 //! on all four.
 
+mod backtrace;
 pub mod path;
 mod run;
 pub mod schedule;
@@ -22,6 +23,7 @@ use kernel_model::cpu::FaultKind;
 use kernel_model::kfuncs::THROW;
 use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
 use kernel_model::mem::{GuestMemory, MemSnapshot};
+use kernel_model::stack::Callee;
 use kernel_model::types::Types;
 use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
 use verifier::rewrite::TIMED_MAY_GOTO;
@@ -579,6 +581,10 @@ impl Machine {
         let pair = slot.vcpu.reg(fp).wrapping_add(slot.vcpu.reg(ax));
         let count = self.kernel.check_timed_may_goto(cpu, pair);
         slot.vcpu.set_reg(ax, count);
+        if count == 0 {
+            let stack = self.backtrace(cpu);
+            self.kernel.may_goto_expired(cpu, &stack);
+        }
         helper_stub(TIMED_MAY_GOTO.unsigned_abs()) + spec.stub_ret
     }
 
@@ -589,6 +595,7 @@ impl Machine {
             Exit::Helper { id, args } => {
                 let at = helper_stub(id.unsigned_abs());
                 self.set_resume(cpu, at + stub_ret);
+                self.note_stack(cpu, Callee::Helper(id));
                 self.kernel.helper_call(cpu, id, args)
             }
             Exit::Kfunc { btf_id, args } if self.is_throw(btf_id) => {
@@ -597,6 +604,7 @@ impl Machine {
             Exit::Kfunc { btf_id, args } => {
                 let at = self.text.kfunc_stub(btf_id);
                 self.set_resume(cpu, at + stub_ret);
+                self.note_stack(cpu, Callee::Kfunc(btf_id));
                 self.kernel.kfunc_call(cpu, btf_id, args)
             }
             Exit::Return => {

@@ -29,6 +29,15 @@ impl CpuId {
     }
 }
 
+/// A place in a program: one frame of a call stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Site {
+    /// Program.
+    pub prog: ProgId,
+    /// Original instruction: the call that has not returned, or where the program is.
+    pub insn: InsnIdx,
+}
+
 /// Start of a program or of one of its callbacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -109,6 +118,35 @@ impl Fault {
 impl From<MemFault> for Fault {
     fn from(f: MemFault) -> Fault {
         Fault::new(FaultKind::Memory { va: f.va, access: f.access })
+    }
+}
+
+/// What ended a program run, or a loop of it, before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelledBy {
+    /// It was longer than the watchdog allows.
+    Watchdog,
+    /// `bpf_throw`.
+    Throw,
+    /// Someone asked for it.
+    Request,
+    /// A fault.
+    Fault,
+    /// A timed `may_goto` ran out: only its loop ends.
+    MayGoto,
+}
+
+impl CancelledBy {
+    /// As in traces.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            CancelledBy::Watchdog => "watchdog",
+            CancelledBy::Throw => "throw",
+            CancelledBy::Request => "request",
+            CancelledBy::Fault => "fault",
+            CancelledBy::MayGoto => "may_goto",
+        }
     }
 }
 
@@ -296,6 +334,9 @@ pub struct Cpu {
     pub retired: u64,
     /// `task_struct` of the running task.
     pub task: u64,
+    /// Where the programs of this CPU are, innermost first, while a call runs that acquires
+    /// something ([`crate::Kernel::wants_stack`]); empty otherwise.
+    pub call_stack: Vec<Site>,
     /// `distribute_cpu_mask_prev`.
     pub(crate) distributed: u32,
     /// What fired in the step that is in progress.

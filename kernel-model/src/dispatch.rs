@@ -116,6 +116,7 @@ impl Kernel {
             Some(r0) => Ret::Val(r0),
             None => body(self, cpu, args),
         };
+        self.cpus[cpu.idx()].call_stack.clear();
         match ret {
             Ret::Val(r0) => {
                 if let EventKind::HelperCall { ret, .. } = &mut self.events[at].kind {

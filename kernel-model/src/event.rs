@@ -4,10 +4,11 @@
 //! values depend on native code, are replaced by what they point at, and registers that a
 //! helper does not read are not recorded.
 
-use crate::cpu::{CpuId, Fault};
+use crate::cpu::{CancelledBy, CpuId, Fault};
 use crate::layout::{PROG_TEXT, PROG_TEXT_END, VMALLOC, VMALLOC_OBJECTS};
 use crate::maps::MapId;
 use crate::prog::ProgId;
+use crate::stream::StreamId;
 
 /// A register value that means the same on every architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,6 +196,22 @@ pub enum EventKind {
     Print {
         /// Formatted text.
         text: String,
+    },
+    /// A text was put into a program's stream, or a report of the kernel about the program.
+    Stream {
+        /// Program.
+        prog: ProgId,
+        /// Which.
+        id: StreamId,
+        /// The text.
+        text: String,
+    },
+    /// A program run, or a loop of it, ends before its time.
+    Cancelled {
+        /// Program.
+        prog: ProgId,
+        /// What did it.
+        by: CancelledBy,
     },
     /// A program was stopped or the kernel found corruption.
     Fault {

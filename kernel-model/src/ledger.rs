@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::cpu::CpuId;
+use crate::cpu::{CpuId, Site};
 use crate::prog::ProgId;
 
 /// Kinds of acquired things.
@@ -41,6 +41,8 @@ pub struct Held {
     pub what: &'static str,
     /// Virtual time.
     pub clock_ns: u64,
+    /// Call stack of the program, innermost first.
+    pub stack: Vec<Site>,
 }
 
 /// The ledger: (kind, address) -> holder, a stack for things that nest.

@@ -29,6 +29,8 @@ pub mod mem;
 pub mod net;
 pub mod prog;
 mod sha256;
+pub mod stack;
+pub mod stream;
 pub mod syscall;
 mod task;
 pub mod timer;

@@ -44,6 +44,8 @@ pub struct Prog {
     pub tag: [u8; 8],
     /// Lines of its source, by original instruction.
     pub line_info: Vec<LineInfo>,
+    /// stdout and stderr.
+    pub streams: [crate::stream::Stream; 2],
     /// BTF object of the program, 0 for none.
     pub btf_id: u32,
     /// `saved_dst_prog_type`: type of the program it was loaded to be attached to.
@@ -67,6 +69,7 @@ impl Prog {
             jited_len: 0,
             tag: [0; 8],
             line_info: Vec::new(),
+            streams: Default::default(),
             btf_id: 0,
             target: None,
         }

@@ -195,6 +195,13 @@ uapi_structs! {
         relative_fd: u32 = 20,
         expected_revision: u64 = 24,
     }
+    /// `BPF_PROG_STREAM_READ_BY_FD`.
+    StreamRead "prog_stream_read", 20 {
+        stream_buf: u64 = 0,
+        stream_buf_len: u32 = 8,
+        stream_id: u32 = 12,
+        prog_fd: u32 = 16,
+    }
     /// `BPF_PROG_BIND_MAP`.
     ProgBindMap "prog_bind_map", 12 {
         prog_fd: u32 = 0,

@@ -9,6 +9,7 @@ use scenarios::tree::Kind;
 use scenarios::{Finding, Span};
 
 use super::data::Difference;
+use super::streams::Wanted;
 use super::watch::{Code, Eventually, Item, Packets};
 use super::{Failure, Run, RunError, matching};
 
@@ -147,7 +148,9 @@ impl Run<'_> {
                 }
             }
             Expect::Budget { prog, insns, total } => self.budget(prog, insns, total),
-            Expect::Stream { prog, .. } => Err(RunError::unsupported(prog.span, "program streams")),
+            Expect::Stream { prog, of, has, lacks, bytes } => {
+                self.stream(prog, &Wanted { of: *of, has, lacks, bytes: bytes.as_ref() })
+            }
             Expect::Share { task, .. } | Expect::Latency { task, .. } => {
                 Err(RunError::unsupported(task.span, "tasks"))
             }
@@ -155,7 +158,7 @@ impl Run<'_> {
         }
     }
 
-    fn number(&mut self, pattern: &Is<u64>, found: u64, span: Span, what: &str) {
+    pub(super) fn number(&mut self, pattern: &Is<u64>, found: u64, span: Span, what: &str) {
         if !pattern.matches(&found) {
             let wanted = show(pattern);
             let message = format!("expected {wanted} {what}, found {found}");

@@ -1,5 +1,6 @@
 //! Which events a pattern means.
 
+use kernel_model::cpu::CancelledBy;
 use kernel_model::event::UpFields;
 use kernel_model::{Errno, Event as Happened, EventKind};
 use scenarios::leaf::{Data, Is, Leaf};
@@ -184,6 +185,9 @@ impl Run<'_> {
             (Event::Injected { fault }, EventKind::Injected { fault: found, .. }) => {
                 fault.as_ref().is_none_or(|f| f.v == *found)
             }
+            (Event::Cancelled { prog, by }, EventKind::Cancelled { prog: found, by: cause }) => {
+                self.prog_is(prog.as_ref(), *found)? && by.is_none_or(|b| cause_of(b) == *cause)
+            }
             (Event::Drop { reason }, EventKind::Drop { reason: found }) => {
                 reason.as_ref().is_none_or(|r| r.v == *found)
             }
@@ -263,7 +267,6 @@ impl Run<'_> {
                     continue;
                 }
                 Event::Deadlock { .. } => "deadlocks of locks",
-                Event::Cancelled { .. } => "cancelled programs",
                 Event::Switch { .. } | Event::Stall { .. } => "tasks and their scheduler",
                 Event::SchedExit { .. } => "sched_ext",
                 _ => continue,
@@ -370,6 +373,17 @@ impl Run<'_> {
             },
         };
         Ok(types.differs(&value.node, ty, bytes)?)
+    }
+}
+
+fn cause_of(by: scenarios::schema::expect::CancelledBy) -> CancelledBy {
+    use scenarios::schema::expect::CancelledBy as By;
+    match by {
+        By::Watchdog => CancelledBy::Watchdog,
+        By::Throw => CancelledBy::Throw,
+        By::Request => CancelledBy::Request,
+        By::Fault => CancelledBy::Fault,
+        By::MayGoto => CancelledBy::MayGoto,
     }
 }
 

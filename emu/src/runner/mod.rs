@@ -23,6 +23,7 @@ mod schedule;
 mod setup;
 pub mod spool;
 mod state;
+mod streams;
 mod test_run;
 mod timeline;
 pub mod trace;
@@ -34,6 +35,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use bpf::Arch;
+use kernel_model::ProgId;
+use kernel_model::stream::StreamId;
 use scenarios::{Finding, Scenario, Span};
 
 use self::spool::Spool;
@@ -194,6 +197,8 @@ pub(crate) struct Run<'a> {
     pub(crate) consumed: std::collections::BTreeMap<u32, Vec<Vec<u8>>>,
     /// Maps that have a consumer.
     pub(crate) consumers: Vec<u32>,
+    /// What readers of program streams got.
+    pub(crate) streams: std::collections::BTreeMap<(ProgId, StreamId), Vec<u8>>,
     pub(crate) failures: Vec<Failure>,
     /// `When` steps whose event has not come.
     pub(crate) whens: Vec<(&'a scenarios::schema::Event, &'a scenarios::schema::Action)>,

@@ -60,6 +60,7 @@ pub(super) fn begin<'a>(
         sent_malformed: false,
         consumed: BTreeMap::new(),
         consumers: Vec::new(),
+        streams: std::collections::BTreeMap::new(),
         failures: Vec::new(),
         whens: Vec::new(),
         steps: super::Steps::default(),
@@ -386,10 +387,10 @@ impl Run<'_> {
                     return Err(RunError::unsupported(name.span, "rates in bits"));
                 }
                 Consumer::UserRingbuf { .. } => {}
-                Consumer::Stream { .. } => {
-                    let what = "consumers of streams";
-                    return Err(RunError::unsupported(name.span, what));
+                Consumer::Stream { rate: Some(rate), .. } if rate.bits => {
+                    return Err(RunError::unsupported(name.span, "rates in bits"));
                 }
+                Consumer::Stream { .. } => {}
             }
         }
         Ok(())

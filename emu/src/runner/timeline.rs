@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use kernel_model::maps::MapId;
 use kernel_model::net::SkbFields;
 use kernel_model::net::check::check_packet;
-use kernel_model::{CpuId, EventKind};
+use kernel_model::{CpuId, EventKind, ProgId};
 use scenarios::leaf::{Is, Rate, Time};
 use scenarios::schema::{Action, Consumer, Flows, Layer, Name, Step, play};
 use scenarios::tree::Kind;
@@ -15,6 +15,15 @@ use scenarios::tree::Kind;
 use super::captures::Frame;
 use super::packet::{self, Captures};
 use super::{Mark, Run, RunError, flows, load};
+
+/// What user space reads at its pace.
+#[derive(Clone, Copy)]
+enum Reader {
+    /// A ring buffer.
+    Ring(u32),
+    /// Both streams of a program.
+    Streams(ProgId),
+}
 
 /// Something that happens again.
 #[derive(Clone)]
@@ -51,7 +60,7 @@ enum Source<'a> {
         left: u64,
     },
     Consume {
-        map: u32,
+        from: Reader,
         gap: u64,
     },
     /// User space writes a user ring buffer.
@@ -104,8 +113,7 @@ impl<'a> Run<'a> {
                 queue.insert((next, order), source);
             }
             let idle = queue.values().all(|s| matches!(s, Source::Consume { .. }));
-            let done = idle && queue.len() == self.consumers.len();
-            if done && !self.run_to(boot + until, &mut queue, &mut seq)? {
+            if idle && !self.run_to(boot + until, &mut queue, &mut seq)? {
                 break;
             }
         }
@@ -207,7 +215,8 @@ impl<'a> Run<'a> {
                     *seq += 1;
                     let id = self.map(map)?.0;
                     let gap = rate.map_or(1000, every);
-                    queue.insert((start.ns, *seq), Source::Consume { map: id.0, gap });
+                    let from = Reader::Ring(id.0);
+                    queue.insert((start.ns, *seq), Source::Consume { from, gap });
                 }
                 Consumer::UserRingbuf { map, rate, send, record } => {
                     *seq += 1;
@@ -215,7 +224,13 @@ impl<'a> Run<'a> {
                     let (map, gap) = (self.map(map)?.0.0, every(*rate));
                     queue.insert((0, *seq), Source::Produce { map, sample, gap });
                 }
-                Consumer::Perf { .. } | Consumer::Stream { .. } => {}
+                Consumer::Stream { prog, rate } => {
+                    *seq += 1;
+                    let from = Reader::Streams(self.prog(prog)?);
+                    let gap = rate.map_or(1_000_000, every);
+                    queue.insert((0, *seq), Source::Consume { from, gap });
+                }
+                Consumer::Perf { .. } => {}
             }
         }
         Ok(())
@@ -254,9 +269,12 @@ impl<'a> Run<'a> {
                 (done < flows.packets.v).then_some((next as u64, again))
             }
             Source::Capture { .. } => self.capture_frame(at, source)?,
-            Source::Consume { map, gap } => {
-                self.consume(map);
-                Some((at.saturating_add(gap), Source::Consume { map, gap }))
+            Source::Consume { from, gap } => {
+                match from {
+                    Reader::Ring(map) => drop(self.consume(map)),
+                    Reader::Streams(prog) => self.consume_streams(prog),
+                }
+                Some((at.saturating_add(gap), Source::Consume { from, gap }))
             }
             Source::Produce { map, sample, gap } => {
                 // A producer that finds no room drops its sample.

@@ -133,6 +133,16 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
         EventKind::Tracepoint { name, .. } => format!("tracepoint {name}"),
         EventKind::Drop { reason } => format!("drop {reason}"),
         EventKind::Print { text } => format!("print {text:?}"),
+        // A number in the text may be in the machine's byte order.
+        EventKind::Stream { prog, id, .. } if !full => {
+            format!("stream {} {}", names.prog(*prog), id.name())
+        }
+        EventKind::Stream { prog, id, text } => {
+            format!("stream {} {} {text:?}", names.prog(*prog), id.name())
+        }
+        EventKind::Cancelled { prog, by } => {
+            format!("cancelled {} by {}", names.prog(*prog), by.name())
+        }
         EventKind::Fault { prog, fault } => {
             format!("fault {}: {fault}", prog.map_or("kernel", |p| names.prog(p)))
         }

@@ -45,13 +45,24 @@ fn trace_vprintk(k: &mut Kernel, cpu: CpuId, [fmt, len, data, data_len, _]: [u64
 }
 
 /// The array of arguments behind a pointer and a length in bytes.
-fn read_args(k: &Kernel, data: u64, len: u64) -> Result<Result<Vec<u64>, Errno>, Fault> {
+pub(crate) fn read_args(k: &Kernel, data: u64, len: u64) -> Result<Result<Vec<u64>, Errno>, Fault> {
     let len = len & 0xffff_ffff;
     if !len.is_multiple_of(8) || len > MAX_ARGS * 8 || (len != 0 && data == 0) {
         return Ok(Err(Errno::EINVAL));
     }
     let args: Result<Vec<u64>, _> = (0..len / 8).map(|i| k.mem.read_u64(data + 8 * i)).collect();
     Ok(Ok(args?))
+}
+
+/// A text up to its NUL: the verifier has seen that it has one.
+pub(crate) fn read_text(k: &Kernel, at: u64) -> Result<Vec<u8>, Fault> {
+    let mut raw = Vec::new();
+    loop {
+        match k.mem.read_u8(at + raw.len() as u64)? {
+            0 => return Ok(raw),
+            b => raw.push(b),
+        }
+    }
 }
 
 fn print(k: &mut Kernel, cpu: CpuId, fmt: u64, len: u64, args: &[u64]) -> Outcome {
@@ -75,13 +86,7 @@ fn snprintf(k: &mut Kernel, _: CpuId, [to, size, fmt, data, data_len]: [u64; 5])
             Ok(args) => args,
             Err(e) => return Ok(Err(e)),
         };
-        let mut raw = Vec::new();
-        loop {
-            match k.mem.read_u8(fmt + raw.len() as u64)? {
-                0 => break,
-                b => raw.push(b),
-            }
-        }
+        let raw = read_text(k, fmt)?;
         let mut text = match bprintf(k, &raw, &args) {
             Ok(text) => text,
             Err(e) => return Ok(Err(e)),

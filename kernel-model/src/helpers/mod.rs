@@ -20,6 +20,7 @@ mod trace;
 mod tunnel;
 
 pub(crate) use callback::Over;
+pub(crate) use format::{bprintf, read_args, read_text};
 pub(crate) use dynptr::MAX_SIZE as DYNPTR_MAX_SIZE;
 
 use std::sync::LazyLock;
@@ -94,6 +95,30 @@ pub(crate) fn row(id: i32) -> Option<&'static HelperRow> {
 #[must_use]
 pub fn name(id: i32) -> Option<&'static str> {
     row(id).map(|r| r.name)
+}
+
+/// Helpers that acquire a reference or a lock, those of maps included.
+const ACQUIRING: &[&str] = &[
+    "spin_lock",
+    "sk_lookup_tcp",
+    "sk_lookup_udp",
+    "skc_lookup_tcp",
+    "ringbuf_reserve",
+    "ringbuf_reserve_dynptr",
+    "kptr_xchg",
+    "map_update_elem",
+    "map_delete_elem",
+    "map_push_elem",
+    "map_pop_elem",
+];
+
+static ACQUIRES: LazyLock<Vec<bool>> = LazyLock::new(|| {
+    BY_ID.iter().map(|r| r.is_some_and(|r| ACQUIRING.contains(&r.name))).collect()
+});
+
+/// Whether a helper acquires something, so that whoever holds it wants to know where.
+pub(crate) fn acquires(id: i32) -> bool {
+    usize::try_from(id).is_ok_and(|n| ACQUIRES.get(n) == Some(&true))
 }
 
 /// Ids and names of all helpers that have a body.

@@ -2,7 +2,7 @@
 
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault, FaultKind};
-use crate::ledger::{Held, Kind};
+use crate::ledger::Kind;
 use crate::{Errno, Kernel};
 
 /// The rows.
@@ -24,15 +24,7 @@ fn spin_lock(k: &mut Kernel, cpu: CpuId, [lock, ..]: [u64; 5]) -> Ret {
     if let Err(f) = k.mem.write_u32(lock, 1) {
         return Ret::Fault(f.into());
     }
-    let c = &k.cpus[cpu.idx()];
-    let held = Held {
-        cpu,
-        prog: c.prog_frame().map(|p| p.prog),
-        depth: c.frames.len(),
-        what: "bpf_spin_lock",
-        clock_ns: c.clock_ns,
-    };
-    k.ledger.acquire(Kind::SpinLock, lock, held);
+    k.prog_holds(cpu, Kind::SpinLock, lock, "bpf_spin_lock");
     Ret::Val(0)
 }
 

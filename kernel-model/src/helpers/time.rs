@@ -3,8 +3,8 @@
 use rand_core::Rng;
 
 use super::{HelperRow, Ret};
-use crate::Kernel;
-use crate::cpu::CpuId;
+use crate::cpu::{CancelledBy, CpuId, Site};
+use crate::{EventKind, Kernel};
 
 /// Nanoseconds of a jiffy with `CONFIG_HZ=1000`.
 const JIFFY_NS: u64 = 1_000_000;
@@ -43,6 +43,14 @@ impl Kernel {
             return MAY_GOTO_COUNT;
         }
         if now - began >= MAY_GOTO_NS { 0 } else { MAY_GOTO_COUNT }
+    }
+
+    /// `bpf_prog_report_may_goto_violation`, with where the loop is.
+    pub fn may_goto_expired(&mut self, cpu: CpuId, stack: &[Site]) {
+        let Some(prog) = self.cpus[cpu.idx()].prog_frame().map(|p| p.prog) else { return };
+        let text = "ERROR: Timeout detected for may_goto instruction";
+        self.stream_report(cpu, prog, text, stack);
+        self.emit(cpu, EventKind::Cancelled { prog, by: CancelledBy::MayGoto });
     }
 }
 

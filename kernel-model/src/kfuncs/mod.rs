@@ -15,16 +15,18 @@ mod list;
 mod obj;
 mod probe;
 mod rbtree;
+mod stream;
 mod string;
 mod sync;
 mod task;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use bpf::Arch;
 use bpf::btf::Kind;
+use verifier::tables;
 
 pub(crate) use obj::Objects;
 pub(crate) use rbtree::Adding;
@@ -57,6 +59,7 @@ const TABLES: &[&[KfuncRow]] = &[
     obj::ROWS,
     probe::ROWS,
     rbtree::ROWS,
+    stream::ROWS,
     string::ROWS,
     sync::ROWS,
     task::ROWS,
@@ -84,6 +87,30 @@ pub(crate) fn by_id(arch: Arch, btf_id: i32) -> Option<&'static KfuncRow> {
 #[must_use]
 pub fn name(arch: Arch, btf_id: i32) -> Option<&'static str> {
     by_id(arch, btf_id).map(|r| r.name)
+}
+
+/// Sections and locks: what they acquire is no reference.
+const SECTIONS: &[&str] = &[
+    "bpf_rcu_read_lock",
+    "bpf_preempt_disable",
+    "bpf_local_irq_save",
+    "bpf_res_spin_lock",
+    "bpf_res_spin_lock_irqsave",
+];
+
+static ACQUIRING: LazyLock<[BTreeSet<i32>; 4]> = LazyLock::new(|| {
+    let acquires = |name: &str| {
+        SECTIONS.contains(&name) || tables::kfunc_effect(name).is_some_and(|e| e.acquire)
+    };
+    [0, 1, 2, 3].map(|n: usize| {
+        BY_ID[n].iter().filter(|(_, r)| acquires(r.name)).map(|(id, _)| *id).collect()
+    })
+});
+
+/// Whether a function acquires something, so that whoever holds it wants to know where.
+pub(crate) fn acquires(arch: Arch, btf_id: i32) -> bool {
+    let n = Arch::ALL.iter().position(|a| *a == arch).expect("ALL has every architecture");
+    ACQUIRING[n].contains(&btf_id)
 }
 
 /// It does not return, so it has no body here: `Kernel::prog_throw` unwinds.

@@ -36,6 +36,7 @@ impl Kernel {
             depth: c.frames.len(),
             what,
             clock_ns: c.clock_ns,
+            stack: c.call_stack.clone(),
         };
         self.ledger.acquire(kind, addr, held);
     }

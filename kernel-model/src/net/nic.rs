@@ -271,7 +271,8 @@ impl Kernel {
     /// Notes what a kernel path holds, apart from any program.
     pub(crate) fn kernel_holds(&mut self, kind: Kind, addr: u64, what: &'static str) {
         let cpu = self.this_cpu;
-        let held = Held { cpu, prog: None, depth: 0, what, clock_ns: self.now(cpu) };
+        let clock_ns = self.now(cpu);
+        let held = Held { cpu, prog: None, depth: 0, what, clock_ns, stack: Vec::new() };
         self.ledger.acquire(kind, addr, held);
     }
 }

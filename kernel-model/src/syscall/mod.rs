@@ -138,6 +138,7 @@ const COMMANDS: &[(Cmd, usize, Body)] = &[
     (Cmd::LinkUpdate, attr::LinkUpdate::END, link::update),
     (Cmd::RawTracepointOpen, attr::RawTracepoint::END, link::raw_tracepoint),
     (Cmd::LinkDetach, attr::LinkDetach::END, link::detach),
+    (Cmd::ProgStreamReadByFd, attr::StreamRead::END, prog::stream_read),
 ];
 
 /// Commands that the model has.

@@ -6,7 +6,7 @@ use bpf::Program;
 use bpf::btf::{Body, Btf, Kind, Linkage};
 use bpf::insn::{Call as InsnCall, Imm64, Insn, InsnIdx, Slot, decode_all};
 use bpf::program::{Func, Line};
-use bpf::uapi::attr::{ProgBindMap, ProgLoad};
+use bpf::uapi::attr::{ProgBindMap, ProgLoad, StreamRead};
 use bpf::uapi::fields::{Struct, obj_name_text};
 use bpf::uapi::info::{FuncInfo, LineInfo};
 use bpf::uapi::{AttachType, ProgType};
@@ -17,6 +17,7 @@ use verifier::verify::{Options, VerifyReport, verify_report};
 use super::btf::put_log;
 use super::{Call, FdObject, SysError, SysResult, Why};
 use crate::maps::MapId;
+use crate::stream::StreamId;
 use crate::{Errno, Kernel, Prog, ProgId, field};
 
 /// `BPF_COMPLEXITY_LIMIT_INSNS`.
@@ -410,6 +411,19 @@ pub(super) fn bind_map(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         prog.maps.push(map);
     }
     Ok(0)
+}
+
+/// `BPF_PROG_STREAM_READ_BY_FD`: how many bytes were read.
+pub(super) fn stream_read(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
+    let a: StreamRead = call.get();
+    let prog = k.fd_prog(a.prog_fd.cast_signed())?;
+    let id = StreamId::from_raw(a.stream_id).ok_or(Errno::ENOENT)?;
+    let len = a.stream_buf_len.cast_signed().max(0) as usize;
+    // A text that cannot be copied stays in the stream.
+    let text = k.prog(prog).map_or_else(Vec::new, |p| p.streams[id as usize - 1].clone().read(len));
+    call.user.write(a.stream_buf, &text)?;
+    k.stream_read(prog, id, len);
+    Ok(i32::try_from(text.len()).expect("a stream is shorter than 2 GiB"))
 }
 
 impl Kernel {

@@ -181,6 +181,33 @@ pub fn returns_void(program: &Program) -> bool {
         && Kind::of(program).target.is_some_and(ret::is_void_member)
 }
 
+/// What the `KF_*` flags of a kernel function say about what it leaves to its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[allow(missing_docs, reason = "the names are the kernel's, without KF_")]
+pub struct KfuncEffect {
+    pub acquire: bool,
+    pub release: bool,
+    pub ret_null: bool,
+    pub iter_new: bool,
+    pub iter_next: bool,
+    pub iter_destroy: bool,
+}
+
+/// The effect of a kernel function; `None` when no program may call it.
+#[must_use]
+pub fn kfunc_effect(name: &str) -> Option<KfuncEffect> {
+    use kfuncs::KfFlags as F;
+    let flags = kfuncs::kfunc(name)?.flags;
+    Some(KfuncEffect {
+        acquire: flags.has(F::ACQUIRE),
+        release: flags.has(F::RELEASE),
+        ret_null: flags.has(F::RET_NULL),
+        iter_new: flags.has(F::ITER_NEW),
+        iter_next: flags.has(F::ITER_NEXT),
+        iter_destroy: flags.has(F::ITER_DESTROY),
+    })
+}
+
 /// Names of all kernel functions that programs of 6.18 may call.
 pub fn kfunc_names() -> impl Iterator<Item = &'static str> {
     kfunc_table::KFUNCS.iter().map(|r| r.name)

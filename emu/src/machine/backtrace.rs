@@ -1,0 +1,104 @@
+//! Call stacks of programs: native frames unwound with the debug map.
+//!
+//! ```text
+//!  context N    stub ◄ leaf ◄ .. ◄ callback ◄ trap of return
+//!  context N-1  stub (bpf_loop) ◄ .. ◄ program ◄ trap of return
+//! ```
+//!
+//! At a function's entry the return address is where the call put it (the link register, or the
+//! top of the stack). Anywhere else the frame is whole: the canonical frame address is so many
+//! bytes above the stack pointer, and the return address at a known distance from it. Blocks of
+//! native code begin nowhere else, so every place the machine can stop at is one of the two.
+
+use kernel_model::cpu::Site;
+use kernel_model::stack::Callee;
+
+use super::*;
+use crate::unicorn::{Spec, spec};
+
+/// Registers that unwinding needs.
+struct Frame {
+    pc: u64,
+    sp: u64,
+    /// Link register, when it has the return address of this frame.
+    link: Option<u64>,
+}
+
+impl Machine {
+    /// Where the programs of a CPU are, innermost first: through subprograms, callbacks and what
+    /// an interrupt stopped.
+    #[must_use]
+    pub fn backtrace(&self, cpu: CpuId) -> Vec<Site> {
+        let mut out = Vec::new();
+        let lane = &self.lanes[cpu.idx()];
+        let live = self.slots[cpu.idx()].as_ref().filter(|_| !lane.switched);
+        let spec = spec(self.arch());
+        for (n, context) in lane.contexts.iter().enumerate().rev() {
+            let frame = match live.filter(|_| n + 1 == lane.contexts.len()) {
+                Some(slot) => Frame {
+                    pc: slot.vcpu.pc(),
+                    sp: slot.vcpu.reg(spec.sp),
+                    link: spec.link.map(|r| slot.vcpu.reg(r)),
+                },
+                None => Frame {
+                    pc: context.regs.pc,
+                    sp: context.regs.get(spec.sp),
+                    link: spec.link.map(|r| context.regs.get(r)),
+                },
+            };
+            self.unwind(spec, frame, &mut out);
+        }
+        out
+    }
+
+    /// Stores the stack for a call that acquires something.
+    pub(super) fn note_stack(&mut self, cpu: CpuId, callee: Callee) {
+        if self.kernel.wants_stack(callee) {
+            self.kernel.cpus[cpu.idx()].call_stack = self.backtrace(cpu);
+        }
+    }
+
+    /// The frames of one context.
+    fn unwind(&self, spec: &Spec, mut at: Frame, out: &mut Vec<Site>) {
+        let read = |va: u64| self.kernel.mem.read_u64(va).unwrap_or(0);
+        // The instruction that an address behind a call belongs to is the one before it.
+        let mut back = 0;
+        loop {
+            let loaded = self.text.prog_at(at.pc.wrapping_sub(back));
+            let pc = loaded.map(|p| (p, at.pc.wrapping_sub(back).wrapping_sub(p.base)));
+            let entered = |f: &jit::FuncMap, off: u64| {
+                off == u64::from(f.start.0) || off == u64::from(f.tail_call_entry.0)
+            };
+            let func = pc.and_then(|(p, off)| {
+                let mut funcs = p.compiled.debug.funcs.iter();
+                Some((p, off, funcs.find(|f| (f.start.0.into()..f.end.0.into()).contains(&off))?))
+            });
+            let whole = func.filter(|(_, off, f)| back > 0 || !entered(f, *off));
+            if let Some((p, off, f)) = func {
+                // A prologue belongs to the function's first instruction.
+                let insn = p.insn_at(p.base + off.max(f.body.0.into()));
+                out.extend(insn.map(|insn| Site { prog: p.prog, insn }));
+            }
+            let ret = match whole {
+                Some((_, _, f)) => {
+                    let cfa = at.sp.wrapping_add(f.frame_bytes.into());
+                    let saved = f.saved.iter().find(|s| s.reg.is_none());
+                    let ret = saved.map(|s| read(cfa.wrapping_add_signed(s.cfa_off.into())));
+                    at.sp = cfa.wrapping_sub(spec.frame_reserve);
+                    ret.or(at.link)
+                }
+                // In a stub, or before the first instruction of a function.
+                None => at.link.or_else(|| {
+                    at.sp = at.sp.wrapping_add(8);
+                    Some(read(at.sp.wrapping_sub(8)))
+                }),
+            };
+            // Only the innermost function can have left it in the register.
+            at.link = None;
+            (at.pc, back) = (ret.unwrap_or(0), 1);
+            if self.text.prog_at(at.pc).is_none() {
+                return;
+            }
+        }
+    }
+}
