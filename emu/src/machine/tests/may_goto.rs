@@ -41,7 +41,11 @@ fn a_loop_ends_by_time_everywhere_at_once() {
         // The time is looked at every 65,535 rounds; the round that sees its end is gone through.
         assert_eq!(rounds % (COUNT as u64), 0, "{arch}");
         assert!((250_000_000..252_000_000).contains(&took), "{arch}: {took} ns");
-        assert_eq!(events.len(), 2, "{arch}: no call is seen");
+        let called = |e: &Event| matches!(e.kind, EventKind::HelperCall { .. });
+        assert!(!events.iter().any(called), "{arch}: no call is seen");
+        let said = events.iter().any(|e| matches!(&e.kind, EventKind::Stream { text, .. }
+            if text.contains("Timeout detected") && text.contains("_t+0x")));
+        assert!(said, "{arch}: {events:?}");
         seen.push((rounds, took));
     }
     assert!(seen.windows(2).all(|s| s[0] == s[1]), "{seen:?}");
