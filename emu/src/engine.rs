@@ -9,6 +9,8 @@
 //! its native code is, so they are equal on all architectures (design invariant 6). Between two
 //! programs lies an unmapped page.
 
+mod guard;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,6 +29,9 @@ use crate::unicorn::{
     Access, Accounting, CpuError, Fuel, POINT, PageTable, PointAt, PointKind, Rights, Stop,
     TAIL_ENTRY, Vcpu, spec,
 };
+
+pub use guard::{Guard, Stepper};
+use guard::Look;
 
 /// Address space set aside per BPF instruction. No back end needs more on average; code that
 /// does gets what it needs, at the price of other addresses for what is loaded afterwards.
@@ -69,6 +74,15 @@ impl Loaded {
     #[must_use]
     pub fn insn_at(&self, pc: u64) -> Option<InsnIdx> {
         self.range_at(pc).map(|r| r.orig)
+    }
+
+    /// Where native code of each original instruction begins, and the end of all.
+    #[must_use]
+    pub fn places(&self) -> Arc<[(u64, InsnIdx)]> {
+        let insns = &self.compiled.debug.insns;
+        let starts = insns.iter().map(|r| (self.base + u64::from(r.start.0), r.orig));
+        let end = self.base + self.compiled.code.len() as u64;
+        starts.chain(insns.last().map(|r| (end, r.orig))).collect()
     }
 
     fn ex_entry(&self, pc: u64) -> Option<&ExEntry> {
@@ -246,6 +260,12 @@ impl Text {
         Accounting { text: PROG_TEXT, cum: &self.cum, lap: LAP_STUB, points: &self.points }
     }
 
+    /// Native addresses of the BPF instruction that an address belongs to.
+    fn native_range(&self, pc: u64) -> std::ops::Range<u64> {
+        let found = self.prog_at(pc).and_then(|p| Some((p.base, p.range_at(pc)?)));
+        found.map_or(pc..pc, |(b, r)| b + u64::from(r.start.0)..b + u64::from(r.end.0))
+    }
+
     /// A placed program by its id.
     #[must_use]
     pub fn prog(&self, id: ProgId) -> Option<&Arc<Loaded>> {
@@ -354,11 +374,13 @@ const fn model_access(a: Access) -> mem::Access {
 }
 
 /// Runs from `pc` to the next exit. Faults that an exception table covers are fixed up here:
-/// clear the destination, go on after the access. After one, no other lap begins.
+/// clear the destination, go on after the access; so are right accesses to guarded pages. After
+/// one, no other lap begins.
 pub fn exec(
     cpu: &mut Vcpu,
     memory: &mut GuestMemory,
     text: &Text,
+    guard: &mut Guard<'_>,
     fuel: Fuel,
     mut pc: u64,
 ) -> Result<Exit, CpuError> {
@@ -377,14 +399,25 @@ pub fn exec(
             }
             Stop::Denied { pc: at, access, addr } => {
                 let entry = text.prog_at(at).and_then(|p| Some((p.base, *p.ex_entry(at)?)));
-                let Some((base, e)) = entry.filter(|_| access != Access::Fetch) else {
-                    return Ok(fault(text, at, denied(access, addr)));
+                let entry = entry.filter(|_| access != Access::Fetch);
+                let look = match memory.is_guarded(addr) {
+                    true => {
+                        let within = text.native_range(at);
+                        guard.look(cpu, memory, (at, addr), within, entry.is_some())?
+                    }
+                    false => Look::Fault,
                 };
-                if let Some(r) = e.clear {
-                    let native = cpu.spec().bpf[r.idx()];
-                    cpu.set_reg(native, 0);
-                }
-                pc = base + u64::from(e.resume.0);
+                pc = match (look, entry) {
+                    (Look::Done(next), _) => next,
+                    (Look::Fault, Some((base, e))) => {
+                        if let Some(r) = e.clear {
+                            let native = cpu.spec().bpf[r.idx()];
+                            cpu.set_reg(native, 0);
+                        }
+                        base + u64::from(e.resume.0)
+                    }
+                    (Look::Fault, None) => return Ok(fault(text, at, denied(access, addr))),
+                };
                 let (insns, blocks) = *ends.get_or_insert_with(|| {
                     let (insns, blocks) = cpu.lap_began();
                     (insns.saturating_add(fuel.insns), blocks.saturating_add(fuel.blocks))

@@ -28,7 +28,7 @@ use kernel_model::types::Types;
 use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
 use verifier::rewrite::TIMED_MAY_GOTO;
 
-use crate::engine::{Exit, PlaceError, Text, exec};
+use crate::engine::{Exit, Guard, PlaceError, Stepper, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
 use crate::machine::path::{LineWatch, PathLog};
 use crate::machine::schedule::{Chooser, Switch};
@@ -145,6 +145,8 @@ pub struct Machine {
     lanes: Vec<Lane>,
     /// Made when a CPU first runs a program.
     slots: Vec<Option<Slot>>,
+    /// For accesses to guarded pages.
+    stepper: Stepper,
     path: Option<PathLog>,
     lines: LineWatch,
     /// Asked at every point; round robin without.
@@ -185,6 +187,7 @@ impl Machine {
             text,
             lanes: vec![Lane::default(); cpus],
             slots,
+            stepper: Stepper::default(),
             path: None,
             lines: LineWatch::default(),
             chooser: None,
@@ -276,10 +279,12 @@ impl Machine {
         let from = self.text.end();
         let len = u32::try_from(compiled.code.len()).expect("programs are small");
         let entry = self.text.place(&mut self.kernel, prog, insns, compiled)?;
-        for slot in self.slots.iter_mut().flatten() {
-            slot.vcpu.code_changed(from, self.text.end());
-        }
+        let vcpus = self.slots.iter_mut().flatten().map(|s| &mut s.vcpu);
+        vcpus.chain(self.stepper.vcpu()).for_each(|v| v.code_changed(from, self.text.end()));
         self.kernel.set_prog_code(prog, entry, len);
+        if let Some(loaded) = self.text.prog(prog) {
+            self.kernel.set_prog_places(prog, loaded.places());
+        }
         Ok(entry)
     }
 
@@ -563,13 +568,20 @@ impl Machine {
             slot.epoch = epoch;
         }
         let events = self.forgotten + self.kernel.events.len();
+        if self.path.as_ref().is_none_or(|p| !p.is_on(events)) && !self.lines.is_empty() {
+            return Ok(self.by_lines(cpu, fuel, pc)?);
+        }
+        let section = self.kernel.oldest_section(cpu);
         let (vcpu, memory, text) = (&mut slot.vcpu, &mut self.kernel.mem, &self.text);
+        let (alloc, stepper) = (&self.kernel.alloc, &mut self.stepper);
+        let mut guard = Guard { alloc, section, stepper, found: Vec::new() };
         let exit = match self.path.as_mut().filter(|p| p.is_on(events)) {
-            Some(path) => path.exec((cpu, events), vcpu, memory, text, fuel, pc)?,
-            None if self.lines.is_empty() => exec(vcpu, memory, text, fuel, pc)?,
-            None => self.by_lines(cpu, fuel, pc)?,
+            Some(path) => path.exec((cpu, events), vcpu, memory, text, &mut guard, fuel, pc)?,
+            None => exec(vcpu, memory, text, &mut guard, fuel, pc)?,
         };
+        let found = guard.found;
         self.charge(cpu);
+        found.into_iter().for_each(|(pc, addr)| self.kernel.probed(cpu, pc, addr));
         Ok(exit)
     }
 
@@ -635,7 +647,14 @@ impl Machine {
         u32::try_from(btf_id).is_ok_and(|id| self.kernel.vmlinux_btf().name(id) == THROW)
     }
 
+    /// Goes on at `pc` after a call of the kernel, which is told where the program called it.
     fn set_resume(&mut self, cpu: CpuId, pc: u64) {
+        if let Some(slot) = &self.slots[cpu.idx()] {
+            let (vcpu, spec) = (&slot.vcpu, slot.vcpu.spec());
+            let pushed = || self.kernel.mem.read_u64(vcpu.reg(spec.sp)).unwrap_or(0);
+            let from = spec.link.map_or_else(pushed, |link| vcpu.reg(link));
+            self.kernel.cpus[cpu.idx()].called_from = from;
+        }
         if let Some(top) = self.lanes[cpu.idx()].contexts.last_mut() {
             top.resume = pc;
         }
@@ -704,6 +723,9 @@ impl Machine {
         self.lanes.clone_from(&to.lanes);
         self.current = to.current;
         self.switches.clone_from(&to.switches);
+        if let Some(vcpu) = self.stepper.vcpu() {
+            vcpu.memory_replaced();
+        }
         for (i, slot) in self.slots.iter_mut().enumerate() {
             let Some(slot) = slot else { continue };
             slot.epoch = self.kernel.mem.epoch();

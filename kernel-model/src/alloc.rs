@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use crate::ProgId;
 use crate::layout::{DIRECT_MAP, PAGE_SIZE, RAM_RESERVED};
-use crate::mem::{GuestMemory, Perms};
+use crate::mem::GuestMemory;
 
 /// Red zone on either side of an object.
 const RED_ZONE: u64 = 16;
@@ -30,6 +31,12 @@ pub struct Site {
     pub clock_ns: u64,
     /// CPU.
     pub cpu: u32,
+    /// Program on whose behalf.
+    pub prog: Option<ProgId>,
+    /// Native address behind its call of the kernel, 0 when there is none.
+    pub pc: u64,
+    /// Program and source line, once it is reported.
+    pub source: Option<Box<str>>,
 }
 
 /// What is wrong with an access or a free.
@@ -37,6 +44,9 @@ pub struct Site {
 pub enum Wrong {
     /// Access inside a freed object.
     UseAfterFree,
+    /// Access inside an object that only waits for its grace period, by who is in no section that
+    /// began before it was taken away.
+    OutsideSection,
     /// Access that leaves its object.
     OutOfBounds,
     /// Free of a freed object.
@@ -62,6 +72,8 @@ pub struct Report {
     pub size: u64,
     /// Where the object came from.
     pub allocated: Site,
+    /// Where it was taken away, when it was freed after a grace period.
+    pub retired: Option<Site>,
     /// Where it was freed.
     pub freed: Option<Site>,
     /// Where the present call stands.
@@ -70,7 +82,8 @@ pub struct Report {
 
 impl std::fmt::Display for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at {} ns on CPU {}", self.what, self.clock_ns, self.cpu)
+        write!(f, "{} at {} ns on CPU {}", self.what, self.clock_ns, self.cpu)?;
+        self.source.iter().try_for_each(|s| write!(f, " in {s}"))
     }
 }
 
@@ -80,6 +93,9 @@ impl std::fmt::Display for Report {
         if self.object != 0 {
             write!(f, " ({} bytes at {:#x}", self.size, self.object)?;
             write!(f, ", allocated for {}", self.allocated)?;
+            if let Some(retired) = &self.retired {
+                write!(f, ", taken away by {retired}")?;
+            }
             if let Some(freed) = &self.freed {
                 write!(f, ", freed by {freed}")?;
             }
@@ -97,15 +113,20 @@ struct Object {
     /// Start and length of the slot, red zones included.
     slot: (u64, u64),
     allocated: Site,
+    /// Where it was taken away, and the first section that may not know of it.
+    retired: Option<(Site, u64)>,
     freed: Option<Site>,
+    /// Its pages are guarded.
+    guarded: bool,
 }
 
 /// Allocator state.
 #[derive(Clone, Debug)]
 pub struct Alloc {
     objects: BTreeMap<u64, Object>,
-    /// Free slots by slot size, last freed first out after the quarantine.
-    slots: BTreeMap<u64, Vec<u64>>,
+    /// Free slots by kind of object and slot size, last freed first out after the quarantine. As
+    /// with slab caches, objects of two kinds share no page.
+    slots: BTreeMap<(&'static str, u64), Vec<u64>>,
     /// Free page runs: physical start -> bytes.
     runs: BTreeMap<u64, u64>,
     quarantine: VecDeque<u64>,
@@ -185,8 +206,13 @@ impl Alloc {
         }
     }
 
-    fn new_slot(&mut self, mem: &mut GuestMemory, len: u64) -> Option<u64> {
-        if let Some(at) = self.slots.get_mut(&len).and_then(Vec::pop) {
+    fn new_slot(
+        &mut self,
+        mem: &mut GuestMemory,
+        what: &'static str,
+        len: u64,
+    ) -> Option<u64> {
+        if let Some(at) = self.slots.get_mut(&(what, len)).and_then(Vec::pop) {
             return Some(at);
         }
         if len >= PAGE_SIZE {
@@ -195,7 +221,7 @@ impl Alloc {
         let bytes = (len * 8).next_multiple_of(PAGE_SIZE);
         let base = DIRECT_MAP + self.pages(mem, bytes / PAGE_SIZE)?;
         let all: Vec<u64> = (0..bytes / len).map(|i| base + i * len).collect();
-        let free = self.slots.entry(len).or_default();
+        let free = self.slots.entry((what, len)).or_default();
         free.extend(all.iter().skip(1).rev());
         Some(all[0])
     }
@@ -208,11 +234,11 @@ impl Alloc {
         site: Site,
     ) -> Result<u64, Box<Report>> {
         let (len, off) = Alloc::slot_shape(size);
-        let slot = self.new_slot(mem, len).or_else(|| {
+        let slot = self.new_slot(mem, site.what, len).or_else(|| {
             while let Some(old) = self.quarantine.pop_front() {
                 self.release(mem, old, &site).ok()?;
             }
-            self.new_slot(mem, len)
+            self.new_slot(mem, site.what, len)
         });
         let Some(start) = slot else {
             return Err(Box::new(Report {
@@ -221,6 +247,7 @@ impl Alloc {
                 object: 0,
                 size,
                 allocated: Site::default(),
+                retired: None,
                 freed: None,
                 at: site,
             }));
@@ -232,12 +259,23 @@ impl Alloc {
         }
         put(mem, addr + size, RED_ZONE, RED);
         self.live_bytes += size;
-        let object = Object { size, slot: (start, len), allocated: site, freed: None };
+        let (slot, guarded) = ((start, len), false);
+        let object = Object { size, slot, allocated: site, retired: None, freed: None, guarded };
         self.objects.insert(addr, object);
         Ok(addr)
     }
 
-    /// Frees an object: poisoned now, reused when the quarantine is full.
+    /// Notes that an object is freed after a grace period: who is in a section with a number
+    /// below `sections` may look at it until then, nobody else.
+    pub fn retire(&mut self, mem: &mut GuestMemory, addr: u64, site: Site, sections: u64) {
+        if let Some(o) = self.objects.get_mut(&addr).filter(|o| o.freed.is_none()) {
+            o.retired = Some((site, sections));
+            o.guard(mem, addr);
+        }
+    }
+
+    /// Frees an object: poisoned now, reused when the quarantine is full. Native accesses are
+    /// caught too when it was retired or has pages of its own.
     pub fn kfree(
         &mut self,
         mem: &mut GuestMemory,
@@ -255,7 +293,9 @@ impl Alloc {
         o.freed = Some(site.clone());
         self.live_bytes -= o.size;
         put(mem, addr, o.size, POISON);
-        hide(mem, o, true);
+        if o.slot.1 >= PAGE_SIZE {
+            o.guard(mem, addr);
+        }
         self.quarantine.push_back(addr);
         let reused = (self.quarantine.len() > QUARANTINE).then(|| self.quarantine.pop_front());
         let released = reused.flatten().map_or(Ok(()), |old| self.release(mem, old, &site));
@@ -273,7 +313,9 @@ impl Alloc {
         site: &Site,
     ) -> Result<(), Box<Report>> {
         let o = &self.objects[&addr];
-        hide(mem, o, false);
+        if o.guarded {
+            mem.unguard(addr, o.size);
+        }
         let bad = first_other(mem, addr, o.size, POISON);
         let report = bad.map(|b| self.report(Wrong::Overwritten, b, site.clone()));
         let o = self.objects.remove(&addr).expect("in quarantine");
@@ -281,7 +323,7 @@ impl Alloc {
         if len >= PAGE_SIZE {
             self.free_pages(start - DIRECT_MAP, len / PAGE_SIZE);
         } else {
-            self.slots.entry(len).or_default().push(start);
+            self.slots.entry((o.allocated.what, len)).or_default().push(start);
         }
         report.map_or(Ok(()), Err)
     }
@@ -298,9 +340,15 @@ impl Alloc {
         self.objects.get(&addr).filter(|o| o.freed.is_none()).map(|o| o.size)
     }
 
-    /// Checks an access of the model or of a helper on behalf of a program. Addresses outside
-    /// objects (whole pages, other mappings) are not the allocator's to judge.
-    pub fn check(&self, addr: u64, len: u64, site: Site) -> Result<(), Box<Report>> {
+    /// Checks an access on behalf of a program that is in the section `section`, if it is in one.
+    /// Addresses outside objects (whole pages, other mappings) are not the allocator's to judge.
+    pub fn check(
+        &self,
+        addr: u64,
+        len: u64,
+        section: Option<u64>,
+        site: Site,
+    ) -> Result<(), Box<Report>> {
         let Some((start, o)) = self.objects.range(..=addr).next_back() else {
             return Ok(());
         };
@@ -311,17 +359,21 @@ impl Alloc {
         if o.freed.is_some() {
             return Err(self.report(Wrong::UseAfterFree, addr, site));
         }
-        if addr + len > start + o.size {
+        if addr.saturating_add(len) > start + o.size {
             return Err(self.report(Wrong::OutOfBounds, addr, site));
         }
-        Ok(())
+        match &o.retired {
+            Some((_, first)) if section.is_none_or(|s| s >= *first) => {
+                Err(self.report(Wrong::OutsideSection, addr, site))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sweeps all red zones and poison: what native code overwrote without being checked.
     #[must_use]
     pub fn sweep(&self, mem: &GuestMemory, site: &Site) -> Vec<Report> {
-        let shown = self.objects.iter().filter(|(_, o)| !o.is_hidden());
-        let bad = shown.filter_map(|(addr, o)| {
+        let bad = self.objects.iter().filter_map(|(addr, o)| {
             let poison = o.freed.as_ref().and_then(|_| first_other(mem, *addr, o.size, POISON));
             poison.or_else(|| self.zones_intact(mem, *addr))
         });
@@ -337,6 +389,7 @@ impl Alloc {
             object,
             size: o.map_or(0, |o| o.size),
             allocated: o.map_or_else(Site::default, |o| o.allocated.clone()),
+            retired: o.and_then(|o| o.retired.clone()).map(|r| r.0),
             freed: o.and_then(|o| o.freed.clone()),
             at,
         })
@@ -344,23 +397,12 @@ impl Alloc {
 }
 
 impl Object {
-    /// It is freed and had pages of its own: nothing can be read or written there.
-    fn is_hidden(&self) -> bool {
-        self.freed.is_some() && self.slot.1 >= PAGE_SIZE
-    }
-}
-
-/// Takes the pages of a freed object out of the direct map, or puts them back: an access after the
-/// free faults there and then, without cost for any other.
-fn hide(mem: &mut GuestMemory, o: &Object, gone: bool) {
-    if !o.is_hidden() {
-        return;
-    }
-    for off in (0..o.slot.1).step_by(PAGE_SIZE as usize) {
-        let va = o.slot.0 + off;
-        match gone {
-            true => mem.map(va, va - DIRECT_MAP, Perms::default()),
-            false => mem.unmap(va),
+    /// Has native accesses to its pages looked at: one that comes after the free is found there and
+    /// then, at a cost for what else lies on the pages and nothing else.
+    fn guard(&mut self, mem: &mut GuestMemory, addr: u64) {
+        if !self.guarded {
+            mem.guard(addr, self.size);
+            self.guarded = true;
         }
     }
 }
@@ -380,7 +422,7 @@ mod tests {
     use bpf::Endian;
 
     fn site(what: &'static str) -> Site {
-        Site { what, clock_ns: 1, cpu: 0 }
+        Site { what, clock_ns: 1, ..Site::default() }
     }
 
     #[test]
@@ -402,10 +444,10 @@ mod tests {
         let mut m = GuestMemory::new(8 << 20, Endian::Little);
         let mut a = Alloc::new(m.ram_bytes());
         let p = a.kmalloc(&mut m, 24, site("elem")).unwrap();
-        assert_eq!(a.check(p + 16, 8, site("r")), Ok(()));
-        assert_eq!(a.check(p + 20, 8, site("r")).unwrap_err().wrong, Wrong::OutOfBounds);
+        assert_eq!(a.check(p + 16, 8, None, site("r")), Ok(()));
+        assert_eq!(a.check(p + 20, 8, None, site("r")).unwrap_err().wrong, Wrong::OutOfBounds);
         a.kfree(&mut m, p, site("gone")).unwrap();
-        let r = a.check(p, 8, site("r")).unwrap_err();
+        let r = a.check(p, 8, None, site("r")).unwrap_err();
         assert_eq!(
             (r.wrong, r.allocated.what, r.freed.unwrap().what),
             (Wrong::UseAfterFree, "elem", "gone")

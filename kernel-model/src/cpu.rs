@@ -337,6 +337,8 @@ pub struct Cpu {
     /// Where the programs of this CPU are, innermost first, while a call runs that acquires
     /// something ([`crate::Kernel::wants_stack`]); empty otherwise.
     pub call_stack: Vec<Site>,
+    /// Native address behind the last call of the kernel by a program.
+    pub called_from: u64,
     /// `distribute_cpu_mask_prev`.
     pub(crate) distributed: u32,
     /// What fired in the step that is in progress.

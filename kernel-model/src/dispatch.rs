@@ -27,6 +27,7 @@ impl Kernel {
     /// point.
     pub fn next(&mut self, cpu: CpuId) -> Step {
         self.this_cpu = cpu;
+        self.rcu_update(cpu);
         let c = &mut self.cpus[cpu.idx()];
         if let Some(input) = c.pending.take()
             && let Some(frame) = c.frames.pop()
@@ -117,6 +118,10 @@ impl Kernel {
             None => body(self, cpu, args),
         };
         self.cpus[cpu.idx()].call_stack.clear();
+        // A program that may sleep begins and ends sections by such calls.
+        if self.is_sleepable(prog) {
+            self.rcu_update(cpu);
+        }
         match ret {
             Ret::Val(r0) => {
                 if let EventKind::HelperCall { ret, .. } = &mut self.events[at].kind {
@@ -166,7 +171,7 @@ impl Kernel {
             }
             self.emit(cpu, EventKind::Exit { prog: p.prog, ret: r0 });
             self.check_leaks(cpu);
-            self.run_ended(cpu);
+            self.rcu_update(cpu);
         }
         self.finish(cpu, r0)
     }
@@ -256,7 +261,7 @@ impl Kernel {
                 let flow = self.timer_step(cpu, t, input);
                 if ended {
                     self.check_leaks(cpu);
-                    self.run_ended(cpu);
+                    self.rcu_update(cpu);
                 }
                 flow
             }
@@ -293,14 +298,20 @@ impl Kernel {
         }
         let entry = p.entry;
         self.cpus[cpu.idx()].frames.push(Frame::Prog(p));
+        self.rcu_update(cpu);
         Step::Enter(entry)
     }
 
     /// A fault in a freed object, or at its edge, is told with where the object came from and went.
     fn named(&self, fault: Fault) -> Fault {
         let FaultKind::Memory { va, .. } = fault.kind else { return fault };
-        match self.alloc.check(va, 1, self.site("a program")) {
-            Err(report) => Fault { kind: FaultKind::Memcheck(report), at: fault.at },
+        let section = self.oldest_section(self.this_cpu);
+        match self.alloc.check(va, 1, section, self.site("a program")) {
+            Err(mut report) => {
+                self.resolve_report(&mut report);
+                report.at.source = fault.at.map(|(p, i)| self.source_of(p, i).into());
+                Fault { kind: FaultKind::Memcheck(report), at: fault.at }
+            }
             Ok(()) => fault,
         }
     }
@@ -326,7 +337,7 @@ impl Kernel {
             }
         }
         self.check_leaks(cpu);
-        self.run_ended(cpu);
+        self.rcu_update(cpu);
         let c = &mut self.cpus[cpu.idx()];
         c.pending = (!c.frames.is_empty()).then(|| Input::Aborted(fault.clone()));
         Step::Abort { fault, contexts }
@@ -339,14 +350,6 @@ impl Kernel {
             let at = held.clock_ns;
             let what = format!("{kind:?} {addr:#x} acquired by {} at {at} ns", held.what);
             self.emit(cpu, EventKind::Leak { what });
-        }
-    }
-
-    /// End of a program's RCU read section.
-    fn run_ended(&mut self, _cpu: CpuId) {
-        // Most often nothing waits, and there may be many CPUs.
-        if !self.rcu_free.is_empty() && self.cpus.iter().all(|c| c.prog_frame().is_none()) {
-            self.rcu_flush();
         }
     }
 }

@@ -225,6 +225,8 @@ pub enum EventKind {
         /// Number of objects.
         objects: u32,
     },
+    /// A grace period takes too long.
+    RcuStall(Box<crate::rcu::Stall>),
     /// Something acquired was never released.
     Leak {
         /// What, with where it was acquired.

@@ -28,6 +28,7 @@ pub mod maps;
 pub mod mem;
 pub mod net;
 pub mod prog;
+pub mod rcu;
 mod sha256;
 pub mod stack;
 pub mod stream;
@@ -153,8 +154,8 @@ pub struct Kernel {
     /// Something let go of an object, and nothing was freed since.
     pub(crate) let_go: bool,
     pub(crate) next_vmalloc: u64,
-    /// Elements to be freed at the end of the grace period.
-    pub(crate) rcu_free: Vec<u64>,
+    /// Sections, grace periods and what waits for them.
+    pub rcu: rcu::Rcu,
     /// Objects that programs allocated.
     pub(crate) objects: kfuncs::Objects,
     /// `struct cgroup` of the default hierarchy's root, 0 until it is asked for.
@@ -205,7 +206,7 @@ impl Kernel {
             next_link: 1,
             let_go: false,
             next_vmalloc: 0,
-            rcu_free: Vec::new(),
+            rcu: rcu::Rcu::default(),
             objects: kfuncs::Objects::default(),
             root_cgroup: 0,
             ledger: ledger::Ledger::default(),
@@ -256,6 +257,17 @@ impl Kernel {
         self.mem.write_u64(at, entry).expect("bpf_prog is in the direct map");
     }
 
+    /// The engine tells where native code of each instruction is; see [`Prog::places`].
+    pub fn set_prog_places(
+        &mut self,
+        id: ProgId,
+        places: std::sync::Arc<[(u64, bpf::insn::InsnIdx)]>,
+    ) {
+        if let Some(prog) = self.progs.get_mut(&id) {
+            prog.places = places;
+        }
+    }
+
     /// BTF of the modelled kernel; `vmlinux.h` is its C rendering.
     #[must_use]
     pub fn vmlinux_btf(&self) -> &'static std::sync::Arc<bpf::btf::Btf> {
@@ -273,6 +285,7 @@ impl Kernel {
         let c = &mut self.cpus[cpu.idx()];
         c.retired += insns;
         c.clock_ns += insns;
+        self.rcu_check_stall(cpu);
     }
 
     /// Moves every CPU's clock forward to a time, never back.
@@ -288,7 +301,42 @@ impl Kernel {
     }
 
     pub(crate) fn site(&self, what: &'static str) -> Site {
-        Site { what, clock_ns: self.now(self.this_cpu), cpu: self.this_cpu.0 }
+        self.site_of(self.this_cpu, what)
+    }
+
+    /// Where a CPU is.
+    pub(crate) fn site_of(&self, cpu: CpuId, what: &'static str) -> Site {
+        let c = &self.cpus[cpu.idx()];
+        let prog = c.prog_frame().map(|p| p.prog);
+        let pc = if prog.is_some() { c.called_from } else { 0 };
+        Site { what, clock_ns: c.clock_ns, cpu: cpu.0, prog, pc, source: None }
+    }
+
+    /// Puts a site into words: program and source line.
+    pub(crate) fn resolve(&self, site: &mut Site) {
+        let place = site.pc.checked_sub(1).and_then(|pc| self.place_of(pc));
+        let name = |p: &Prog| p.name().to_owned();
+        site.source = match place {
+            Some((prog, insn)) => Some(self.source_of(prog, insn).into()),
+            None => site.prog.and_then(|p| self.progs.get(&p)).map(name).map(Into::into),
+        };
+    }
+
+    /// Program and instruction of an address in native code.
+    #[must_use]
+    pub fn place_of(&self, pc: u64) -> Option<(ProgId, bpf::insn::InsnIdx)> {
+        self.progs.values().find_map(|p| Some((p.id, p.insn_at(pc)?)))
+    }
+
+    /// An instruction in words: its program, number and source line.
+    #[must_use]
+    pub fn source_of(&self, prog: ProgId, insn: bpf::insn::InsnIdx) -> String {
+        let Some(prog) = self.progs.get(&prog) else { return prog.to_string() };
+        let lines = &prog.verified.program().lines;
+        let line = lines.iter().take_while(|l| l.insn <= insn).last();
+        let source =
+            line.map_or(String::new(), |l| format!(", {}:{}: {}", l.file, l.line, l.text.trim()));
+        format!("{} at instruction {}{source}", prog.name(), insn.0)
     }
 
     /// A zeroed kernel object.
@@ -308,9 +356,40 @@ impl Kernel {
         }
     }
 
-    fn report(&mut self, report: Report) {
+    /// A misuse of memory becomes an event.
+    pub(crate) fn report(&mut self, mut report: Report) {
+        self.resolve_report(&mut report);
         let fault = Fault::new(cpu::FaultKind::Memcheck(Box::new(report)));
         let prog = self.cpus[self.this_cpu.idx()].prog_frame().map(|p| p.prog);
         self.emit(self.this_cpu, EventKind::Fault { prog, fault });
+    }
+
+    fn resolve_report(&self, report: &mut Report) {
+        self.resolve(&mut report.allocated);
+        self.resolve(&mut report.at);
+        let more = report.retired.as_mut().into_iter().chain(&mut report.freed);
+        more.for_each(|site| self.resolve(site));
+    }
+
+    /// A load that may fail read what is freed; it was at a native address.
+    pub fn probed(&mut self, cpu: CpuId, pc: u64, addr: u64) {
+        let mut site = self.site_of(cpu, "a load that may fail");
+        // Sites have the address behind.
+        site.pc = pc + 1;
+        if let Err(report) = self.alloc.check(addr, 1, self.oldest_section(cpu), site) {
+            self.report(*report);
+        }
+    }
+
+    /// Looks at a read of kernel memory that a program does through the kernel and that may fail:
+    /// of what is freed it gets what is there, and an event says so. Beyond the end of an object
+    /// is no mistake of such a read.
+    pub(crate) fn check_probe(&mut self, addr: u64, what: &'static str) {
+        let section = self.oldest_section(self.this_cpu);
+        if let Err(report) = self.alloc.check(addr, 1, section, self.site(what))
+            && report.wrong != alloc::Wrong::OutOfBounds
+        {
+            self.report(*report);
+        }
     }
 }

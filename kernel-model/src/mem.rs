@@ -95,15 +95,26 @@ pub struct GuestMemory {
 #[derive(Debug)]
 pub struct Walker<'a> {
     table: &'a Table,
+    /// Guarded pages are lent too.
+    all: bool,
     len: usize,
     dirty: &'a mut [bool],
     dirty_list: &'a mut Vec<u32>,
 }
 
-impl Walker<'_> {
+impl<'a> Walker<'a> {
+    /// Guarded pages are lent as well: for one access that was found right.
+    #[must_use]
+    pub fn with_guarded(self) -> Walker<'a> {
+        Walker { all: true, ..self }
+    }
+
     /// The page behind an address for an access that will happen natively. A write marks the
     /// page; a page that is still clean is lent without `w`, so that its first write is seen.
     pub fn walk(&mut self, va: u64, access: Access) -> Option<Pte> {
+        if !self.all && self.table.is_guarded(va) {
+            return None;
+        }
         let mut pte = lookup(self.table, self.len, va)?;
         let page = (pte.phys >> PAGE_SHIFT) as usize;
         if access == Access::Write && pte.perms.w && !self.dirty[page] {
@@ -113,6 +124,10 @@ impl Walker<'_> {
         pte.perms.w &= self.dirty[page];
         Some(pte)
     }
+}
+
+fn pages_of(va: u64, len: u64) -> std::ops::RangeInclusive<u64> {
+    va >> PAGE_SHIFT..=(va + len.max(1) - 1) >> PAGE_SHIFT
 }
 
 fn lookup(table: &Table, len: usize, va: u64) -> Option<Pte> {
@@ -133,9 +148,15 @@ struct Table {
     entries: BTreeMap<u64, Pte>,
     /// Entries that stand for pages of the direct map: mostly none, so that it needs no search.
     on_direct_map: usize,
+    /// Pages that native code may not look at unasked, with how often they were guarded.
+    guarded: BTreeMap<u64, u32>,
 }
 
 impl Table {
+    fn is_guarded(&self, va: u64) -> bool {
+        !self.guarded.is_empty() && self.guarded.contains_key(&(va >> PAGE_SHIFT))
+    }
+
     fn insert(&mut self, va: u64, pte: Pte) {
         let new = self.entries.insert(va >> PAGE_SHIFT, pte).is_none();
         self.on_direct_map += usize::from(new && (DIRECT_MAP..VMALLOC).contains(&va));
@@ -255,6 +276,35 @@ impl GuestMemory {
         }
     }
 
+    /// Native accesses to the pages of a range fault from now on, so that each is looked at.
+    pub fn guard(&mut self, va: u64, len: u64) {
+        let table = Arc::make_mut(&mut self.table);
+        for page in pages_of(va, len) {
+            let times = table.guarded.entry(page).or_default();
+            *times += 1;
+            self.epoch += u64::from(*times == 1);
+        }
+    }
+
+    /// Takes one [`GuestMemory::guard`] back.
+    pub fn unguard(&mut self, va: u64, len: u64) {
+        let table = Arc::make_mut(&mut self.table);
+        for page in pages_of(va, len) {
+            let Some(times) = table.guarded.get_mut(&page) else { continue };
+            *times -= 1;
+            if *times == 0 {
+                table.guarded.remove(&page);
+                self.epoch += 1;
+            }
+        }
+    }
+
+    /// Whether native accesses to a page are looked at.
+    #[must_use]
+    pub fn is_guarded(&self, va: u64) -> bool {
+        self.table.is_guarded(va)
+    }
+
     /// The page behind an address. An entry of the table wins over the direct map.
     #[must_use]
     pub fn translate(&self, va: u64) -> Option<Pte> {
@@ -265,6 +315,7 @@ impl GuestMemory {
     pub fn lend(&mut self) -> (&mut [u8], Walker<'_>) {
         let walker = Walker {
             table: &self.table,
+            all: false,
             len: self.len,
             dirty: &mut self.dirty,
             dirty_list: &mut self.dirty_list,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bpf::uapi::info::LineInfo;
 use verifier::Verified;
 
+use bpf::insn::InsnIdx;
+
 use crate::maps::MapId;
 
 /// Kernel id of a program.
@@ -28,6 +30,9 @@ pub struct Prog {
     pub addr: u64,
     /// Native entry point, 0 until the engine has compiled it (`Kernel::set_prog_code`).
     pub entry: u64,
+    /// Where native code of an instruction begins: address and original instruction, and the end
+    /// of all; empty until the engine has compiled it.
+    pub places: Arc<[(u64, InsnIdx)]>,
     /// Maps it uses.
     pub maps: Vec<MapId>,
     /// Runs so far.
@@ -61,6 +66,7 @@ impl Prog {
             verified,
             addr,
             entry: 0,
+            places: Arc::default(),
             maps: Vec::new(),
             run_cnt: 0,
             misses: 0,
@@ -73,6 +79,13 @@ impl Prog {
             btf_id: 0,
             target: None,
         }
+    }
+
+    /// The original instruction that a native address belongs to.
+    #[must_use]
+    pub fn insn_at(&self, pc: u64) -> Option<InsnIdx> {
+        let n = self.places.partition_point(|p| p.0 <= pc);
+        (n < self.places.len()).then(|| self.places.get(n.checked_sub(1)?)).flatten().map(|p| p.1)
     }
 
     /// Name as given to `BPF_PROG_LOAD`.

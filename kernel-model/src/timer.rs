@@ -67,6 +67,11 @@ impl Timers {
 }
 
 impl Kernel {
+    /// Whether a callback is that of a `bpf_wq`, which may sleep.
+    pub(crate) fn is_work(&self, t: &TimerFrame) -> bool {
+        self.timers.all.get(&t.timer).is_some_and(|t| t.by != "timer_start")
+    }
+
     /// `bpf_timer_init`.
     pub(crate) fn timer_init(&mut self, at: u64, map: MapId) -> Result<(), Errno> {
         let off = self.maps.get(&map).and_then(|m| m.def.timer_off).ok_or(Errno::EINVAL)?;

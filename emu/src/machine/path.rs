@@ -14,7 +14,7 @@ use kernel_model::mem::GuestMemory;
 use kernel_model::{CpuId, EventKind, ProgId};
 
 use super::Machine;
-use crate::engine::{Exit, Text, exec};
+use crate::engine::{Exit, Guard, Text, exec};
 use crate::unicorn::{CpuError, Fuel, Vcpu};
 
 /// Topic of the notes of a `LineWatch`.
@@ -81,6 +81,7 @@ impl PathLog {
         cpu: &mut Vcpu,
         memory: &mut GuestMemory,
         text: &Text,
+        guard: &mut Guard<'_>,
         fuel: Fuel,
         mut pc: u64,
     ) -> Result<Exit, CpuError> {
@@ -94,7 +95,7 @@ impl PathLog {
             }
             let full = self.points.len() >= POINTS_MAX;
             let insns = if full { end - cpu.retired() } else { 1 };
-            match exec(cpu, memory, text, Fuel::new(insns, blocks), pc)? {
+            match exec(cpu, memory, text, guard, Fuel::new(insns, blocks), pc)? {
                 Exit::Fuel => pc = cpu.pc(),
                 exit => return Ok(exit),
             }
@@ -142,12 +143,17 @@ impl Machine {
             }
             let vcpu = &mut self.slots[cpu.idx()].as_mut().expect("made by enter").vcpu;
             let one = Fuel::new(end - before, 1);
-            let exit = exec(vcpu, &mut self.kernel.mem, &self.text, one, pc)?;
+            let section = self.kernel.oldest_section(cpu);
+            let (alloc, stepper) = (&self.kernel.alloc, &mut self.stepper);
+            let mut guard = Guard { alloc, section, stepper, found: Vec::new() };
+            let exit = exec(vcpu, &mut self.kernel.mem, &self.text, &mut guard, one, pc)?;
+            let found = guard.found;
             let (next, insns) = (vcpu.pc(), vcpu.retired() - before);
             for text in self.lines.reached(&self.text, pc, insns) {
                 self.kernel.emit(cpu, EventKind::Note { topic: LINE, text });
             }
             self.charge(cpu);
+            found.into_iter().for_each(|(pc, addr)| self.kernel.probed(cpu, pc, addr));
             match exit {
                 Exit::Fuel => pc = next,
                 exit => return Ok(exit),

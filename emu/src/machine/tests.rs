@@ -572,6 +572,7 @@ fn an_access_to_a_freed_object_is_found_at_the_access_with_both_sites() {
     }
 }
 
+mod guarded;
 mod laps;
 mod may_goto;
 mod points;

@@ -147,6 +147,7 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             format!("fault {}: {fault}", prog.map_or("kernel", |p| names.prog(p)))
         }
         EventKind::RcuFree { objects } => format!("rcu frees {objects}"),
+        EventKind::RcuStall(stall) => format!("rcu stall: {stall}"),
         EventKind::Leak { what } => format!("leak {what}"),
         EventKind::Note { topic, text } => format!("{topic}: {text}"),
     };

@@ -133,13 +133,13 @@ pub(super) struct Watch<'a> {
 
 /// Program, instruction and source line of a fault, as far as they are known.
 fn place(run: &Run<'_>, fault: &kernel_model::Fault) -> String {
-    let Some((id, insn)) = fault.at else { return String::new() };
-    let Some(prog) = run.machine.kernel.prog(id) else { return String::new() };
-    let lines = &prog.verified.program().lines;
-    let line = lines.iter().take_while(|l| l.insn <= insn).last();
-    let source =
-        line.map_or(String::new(), |l| format!(", {}:{}: {}", l.file, l.line, l.text.trim()));
-    format!(" in {} at instruction {}{source}", prog.name(), insn.0)
+    match fault.at {
+        // A report of the allocator says it itself.
+        Some((prog, insn)) if !matches!(fault.kind, FaultKind::Memcheck(_)) => {
+            format!(" in {}", run.machine.kernel.source_of(prog, insn))
+        }
+        _ => String::new(),
+    }
 }
 
 /// Every event that a scenario asks for.

@@ -103,9 +103,19 @@ impl Engine {
     ///
     /// `ram` must be the mapped memory: the borrow is what makes the guest's accesses exclusive.
     pub(super) fn start(&self, ram: &mut [u8], pc: u64) -> Result<(), uc_error> {
+        self.start_count(ram, pc, 0)
+    }
+
+    /// Runs one instruction. With a count Unicorn compiles a hook into all code, so an engine
+    /// should do either this or [`Engine::start`].
+    pub(super) fn step(&self, ram: &mut [u8], pc: u64) -> Result<(), uc_error> {
+        self.start_count(ram, pc, 1)
+    }
+
+    fn start_count(&self, ram: &mut [u8], pc: u64, count: usize) -> Result<(), uc_error> {
         assert_eq!(self.mapped, (ram.as_mut_ptr(), ram.len()), "the mapped memory is lent");
         // SAFETY: a live handle, not running (no hook calls back into it), memory borrowed.
-        check(unsafe { uc_emu_start(self.uc, pc, 0, 0, 0) })
+        check(unsafe { uc_emu_start(self.uc, pc, 0, 0, count) })
     }
 
     /// Reads one 64-bit register.

@@ -286,6 +286,30 @@ impl Vcpu {
         self.classify(result, acct)
     }
 
+    /// Runs the one instruction at `pc`: [`Stop::Fuel`] when it is done. For an engine that does
+    /// nothing else; see [`Engine::step`].
+    pub fn step(
+        &mut self,
+        ram: &mut [u8],
+        table: &mut dyn PageTable,
+        pc: u64,
+    ) -> Result<Stop, CpuError> {
+        let err = |what| move |why| CpuError::Unicorn { what, why };
+        if self.engine.map(ram).map_err(err("map memory"))? {
+            self.engine.flush_tlb();
+            self.engine.flush_code();
+        }
+        let unbounded = Fuel::new(u64::MAX, u64::MAX);
+        self.state.lend(private::erase(table), Accounting::NONE, unbounded);
+        let result = self.engine.step(ram, pc);
+        self.state.fold();
+        self.state.table = None;
+        match (result, self.state.event) {
+            (Ok(()), Event::None) => Ok(Stop::Fuel),
+            _ => self.classify(result, Accounting::NONE),
+        }
+    }
+
     fn classify(
         &mut self,
         result: Result<(), uc_error>,

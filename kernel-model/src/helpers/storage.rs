@@ -65,7 +65,7 @@ fn delete(k: &mut Kernel, _: CpuId, [map, owner, ..]: [u64; 5]) -> Ret {
     match values.remove(&owner) {
         Some(at) => {
             k.value_gone(id, at);
-            k.rcu_free.push(at);
+            k.rcu_free(at, "local storage", crate::rcu::CHAIN);
             Ret::Val(0)
         }
         None => Ret::Val(Errno::ENOENT.ret()),

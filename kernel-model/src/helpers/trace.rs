@@ -34,6 +34,9 @@ fn probe(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Result<u
     let len = len as u32 as usize;
     let right_half =
         (from >= DIRECT_MAP) == kernel && (kernel || !k.inject_user_page(from, len as u64));
+    if kernel && right_half {
+        k.check_probe(from, "bpf_probe_read_kernel");
+    }
     let read = right_half.then(|| k.mem.read_vec(from, len).ok()).flatten();
     k.mem.write(to, read.as_deref().unwrap_or(&vec![0; len]))?;
     Ok(if read.is_some() { 0 } else { unreadable(from, kernel).ret() })
@@ -53,6 +56,9 @@ fn probe_str(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Resu
     if !kernel && k.inject_user_page(from, len) {
         k.mem.write(to, &vec![0; len as usize])?;
         return Ok(Errno::EFAULT.ret());
+    }
+    if kernel {
+        k.check_probe(from, "bpf_probe_read_kernel_str");
     }
     let mut out = Vec::new();
     while (out.len() as u64) < len && out.last() != Some(&0) {

@@ -81,7 +81,7 @@ impl Kernel {
         let left = self.mem.read_u32(usage)?.wrapping_sub(1);
         self.mem.write_u32(usage, left)?;
         if left == 0 {
-            self.rcu_free.push(mask);
+            self.rcu_free(mask, "bpf_cpumask_release", crate::rcu::RCU_CHAIN);
         }
         Ok(())
     }

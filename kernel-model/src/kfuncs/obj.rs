@@ -99,7 +99,7 @@ impl Kernel {
         self.objects.live.remove(&at);
         match count {
             // bpf_mem_free_rcu: others may still look at it.
-            Some(_) => self.rcu_free.push(at),
+            Some(_) => self.rcu_free(at, "bpf_obj_drop", crate::rcu::RCU_CHAIN),
             None => self.kfree(at, "bpf_obj_drop"),
         }
         Ok(())

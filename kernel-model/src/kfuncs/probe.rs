@@ -49,6 +49,7 @@ fn bytes_at(k: &mut Kernel, from: u64, len: u32, half: Half) -> Result<Vec<u8>, 
     if half == Half::User && k.inject_user_page(from, len.into()) {
         return Err(Errno::EFAULT);
     }
+    k.check_probe(from, "bpf_probe_read_kernel_dynptr");
     k.mem.read_vec(from, len as usize).map_err(|_| Errno::EFAULT)
 }
 
@@ -58,6 +59,7 @@ fn string_at(k: &mut Kernel, from: u64, len: u32, half: Half) -> Result<Vec<u8>,
     if half == Half::User && k.inject_user_page(from, len.into()) {
         return Err(Errno::EFAULT);
     }
+    k.check_probe(from, "bpf_probe_read_kernel_str_dynptr");
     let mut out = Vec::new();
     while out.len() < len as usize && out.last() != Some(&0) {
         let at = from.wrapping_add(out.len() as u64);

@@ -29,16 +29,21 @@ const LOCKED: u32 = 1;
 impl Kernel {
     /// What a program holds from here on.
     pub(crate) fn prog_holds(&mut self, cpu: CpuId, kind: Kind, addr: u64, what: &'static str) {
+        let held = self.prog_held(cpu, what);
+        self.ledger.acquire(kind, addr, held);
+    }
+
+    /// What the ledger is told of something acquired now.
+    pub(crate) fn prog_held(&self, cpu: CpuId, what: &'static str) -> Held {
         let c = &self.cpus[cpu.idx()];
-        let held = Held {
+        Held {
             cpu,
             prog: c.prog_frame().map(|p| p.prog),
             depth: c.frames.len(),
             what,
             clock_ns: c.clock_ns,
             stack: c.call_stack.clone(),
-        };
-        self.ledger.acquire(kind, addr, held);
+        }
     }
 }
 

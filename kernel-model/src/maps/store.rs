@@ -344,7 +344,7 @@ impl Kernel {
         };
         let elem = table.remove(key).ok_or(Errno::ENOENT)?;
         self.values_gone(id, elem.value);
-        self.rcu_free.push(elem.value);
+        self.rcu_free(elem.value, "map element", crate::rcu::CHAIN);
         Ok(())
     }
 
@@ -370,20 +370,6 @@ impl Kernel {
             }
         }
         out
-    }
-
-    /// Frees what user space took out, when no program runs that could still look at it.
-    pub(crate) fn rcu_quiet(&mut self) {
-        if self.cpus.iter().all(|c| c.prog_frame().is_none()) {
-            self.rcu_flush();
-        }
-    }
-
-    /// End of a grace period: nothing can hold a pointer into freed elements any more.
-    pub(crate) fn rcu_flush(&mut self) {
-        for addr in std::mem::take(&mut self.rcu_free) {
-            self.kfree(addr, "map element (rcu)");
-        }
     }
 
     /// `bpf_map_push_elem`: queue, stack, bloom filter.

@@ -203,16 +203,14 @@ impl Kernel {
         if map.frozen {
             return Err(Errno::EPERM);
         }
-        let done = match map.kind {
+        match map.kind {
             Kind::Progs { .. } => {
                 let index = attr::index_of(self.mem.endian(), key);
                 self.prog_array_set(id, index, None)
             }
             Kind::Maps { .. } | Kind::MapHash { .. } => self.map_in_map_set(id, key, None),
             _ => self.map_delete(id, key),
-        };
-        self.rcu_quiet();
-        done
+        }
     }
 
     /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`: queues, stacks and hash tables have it.

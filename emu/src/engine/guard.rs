@@ -1,0 +1,111 @@
+//! Native accesses to guarded pages, which hold objects that were freed or wait for it.
+//!
+//! A guarded page is in no TLB, so that each access to it stops the engine. The allocator says what
+//! it is: one that is wrong is a fault, or, of a load that may fail, is told of and goes on; one
+//! that is right is done by itself, on an engine beside the CPU's that sees all pages and runs single
+//! instructions. Unicorn counts instructions by hooks that are compiled in, so an engine that
+//! does so now and then would throw its code away each time.
+
+use std::ops::Range;
+
+use kernel_model::alloc::{Alloc, Wrong};
+use kernel_model::mem::GuestMemory;
+
+use super::Mmu;
+use crate::unicorn::{CpuError, Stop, Vcpu};
+
+/// Native instructions of one BPF instruction, tries of a store that is conditional included.
+const STEPS_MAX: u64 = 1000;
+
+/// The engine beside those of the CPUs, made when it is first needed.
+#[derive(Debug, Default)]
+pub struct Stepper {
+    vcpu: Option<Vcpu>,
+    epoch: u64,
+}
+
+impl Stepper {
+    /// The engine, if there is one.
+    pub fn vcpu(&mut self) -> Option<&mut Vcpu> {
+        self.vcpu.as_mut()
+    }
+
+    /// Runs native instructions from `pc` to the end of the BPF instruction they belong to, with the
+    /// registers of `cpu`, whose registers then are those after it; false when they could not.
+    /// All of it, because a reservation (lr, sc) is the engine's that made it.
+    fn step(
+        &mut self,
+        cpu: &mut Vcpu,
+        memory: &mut GuestMemory,
+        within: Range<u64>,
+        mut pc: u64,
+    ) -> Result<bool, CpuError> {
+        if self.vcpu.is_none() {
+            self.vcpu = Some(Vcpu::as_shipped(cpu.spec().arch)?);
+            self.epoch = memory.epoch();
+        }
+        let beside = self.vcpu.as_mut().expect("just made");
+        if self.epoch != memory.epoch() {
+            beside.pages_changed();
+            self.epoch = memory.epoch();
+        }
+        beside.set_regs(&cpu.regs());
+        let mut done = 0;
+        while done == 0 || within.contains(&pc) && done < STEPS_MAX {
+            let (ram, walker) = memory.lend();
+            if beside.step(ram, &mut Mmu(walker.with_guarded()), pc)? != Stop::Fuel {
+                return Ok(false);
+            }
+            pc = beside.pc();
+            done += 1;
+        }
+        cpu.set_regs(&beside.regs());
+        // The first was counted when its block began.
+        cpu.set_counts(cpu.retired(), cpu.native() + done - 1);
+        Ok(true)
+    }
+}
+
+/// What looks at accesses to guarded pages for one run of native code.
+#[derive(Debug)]
+pub struct Guard<'a> {
+    /// Where objects are.
+    pub alloc: &'a Alloc,
+    /// The oldest read-side section of the CPU.
+    pub section: Option<u64>,
+    /// The engine for single instructions.
+    pub stepper: &'a mut Stepper,
+    /// Wrong accesses of loads that may fail: native address and address.
+    pub found: Vec<(u64, u64)>,
+}
+
+/// What becomes of an access.
+pub(super) enum Look {
+    /// It was done; the next instruction.
+    Done(u64),
+    /// It is a fault.
+    Fault,
+}
+
+impl Guard<'_> {
+    /// Looks at an access of the instruction at `pc` that the engine stopped at.
+    pub(super) fn look(
+        &mut self,
+        cpu: &mut Vcpu,
+        memory: &mut GuestMemory,
+        (pc, addr): (u64, u64),
+        within: Range<u64>,
+        may_fail: bool,
+    ) -> Result<Look, CpuError> {
+        if let Err(report) = self.alloc.check(addr, 1, self.section, Default::default()) {
+            if !may_fail {
+                return Ok(Look::Fault);
+            }
+            if report.wrong != Wrong::OutOfBounds {
+                self.found.push((pc, addr));
+            }
+        }
+        let done = self.stepper.step(cpu, memory, within, pc)?;
+        Ok(if done { Look::Done(cpu.pc()) } else { Look::Fault })
+    }
+}

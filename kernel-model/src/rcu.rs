@@ -1,0 +1,391 @@
+//! RCU: read-side sections, grace periods, what waits for them, stalls.
+//!
+//! Two flavours, as far as BPF goes: RCU proper, which every program that may not sleep is a
+//! reader of, and RCU tasks trace, whose readers are the programs that may. A grace period is
+//! state: when it began, which sections it still waits for, what is freed at its end. It ends with
+//! the last of those sections, the earliest end the kernel allows; a section that begins later
+//! does not hold it. What is queued meanwhile waits for a whole one.
+//!
+//! A section belongs to a CPU: nothing here sleeps within one. Softirq paths are sections too, as
+//! since Linux 5.0.
+//!
+//! Sources (6.18): kernel/rcu/tree.c, tree_stall.h, tasks.h, kernel/bpf/memalloc.c.
+
+use std::collections::BTreeMap;
+
+use crate::alloc::Site;
+use crate::cpu::{CpuId, Frame};
+use crate::ledger::Kind as Held;
+use crate::{EventKind, Kernel, ProgId};
+
+/// `BPF_F_SLEEPABLE`.
+const BPF_F_SLEEPABLE: u32 = 1 << 4;
+
+/// `CONFIG_RCU_CPU_STALL_TIMEOUT`.
+pub const STALL_NS: u64 = 21_000_000_000;
+
+/// Which readers a grace period waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Flavor {
+    /// `rcu_read_lock` and everything that counts as it.
+    Rcu,
+    /// `rcu_read_lock_trace`: programs that may sleep.
+    TasksTrace,
+}
+
+impl Flavor {
+    const ALL: [Flavor; 2] = [Flavor::Rcu, Flavor::TasksTrace];
+
+    /// As the kernel's log calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Flavor::Rcu => "rcu_preempt",
+            Flavor::TasksTrace => "rcu_tasks_trace",
+        }
+    }
+}
+
+/// A read-side section in progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Number, in order of beginning.
+    pub number: u64,
+    /// CPU.
+    pub cpu: CpuId,
+    /// What made it one: a program's run, `bpf_rcu_read_lock`, ...
+    pub by: &'static str,
+    /// Program that ran when it began, if one did.
+    pub prog: Option<ProgId>,
+    /// Task.
+    pub comm: String,
+    /// Virtual time of its beginning.
+    pub since_ns: u64,
+}
+
+/// What is freed at the end of a grace period.
+#[derive(Clone, Debug)]
+struct Callback {
+    addr: u64,
+    what: &'static str,
+    /// Flavours that must pass before the free, the next one first.
+    then: &'static [Flavor],
+}
+
+/// A grace period in progress.
+#[derive(Clone, Debug)]
+struct GracePeriod {
+    number: u64,
+    started_ns: u64,
+    holders: BTreeMap<CpuId, Section>,
+    callbacks: Vec<Callback>,
+    /// When it is told of that it takes too long.
+    stall_at: u64,
+}
+
+/// A grace period that takes too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// Flavour.
+    pub flavor: Flavor,
+    /// Number of the grace period, from 1.
+    pub number: u64,
+    /// Virtual time of its beginning.
+    pub started_ns: u64,
+    /// Sections that hold it, each with where its CPU last called the kernel.
+    pub holders: Vec<(Section, Site)>,
+    /// Objects that wait for its end.
+    pub waiting: usize,
+}
+
+impl std::fmt::Display for Stall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (name, n, at) = (self.flavor.name(), self.number, self.started_ns);
+        write!(f, "{name} grace period {n} since {at} ns, {} objects wait", self.waiting)?;
+        for (s, site) in &self.holders {
+            write!(f, "; held by CPU {} ({}): {} since {} ns", s.cpu.0, s.comm, s.by, s.since_ns)?;
+            if let Some(source) = &site.source {
+                write!(f, ", last seen at {} ns in {source}", site.clock_ns)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    sections: BTreeMap<CpuId, Section>,
+    current: Option<GracePeriod>,
+    /// Grace periods so far.
+    count: u64,
+    next: Vec<Callback>,
+}
+
+/// RCU of a kernel.
+#[derive(Clone, Debug)]
+pub struct Rcu {
+    states: [State; 2],
+    /// Sections so far.
+    sections: u64,
+    /// How long a grace period may take.
+    pub stall_ns: u64,
+    /// The earliest time at which one takes too long.
+    stall_at: u64,
+}
+
+impl Default for Rcu {
+    fn default() -> Rcu {
+        Rcu { states: Default::default(), sections: 0, stall_ns: STALL_NS, stall_at: u64::MAX }
+    }
+}
+
+impl Rcu {
+    fn state(&mut self, flavor: Flavor) -> &mut State {
+        &mut self.states[flavor as usize]
+    }
+
+    /// The section that a CPU is in.
+    #[must_use]
+    pub fn section(&self, cpu: CpuId, flavor: Flavor) -> Option<&Section> {
+        self.states[flavor as usize].sections.get(&cpu)
+    }
+
+    /// Sections that began from now on have numbers from this one.
+    #[must_use]
+    pub fn next_section(&self) -> u64 {
+        self.sections
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.states.iter().all(|s| s.current.is_none() && s.next.is_empty())
+    }
+
+    /// Number and beginning of the grace period in progress, and what holds it.
+    pub fn grace_period(
+        &self,
+        flavor: Flavor,
+    ) -> Option<(u64, u64, impl Iterator<Item = &Section>)> {
+        let gp = self.states[flavor as usize].current.as_ref()?;
+        Some((gp.number, gp.started_ns, gp.holders.values()))
+    }
+
+    fn set_stall(&mut self) {
+        let times = self.states.iter().filter_map(|s| s.current.as_ref()).map(|g| g.stall_at);
+        self.stall_at = times.min().unwrap_or(u64::MAX);
+    }
+}
+
+/// After both flavours, in the order of `bpf_mem_free`: `rcu_trace_implies_rcu_gp`.
+pub(crate) const CHAIN: &[Flavor] = &[Flavor::TasksTrace, Flavor::Rcu];
+/// In the order of `bpf_mem_free_rcu`.
+pub(crate) const RCU_CHAIN: &[Flavor] = &[Flavor::Rcu, Flavor::TasksTrace];
+/// `call_rcu`, `kfree_rcu`.
+const RCU: &[Flavor] = &[Flavor::Rcu];
+
+impl Kernel {
+    /// Why a CPU is a reader, if it is, and on behalf of which program.
+    fn reads(&self, cpu: CpuId, flavor: Flavor) -> Option<(&'static str, Option<ProgId>)> {
+        for frame in &self.cpus[cpu.idx()].frames {
+            let (of, by, prog) = match frame {
+                Frame::Prog(p) if p.entry.callback => continue,
+                Frame::Prog(p) => match self.is_sleepable(p.entry.prog) {
+                    true => (Flavor::TasksTrace, "a program that may sleep", Some(p.entry.prog)),
+                    false => (Flavor::Rcu, "a program", Some(p.entry.prog)),
+                },
+                Frame::Net(_) => (Flavor::Rcu, "a softirq", None),
+                Frame::Timer(t) if self.is_work(t) => (Flavor::TasksTrace, "bpf_wq", None),
+                Frame::Timer(_) => (Flavor::Rcu, "bpf_timer", None),
+                _ => continue,
+            };
+            if of == flavor {
+                return Some((by, prog));
+            }
+        }
+        let prog = || self.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
+        (flavor == Flavor::Rcu).then(|| self.held_section(cpu)).flatten().map(|by| (by, prog()))
+    }
+
+    /// What a program that may sleep holds and that makes a section.
+    fn held_section(&self, cpu: CpuId) -> Option<&'static str> {
+        let own = u64::from(cpu.0);
+        let kinds = [
+            (Held::RcuRead, "bpf_rcu_read_lock"),
+            (Held::Preempt, "bpf_preempt_disable"),
+            (Held::Irq, "bpf_local_irq_save"),
+        ];
+        let found = kinds.iter().find(|(kind, _)| self.ledger.holds(*kind, own));
+        let locks = || self.ledger.iter().any(|(k, _, h)| k == Held::SpinLock && h.cpu == cpu);
+        found.map(|k| k.1).or_else(|| locks().then_some("a lock"))
+    }
+
+    /// Whether a program may sleep.
+    pub(crate) fn is_sleepable(&self, prog: ProgId) -> bool {
+        let prog = self.progs.get(&prog);
+        prog.is_some_and(|p| p.verified.program().flags & BPF_F_SLEEPABLE != 0)
+    }
+
+    /// Number of the section that a CPU has been in the longest, of either flavour.
+    #[must_use]
+    pub fn oldest_section(&self, cpu: CpuId) -> Option<u64> {
+        let sections = Flavor::ALL.into_iter().filter_map(|f| self.rcu.section(cpu, f));
+        sections.map(|s| s.number).min()
+    }
+
+    /// Sections begin and end: called when a CPU may have entered or left one.
+    pub(crate) fn rcu_update(&mut self, cpu: CpuId) {
+        for flavor in Flavor::ALL {
+            let was = self.rcu.section(cpu, flavor).is_some();
+            match (was, self.reads(cpu, flavor)) {
+                (false, Some((by, prog))) => {
+                    let (number, since_ns) = (self.rcu.sections, self.now(cpu));
+                    let comm = self.task_comm(self.cpus[cpu.idx()].task);
+                    self.rcu.sections += 1;
+                    let section = Section { number, cpu, by, prog, comm, since_ns };
+                    self.rcu.state(flavor).sections.insert(cpu, section);
+                }
+                (true, None) => {
+                    let state = self.rcu.state(flavor);
+                    state.sections.remove(&cpu);
+                    if let Some(gp) = &mut state.current {
+                        gp.holders.remove(&cpu);
+                    }
+                    self.rcu_advance(flavor);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// `call_rcu`: frees an object when grace periods of these flavours have passed. Until then
+    /// only sections that have begun may look at it.
+    pub(crate) fn rcu_free(&mut self, addr: u64, what: &'static str, after: &'static [Flavor]) {
+        let site = self.site(what);
+        self.alloc.retire(&mut self.mem, addr, site, self.rcu.sections);
+        self.rcu_call(Callback { addr, what, then: after });
+    }
+
+    /// `kfree_rcu`.
+    pub fn kfree_rcu(&mut self, addr: u64, what: &'static str) {
+        self.rcu_free(addr, what, RCU);
+    }
+
+    fn rcu_call(&mut self, mut callback: Callback) {
+        match callback.then.split_first() {
+            Some((first, rest)) => {
+                callback.then = rest;
+                self.rcu.state(*first).next.push(callback);
+                self.rcu_advance(*first);
+            }
+            None => self.kfree(callback.addr, callback.what),
+        }
+    }
+
+    /// Ends grace periods that nothing holds and begins those that something waits for.
+    fn rcu_advance(&mut self, flavor: Flavor) {
+        loop {
+            let (cpu, stall_ns) = (self.this_cpu, self.rcu.stall_ns);
+            let now = self.now(cpu);
+            let state = self.rcu.state(flavor);
+            if let Some(ended) = state.current.take_if(|gp| gp.holders.is_empty()) {
+                let objects = u32::try_from(ended.callbacks.len()).unwrap_or(u32::MAX);
+                self.emit(cpu, EventKind::RcuFree { objects });
+                ended.callbacks.into_iter().for_each(|c| self.rcu_call(c));
+                continue;
+            }
+            if state.current.is_some() || state.next.is_empty() {
+                break;
+            }
+            state.count += 1;
+            state.current = Some(GracePeriod {
+                number: state.count,
+                started_ns: now,
+                holders: state.sections.clone(),
+                callbacks: std::mem::take(&mut state.next),
+                stall_at: now.saturating_add(stall_ns),
+            });
+        }
+        self.rcu.set_stall();
+    }
+
+    /// `check_cpu_stall`: a grace period that takes too long is told of, and again as long as it
+    /// goes on.
+    pub(crate) fn rcu_check_stall(&mut self, cpu: CpuId) {
+        let now = self.now(cpu);
+        if now < self.rcu.stall_at {
+            return;
+        }
+        let again = now.saturating_add(3 * self.rcu.stall_ns + 3);
+        for flavor in Flavor::ALL {
+            let Some(gp) = &mut self.rcu.state(flavor).current else { continue };
+            if gp.stall_at > now {
+                continue;
+            }
+            gp.stall_at = again;
+            let (number, started_ns, waiting) = (gp.number, gp.started_ns, gp.callbacks.len());
+            let sections: Vec<Section> = gp.holders.values().cloned().collect();
+            let seen = |s: Section| {
+                let mut site = self.site_of(s.cpu, s.by);
+                self.resolve(&mut site);
+                (s, site)
+            };
+            let holders = sections.into_iter().map(seen).collect();
+            let stall = Stall { flavor, number, started_ns, holders, waiting };
+            self.emit(cpu, EventKind::RcuStall(Box::new(stall)));
+        }
+        self.rcu.set_stall();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+
+    fn begin(k: &mut Kernel, cpu: u32) {
+        let held = k.prog_held(CpuId(cpu), "bpf_rcu_read_lock");
+        k.ledger.acquire(Held::RcuRead, cpu.into(), held);
+        k.rcu_update(CpuId(cpu));
+    }
+
+    fn end(k: &mut Kernel, cpu: u32) {
+        k.ledger.release(Held::RcuRead, cpu.into());
+        k.rcu_update(CpuId(cpu));
+    }
+
+    #[test]
+    fn a_grace_period_waits_for_the_sections_that_began_before_it() {
+        let mut k = Kernel::new(Config::default());
+        let a = k.kzalloc(64, "a").unwrap();
+        let b = k.kzalloc(64, "b").unwrap();
+        begin(&mut k, 0);
+        k.rcu_free(a, "a goes", RCU);
+        // Later than the grace period: does not hold it, but holds the next one.
+        begin(&mut k, 1);
+        k.rcu_free(b, "b goes", RCU);
+        assert!(k.alloc.size_of(a).is_some());
+        end(&mut k, 0);
+        assert_eq!((k.alloc.size_of(a), k.alloc.size_of(b)), (None, Some(64)));
+        let (number, _, holders) = k.rcu.grace_period(Flavor::Rcu).unwrap();
+        assert_eq!((number, holders.map(|s| s.cpu.0).collect::<Vec<_>>()), (2, vec![1]));
+        end(&mut k, 1);
+        assert_eq!(k.alloc.size_of(b), None);
+        assert!(k.rcu.is_quiet());
+    }
+
+    #[test]
+    fn a_stall_names_what_holds_the_grace_period() {
+        let mut k = Kernel::new(Config::default());
+        let a = k.kzalloc(64, "a").unwrap();
+        begin(&mut k, 1);
+        k.rcu_free(a, "a goes", CHAIN);
+        k.charge(CpuId(0), STALL_NS - 1);
+        assert!(k.events.iter().all(|e| !matches!(e.kind, EventKind::RcuStall(_))));
+        k.charge(CpuId(0), 1);
+        let Some(EventKind::RcuStall(s)) = k.events.last().map(|e| e.kind.clone()) else {
+            panic!("no stall")
+        };
+        assert_eq!((s.holders[0].0.cpu, s.waiting), (CpuId(1), 1));
+    }
+}
