@@ -1,6 +1,9 @@
 //! Injected faults: allocations and helpers that fail, rings that are full, user pages that are
 //! not there. Each counts its occasions from 1 and is reported when it happens.
 
+use rand_chacha::ChaCha8Rng;
+use rand_core::Rng;
+
 use crate::context::Point;
 use crate::cpu::CpuId;
 use crate::{EventKind, Kernel, ProgId};
@@ -14,6 +17,8 @@ pub enum Kind {
         site: Option<String>,
         /// Program on whose behalf.
         prog: Option<ProgId>,
+        /// Its [`chance`]; without one it always fails.
+        chance: Option<u32>,
     },
     /// A helper returns a value instead of being called.
     Call {
@@ -92,6 +97,12 @@ pub struct Injected {
     pub happened: u64,
 }
 
+/// A probability as a number to compare a draw of the seed's stream for faults with.
+#[must_use]
+pub fn chance(probability: f64) -> u32 {
+    (probability.clamp(0.0, 1.0) * f64::from(u32::MAX)).round() as u32
+}
+
 /// All faults of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -111,11 +122,23 @@ impl Faults {
     }
 
     /// Counts an occasion of each fault that applies; the first that strikes.
-    fn strike(&mut self, applies: impl Fn(&Kind) -> bool) -> Option<Kind> {
+    fn strike(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        applies: impl Fn(&Kind) -> bool,
+    ) -> Option<Kind> {
         let mut hit = None;
         for f in self.list.iter_mut().filter(|f| applies(&f.kind)) {
             f.seen += 1;
-            if f.seen >= f.nth && f.seen - f.nth < f.times && hit.is_none() {
+            let struck = match f.kind {
+                // Drawn at each occasion, so that what comes later does not depend on the others.
+                Kind::Alloc { chance: Some(chance), .. } => {
+                    let drawn = rng.next_u32() <= chance;
+                    drawn && f.seen >= f.nth && f.happened < f.times
+                }
+                _ => f.seen >= f.nth && f.seen - f.nth < f.times,
+            };
+            if struck && hit.is_none() {
                 f.happened += 1;
                 hit = Some(f.kind.clone());
             }
@@ -131,8 +154,8 @@ impl Kernel {
             return false;
         }
         let running = self.cpus[self.this_cpu.idx()].prog_frame().map(|p| p.prog);
-        let hit = self.faults.strike(|kind| match kind {
-            Kind::Alloc { site, prog } => {
+        let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
+            Kind::Alloc { site, prog, .. } => {
                 site.as_deref().is_none_or(|s| s == what) && prog.is_none_or(|p| Some(p) == running)
             }
             _ => false,
@@ -148,7 +171,7 @@ impl Kernel {
         if self.faults.list.is_empty() {
             return None;
         }
-        let hit = self.faults.strike(|kind| match kind {
+        let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
             Kind::Call { func: f, prog, .. } => f == func && prog.is_none_or(|p| p == caller),
             _ => false,
         });
@@ -164,7 +187,7 @@ impl Kernel {
         }
         let page = |a: u64| a / crate::layout::PAGE_SIZE;
         let last = addr.saturating_add(len.max(1) - 1);
-        let hit = self.faults.strike(|kind| match kind {
+        let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
             Kind::UserPage { addr: a } => (page(addr)..=page(last)).contains(&page(*a)),
             _ => false,
         });
@@ -180,7 +203,7 @@ impl Kernel {
         if self.faults.list.is_empty() {
             return 0;
         }
-        let hit = self.faults.strike(|kind| matches!(kind, Kind::TimerLate { .. }));
+        let hit = self.faults.strike(&mut self.rng.faults, |kind| matches!(kind, Kind::TimerLate { .. }));
         let Some(Kind::TimerLate { by }) = hit else { return 0 };
         self.emit(cpu, EventKind::Injected { fault: "timer_late", what: format!("{by} ns") });
         by
@@ -224,7 +247,7 @@ impl Kernel {
             return false;
         }
         let now = self.cpus.iter().map(|c| c.clock_ns).max().unwrap_or(0);
-        let hit = self.faults.strike(|kind| match kind {
+        let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
             Kind::RingFull { ifindex: i, from, to } => *i == ifindex && (*from..*to).contains(&now),
             _ => false,
         });

@@ -66,6 +66,13 @@ pub struct Config {
     pub seed: u64,
     /// Virtual time at boot.
     pub clock_ns: u64,
+    /// How long an RCU grace period may take before it is told of.
+    pub rcu_stall_ns: u64,
+    /// `memory.max` of the control group that maps are charged to.
+    pub memcg_max: Option<u64>,
+    /// Elements and objects of programs are not kept for reuse: each is freed to the slab after its
+    /// grace period, so that a stale pointer is found.
+    pub strict_free: bool,
     /// The version whose instructions and helpers programs may use.
     pub level: verifier::tables::Level,
 }
@@ -78,6 +85,9 @@ impl Default for Config {
             memory_bytes: 64 << 20,
             seed: 0,
             clock_ns: 1_000_000,
+            rcu_stall_ns: rcu::STALL_NS,
+            memcg_max: None,
+            strict_free: false,
             level: verifier::tables::Level::default(),
         }
     }
@@ -206,7 +216,7 @@ impl Kernel {
             next_link: 1,
             let_go: false,
             next_vmalloc: 0,
-            rcu: rcu::Rcu::default(),
+            rcu: rcu::Rcu::new(config.rcu_stall_ns),
             objects: kfuncs::Objects::default(),
             root_cgroup: 0,
             ledger: ledger::Ledger::default(),

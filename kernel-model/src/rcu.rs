@@ -128,18 +128,18 @@ pub struct Rcu {
     /// Sections so far.
     sections: u64,
     /// How long a grace period may take.
-    pub stall_ns: u64,
+    stall_ns: u64,
     /// The earliest time at which one takes too long.
     stall_at: u64,
 }
 
-impl Default for Rcu {
-    fn default() -> Rcu {
-        Rcu { states: Default::default(), sections: 0, stall_ns: STALL_NS, stall_at: u64::MAX }
-    }
-}
-
 impl Rcu {
+    /// Nothing waits for anything; a grace period may take so long.
+    #[must_use]
+    pub fn new(stall_ns: u64) -> Rcu {
+        Rcu { states: Default::default(), sections: 0, stall_ns, stall_at: u64::MAX }
+    }
+
     fn state(&mut self, flavor: Flavor) -> &mut State {
         &mut self.states[flavor as usize]
     }

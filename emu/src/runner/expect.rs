@@ -539,6 +539,8 @@ pub(super) fn event_span(event: &Event) -> Option<Span> {
         Event::Tracepoint { name, .. } => Some(name.span),
         Event::Drop { reason } => reason.as_ref().map(|p| p.span),
         Event::Injected { fault } => fault.as_ref().map(|p| p.span),
+        Event::Memory { prog, object, .. } => prog.as_ref().or(object.as_ref()).map(|p| p.span),
+        Event::RcuStall { prog, .. } => prog.as_ref().map(|p| p.span),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use bpf::insn::helper_name;
 use kernel_model::fault::Kind as Injection;
-use kernel_model::{CpuId, Errno};
+use kernel_model::{CpuId, Errno, fault};
 use scenarios::Finding;
 use scenarios::leaf::{Data, int_of, suggest};
 use scenarios::schema::Name;
@@ -48,9 +48,12 @@ impl Run<'_> {
         let boot = self.s.machine.clock.ns;
         for fault in &self.s.faults {
             let (kind, nth, times) = match fault {
-                Fault::Alloc { nth, times, site, prog } => {
+                Fault::Alloc { nth, times, site, prog, probability } => {
                     let prog = self.fault_prog(prog.as_ref())?;
-                    (Injection::Alloc { site: site.clone(), prog }, nth.v, *times)
+                    let limit = if probability.is_some() { u64::MAX } else { 1 };
+                    let chance = probability.as_ref().map(|p| fault::chance(p.v));
+                    let kind = Injection::Alloc { site: site.clone(), prog, chance };
+                    (kind, nth.v, times.unwrap_or(limit))
                 }
                 Fault::Call { func, nth, times, ret, prog } => {
                     let short = func.v.strip_prefix("bpf_").unwrap_or(&func.v).to_string();

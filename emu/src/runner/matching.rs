@@ -1,9 +1,11 @@
 //! Which events a pattern means.
 
-use kernel_model::cpu::CancelledBy;
+use kernel_model::alloc::Wrong;
+use kernel_model::cpu::{CancelledBy, FaultKind};
 use kernel_model::event::UpFields;
 use kernel_model::{Errno, Event as Happened, EventKind};
 use scenarios::leaf::{Data, Is, Leaf};
+use scenarios::schema::expect::Misuse;
 use scenarios::schema::packet::HexBytes;
 use scenarios::schema::{Event, Layer, Name};
 use scenarios::tree::{Kind, Node};
@@ -187,6 +189,22 @@ impl Run<'_> {
             }
             (Event::Cancelled { prog, by }, EventKind::Cancelled { prog: found, by: cause }) => {
                 self.prog_is(prog.as_ref(), *found)? && by.is_none_or(|b| cause_of(b) == *cause)
+            }
+            (Event::Memory { kind, prog, object }, EventKind::Fault { prog: found, fault }) => {
+                let FaultKind::Memcheck(report) = &fault.kind else { return Ok(false) };
+                let program = report.at.prog.or(*found);
+                kind.is_none_or(|k| misuse(k) == report.wrong)
+                    && object.as_ref().is_none_or(|o| o.v == report.allocated.what)
+                    && match (prog, program) {
+                        (Some(name), Some(id)) => self.prog(name)? == id,
+                        (wanted, _) => wanted.is_none(),
+                    }
+            }
+            (Event::RcuStall { cpu, prog }, EventKind::RcuStall(stall)) => {
+                let wanted = prog.as_ref().map(|p| self.prog(p)).transpose()?;
+                stall.holders.iter().any(|(s, _)| {
+                    cpu.is_none_or(|c| c == s.cpu.0) && (wanted.is_none() || s.prog == wanted)
+                })
             }
             (Event::Drop { reason }, EventKind::Drop { reason: found }) => {
                 reason.as_ref().is_none_or(|r| r.v == *found)
@@ -384,6 +402,17 @@ fn cause_of(by: scenarios::schema::expect::CancelledBy) -> CancelledBy {
         By::Request => CancelledBy::Request,
         By::Fault => CancelledBy::Fault,
         By::MayGoto => CancelledBy::MayGoto,
+    }
+}
+
+fn misuse(kind: Misuse) -> Wrong {
+    match kind {
+        Misuse::UseAfterFree => Wrong::UseAfterFree,
+        Misuse::OutsideSection => Wrong::OutsideSection,
+        Misuse::OutOfBounds => Wrong::OutOfBounds,
+        Misuse::DoubleFree => Wrong::DoubleFree,
+        Misuse::InvalidFree => Wrong::InvalidFree,
+        Misuse::Overwritten => Wrong::Overwritten,
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bpf::Arch;
 use bpf::uapi::{AttachType, ProgType};
+use kernel_model::rcu::STALL_NS;
 use kernel_model::net::{Dir, NicConfig, Order, Rss};
 use scenarios::schema::Name;
 use scenarios::schema::machine::{self, Attach};
@@ -31,6 +32,9 @@ pub(super) fn begin<'a>(
         memory_bytes: s.machine.memory.v.n,
         seed: super::schedule::seed(s, opts.seed),
         clock_ns: s.machine.clock.ns,
+        rcu_stall_ns: s.machine.rcu_stall.as_ref().map_or(STALL_NS, |t| t.v.ns.max(1)),
+        memcg_max: s.machine.memcg.as_ref().map(|m| m.v.n),
+        strict_free: s.machine.strict_free,
         level: level(s)?,
     };
     if kernel.memory_bytes < 8 << 20 || kernel.memory_bytes > 4 << 30 {

@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kernel_model::cpu::FaultKind;
 use kernel_model::{Event, EventKind};
 use pcap_file::pcap::PcapWriter;
 
@@ -144,7 +145,12 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             format!("cancelled {} by {}", names.prog(*prog), by.name())
         }
         EventKind::Fault { prog, fault } => {
-            format!("fault {}: {fault}", prog.map_or("kernel", |p| names.prog(p)))
+            let prog = prog.map_or("kernel", |p| names.prog(p));
+            match &fault.kind {
+                // Its sites have clocks.
+                FaultKind::Memcheck(report) if !full => format!("fault {prog}: {:?}", report.wrong),
+                _ => format!("fault {prog}: {fault}"),
+            }
         }
         EventKind::RcuFree { objects } => format!("rcu frees {objects}"),
         EventKind::RcuStall(stall) => format!("rcu stall: {stall}"),
@@ -281,9 +287,14 @@ impl Recorder {
     }
 }
 
-/// Lines of source are other instructions in the other byte order.
+/// Lines of source are other instructions in the other byte order; which CPU ends a grace period
+/// is a matter of clocks.
 fn is_compared(e: &Event) -> bool {
-    !matches!(&e.kind, EventKind::Note { topic, .. } if *topic == crate::machine::path::LINE)
+    match &e.kind {
+        EventKind::Note { topic, .. } => *topic != crate::machine::path::LINE,
+        EventKind::RcuFree { .. } | EventKind::RcuStall(_) => false,
+        _ => true,
+    }
 }
 
 /// A program run.

@@ -199,7 +199,7 @@ impl<'a> Watch<'a> {
         self.count += 1;
         self.recorder.write(self.count, e).map_err(|e| RunError::input(run.s.span, e))?;
         self.tally(run, e);
-        self.always(run, e);
+        self.always(run, e)?;
         let shown = Shown { number: self.count, event: e, names: &self.recorder.names };
         self.items.iter_mut().try_for_each(|(_, item)| item.see(run, e, &shown))
     }
@@ -245,10 +245,16 @@ impl<'a> Watch<'a> {
     }
 
     /// What is checked without being written.
-    fn always(&mut self, run: &Run<'_>, e: &Happened) {
+    fn always(&mut self, run: &Run<'_>, e: &Happened) -> Result<(), RunError> {
         let n = self.count;
         let (list, text) = match &e.kind {
             EventKind::Leak { what } => (&mut self.leaks, format!("event {n}: leak: {what}")),
+            EventKind::Fault { .. } | EventKind::RcuStall(_) if is_expected(run, e)? => {
+                return Ok(());
+            }
+            EventKind::RcuStall(stall) => {
+                (&mut self.faults, format!("event {n}: rcu stall: {stall}"))
+            }
             EventKind::Fault { fault, .. } => {
                 if let FaultKind::Unsupported(what) = &fault.kind {
                     self.unsupported.get_or_insert_with(|| what.clone());
@@ -259,14 +265,30 @@ impl<'a> Watch<'a> {
                 let wrong = check_packet(packet);
                 let wrong = wrong.iter().map(|w| format!("event {n}: a frame left: {w}"));
                 self.frames.extend(wrong);
-                return;
+                return Ok(());
             }
-            _ => return,
+            _ => return Ok(()),
         };
         if list.len() < TOLD {
             list.push(text);
         }
+        Ok(())
     }
+}
+
+/// Whether a finding is one that the scenario waits for: then it is no failure.
+fn is_expected(run: &Run<'_>, e: &Happened) -> Result<bool, RunError> {
+    let never = |e: &&Expect| matches!(e, Expect::Never(_));
+    let wanted = expectations(run.s).into_iter().filter(|e| !never(e)).flat_map(of_expect);
+    let steps = run.s.timeline.iter().filter_map(of_step);
+    for event in wanted.chain(steps) {
+        if matches!(event, Event::Memory { .. } | Event::RcuStall { .. })
+            && run.event_matches(event, e)?
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What an expectation asks of events, if it does.

@@ -100,6 +100,26 @@ pub enum Event {
         #[serde(default)]
         fault: Option<Name>,
     },
+    /// Memory is misused.
+    Memory {
+        #[serde(default)]
+        kind: Option<Misuse>,
+        /// Program that does it.
+        #[serde(default)]
+        prog: Option<Name>,
+        /// What the object was allocated for, as `site` of a fault.
+        #[serde(default)]
+        object: Option<Name>,
+    },
+    /// An RCU grace period takes too long.
+    RcuStall {
+        /// A CPU that holds it.
+        #[serde(default)]
+        cpu: Option<u32>,
+        /// A program that holds it.
+        #[serde(default)]
+        prog: Option<Name>,
+    },
     /// A sched_ext scheduler leaves.
     SchedExit {
         #[serde(default)]
@@ -121,6 +141,24 @@ names! {
         Abba = "ABBA",
         /// Waited too long.
         Timeout = "Timeout",
+    }
+}
+
+names! {
+    /// How memory was misused.
+    pub enum Misuse as "a kind of misuse" {
+        /// Access to a freed object.
+        UseAfterFree = "UseAfterFree",
+        /// Access to an object that waits for its grace period, outside of the sections that may.
+        OutsideSection = "OutsideSection",
+        /// Access that leaves its object.
+        OutOfBounds = "OutOfBounds",
+        /// Free of a freed object.
+        DoubleFree = "DoubleFree",
+        /// Free of what is no object.
+        InvalidFree = "InvalidFree",
+        /// A red zone or a freed object was written.
+        Overwritten = "Overwritten",
     }
 }
 

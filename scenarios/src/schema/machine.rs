@@ -82,6 +82,13 @@ pub struct Machine {
     pub neighbours: Vec<Neighbour>,
     /// Sockets that look-ups of programs find.
     pub sockets: Vec<Socket>,
+    /// How long an RCU grace period may take before it is told of; "21s" when left out.
+    pub rcu_stall: Option<Spanned<Time>>,
+    /// `memory.max` of the control group that maps are charged to.
+    pub memcg: Option<Spanned<Bytes>>,
+    /// Elements and objects of programs are freed after their grace period and not kept for
+    /// reuse: stale pointers into them are found.
+    pub strict_free: bool,
     /// Feature level such as "6.12"; newest when left out.
     pub kernel: Option<Spanned<String>>,
 }
@@ -102,6 +109,9 @@ impl Default for Machine {
             routes: Vec::new(),
             neighbours: Vec::new(),
             sockets: Vec::new(),
+            rcu_stall: None,
+            memcg: None,
+            strict_free: false,
             kernel: None,
         }
     }

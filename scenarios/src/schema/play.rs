@@ -384,11 +384,16 @@ impl Consumer {
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "one row each in the reference page")]
 pub enum Fault {
-    /// The n-th allocation fails.
+    /// The n-th allocation fails, or each from there on with a probability.
     Alloc {
+        #[serde(default = "one_th")]
         nth: Spanned<u64>,
-        #[serde(default = "once")]
-        times: u64,
+        /// 1 when left out; with a probability, no limit.
+        #[serde(default)]
+        times: Option<u64>,
+        /// Above 0, at most 1; drawn from the seed's stream for faults.
+        #[serde(default)]
+        probability: Option<Spanned<f64>>,
         #[serde(default)]
         site: Option<String>,
         #[serde(default)]
@@ -420,6 +425,10 @@ pub enum Fault {
     },
     /// A non-maskable interrupt there.
     Nmi { cpu: Spanned<u32>, safepoint: Spanned<u64>, prog: Name },
+}
+
+fn one_th() -> Spanned<u64> {
+    Spanned::nowhere(1)
 }
 
 fn once() -> u64 {

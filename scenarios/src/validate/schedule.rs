@@ -97,7 +97,15 @@ impl Check<'_> {
                         self.found.push(finding.also(from.span, "from"));
                     }
                 }
-                Fault::Alloc { nth, prog, .. } | Fault::Call { nth, prog, .. } => {
+                Fault::Alloc { nth, prog, probability, .. } => {
+                    self.counts_from_one(nth.v, nth.span);
+                    prog.iter().for_each(|p| self.prog(p));
+                    if let Some(p) = probability.as_ref().filter(|p| !(p.v > 0.0 && p.v <= 1.0)) {
+                        let message = "a probability is above 0 and at most 1";
+                        self.found.push(Finding::error(p.span, message));
+                    }
+                }
+                Fault::Call { nth, prog, .. } => {
                     self.counts_from_one(nth.v, nth.span);
                     prog.iter().for_each(|p| self.prog(p));
                 }
