@@ -16,7 +16,7 @@ const RED_ZONE: u64 = 16;
 /// `SLUB_RED_ACTIVE`.
 const RED: u8 = 0xcc;
 /// `POISON_FREE`.
-const POISON: u8 = 0x6b;
+pub(crate) const POISON: u8 = 0x6b;
 /// Freed objects that are not reused yet, as KASAN's quarantine.
 const QUARANTINE: usize = 64;
 /// Objects above this are whole pages.

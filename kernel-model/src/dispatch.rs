@@ -118,6 +118,7 @@ impl Kernel {
             None => body(self, cpu, args),
         };
         self.cpus[cpu.idx()].call_stack.clear();
+        self.irq_work_run(cpu);
         // A program that may sleep begins and ends sections by such calls.
         if self.is_sleepable(prog) {
             self.rcu_update(cpu);

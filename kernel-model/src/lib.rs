@@ -26,6 +26,8 @@ pub mod layout;
 pub mod ledger;
 pub mod maps;
 pub mod mem;
+mod memalloc;
+pub mod memcg;
 pub mod net;
 pub mod prog;
 pub mod rcu;
@@ -166,6 +168,10 @@ pub struct Kernel {
     pub(crate) next_vmalloc: u64,
     /// Sections, grace periods and what waits for them.
     pub rcu: rcu::Rcu,
+    /// Caches of `bpf_mem_alloc`.
+    pub(crate) caches: memalloc::Caches,
+    /// The control group that maps are charged to.
+    pub memcg: memcg::Memcg,
     /// Objects that programs allocated.
     pub(crate) objects: kfuncs::Objects,
     /// `struct cgroup` of the default hierarchy's root, 0 until it is asked for.
@@ -217,6 +223,8 @@ impl Kernel {
             let_go: false,
             next_vmalloc: 0,
             rcu: rcu::Rcu::new(config.rcu_stall_ns),
+            caches: memalloc::Caches::default(),
+            memcg: memcg::Memcg::new(config.memcg_max),
             objects: kfuncs::Objects::default(),
             root_cgroup: 0,
             ledger: ledger::Ledger::default(),
@@ -358,8 +366,25 @@ impl Kernel {
         self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM)
     }
 
+    /// As [`Kernel::kzalloc`], of an object that is charged with so many bytes.
+    pub(crate) fn kzalloc_charged(
+        &mut self,
+        size: u64,
+        charge: u64,
+        what: &'static str,
+    ) -> Result<u64, Errno> {
+        self.memcg.charge(charge)?;
+        let object = self.kzalloc(size, what);
+        match object {
+            Ok(addr) => self.memcg.charged(addr, charge),
+            Err(_) => self.memcg.uncharge(charge),
+        }
+        object
+    }
+
     /// Frees a kernel object; misuse becomes an event.
     pub fn kfree(&mut self, addr: u64, what: &'static str) {
+        self.memcg.freed(addr);
         let site = self.site(what);
         if let Err(report) = self.alloc.kfree(&mut self.mem, addr, site) {
             self.report(*report);

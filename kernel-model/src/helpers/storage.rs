@@ -37,7 +37,11 @@ fn get(k: &mut Kernel, _: CpuId, [map, owner, init, flags, _]: [u64; 5]) -> Ret 
             return Ok(0);
         }
         let size = k.maps[&id].def.value_size;
-        let Ok(at) = k.kzalloc(size.into(), "local storage") else { return Ok(0) };
+        // struct bpf_local_storage_elem in front of the value.
+        let charge = u64::from(size).next_multiple_of(8) + 64;
+        let Ok(at) = k.kzalloc_charged(size.into(), charge, "local storage") else {
+            return Ok(0);
+        };
         if init != 0 {
             let bytes = k.mem.read_vec(init, size as usize)?;
             let bytes = k.around_fields(id, at, &bytes);

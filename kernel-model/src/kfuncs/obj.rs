@@ -11,9 +11,11 @@ use verifier::btf::record::{Field, FieldKind, Place, Record, parse};
 use super::{KfuncRow, list, rbtree, row};
 use crate::cpu::{CpuId, Fault};
 use crate::helpers::Ret;
+use crate::alloc::POISON;
 use crate::layout::{PAGE_SIZE, PERCPU, PERCPU_STRIDE};
 use crate::ledger::Kind;
 use crate::mem::Perms;
+use crate::memalloc::CacheId;
 use crate::syscall::BtfId;
 use crate::{Errno, Kernel};
 
@@ -67,10 +69,25 @@ impl Kernel {
         (at - start < o.size).then(|| (*start, Arc::clone(&o.record)))
     }
 
+    /// `bpf_mem_alloc` of `bpf_global_ma`, which nothing is charged for.
+    fn object_alloc(&mut self, size: u64) -> Result<u64, Errno> {
+        let id = CacheId::global(size).ok_or(Errno::ENOMEM)?;
+        if self.config.strict_free {
+            return self.kzalloc(size, "bpf_obj_new");
+        }
+        if let CacheId::Global(size) = id
+            && !self.cache_is_there(id)
+        {
+            self.cache_init(id, "bpf_obj_new", (size, size), false);
+        }
+        self.cache_alloc(id)
+    }
+
     /// `bpf_obj_init_field`, for all fields.
     fn object_init(&mut self, at: u64, record: &Record) -> Result<(), Fault> {
         for f in &record.fields {
             let field = at + u64::from(f.off);
+            self.mem.fill(field, f.size as usize, 0)?;
             match f.kind {
                 FieldKind::Refcount => self.mem.write_u32(field, 1)?,
                 FieldKind::ListHead | FieldKind::ListNode => list::init(self, field)?,
@@ -100,7 +117,10 @@ impl Kernel {
         match count {
             // bpf_mem_free_rcu: others may still look at it.
             Some(_) => self.rcu_free(at, "bpf_obj_drop", crate::rcu::RCU_CHAIN),
-            None => self.kfree(at, "bpf_obj_drop"),
+            None => match CacheId::global(o.size).filter(|_| !self.config.strict_free) {
+                Some(id) => self.cache_free(id, at),
+                None => self.kfree(at, "bpf_obj_drop"),
+            },
         }
         Ok(())
     }
@@ -200,6 +220,9 @@ impl Kernel {
     fn percpu_put(&mut self, at: u64) -> Result<(), Fault> {
         if let Some(o) = self.objects.live.remove(&at) {
             let size = o.size.next_multiple_of(8).next_power_of_two();
+            for cpu in 0..u64::from(self.config.cpus) {
+                self.mem.fill(at + cpu * PERCPU_STRIDE, size as usize, POISON)?;
+            }
             self.objects.percpu_free.entry(size).or_default().push(at - PERCPU);
         }
         Ok(())
@@ -210,7 +233,7 @@ fn obj_new(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
     let Some((size, record)) = k.local_type(cpu, id) else {
         return Ret::Fault(Fault::unsupported("bpf_obj_new of a program without BTF"));
     };
-    let Ok(at) = k.kzalloc(size, "bpf_obj_new") else { return Ret::Val(0) };
+    let Ok(at) = k.object_alloc(size) else { return Ret::Val(0) };
     if let Err(fault) = k.object_init(at, &record) {
         return Ret::Fault(fault);
     }

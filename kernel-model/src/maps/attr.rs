@@ -87,7 +87,16 @@ impl Kernel {
             def.flags |= super::rules::RDONLY_PROG;
         }
         let id = MapId(self.next_map);
-        let (addr, kind) = self.map_storage(&def)?;
+        let charge = self.map_charge(&def);
+        self.memcg.charge(charge)?;
+        let (addr, kind) = match self.map_storage(&def) {
+            Ok(made) => made,
+            Err(errno) => {
+                self.memcg.uncharge(charge);
+                return Err(errno);
+            }
+        };
+        self.memcg.charged(addr, charge);
         self.next_map += 1;
         let numbers = [
             (field!("bpf_map", "map_type"), u64::from(def.map_type as u32)),
@@ -103,7 +112,8 @@ impl Kernel {
         }
         self.set_bytes(addr, field!("bpf_map", "name"), def.name.as_bytes());
         self.map_by_addr.insert(addr, id);
-        self.maps.insert(id, Map { id, def, addr, frozen: false, inner, kind });
+        self.maps.insert(id, Map { id, def, addr, frozen: false, inner, kind, elems: None });
+        self.elems_init(id);
         Ok(id)
     }
 

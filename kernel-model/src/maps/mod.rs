@@ -8,6 +8,7 @@
 
 mod arena;
 mod attr;
+mod elem;
 mod inner;
 mod ops;
 mod ring;
@@ -95,6 +96,8 @@ pub struct Map {
     /// Template of inner maps.
     pub inner: Option<MapDef>,
     pub(crate) kind: Kind,
+    /// Elements of a preallocated table that are free.
+    pub(crate) elems: Option<elem::Prealloc>,
 }
 
 impl Map {

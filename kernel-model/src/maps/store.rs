@@ -182,13 +182,14 @@ impl Kernel {
             if is_lru(t) {
                 table.touch(key);
             }
-            if self.maps[&id].def.record.is_empty() {
-                return self.write_value(at, value, stride, percpu, who);
+            if !self.updates_in_place(id, flags & LOCK != 0) {
+                return self.hash_replace(id, key, at, value, who);
             }
-            // The kernel makes a new element, whose special fields are clear.
             let value = self.around_fields(id, at, value);
             self.write_value(at, &value, stride, percpu, who)?;
-            self.values_gone(id, at);
+            if flags & LOCK == 0 {
+                self.values_gone(id, at);
+            }
             return Ok(());
         }
         if flags & EXIST != 0 {
@@ -201,14 +202,66 @@ impl Kernel {
             let oldest = table.order.values().next().cloned().unwrap_or_default();
             self.map_delete_key(id, &oldest)?;
         }
-        let bytes = if percpu { stride * u64::from(self.config.cpus) } else { stride };
-        let at = self.kzalloc(bytes.max(8), "map element")?;
-        let value = self.around_fields(id, at, value);
+        let at = self.elem_alloc(id)?;
+        let value = self.elem_value(id, at, value, who)?;
         self.write_value(at, &value, stride, percpu, who)?;
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         if let Kind::Hash(table) | Kind::Targets(table) = &mut map.kind {
             table.insert(key.to_vec(), at);
         }
+        Ok(())
+    }
+
+    /// The value of a new element, whose special fields are clear; that of a CPU is zero on the
+    /// others (`pcpu_init_value`).
+    fn elem_value(
+        &mut self,
+        id: MapId,
+        at: u64,
+        value: &[u8],
+        who: Who,
+    ) -> Result<Vec<u8>, Errno> {
+        let map = &self.maps[&id];
+        let (stride, percpu) = (map.value_stride(), map.is_percpu());
+        let fields: Vec<(u32, u32)> =
+            map.def.record.fields.iter().map(|f| (f.off, f.size)).collect();
+        let copies = if percpu { u64::from(self.config.cpus) } else { 1 };
+        let zero = |k: &mut Kernel, at, len: usize| k.mem.fill(at, len, 0);
+        for copy in 0..copies {
+            let at = at + copy * stride;
+            if percpu && matches!(who, Who::Program(_)) {
+                zero(self, at, stride as usize).map_err(|_| Errno::EFAULT)?;
+            }
+            for (off, size) in &fields {
+                let at = at + u64::from(*off);
+                zero(self, at, *size as usize).map_err(|_| Errno::EFAULT)?;
+            }
+        }
+        Ok(self.around_fields(id, at, value))
+    }
+
+    /// An update of a key that is there: a new element takes the place of the old one, to which
+    /// others may still have pointers.
+    fn hash_replace(
+        &mut self,
+        id: MapId,
+        key: &[u8],
+        old: u64,
+        value: &[u8],
+        who: Who,
+    ) -> Result<(), Errno> {
+        let (stride, percpu) = (self.maps[&id].value_stride(), self.maps[&id].is_percpu());
+        let at = self.elem_for_old(id)?;
+        let value = self.elem_value(id, at, value, who)?;
+        self.write_value(at, &value, stride, percpu, who)?;
+        let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
+        if let Kind::Hash(table) = &mut map.kind
+            && let Some(elem) = table.by_key.get_mut(key)
+        {
+            elem.value = at;
+        }
+        self.values_gone(id, old);
+        self.elem_replaced(id, old);
         Ok(())
     }
 
@@ -293,7 +346,8 @@ impl Kernel {
         if first == 0 {
             return Ok(());
         }
-        let at = self.kzalloc(value.len().max(8) as u64, "map element")?;
+        let size = value.len().max(8) as u64;
+        let at = self.kzalloc_charged(size, size, super::elem::WHAT)?;
         self.mem.write(at, &value).map_err(|_| Errno::EFAULT)?;
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         if let Kind::Targets(table) = &mut map.kind {
@@ -336,7 +390,7 @@ impl Kernel {
         }
     }
 
-    /// Takes an element out; its memory is freed when no program runs any more (RCU).
+    /// Takes an element out; see [`super::elem`] for what becomes of it.
     fn map_delete_key(&mut self, id: MapId, key: &[u8]) -> Result<(), Errno> {
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         let (Kind::Hash(table) | Kind::Targets(table)) = &mut map.kind else {
@@ -344,7 +398,7 @@ impl Kernel {
         };
         let elem = table.remove(key).ok_or(Errno::ENOENT)?;
         self.values_gone(id, elem.value);
-        self.rcu_free(elem.value, "map element", crate::rcu::CHAIN);
+        self.elem_free(id, elem.value);
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use super::{BtfId, FdObject};
 use crate::cpu::{Cpu, Frame};
 use crate::layout::{DIRECT_MAP, PAGE_SIZE};
 use crate::maps::{Kind, Map, MapId};
+use crate::memalloc::CacheId;
 use crate::{Kernel, ProgId, field};
 
 /// What is referred to.
@@ -148,6 +149,7 @@ impl Kernel {
         }
         self.arena_drop(id);
         let Some(map) = self.maps.remove(&id) else { return };
+        self.memcg.freed(map.addr);
         self.map_by_addr.remove(&map.addr);
         let head = u64::from(field!("bpf_array", "value").off);
         let rows = u64::from(map.def.max_entries);
@@ -160,9 +162,10 @@ impl Kernel {
                 return self.map_memory_free(map.addr, head + rows * 8);
             }
             Kind::Hash(table) | Kind::Targets(table) => {
-                for elem in table.by_key.values() {
-                    self.kfree(elem.value, "map_free");
-                }
+                let free = map.elems.into_iter().flat_map(|e| e.into_all());
+                let all: Vec<u64> = table.by_key.values().map(|e| e.value).chain(free).collect();
+                all.into_iter().for_each(|elem| self.kfree(elem, "map_free"));
+                self.cache_destroy(CacheId::Map(id));
             }
             Kind::Ring(ring) => ring.free(self),
             Kind::Storage(values) => {
