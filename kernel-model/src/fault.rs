@@ -6,6 +6,7 @@ use rand_core::Rng;
 
 use crate::context::Point;
 use crate::cpu::CpuId;
+use crate::memalloc::REFILL;
 use crate::{EventKind, Kernel, ProgId};
 
 /// What goes wrong.
@@ -155,8 +156,10 @@ impl Kernel {
         }
         let running = self.cpus[self.this_cpu.idx()].prog_frame().map(|p| p.prog);
         let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
+            // A refill is not the program's, which only happens to be there.
             Kind::Alloc { site, prog, .. } => {
-                site.as_deref().is_none_or(|s| s == what) && prog.is_none_or(|p| Some(p) == running)
+                site.as_deref().map_or(what != REFILL, |s| s == what)
+                    && prog.is_none_or(|p| Some(p) == running)
             }
             _ => false,
         });

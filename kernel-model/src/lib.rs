@@ -362,8 +362,7 @@ impl Kernel {
         if self.inject_alloc(what) {
             return Err(Errno::ENOMEM);
         }
-        let site = self.site(what);
-        self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM)
+        self.kmalloc_charged(size, 0, what)
     }
 
     /// As [`Kernel::kzalloc`], of an object that is charged with so many bytes.
@@ -373,8 +372,23 @@ impl Kernel {
         charge: u64,
         what: &'static str,
     ) -> Result<u64, Errno> {
+        if self.inject_alloc(what) {
+            return Err(Errno::ENOMEM);
+        }
+        self.kmalloc_charged(size, charge, what)
+    }
+
+    /// The same, but no occasion for a fault.
+    pub(crate) fn kmalloc_charged(
+        &mut self,
+        size: u64,
+        charge: u64,
+        what: &'static str,
+    ) -> Result<u64, Errno> {
         self.memcg.charge(charge)?;
-        let object = self.kzalloc(size, what);
+        let site = self.site(what);
+        let object =
+            self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM);
         match object {
             Ok(addr) => self.memcg.charged(addr, charge),
             Err(_) => self.memcg.uncharge(charge),

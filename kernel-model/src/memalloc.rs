@@ -193,7 +193,7 @@ impl Kernel {
             if self.inject_alloc(REFILL) {
                 return;
             }
-            let Ok(object) = self.kzalloc_charged(size, charge, what) else { return };
+            let Ok(object) = self.kmalloc_charged(size, charge, what) else { return };
             if let Some(cache) = self.caches.all.get_mut(&id) {
                 cache.free[cpu.idx()].insert(0, object);
             }

@@ -129,8 +129,7 @@ impl Kernel {
 
     /// Memory of a preallocated element: no occasion for a fault.
     fn elem_first_use(&mut self, bytes: u64) -> Result<u64, Errno> {
-        let site = self.site(WHAT);
-        self.alloc.kmalloc(&mut self.mem, bytes, site).map_err(|_| Errno::ENOMEM)
+        self.kmalloc_charged(bytes, 0, WHAT)
     }
 
     /// An element in the place of the one that a key has, which is given up with
