@@ -28,6 +28,7 @@ impl Kernel {
     pub fn next(&mut self, cpu: CpuId) -> Step {
         self.this_cpu = cpu;
         self.rcu_update(cpu);
+        self.irq_work_run(cpu);
         let c = &mut self.cpus[cpu.idx()];
         if let Some(input) = c.pending.take()
             && let Some(frame) = c.frames.pop()

@@ -218,7 +218,7 @@ impl Kernel {
             return;
         }
         let at = point.prog();
-        let hit = self.faults.strike(|kind| match kind {
+        let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
             Kind::Irq { prog, .. } | Kind::Nmi { prog, .. } => Some(*prog) == at,
             _ => false,
         });

@@ -152,7 +152,7 @@ impl Kernel {
 
     /// Runs the irq works of a CPU that wait, if it can be interrupted.
     pub(crate) fn irq_work_run(&mut self, cpu: CpuId) {
-        if self.caches.raised.is_empty() || self.irqs_off(cpu) {
+        if self.caches.raised.is_empty() || self.context(cpu).irqs_off {
             return;
         }
         let range = (cpu, CacheId::Map(MapId(0)))..=(cpu, CacheId::Global(u64::MAX));
@@ -161,11 +161,6 @@ impl Kernel {
             self.caches.raised.remove(&(cpu, id));
             self.cache_refill(id, cpu);
         }
-    }
-
-    /// Whether no interrupt comes through to a CPU.
-    fn irqs_off(&self, cpu: CpuId) -> bool {
-        self.ledger.holds(crate::ledger::Kind::Irq, cpu.0.into())
     }
 
     /// `bpf_mem_refill`.

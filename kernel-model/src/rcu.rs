@@ -195,6 +195,7 @@ impl Kernel {
                     false => (Flavor::Rcu, "a program", Some(p.entry.prog)),
                 },
                 Frame::Net(_) => (Flavor::Rcu, "a softirq", None),
+                Frame::Irq(irq) => (Flavor::Rcu, irq.level.name(), None),
                 Frame::Timer(t) if self.is_work(t) => (Flavor::TasksTrace, "bpf_wq", None),
                 Frame::Timer(_) => (Flavor::Rcu, "bpf_timer", None),
                 _ => continue,
@@ -216,8 +217,10 @@ impl Kernel {
             (Held::Irq, "bpf_local_irq_save"),
         ];
         let found = kinds.iter().find(|(kind, _)| self.ledger.holds(*kind, own));
+        let c = &self.cpus[cpu.idx()];
+        let path = (c.irq_off > 0 || c.preempt_off > 0).then_some("a kernel path");
         let locks = || self.ledger.iter().any(|(k, _, h)| k == Held::SpinLock && h.cpu == cpu);
-        found.map(|k| k.1).or_else(|| locks().then_some("a lock"))
+        found.map(|k| k.1).or(path).or_else(|| locks().then_some("a lock"))
     }
 
     /// Whether a program may sleep.
