@@ -97,7 +97,8 @@ impl Loaded {
 pub struct Text {
     arch: Arch,
     next: u64,
-    cum: Vec<u64>,
+    /// Shared with snapshots: it is long.
+    cum: Arc<Vec<u64>>,
     progs: Vec<Arc<Loaded>>,
     kfuncs: Vec<i32>,
     points: Vec<PointAt>,
@@ -117,7 +118,7 @@ impl Text {
         }
         k.mem.poke(LAP_STUB, spec(arch).lap).expect("on the page of RETURN_TRAP");
         let (progs, kfuncs, points) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Text { arch, next: PROG_TEXT, cum: vec![0], progs, kfuncs, points })
+        Ok(Text { arch, next: PROG_TEXT, cum: Arc::new(vec![0]), progs, kfuncs, points })
     }
 
     /// Puts a program into guest memory; returns its entry point.
@@ -166,8 +167,9 @@ impl Text {
     fn account(&mut self, base: u64, compiled: &Compiled) {
         let (len, debug) = (compiled.code.len(), &compiled.debug);
         let from = usize::try_from(base - PROG_TEXT).expect("text is small");
-        let mut total = self.cum.last().copied().unwrap_or(0) & !(TAIL_ENTRY | POINT);
-        self.cum.resize(from + 1, total);
+        let cum = Arc::make_mut(&mut self.cum);
+        let mut total = cum.last().copied().unwrap_or(0) & !(TAIL_ENTRY | POINT);
+        cum.resize(from + 1, total);
         let mut starts = vec![0u64; len];
         for at in native_starts(compiled) {
             starts[at] += 1 << 32;
@@ -177,13 +179,13 @@ impl Text {
                 *n += 1;
             }
         }
-        self.cum.extend(starts.into_iter().map(|n| {
+        cum.extend(starts.into_iter().map(|n| {
             total += n;
             total
         }));
         if let Some(f) = debug.funcs.first()
             && f.tail_call_entry > f.start
-            && let Some(c) = self.cum.get_mut(from + f.tail_call_entry.0 as usize)
+            && let Some(c) = cum.get_mut(from + f.tail_call_entry.0 as usize)
         {
             *c |= TAIL_ENTRY;
         }
@@ -213,8 +215,9 @@ impl Text {
             }
         }
         let from = usize::try_from(base - PROG_TEXT).expect("text is small");
+        let cum = Arc::make_mut(&mut self.cum);
         for off in at.keys() {
-            if let Some(c) = self.cum.get_mut(from + *off as usize) {
+            if let Some(c) = cum.get_mut(from + *off as usize) {
                 *c |= POINT;
             }
         }

@@ -14,6 +14,7 @@ mod backtrace;
 pub mod path;
 mod run;
 pub mod schedule;
+mod state;
 mod syscall;
 
 use bpf::Arch;
@@ -71,6 +72,9 @@ pub enum MachineError {
     /// No such program.
     #[error("no program with id {0}")]
     NoProgram(u32),
+    /// The chooser wants the run to stop here; it goes on from here, and asks again.
+    #[error("paused by its schedule")]
+    Paused,
     /// A pinned schedule does not fit the run.
     #[error("switch {switch} of the schedule is stale: it stands at `{found}`, not `{wanted}`")]
     Stale {

@@ -33,6 +33,7 @@ pub mod prog;
 pub mod rcu;
 mod sha256;
 pub mod stack;
+pub mod state_hash;
 pub mod stream;
 pub mod syscall;
 mod task;
@@ -96,7 +97,7 @@ impl Default for Config {
 }
 
 /// One random stream per concern (design invariant 4).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Streams {
     /// `bpf_get_prandom_u32`.
     pub helper: ChaCha8Rng,
@@ -108,6 +109,14 @@ pub struct Streams {
     pub traffic: ChaCha8Rng,
     /// Hash seeds and object cookies of the kernel itself.
     pub kernel: ChaCha8Rng,
+}
+
+/// How far each stream is.
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let all = [&self.helper, &self.schedule, &self.faults, &self.traffic, &self.kernel];
+        f.debug_list().entries(all.map(ChaCha8Rng::get_word_pos)).finish()
+    }
 }
 
 impl Streams {

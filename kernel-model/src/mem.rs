@@ -6,7 +6,7 @@
 //! writes natively reports each page once per snapshot with [`GuestMemory::mark_dirty`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bpf::Endian;
 
@@ -66,14 +66,90 @@ pub struct MemFault {
     pub access: Access,
 }
 
-type Page = Arc<[u8; PAGE]>;
-type Chunk = Arc<Vec<Option<Page>>>;
+/// A page as a snapshot keeps it, with its hash once someone has asked.
+#[derive(Clone, Debug)]
+struct Page {
+    bytes: Arc<[u8]>,
+    hash: OnceLock<u64>,
+}
+
+/// `None` is a page of zeroes.
+#[derive(Clone, Debug, Default)]
+struct Chunk {
+    pages: Vec<Option<Page>>,
+    hash: OnceLock<u64>,
+}
+
+impl Chunk {
+    /// The sum over its pages: the order in which they were written does not matter.
+    fn hash(&self) -> u64 {
+        *self.hash.get_or_init(|| {
+            let kept = self.pages.iter().enumerate();
+            let kept = kept.filter_map(|(i, page)| Some((i as u64, page.as_ref()?)));
+            kept.fold(0, |sum: u64, (i, page)| {
+                let hash = *page.hash.get_or_init(|| content(&page.bytes));
+                sum.wrapping_add(if hash == 0 { 0 } else { mixed(hash ^ mixed(i + 1)) })
+            })
+        })
+    }
+}
+
+/// Hash of a page; 0 for zeroes, so that a page never written and one written with zeroes agree.
+fn content(page: &[u8]) -> u64 {
+    let mut lanes = [0u64; 4];
+    for words in page.chunks_exact(32) {
+        for (lane, word) in lanes.iter_mut().zip(words.chunks_exact(8)) {
+            let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+            *lane = (*lane ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        }
+    }
+    lanes.into_iter().fold(0, |sum: u64, lane| sum.rotate_left(17) ^ lane)
+}
+
+/// The finaliser of SplitMix64.
+fn mixed(mut x: u64) -> u64 {
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
 
 /// Memory at one instant. Cheap to clone; pages are shared with other snapshots.
 #[derive(Clone, Debug)]
 pub struct MemSnapshot {
-    chunks: Vec<Chunk>,
+    chunks: Vec<Arc<Chunk>>,
     table: Arc<Table>,
+}
+
+impl MemSnapshot {
+    /// Hash of contents and translations: equal for equal memory, however it came about. Pages
+    /// that earlier snapshots share are not looked at again.
+    #[must_use]
+    pub fn hash(&self) -> u64 {
+        let chunks = self.chunks.iter().enumerate();
+        let ram = chunks.fold(0, |sum: u64, (i, c)| match c.hash() {
+            0 => sum,
+            hash => sum.wrapping_add(mixed(hash ^ mixed(!(i as u64)))),
+        });
+        mixed(ram ^ self.table.hash())
+    }
+
+    /// Bytes of pages that another snapshot does not share: what keeping this one as well costs.
+    #[must_use]
+    pub fn bytes_beyond(&self, other: &MemSnapshot) -> u64 {
+        let chunks = self.chunks.iter().zip(&other.chunks);
+        let changed = chunks.filter(|(a, b)| !Arc::ptr_eq(a, b));
+        let pages = changed.flat_map(|(a, b)| a.pages.iter().zip(&b.pages));
+        let own = pages.filter(|(a, b)| a.is_some() && !same_page(a.as_ref(), b.as_ref()));
+        (own.count() * PAGE) as u64
+    }
+}
+
+fn same_page(a: Option<&Page>, b: Option<&Page>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(&a.bytes, &b.bytes),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
 }
 
 /// RAM and the page table.
@@ -85,7 +161,7 @@ pub struct GuestMemory {
     len: usize,
     table: Arc<Table>,
     /// Contents at the last snapshot; `None` is a page of zeroes.
-    saved: Vec<Chunk>,
+    saved: Vec<Arc<Chunk>>,
     dirty: Vec<bool>,
     dirty_list: Vec<u32>,
     epoch: u64,
@@ -150,6 +226,7 @@ struct Table {
     on_direct_map: usize,
     /// Pages that native code may not look at unasked, with how often they were guarded.
     guarded: BTreeMap<u64, u32>,
+    hash: OnceLock<u64>,
 }
 
 impl Table {
@@ -157,12 +234,24 @@ impl Table {
         !self.guarded.is_empty() && self.guarded.contains_key(&(va >> PAGE_SHIFT))
     }
 
+    fn hash(&self) -> u64 {
+        *self.hash.get_or_init(|| {
+            self.entries.iter().fold(0, |sum, (va, pte)| {
+                let Perms { r, w, x } = pte.perms;
+                let perms = u64::from(r) | u64::from(w) << 1 | u64::from(x) << 2;
+                mixed(sum ^ mixed(*va) ^ pte.phys ^ perms)
+            })
+        })
+    }
+
     fn insert(&mut self, va: u64, pte: Pte) {
+        self.hash = OnceLock::new();
         let new = self.entries.insert(va >> PAGE_SHIFT, pte).is_none();
         self.on_direct_map += usize::from(new && (DIRECT_MAP..VMALLOC).contains(&va));
     }
 
     fn remove(&mut self, va: u64) -> bool {
+        self.hash = OnceLock::new();
         let gone = self.entries.remove(&(va >> PAGE_SHIFT)).is_some();
         self.on_direct_map -= usize::from(gone && (DIRECT_MAP..VMALLOC).contains(&va));
         gone
@@ -194,7 +283,7 @@ impl GuestMemory {
         let len = usize::try_from(len).expect("guest memory fits the host's address space");
         let buf = vec![0u8; len + PAGE];
         let base = buf.as_ptr().align_offset(PAGE);
-        let chunk: Chunk = Arc::new(vec![None; CHUNK]);
+        let chunk = Arc::new(Chunk { pages: vec![None; CHUNK], ..Chunk::default() });
         GuestMemory {
             endian,
             buf,
@@ -484,8 +573,9 @@ impl GuestMemory {
         for page in std::mem::take(&mut self.dirty_list) {
             let p = page as usize;
             let bytes = &self.buf[self.base + p * PAGE..self.base + (p + 1) * PAGE];
-            let copy: Page = Arc::new(bytes.try_into().expect("a page"));
-            Arc::make_mut(&mut self.saved[p / CHUNK])[p % CHUNK] = Some(copy);
+            let chunk = Arc::make_mut(&mut self.saved[p / CHUNK]);
+            chunk.pages[p % CHUNK] = Some(Page { bytes: bytes.into(), hash: OnceLock::new() });
+            chunk.hash = OnceLock::new();
             self.dirty[p] = false;
         }
         self.epoch += 1;
@@ -504,13 +594,8 @@ impl GuestMemory {
                 continue;
             }
             for i in 0..CHUNK {
-                let (old, new) = (&self.saved[c][i], &to.chunks[c][i]);
-                let same = match (old, new) {
-                    (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-                    (None, None) => true,
-                    (Some(_), None) | (None, Some(_)) => false,
-                };
-                if !same {
+                let (old, new) = (&self.saved[c].pages[i], &to.chunks[c].pages[i]);
+                if !same_page(old.as_ref(), new.as_ref()) {
                     self.put_page(c * CHUNK + i, to);
                 }
             }
@@ -523,8 +608,8 @@ impl GuestMemory {
     fn put_page(&mut self, page: usize, from: &MemSnapshot) {
         let at = self.base + page * PAGE;
         let out = &mut self.buf[at..at + PAGE];
-        match &from.chunks[page / CHUNK][page % CHUNK] {
-            Some(p) => out.copy_from_slice(&p[..]),
+        match &from.chunks[page / CHUNK].pages[page % CHUNK] {
+            Some(p) => out.copy_from_slice(&p.bytes),
             None => out.fill(0),
         }
     }
@@ -576,8 +661,34 @@ mod tests {
         m.restore(&snaps[19]);
         let got: Vec<u64> = (0..13).map(|i| m.read_u64(at(i)).unwrap()).collect();
         assert_eq!(got, want);
+        let all = snaps[19].hash();
+        assert_eq!(m.snapshot().hash(), all);
         m.restore(&snaps[3]);
+        assert_ne!(m.snapshot().hash(), all);
         assert_eq!(m.read_u64(at(503)), Ok(9));
         assert_eq!(m.read_u64(at(504)), Ok(0));
+    }
+    #[test]
+    fn equal_memory_has_one_hash_however_it_came_about() {
+        let fresh = || GuestMemory::new(4 << 20, Endian::Little);
+        let at = |i: u64| DIRECT_MAP + i * 0x1000;
+        let (mut a, mut b) = (fresh(), fresh());
+        let nothing = a.snapshot().hash();
+        a.write_u64(at(3), 7).unwrap();
+        let three = a.snapshot().hash();
+        a.write_u64(at(300), 8).unwrap();
+        b.write_u64(at(300), 8).unwrap();
+        b.write_u64(at(9), 1).unwrap();
+        assert_ne!(a.snapshot().hash(), b.snapshot().hash());
+        b.write_u64(at(9), 0).unwrap();
+        b.write_u64(at(3), 7).unwrap();
+        assert_eq!(a.snapshot().hash(), b.snapshot().hash());
+        b.write_u64(at(300), 0).unwrap();
+        assert_eq!(b.snapshot().hash(), three);
+        let mut moved = fresh();
+        moved.write_u64(at(4), 7).unwrap();
+        assert!(![three, nothing].contains(&moved.snapshot().hash()));
+        b.map(0x40_0000, 0x3000, Perms::RO);
+        assert_ne!(b.snapshot().hash(), three);
     }
 }

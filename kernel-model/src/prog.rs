@@ -20,7 +20,7 @@ impl std::fmt::Display for ProgId {
 }
 
 /// A loaded program.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Prog {
     /// Id.
     pub id: ProgId,
@@ -55,6 +55,22 @@ pub struct Prog {
     pub btf_id: u32,
     /// `saved_dst_prog_type`: type of the program it was loaded to be attached to.
     pub target: Option<bpf::uapi::ProgType>,
+}
+
+/// What changes while it runs; the proof, which is long, by its tag.
+impl std::fmt::Debug for Prog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Prog")
+            .field("id", &self.id)
+            .field("tag", &self.tag)
+            .field("addr", &self.addr)
+            .field("entry", &self.entry)
+            .field("maps", &self.maps)
+            .field("run_cnt", &self.run_cnt)
+            .field("misses", &self.misses)
+            .field("run_time_ns", &self.run_time_ns)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Prog {

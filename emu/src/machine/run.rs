@@ -19,6 +19,12 @@ impl Machine {
         self.chooser.take()
     }
 
+    /// Switches that were made of a pinned schedule, when it is one.
+    #[must_use]
+    pub fn pinned(&self) -> Option<usize> {
+        self.chooser.as_ref()?.pinned()
+    }
+
     /// Choices so far that were not the default ones.
     #[must_use]
     pub fn switches(&self) -> &[Switch] {

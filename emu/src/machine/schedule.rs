@@ -35,6 +35,11 @@ pub trait Chooser: std::fmt::Debug + Send {
     /// # Errors
     /// [`MachineError::Stale`] from a schedule that was written for another program.
     fn choose(&mut self, machine: &Machine, choice: &Choice<'_>) -> Result<CpuId, MachineError>;
+
+    /// Switches of a pinned schedule that were made.
+    fn pinned(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// A choice that was not the default.
@@ -118,12 +123,6 @@ impl Pinned {
         Pinned { first: Some(first), switches, done: 0, met: BTreeSet::new() }
     }
 
-    /// Switches made so far.
-    #[must_use]
-    pub fn done(&self) -> usize {
-        self.done
-    }
-
     fn stale(&self, found: Vec<String>) -> MachineError {
         let s = self.switches[self.done].clone();
         MachineError::Stale { switch: self.done, wanted: s.at, found: found.join(", ") }
@@ -157,5 +156,9 @@ impl Chooser for Pinned {
         }
         self.done += 1;
         Ok(to)
+    }
+
+    fn pinned(&self) -> Option<usize> {
+        Some(self.done)
     }
 }

@@ -7,6 +7,7 @@
 //!                              trace (lines, hashed without clocks) ◄─ watch
 //! ```
 
+mod again;
 pub mod captures;
 pub mod cells;
 pub mod contents;
@@ -36,6 +37,7 @@ use std::sync::atomic::AtomicU64;
 
 use bpf::Arch;
 use kernel_model::ProgId;
+use kernel_model::state_hash::Times;
 use kernel_model::stream::StreamId;
 use scenarios::{Finding, Scenario, Span};
 
@@ -43,6 +45,7 @@ use self::spool::Spool;
 use crate::machine::path::Point;
 use crate::machine::{Machine, MachineError, Snapshot};
 
+pub use again::Runs;
 pub use load::Loaded;
 
 /// What the caller decides.
@@ -60,6 +63,8 @@ pub struct RunOptions {
     pub keep: trace::Keep,
     /// Told how much of its time a run has behind it, in permille.
     pub progress: Option<Arc<AtomicU64>>,
+    /// Hash the state whenever so many instructions were retired, where CPUs or steps take turns.
+    pub checkpoints: Option<u64>,
 }
 
 /// Why a scenario could not be run.
@@ -80,6 +85,9 @@ pub enum RunError {
         /// Where it is asked for.
         span: Span,
     },
+    /// The chooser of the machine stopped the run, which goes on from there.
+    #[error("paused by its schedule")]
+    Paused,
     /// We are wrong.
     #[error("internal: {0}")]
     Internal(String),
@@ -103,7 +111,10 @@ impl From<Finding> for RunError {
 
 impl From<MachineError> for RunError {
     fn from(e: MachineError) -> RunError {
-        RunError::Internal(e.to_string())
+        match e {
+            MachineError::Paused => RunError::Paused,
+            e => RunError::Internal(e.to_string()),
+        }
     }
 }
 
@@ -128,7 +139,7 @@ pub struct Probe {
 }
 
 /// A point of the timeline to go back to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Mark {
     /// As the scenario names it.
     pub name: String,
@@ -145,6 +156,17 @@ pub struct Marks {
     pub machine: Machine,
     /// In the order of the run.
     pub marks: Vec<Mark>,
+}
+
+/// The state of a run at one instant, as a hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// BPF instructions retired before it.
+    pub insns: u64,
+    /// Events before it.
+    pub events: usize,
+    /// Of memory and kernel state.
+    pub hash: u64,
 }
 
 /// What a run came to.
@@ -174,15 +196,18 @@ pub struct Outcome {
     pub out: Vec<(String, Spool)>,
     /// Program runs as spans of virtual time.
     pub perfetto: Vec<trace::Slice>,
+    /// What `RunOptions::checkpoints` asked for, and the end.
+    pub checkpoints: Vec<Checkpoint>,
 }
 
 /// Steps of a schedule.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::runner) struct Steps<'a>(
     std::collections::VecDeque<&'a scenarios::schema::play::ScheduleStep>,
 );
 
 /// A scenario in progress.
+#[derive(Debug)]
 pub(crate) struct Run<'a> {
     pub(crate) s: &'a Scenario,
     pub(crate) machine: Machine,
@@ -200,6 +225,8 @@ pub(crate) struct Run<'a> {
     /// What readers of program streams got.
     pub(crate) streams: std::collections::BTreeMap<(ProgId, StreamId), Vec<u8>>,
     pub(crate) failures: Vec<Failure>,
+    /// What is to come.
+    pub(in crate::runner) plan: timeline::Plan<'a>,
     /// `When` steps whose event has not come.
     pub(crate) whens: Vec<(&'a scenarios::schema::Event, &'a scenarios::schema::Action)>,
     /// Steps of a schedule by hand that are left.
@@ -214,6 +241,9 @@ pub(crate) struct Run<'a> {
     pub(crate) marks: Vec<Mark>,
     pub(crate) keep_marks: bool,
     pub(crate) progress: Option<Arc<AtomicU64>>,
+    /// Instructions between two checkpoints, when they are asked for.
+    pub(crate) every: Option<u64>,
+    pub(crate) checkpoints: Vec<Checkpoint>,
 }
 
 /// Runs a scenario on an architecture.
@@ -223,7 +253,7 @@ pub(crate) struct Run<'a> {
 pub fn run(s: &Scenario, arch: Arch, opts: &RunOptions) -> Result<Outcome, RunError> {
     let mut run = setup::begin(s, arch, opts)?;
     run.story()?;
-    run.finish().map(|(outcome, _)| outcome)
+    Ok(run.outcome())
 }
 
 /// As [`run`]; besides, the machine and the points to which it can go back.
@@ -238,7 +268,8 @@ pub fn run_marked(
     let mut run = setup::begin(s, arch, opts)?;
     run.keep_marks = true;
     run.story()?;
-    run.finish()
+    let outcome = run.outcome();
+    Ok((outcome, Marks { machine: run.machine, marks: run.marks }))
 }
 
 impl<'a> Run<'a> {
@@ -247,6 +278,7 @@ impl<'a> Run<'a> {
         self.timeline()?;
         self.machine.kernel.net_check_ledger();
         self.drain()?;
+        self.checkpoint(0)?;
         self.expectations()?;
         self.faults_happened();
         Ok(())
@@ -267,6 +299,18 @@ impl<'a> Run<'a> {
         done
     }
 
+    /// Hashes the state, when that is asked for and so much was retired since the last time.
+    pub(crate) fn checkpoint(&mut self, gap: u64) -> Result<(), RunError> {
+        let (insns, last) = (self.machine.insns(), self.checkpoints.last().map_or(0, |c| c.insns));
+        if self.every.is_some() && insns - last >= gap {
+            self.drain()?;
+            let events = self.watch.count;
+            let hash = self.machine.state_hash(Times::Kept);
+            self.checkpoints.push(Checkpoint { insns, events, hash });
+        }
+        Ok(())
+    }
+
     fn probe(&self) -> Probe {
         let points = self.machine.path().to_vec();
         let program = |id| self.machine.kernel.prog(id).map(|p| p.verified.program().clone());
@@ -276,15 +320,14 @@ impl<'a> Run<'a> {
         Probe { points, progs }
     }
 
-    fn finish(self) -> Result<(Outcome, Marks), RunError> {
-        let insns = self.machine.kernel.cpus.iter().map(|c| c.retired).sum();
-        let (arch, native_insns) = (self.machine.arch(), self.machine.native_insns());
+    /// What it came to so far; what was recorded is handed over.
+    fn outcome(&mut self) -> Outcome {
+        let (arch, insns) = (self.machine.arch(), self.machine.insns());
         let (probe, events) = (self.probe(), self.watch.count);
-        let recorded = self.watch.recorder.finish();
-        let recorded = recorded.map_err(|e| RunError::input(self.s.span, e))?;
-        let outcome = Outcome {
+        let recorded = std::mem::take(&mut self.watch.recorder).finish();
+        Outcome {
             arch,
-            failures: self.failures,
+            failures: std::mem::take(&mut self.failures),
             trace: recorded.trace,
             compared: recorded.compared,
             compared_at: recorded.compared_at,
@@ -292,10 +335,10 @@ impl<'a> Run<'a> {
             events,
             probe,
             insns,
-            native_insns,
+            native_insns: self.machine.native_insns(),
             out: recorded.out,
             perfetto: recorded.slices,
-        };
-        Ok((outcome, Marks { machine: self.machine, marks: self.marks }))
+            checkpoints: std::mem::take(&mut self.checkpoints),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The schedule of a scenario: what it says to the machine, and schedules by hand.
 
 use kernel_model::CpuId;
-use scenarios::Scenario;
 use scenarios::schema::Schedule;
+use scenarios::schema::play::Switch;
+use scenarios::{Finding, Scenario};
 
 use super::{Run, RunError, Steps};
+use crate::machine::MachineError;
 use crate::machine::schedule::{Chooser, Only, Pinned, PinnedSwitch, Random};
 
 /// The seed of the streams: a pinned schedule brings its own.
@@ -55,11 +57,40 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Why the machine stopped. A pinned switch that is elsewhere now is the author's to put right.
+    pub(super) fn stopped(&self, e: MachineError) -> RunError {
+        match (&e, &self.s.schedule) {
+            (MachineError::Stale { switch, wanted, found }, Schedule::Pinned { switches, .. }) => {
+                stale(&switches[*switch], wanted, found).into()
+            }
+            _ => e.into(),
+        }
+    }
+
     /// What is left of the schedule at the end.
-    pub(super) fn schedule_done(&mut self) {
-        let Some(step) = self.steps.0.front() else { return };
+    pub(super) fn schedule_done(&mut self) -> Result<(), RunError> {
+        if let (Schedule::Pinned { switches, .. }, Some(done)) =
+            (&self.s.schedule, self.machine.pinned())
+            && let Some(next) = switches.get(done)
+        {
+            let points = self.machine.kernel.cpus.get(next.cpu.v as usize).map_or(0, |c| c.points);
+            let found = format!("the end of the run, after {points} safepoints of this CPU");
+            return Err(stale(next, &next.at.v, &found).into());
+        }
+        let Some(step) = self.steps.0.front() else { return Ok(()) };
         let message = "the event that ends this step of the schedule never came".to_string();
         let span = super::expect::event_span(&step.until).unwrap_or(step.cpu.span);
         self.failures.push(super::Failure { message, span, fix: None });
+        Ok(())
     }
+}
+
+fn stale(switch: &Switch, wanted: &str, found: &str) -> Finding {
+    let (cpu, after) = (switch.cpu.v, switch.after.v);
+    let message = format!(
+        "the schedule is stale: CPU {cpu} after {after} safepoints is at `{found}`, not at \
+         `{wanted}`"
+    );
+    Finding::error(switch.at.span, message)
+        .hint("orrery repin finds the places of an edited program")
 }

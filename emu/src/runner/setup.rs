@@ -1,6 +1,7 @@
 //! From a scenario to a machine at time 0.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bpf::Arch;
 use bpf::uapi::{AttachType, ProgType};
@@ -11,6 +12,7 @@ use scenarios::schema::machine::{self, Attach};
 use scenarios::{Finding, Scenario};
 use verifier::tables::Level;
 
+use super::timeline::Plan;
 use super::trace::{Names, Recorder};
 use super::watch::Watch;
 use super::{Run, RunError, RunOptions, captures, load};
@@ -66,6 +68,7 @@ pub(super) fn begin<'a>(
         consumers: Vec::new(),
         streams: std::collections::BTreeMap::new(),
         failures: Vec::new(),
+        plan: Plan::default(),
         whens: Vec::new(),
         steps: super::Steps::default(),
         seen: 0,
@@ -74,6 +77,8 @@ pub(super) fn begin<'a>(
         marks: Vec::new(),
         keep_marks: false,
         progress: opts.progress.clone(),
+        every: opts.checkpoints,
+        checkpoints: Vec::new(),
     };
     run.first_contents()?;
     run.refusals()?;
@@ -85,8 +90,9 @@ pub(super) fn begin<'a>(
     run.arm_schedule();
     run.watch_tracepoints()?;
     run.watch_lines()?;
-    let recorder = Recorder::new(Names::of(&run.machine), opts.keep.clone());
+    let recorder = Recorder::new(Arc::new(Names::of(&run.machine)), opts.keep.clone());
     run.watch = Watch::new(&run, recorder)?;
+    run.plan()?;
     Ok(run)
 }
 

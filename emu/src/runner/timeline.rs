@@ -17,8 +17,8 @@ use super::packet::{self, Captures};
 use super::{Mark, Run, RunError, flows, load};
 
 /// What user space reads at its pace.
-#[derive(Clone, Copy)]
-enum Reader {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reader {
     /// A ring buffer.
     Ring(u32),
     /// Both streams of a program.
@@ -26,8 +26,8 @@ enum Reader {
 }
 
 /// Something that happens again.
-#[derive(Clone)]
-enum Source<'a> {
+#[derive(Clone, Debug)]
+pub(super) enum Source<'a> {
     Act(&'a Action),
     Frame {
         nic: u32,
@@ -74,8 +74,15 @@ enum Source<'a> {
 /// Events of the machine beyond which they are looked at, and dropped.
 const EVENTS_MAX: usize = 4096;
 
-/// Sources by time and order in the file.
-type Queue<'a> = BTreeMap<(u64, u64), Source<'a>>;
+/// What is to come, by time and order in the file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Plan<'a> {
+    queue: BTreeMap<(u64, u64), Source<'a>>,
+    /// Sources so far: a later one comes after those of equal time.
+    seq: u64,
+    /// Only consumers are left: the machine runs to its end, unless a `When` step has more.
+    idle: bool,
+}
 
 fn given(skb: Option<&play::SkbFields>) -> SkbFields {
     skb.map_or(SkbFields::default(), |s| SkbFields {
@@ -88,42 +95,42 @@ fn given(skb: Option<&play::SkbFields>) -> SkbFields {
 }
 
 impl<'a> Run<'a> {
-    /// Runs from time 0 to the end.
+    /// Runs to the end.
     pub(super) fn timeline(&mut self) -> Result<(), RunError> {
-        let mut queue: Queue<'a> = BTreeMap::new();
-        let mut seq = 0u64;
-        self.plan(&mut queue, &mut seq)?;
         let boot = self.s.machine.clock.ns;
         let until = self.s.machine.until.v.ns;
-        while let Some((at, order)) = queue.first_key_value().map(|(k, _)| *k) {
-            if at > until {
-                break;
-            }
-            if self.run_to(boot + at, &mut queue, &mut seq)? {
+        loop {
+            let next = self.plan.queue.first_key_value().map(|(k, _)| *k);
+            let Some((at, order)) = next.filter(|n| n.0 <= until && !self.plan.idle) else {
+                // Nothing but a `When` step can have more.
+                if !self.run_to(boot + until)? {
+                    break;
+                }
+                self.plan.idle = false;
+                continue;
+            };
+            if self.run_to(boot + at)? {
                 continue;
             }
-            let Some((_, source)) = queue.pop_first() else { break };
+            let Some((_, source)) = self.plan.queue.pop_first() else { break };
             if let Some(progress) = &self.progress {
                 progress.store(at.saturating_mul(1000) / until.max(1), Ordering::Relaxed);
             }
             self.machine.kernel.advance_to(boot + at);
-            seq += 1;
-            if let Some((next, source)) = self.happen(at, source, &mut queue, &mut seq)? {
+            self.plan.seq += 1;
+            if let Some((next, source)) = self.happen(at, source)? {
                 // The same place in the file keeps its rank among equal times.
-                queue.insert((next, order), source);
+                self.plan.queue.insert((next, order), source);
             }
-            let idle = queue.values().all(|s| matches!(s, Source::Consume { .. }));
-            if idle && !self.run_to(boot + until, &mut queue, &mut seq)? {
-                break;
-            }
+            let mut left = self.plan.queue.values();
+            self.plan.idle = left.all(|s| matches!(s, Source::Consume { .. }));
         }
-        while self.run_to(boot + until, &mut queue, &mut seq)? {}
         for (event, _) in std::mem::take(&mut self.whens) {
             let span = super::expect::event_span(event).unwrap_or(self.s.span);
             let message = "the event of this When(..) never came".to_string();
             self.failures.push(super::Failure { message, span, fix: None });
         }
-        self.schedule_done();
+        self.schedule_done()?;
         for map in self.consumers.clone() {
             while self.consume(map) {}
         }
@@ -132,16 +139,15 @@ impl<'a> Run<'a> {
 
     /// Runs to a time, or to the event of a `When` step, whose action is then done; true when
     /// there was one.
-    fn run_to(
-        &mut self,
-        clock: u64,
-        queue: &mut Queue<'a>,
-        seq: &mut u64,
-    ) -> Result<bool, RunError> {
+    fn run_to(&mut self, clock: u64) -> Result<bool, RunError> {
         loop {
+            self.checkpoint(self.every.unwrap_or(0))?;
             if self.whens.is_empty() && self.steps.0.is_empty() {
-                let more = self.machine.run_some(clock, EVENTS_MAX)?;
-                if self.machine.events().len() > EVENTS_MAX {
+                // With checkpoints, every turn is a chance for one.
+                let events_max = if self.every.is_some() { 0 } else { EVENTS_MAX };
+                let more = self.machine.run_some(clock, events_max);
+                let more = more.map_err(|e| self.stopped(e))?;
+                if self.machine.events().len() > events_max {
                     self.drain()?;
                 }
                 if !more {
@@ -153,7 +159,7 @@ impl<'a> Run<'a> {
                 let n = self.seen;
                 self.seen += 1;
                 self.schedule_step(n)?;
-                if self.when(n, queue, seq)? {
+                if self.when(n)? {
                     return Ok(true);
                 }
             }
@@ -161,14 +167,15 @@ impl<'a> Run<'a> {
                 self.drain()?;
             }
             let seen = self.seen;
-            if !self.machine.run_until_event(clock, seen)? {
+            let more = self.machine.run_until_event(clock, seen);
+            if !more.map_err(|e| self.stopped(e))? {
                 return Ok(false);
             }
         }
     }
 
     /// Does what the first `When` step that matches an event says.
-    fn when(&mut self, n: usize, queue: &mut Queue<'a>, seq: &mut u64) -> Result<bool, RunError> {
+    fn when(&mut self, n: usize) -> Result<bool, RunError> {
         let mut hit = None;
         for (at, (wanted, _)) in self.whens.iter().enumerate() {
             let event = &self.machine.events()[n];
@@ -183,27 +190,28 @@ impl<'a> Run<'a> {
         self.seen = n;
         let event = &self.machine.events()[n];
         let now = self.machine.kernel.now(event.cpu).saturating_sub(self.s.machine.clock.ns);
-        self.act(now, action, queue, seq)?;
+        self.act(now, action)?;
         Ok(true)
     }
 
-    fn plan(&mut self, queue: &mut Queue<'a>, seq: &mut u64) -> Result<(), RunError> {
+    /// Lists what the file says will happen.
+    pub(super) fn plan(&mut self) -> Result<(), RunError> {
         let s = self.s;
         let mut last = 0u64;
         for step in &s.timeline {
-            *seq += 1;
+            self.plan.seq += 1;
             match step {
                 Step::At(t, act) => {
                     last = t.v.ns;
-                    queue.insert((last, *seq), Source::Act(act));
+                    self.plan.queue.insert((last, self.plan.seq), Source::Act(act));
                 }
                 Step::After(t, act) => {
                     last = last.saturating_add(t.v.ns);
-                    queue.insert((last, *seq), Source::Act(act));
+                    self.plan.queue.insert((last, self.plan.seq), Source::Act(act));
                 }
                 Step::Every { period, from, times, act } => {
                     let source = Source::Every { act, period: period.v.ns, left: times.v };
-                    queue.insert((from.v.ns, *seq), source);
+                    self.plan.queue.insert((from.v.ns, self.plan.seq), source);
                 }
                 Step::When(event, act) => self.whens.push((event, act)),
             }
@@ -212,23 +220,25 @@ impl<'a> Run<'a> {
             let every = |r: Rate| (1e9 / r.per_second).round().max(1.0) as u64;
             match consumer {
                 Consumer::Ringbuf { map, rate, start, .. } => {
-                    *seq += 1;
+                    self.plan.seq += 1;
                     let id = self.map(map)?.0;
                     let gap = rate.map_or(1000, every);
-                    let from = Reader::Ring(id.0);
-                    queue.insert((start.ns, *seq), Source::Consume { from, gap });
+                    let (key, from) = ((start.ns, self.plan.seq), Reader::Ring(id.0));
+                    self.plan.queue.insert(key, Source::Consume { from, gap });
                 }
                 Consumer::UserRingbuf { map, rate, send, record } => {
-                    *seq += 1;
+                    self.plan.seq += 1;
                     let sample = self.sample_bytes(map, send, record.as_ref())?;
                     let (map, gap) = (self.map(map)?.0.0, every(*rate));
-                    queue.insert((0, *seq), Source::Produce { map, sample, gap });
+                    let source = Source::Produce { map, sample, gap };
+                    self.plan.queue.insert((0, self.plan.seq), source);
                 }
                 Consumer::Stream { prog, rate } => {
-                    *seq += 1;
+                    self.plan.seq += 1;
                     let from = Reader::Streams(self.prog(prog)?);
                     let gap = rate.map_or(1_000_000, every);
-                    queue.insert((0, *seq), Source::Consume { from, gap });
+                    let source = Source::Consume { from, gap };
+                    self.plan.queue.insert((0, self.plan.seq), source);
                 }
                 Consumer::Perf { .. } => {}
             }
@@ -241,16 +251,14 @@ impl<'a> Run<'a> {
         &mut self,
         at: u64,
         source: Source<'a>,
-        queue: &mut Queue<'a>,
-        seq: &mut u64,
     ) -> Result<Option<(u64, Source<'a>)>, RunError> {
         Ok(match source {
             Source::Act(act) => {
-                self.act(at, act, queue, seq)?;
+                self.act(at, act)?;
                 None
             }
             Source::Every { act, period, left } => {
-                self.act(at, act, queue, seq)?;
+                self.act(at, act)?;
                 let next = at.saturating_add(period);
                 (left > 1).then(|| (next, Source::Every { act, period, left: left - 1 }))
             }
@@ -365,14 +373,9 @@ impl<'a> Run<'a> {
         Ok(Some((when, Source::Capture { file, nic, pace, pick, next, start, given })))
     }
 
-    fn act(
-        &mut self,
-        at: u64,
-        action: &'a Action,
-        queue: &mut Queue<'a>,
-        seq: &mut u64,
-    ) -> Result<(), RunError> {
-        *seq += 1;
+    fn act(&mut self, at: u64, action: &'a Action) -> Result<(), RunError> {
+        self.plan.seq += 1;
+        let key = (at, self.plan.seq);
         match action {
             Action::Send { packet, on, queue: rx, times, gap, skb } => {
                 let nic = self.nic(on)?;
@@ -383,11 +386,11 @@ impl<'a> Run<'a> {
                 let given = given(skb.as_ref());
                 if left > 0 {
                     let source = Source::Frame { nic, queue: rx, bytes, given, left, gap: gap.ns };
-                    queue.insert((at, *seq), source);
+                    self.plan.queue.insert(key, source);
                 }
                 Ok(())
             }
-            Action::Play { flows, on } => self.play(at, flows, on, (at, *seq), queue),
+            Action::Play { flows, on } => self.play(flows, on, key),
             Action::Replay { pcap, on, pace, frames, skb } => {
                 let nic = self.nic(on)?;
                 let given = given(skb.as_ref());
@@ -400,7 +403,7 @@ impl<'a> Run<'a> {
                     start: at,
                     given,
                 };
-                queue.insert((at, *seq), source);
+                self.plan.queue.insert(key, source);
                 Ok(())
             }
             Action::Put { map, key, value } => self.put(map, &key.node, &value.node),
@@ -452,14 +455,7 @@ impl<'a> Run<'a> {
     }
 
     /// Flows begin now, at their rate.
-    fn play(
-        &self,
-        at: u64,
-        flows: &'a Name,
-        on: &Name,
-        key: (u64, u64),
-        queue: &mut Queue<'a>,
-    ) -> Result<(), RunError> {
+    fn play(&mut self, flows: &'a Name, on: &Name, key: (u64, u64)) -> Result<(), RunError> {
         let nic = self.nic(on)?;
         let Some(f) = self.s.flows.get(&flows.v) else {
             return Err(RunError::input(flows.span, "unknown flows"));
@@ -472,9 +468,9 @@ impl<'a> Run<'a> {
             let message = format!("{name} of `vary` is in no layer of \"{}\"", flows.v);
             return Err(RunError::input(f.count.span, message));
         }
-        let source = Source::Flow { flows: f, pick, nic, done: 0, next: at as f64 };
+        let source = Source::Flow { flows: f, pick, nic, done: 0, next: key.0 as f64 };
         if f.packets.v > 0 {
-            queue.insert(key, source);
+            self.plan.queue.insert(key, source);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! but for what was asked for.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -168,6 +168,12 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
 #[derive(Clone, Copy, Debug)]
 struct Hash(u64);
 
+impl Default for Hash {
+    fn default() -> Hash {
+        Hash(0xcbf2_9ce4_8422_2325)
+    }
+}
+
 impl Hash {
     fn line(&mut self, text: &str) {
         for b in text.bytes().chain([b'\n']) {
@@ -179,11 +185,10 @@ impl Hash {
 /// Writes the trace as it comes.
 #[derive(Debug)]
 pub(super) struct Recorder {
-    pub names: Names,
+    pub names: Arc<Names>,
     keep: Keep,
-    /// Of CPU 0; the others follow it in the order of comparison, and wait.
-    hash: Hash,
-    waiting: BTreeMap<u32, Spool>,
+    /// Of each CPU's lines.
+    hashes: BTreeMap<u32, Hash>,
     /// CPU, line, number of the event.
     compared: Vec<(u32, String, usize)>,
     trace: Spool,
@@ -191,9 +196,25 @@ pub(super) struct Recorder {
     slices: Slices,
 }
 
+/// A run that is gone back to keeps no files: they cannot be unwritten.
+impl Clone for Recorder {
+    fn clone(&self) -> Recorder {
+        assert!(!self.keep.trace && !self.keep.frames, "no files of a run that is gone back to");
+        Recorder {
+            names: Arc::clone(&self.names),
+            keep: self.keep.clone(),
+            hashes: self.hashes.clone(),
+            compared: self.compared.clone(),
+            trace: Spool::default(),
+            out: BTreeMap::new(),
+            slices: self.slices.clone(),
+        }
+    }
+}
+
 impl Default for Recorder {
     fn default() -> Recorder {
-        Recorder::new(Names::default(), Keep::default())
+        Recorder::new(Arc::default(), Keep::default())
     }
 }
 
@@ -209,14 +230,13 @@ pub(super) struct Recorded {
 }
 
 impl Recorder {
-    pub(super) fn new(names: Names, mut keep: Keep) -> Recorder {
+    pub(super) fn new(names: Arc<Names>, mut keep: Keep) -> Recorder {
         if keep.folder.as_os_str().is_empty() {
             keep.folder = std::env::temp_dir();
         }
         Recorder {
             names,
-            hash: Hash(0xcbf2_9ce4_8422_2325),
-            waiting: BTreeMap::new(),
+            hashes: BTreeMap::new(),
             compared: Vec::new(),
             trace: Spool::new(&keep.folder),
             out: BTreeMap::new(),
@@ -236,13 +256,7 @@ impl Recorder {
         }
         if is_compared(e) {
             let text = line(e, &self.names, false);
-            match e.cpu.0 {
-                0 => self.hash.line(&text),
-                cpu => {
-                    let new = || Spool::new(&self.keep.folder);
-                    writeln!(self.waiting.entry(cpu).or_insert_with(new), "{text}")?;
-                }
-            }
+            self.hashes.entry(e.cpu.0).or_default().line(&text);
             if self.keep.compared {
                 self.compared.push((e.cpu.0, text, number));
             }
@@ -264,27 +278,29 @@ impl Recorder {
     }
 
     /// All that was asked for.
-    pub(super) fn finish(mut self) -> Result<Recorded, String> {
-        for spool in std::mem::take(&mut self.waiting).into_values() {
-            let lines = spool.read().map(BufReader::new);
-            let lines = lines.map_err(|e| format!("reading the trace: {e}"))?;
-            for text in lines.lines() {
-                self.hash.line(&text.map_err(|e| format!("reading the trace: {e}"))?);
-            }
-        }
+    pub(super) fn finish(mut self) -> Recorded {
         self.compared.sort_by_key(|c| c.0);
         let compared_at = self.compared.iter().map(|c| c.2).collect();
         let names = &self.names;
         let out = self.out.into_iter();
-        Ok(Recorded {
-            hash: self.hash.0,
+        Recorded {
+            hash: combined(&self.hashes),
             trace: self.keep.trace.then_some(self.trace),
             compared: self.compared.into_iter().map(|c| c.1).collect(),
             compared_at,
             out: out.map(|(n, w)| (names.nic(n).to_string(), w.into_writer())).collect(),
             slices: self.slices.done,
-        })
+        }
     }
+}
+
+/// One hash of all CPUs: that of CPU 0, then those of the others as lines after it.
+fn combined(hashes: &BTreeMap<u32, Hash>) -> u64 {
+    let mut all = hashes.get(&0).copied().unwrap_or_default();
+    hashes.iter().filter(|(cpu, _)| **cpu != 0).for_each(|(cpu, h)| {
+        all.line(&format!("cpu{cpu} {:016x}", h.0));
+    });
+    all.0
 }
 
 /// Lines of source are other instructions in the other byte order; which CPU ends a grace period
@@ -322,7 +338,7 @@ impl Slice {
 }
 
 /// Runs of programs, from enter to exit.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Slices {
     names: BTreeMap<u32, Arc<str>>,
     open: BTreeMap<u32, Vec<(Arc<str>, u64)>>,

@@ -2,6 +2,7 @@
 //! counts are kept, and the first places, not the events.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use kernel_model::cpu::FaultKind;
 use kernel_model::net::check::check_packet;
@@ -68,11 +69,11 @@ impl Context {
 }
 
 /// Packets of a list, as far as they have come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Packets<'a> {
     nic: u32,
     up: bool,
-    wanted: Vec<Vec<Layer>>,
+    wanted: Rc<Vec<Vec<Layer>>>,
     skb: Option<&'a Data>,
     order: ListOrder,
     rest: Others,
@@ -87,7 +88,7 @@ pub(super) struct Packets<'a> {
 }
 
 /// The part of one expectation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Item<'a> {
     Count { of: &'a Event, count: u64, last: Option<String> },
     Sequence { events: &'a [Event], met: usize, around: Context },
@@ -98,7 +99,7 @@ pub(super) enum Item<'a> {
 }
 
 /// See [`Expect::Eventually`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Eventually<'a> {
     event: &'a Event,
     after: Option<&'a Event>,
@@ -109,7 +110,7 @@ pub(super) struct Eventually<'a> {
 }
 
 /// All of it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Watch<'a> {
     /// Events so far; they are numbered from 1.
     pub count: usize,
@@ -314,7 +315,7 @@ fn item<'a>(run: &Run<'a>, e: &'a Expect) -> Result<Option<Item<'a>>, RunError> 
                 nic,
                 up: matches!(on, On::Up(_)),
                 found: vec![false; wanted.len()],
-                wanted,
+                wanted: Rc::new(wanted),
                 skb: skb.as_ref(),
                 order: *order,
                 rest: *rest,

@@ -20,8 +20,8 @@ mod trace;
 mod tunnel;
 
 pub(crate) use callback::Over;
-pub(crate) use format::{bprintf, read_args, read_text};
 pub(crate) use dynptr::MAX_SIZE as DYNPTR_MAX_SIZE;
+pub(crate) use format::{bprintf, read_args, read_text};
 
 use std::sync::LazyLock;
 

@@ -20,12 +20,18 @@ pub const VMLINUX_BTF: BtfId = BtfId(1);
 const MAX_SIZE: u32 = 16 << 20;
 
 /// A loaded BTF object.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct BtfObject {
     /// As parsed.
     pub btf: Arc<Btf>,
     /// Bytes as they were loaded.
     pub bytes: Arc<[u8]>,
+}
+
+impl std::fmt::Debug for BtfObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BtfObject").field("bytes", &self.bytes.len()).finish_non_exhaustive()
+    }
 }
 
 impl Kernel {

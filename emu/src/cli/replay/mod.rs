@@ -10,6 +10,7 @@ mod bless;
 mod diverge;
 mod files;
 mod report;
+mod twice;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -73,6 +74,9 @@ pub(super) struct Args {
     /// Run matrices of more than 10,000 cells
     #[arg(long)]
     big: bool,
+    /// Run everything twice, and compare memory and kernel state on the way
+    #[arg(long)]
+    check_determinism: bool,
 }
 
 /// Runs a new file and puts what was measured into it.
@@ -89,6 +93,7 @@ pub(super) fn bless(path: &Path) -> Exit {
         bless: true,
         cell: None,
         big: false,
+        check_determinism: false,
     };
     let collected = Collected::new(&args);
     let progress = Progress::new();
@@ -289,6 +294,7 @@ impl Session<'_> {
             cpus: cell.cpus,
             keep: files::keep(self.args),
             progress: Some(self.far.clone()),
+            checkpoints: self.args.check_determinism.then_some(twice::CHECKPOINT_INSNS),
             ..RunOptions::default()
         };
         let archs = cells::archs_of(scenario, cell, archs);
@@ -306,6 +312,9 @@ impl Session<'_> {
             }
         }
         exits.push(compare(&name, scenario, &ran, &options, &mut report));
+        if self.args.check_determinism {
+            exits.push(twice::check(&name, scenario, &ran, &options, &mut report));
+        }
         (gravest(exits), report)
     }
 }

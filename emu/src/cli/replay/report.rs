@@ -38,7 +38,7 @@ pub(super) fn word(ran: &Ran) -> (&'static str, Exit) {
         Err(RunError::Rejected(_)) => ("rejected", Exit::NotMet),
         Err(RunError::Input(_)) => ("bad_input", Exit::BadInput),
         Err(RunError::Unsupported { .. }) => ("unsupported", Exit::Unsupported),
-        Err(RunError::Internal(_)) => ("internal", Exit::Internal),
+        Err(RunError::Internal(_) | RunError::Paused) => ("internal", Exit::Internal),
     }
 }
 
@@ -49,6 +49,13 @@ impl Report {
 
     pub(super) fn words(&mut self, text: String) {
         self.parts.push(Part::Words(text));
+    }
+
+    /// A line of the result, which with `--json` is for people only and left out.
+    pub(super) fn line(&mut self, text: String) {
+        if !self.json {
+            self.parts.push(Part::Line(text));
+        }
     }
 
     pub(super) fn append(&mut self, mut other: Report) {
@@ -127,8 +134,8 @@ fn problems(name: &str, ran: &Ran, parsed: &Parsed) -> Vec<String> {
             let finding = Finding::error(*span, format!("unsupported: {what}"));
             vec![shown(&finding.hint("orrery features lists what there is"))]
         }
-        Err(RunError::Internal(e)) => {
-            vec![format!("error: {name}: internal: {e}\n  next: please report it with the files\n")]
+        Err(e @ (RunError::Internal(_) | RunError::Paused)) => {
+            vec![format!("error: {name}: {e}\n  next: please report it with the files\n")]
         }
     }
 }

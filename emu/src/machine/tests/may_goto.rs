@@ -43,8 +43,10 @@ fn a_loop_ends_by_time_everywhere_at_once() {
         assert!((250_000_000..252_000_000).contains(&took), "{arch}: {took} ns");
         let called = |e: &Event| matches!(e.kind, EventKind::HelperCall { .. });
         assert!(!events.iter().any(called), "{arch}: no call is seen");
-        let said = events.iter().any(|e| matches!(&e.kind, EventKind::Stream { text, .. }
-            if text.contains("Timeout detected") && text.contains("_t+0x")));
+        let said = events.iter().any(|e| {
+            matches!(&e.kind, EventKind::Stream { text, .. }
+            if text.contains("Timeout detected") && text.contains("_t+0x"))
+        });
         assert!(said, "{arch}: {events:?}");
         seen.push((rounds, took));
     }

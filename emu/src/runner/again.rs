@@ -1,0 +1,126 @@
+//! A run at one instant, and going back to it: what is done once (reading, verifying, compiling,
+//! attaching) is not done again.
+
+use std::collections::BTreeMap;
+
+use bpf::Arch;
+use kernel_model::ProgId;
+use kernel_model::stream::StreamId;
+use scenarios::Scenario;
+use scenarios::schema::{Action, Event};
+
+use super::timeline::Plan;
+use super::watch::Watch;
+use super::{Checkpoint, Failure, Mark, Outcome, Run, RunError, RunOptions, Steps, setup};
+use crate::machine::Snapshot;
+
+/// A run at one instant.
+#[derive(Clone, Debug)]
+pub(crate) struct Saved<'a> {
+    machine: Snapshot,
+    sent: u64,
+    sent_malformed: bool,
+    consumed: BTreeMap<u32, Vec<Vec<u8>>>,
+    streams: BTreeMap<(ProgId, StreamId), Vec<u8>>,
+    failures: Vec<Failure>,
+    plan: Plan<'a>,
+    whens: Vec<(&'a Event, &'a Action)>,
+    steps: Steps<'a>,
+    seen: usize,
+    watched: usize,
+    watch: Watch<'a>,
+    marks: Vec<Mark>,
+    checkpoints: Vec<Checkpoint>,
+}
+
+impl<'a> Run<'a> {
+    /// Keeps the present state.
+    pub(crate) fn save(&mut self) -> Saved<'a> {
+        // Field by field, so that what is added to a run has to be thought of here.
+        let Run {
+            s: _,
+            machine,
+            captures: _,
+            objects: _,
+            sent,
+            sent_malformed,
+            consumed,
+            consumers: _,
+            streams,
+            failures,
+            plan,
+            whens,
+            steps,
+            seen,
+            watched,
+            watch,
+            marks,
+            keep_marks: _,
+            progress: _,
+            every: _,
+            checkpoints,
+        } = self;
+        Saved {
+            machine: machine.snapshot(),
+            sent: *sent,
+            sent_malformed: *sent_malformed,
+            consumed: consumed.clone(),
+            streams: streams.clone(),
+            failures: failures.clone(),
+            plan: plan.clone(),
+            whens: whens.clone(),
+            steps: steps.clone(),
+            seen: *seen,
+            watched: *watched,
+            watch: watch.clone(),
+            marks: marks.clone(),
+            checkpoints: checkpoints.clone(),
+        }
+    }
+
+    /// Goes back to a state of this run.
+    pub(crate) fn restore(&mut self, to: &Saved<'a>) {
+        self.machine.restore(&to.machine);
+        (self.sent, self.sent_malformed) = (to.sent, to.sent_malformed);
+        self.consumed.clone_from(&to.consumed);
+        self.streams.clone_from(&to.streams);
+        self.failures.clone_from(&to.failures);
+        self.plan.clone_from(&to.plan);
+        self.whens.clone_from(&to.whens);
+        self.steps.clone_from(&to.steps);
+        (self.seen, self.watched) = (to.seen, to.watched);
+        self.watch.clone_from(&to.watch);
+        self.marks.clone_from(&to.marks);
+        self.checkpoints.clone_from(&to.checkpoints);
+    }
+}
+
+/// One scenario on one architecture, run as often as is wanted from its time 0.
+#[derive(Debug)]
+pub struct Runs<'a> {
+    run: Run<'a>,
+    start: Saved<'a>,
+}
+
+impl<'a> Runs<'a> {
+    /// Loads and attaches.
+    ///
+    /// # Errors
+    /// As for [`super::run`].
+    pub fn new(s: &'a Scenario, arch: Arch, opts: &RunOptions) -> Result<Runs<'a>, RunError> {
+        let mut run = setup::begin(s, arch, opts)?;
+        let start = run.save();
+        Ok(Runs { run, start })
+    }
+
+    /// One run from time 0.
+    ///
+    /// # Errors
+    /// As for [`super::run`].
+    pub fn once(&mut self) -> Result<Outcome, RunError> {
+        self.run.restore(&self.start);
+        self.run.arm_schedule();
+        self.run.story()?;
+        Ok(self.run.outcome())
+    }
+}
