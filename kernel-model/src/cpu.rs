@@ -13,6 +13,7 @@ use crate::helpers::HelperFrame;
 use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
 use crate::prog::ProgId;
+use crate::sched::OpFrame;
 use crate::syscall::test_run::TestRun;
 use crate::timer::TimerFrame;
 use crate::trace::{Deferred, TraceFrame};
@@ -257,6 +258,8 @@ pub enum Frame {
     Timer(TimerFrame),
     /// An interrupt.
     Irq(IrqFrame),
+    /// An operation of a task.
+    Op(Box<OpFrame>),
     /// One program with a context that already exists (tracing hooks); the value is its R0.
     Hook {
         /// Program.
@@ -378,6 +381,7 @@ impl Cpu {
             | Frame::Trace(_)
             | Frame::Timer(_)
             | Frame::Irq(_)
+            | Frame::Op(_)
             | Frame::Hook { .. } => None,
         })
     }
@@ -400,6 +404,7 @@ impl Cpu {
             | Frame::Trace(_)
             | Frame::Timer(_)
             | Frame::Irq(_)
+            | Frame::Op(_)
             | Frame::Hook { .. } => None,
         })
     }

@@ -20,7 +20,8 @@ impl Kernel {
     pub fn is_idle(&self, cpu: CpuId) -> bool {
         let c = &self.cpus[cpu.idx()];
         let begun = !c.frames.is_empty() || !c.fired.is_empty();
-        !begun && c.queue.is_empty() && c.interrupts.is_empty()
+        let queued = !c.queue.is_empty() || !c.interrupts.is_empty();
+        !begun && !queued && !self.sched_wants(cpu)
     }
 
     /// What the CPU does next, when no program is running on it, or the one that is stands at a
@@ -38,6 +39,9 @@ impl Kernel {
         if !c.interrupts.is_empty()
             && let Some(irq) = self.take_interrupt(cpu)
         {
+            if self.cpus[cpu.idx()].frames.is_empty() {
+                self.sched_pause(cpu);
+            }
             return self.drive(cpu, irq, Input::Start);
         }
         let c = &mut self.cpus[cpu.idx()];
@@ -56,17 +60,25 @@ impl Kernel {
             };
         }
         match c.queue.pop_front() {
-            Some(frame) => self.drive(cpu, frame, Input::Start),
+            Some(frame) => {
+                self.sched_pause(cpu);
+                self.drive(cpu, frame, Input::Start)
+            }
             // What fired in a run that was cancelled.
             None if !c.fired.is_empty() => {
                 let items = std::mem::take(&mut c.fired);
                 let frame = TraceFrame::new(items, Then::Done(0));
                 self.drive(cpu, Frame::Trace(Box::new(frame)), Input::Start)
             }
-            None => {
-                self.objects_sweep();
-                Step::Idle
-            }
+            None => match self.sched_next(cpu) {
+                Some(frame) => self.drive(cpu, frame, Input::Start),
+                // A task goes on in the kernel path in which it blocked.
+                None if self.cpus[cpu.idx()].pending.is_some() => self.next(cpu),
+                None => {
+                    self.objects_sweep();
+                    Step::Idle
+                }
+            },
         }
     }
 
@@ -197,6 +209,8 @@ impl Kernel {
     /// Gives a value to the frame below the one that just ended.
     fn finish(&mut self, cpu: CpuId, value: u64) -> Step {
         match self.cpus[cpu.idx()].frames.pop() {
+            // Tasks may go on for ever: the machine decides when.
+            None if self.sched_wants(cpu) => Step::Idle,
             None => self.next(cpu),
             Some(Frame::Prog(mut p)) => {
                 if let Some((name, nth)) = p.calling.take() {
@@ -267,6 +281,7 @@ impl Kernel {
                 }
                 flow
             }
+            Frame::Op(o) => self.op_step(cpu, *o, input),
             Frame::Hook { prog, ctx, cookie, free } => match input {
                 Input::Start | Input::Again => {
                     let mut child = ProgFrame::main(prog, self.entry_of(prog), ctx);

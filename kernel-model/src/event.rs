@@ -4,6 +4,8 @@
 //! values depend on native code, are replaced by what they point at, and registers that a
 //! helper does not read are not recorded.
 
+use std::sync::Arc;
+
 use crate::cpu::{CancelledBy, CpuId, Fault};
 use crate::layout::{PROG_TEXT, PROG_TEXT_END, VMALLOC, VMALLOC_OBJECTS};
 use crate::maps::MapId;
@@ -212,6 +214,31 @@ pub enum EventKind {
         prog: ProgId,
         /// What did it.
         by: CancelledBy,
+    },
+    /// A CPU goes from one task to another.
+    Switch {
+        /// Name of the task that ran, `swapper/N` when the CPU was idle.
+        from: Arc<str>,
+        /// Name of the task that runs now.
+        to: Arc<str>,
+        /// How long it waited since it was woken, when that is what it waited for.
+        waited: Option<u64>,
+    },
+    /// A task waits too long for a CPU.
+    Stall {
+        /// Its name.
+        task: Arc<str>,
+        /// Nanoseconds.
+        waited: u64,
+    },
+    /// An operation of a task's script that has a result is complete.
+    Op {
+        /// Name of the task.
+        task: Arc<str>,
+        /// Which of its script, from 0.
+        op: u32,
+        /// The result; `None` when the program was cancelled.
+        ret: Option<u64>,
     },
     /// A program was stopped or the kernel found corruption.
     Fault {

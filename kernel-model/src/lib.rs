@@ -5,7 +5,8 @@
 //!  engine ◄─Step── next / helper_call / prog_return / prog_fault ──► frames (cpu.rs) ─► events
 //! ```
 //!
-//! Reading order: layout, mem, alloc, cpu, context, dispatch, helpers, maps, syscall, env, net, trace.
+//! Reading order: layout, mem, alloc, cpu, context, dispatch, sched, helpers, maps, syscall, env,
+//! net, trace.
 //!
 //! **Invariants.** No Unicorn, no JIT, no host clock or randomness. [`Kernel`] is `Clone`, and
 //! everything in it is ordered. Guest memory changes through `GuestMemory::write` alone. What is
@@ -31,6 +32,7 @@ pub mod memcg;
 pub mod net;
 pub mod prog;
 pub mod rcu;
+pub mod sched;
 mod sha256;
 pub mod stack;
 pub mod state_hash;
@@ -164,8 +166,8 @@ pub struct Kernel {
     pub btfs: BTreeMap<syscall::BtfId, syscall::BtfObject>,
     /// Links by id.
     pub links: BTreeMap<syscall::LinkId, syscall::Link>,
-    /// The test run that a process waits for.
-    pub(crate) test_run: Option<syscall::test_run::Pending>,
+    /// Test runs that processes wait for.
+    pub(crate) test_runs: syscall::test_run::TestRuns,
     /// Where the program that is loaded next stood in its object.
     pub section_note: Option<syscall::SectionNote>,
     pub(crate) next_map: u32,
@@ -194,6 +196,10 @@ pub struct Kernel {
     /// Attached tracing programs.
     pub hooks: trace::Hooks,
     pub(crate) last_pid: u32,
+    /// Tasks and their run queues.
+    pub(crate) sched: sched::Sched,
+    /// `swapper/N` of each CPU.
+    pub(crate) idle_tasks: Vec<u64>,
     /// Injected faults.
     pub faults: fault::Faults,
     /// CPU on whose behalf the model works now, for allocation sites.
@@ -223,7 +229,7 @@ impl Kernel {
             fd_modes: BTreeMap::new(),
             btfs: BTreeMap::new(),
             links: BTreeMap::new(),
-            test_run: None,
+            test_runs: syscall::test_run::TestRuns::default(),
             section_note: None,
             next_map: 1,
             next_prog: 1,
@@ -241,6 +247,8 @@ impl Kernel {
             timers: timer::Timers::default(),
             hooks: trace::Hooks::default(),
             last_pid: 2,
+            sched: sched::Sched::default(),
+            idle_tasks: Vec::new(),
             faults: fault::Faults::default(),
             this_cpu: CpuId(0),
             fine: false,

@@ -12,7 +12,9 @@ impl Kernel {
     pub(crate) fn boot_tasks(&mut self) {
         for cpu in 0..self.config.cpus {
             let task = self.task_new(&format!("swapper/{cpu}"), 0, cpu);
-            self.cpus[cpu as usize].task = task.expect("memory for idle tasks");
+            let task = task.expect("memory for idle tasks");
+            self.cpus[cpu as usize].task = task;
+            self.idle_tasks.push(task);
         }
     }
 

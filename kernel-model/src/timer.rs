@@ -163,13 +163,14 @@ impl Kernel {
         }
     }
 
-    /// Virtual time of the next expiry.
+    /// Virtual time of the next expiry, of a timer or of what tasks wait for.
     #[must_use]
     pub fn next_timer(&self) -> Option<u64> {
-        self.timers.queue.keys().next().map(|k| k.0)
+        let timer = self.timers.queue.keys().next().map(|k| k.0);
+        timer.into_iter().chain(self.sched.next_due()).min()
     }
 
-    /// Queues the callbacks of what has expired on the CPUs of the timers.
+    /// Queues the callbacks of what has expired on the CPUs of the timers, and wakes tasks.
     pub fn timers_expire(&mut self, now: u64) {
         while let Some(entry) = self.timers.queue.first_entry().filter(|e| e.key().0 <= now) {
             let timer = entry.remove();
@@ -178,6 +179,7 @@ impl Kernel {
             let work = TimerFrame { timer, key: 0, softirq: true };
             self.interrupt(cpu, Level::Soft, [Frame::Timer(work)]);
         }
+        self.sched_expire(now);
     }
 
     /// `bpf_timer_cb`: calls back with map, key and value.

@@ -2,6 +2,7 @@
 
 use kernel_model::CpuId;
 use kernel_model::context::Point;
+use kernel_model::syscall::test_run::Ticket;
 
 use super::schedule::{Choice, Chooser, Switch};
 use super::{Machine, MachineError};
@@ -73,6 +74,21 @@ impl Machine {
             }
         }
         Ok(false)
+    }
+
+    /// Runs until a test run has ended; without tasks, which may go on for ever, until no CPU has
+    /// work.
+    pub(super) fn run_test(&mut self, ticket: Ticket) -> Result<(), MachineError> {
+        if !self.kernel.has_tasks() {
+            return self.run_until_idle();
+        }
+        while !self.kernel.test_run_ended(ticket) {
+            let seen = self.kernel.events.len();
+            if !self.run_until_event(u64::MAX, seen)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The CPU that runs next and how far. Timers that are due come first; with nothing else to

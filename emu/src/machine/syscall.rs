@@ -14,15 +14,16 @@ fn internal(e: &MachineError) -> SysError {
 
 impl Machine {
     /// bpf(2), as [`kernel_model::Kernel::bpf`]: a loaded program is compiled, a test run runs.
-    /// `BPF_PROG_TEST_RUN` lets all CPUs run until they have no work.
+    /// `BPF_PROG_TEST_RUN` lets the CPUs run until it has ended, and they have no other work but
+    /// that of tasks.
     ///
     /// # Errors
     /// The kernel's errno, or what is not modelled.
     pub fn bpf(&mut self, cmd: u32, attr: &mut [u8], user: &mut dyn UserMemory) -> SysResult {
         if cmd == Cmd::ProgTestRun as u32 {
-            self.kernel.test_run_start(attr, user)?;
-            self.run_until_idle().map_err(|e| internal(&e))?;
-            return self.kernel.test_run_finish(attr, user);
+            let ticket = self.kernel.test_run_start(attr, user)?;
+            self.run_test(ticket).map_err(|e| internal(&e))?;
+            return self.kernel.test_run_finish(ticket, attr, user);
         }
         let ret = self.kernel.bpf(cmd, attr, user)?;
         if cmd == Cmd::ProgLoad as u32 {

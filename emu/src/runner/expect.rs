@@ -31,6 +31,8 @@ impl Run<'_> {
         for expect in &s.expect {
             self.check(expect)?;
         }
+        let ops = std::mem::take(&mut self.watch.ops);
+        ops.into_iter().for_each(|f| self.tell(f));
         self.always();
         Ok(())
     }
@@ -98,7 +100,8 @@ impl Run<'_> {
             | Expect::AnyOrder(_)
             | Expect::Count { .. }
             | Expect::Never(_)
-            | Expect::Eventually { .. } => {
+            | Expect::Eventually { .. }
+            | Expect::Latency { .. } => {
                 let watch = std::mem::take(&mut self.watch);
                 if let Some(item) = watch.item(expect) {
                     self.events(expect, item);
@@ -151,8 +154,11 @@ impl Run<'_> {
             Expect::Stream { prog, of, has, lacks, bytes } => {
                 self.stream(prog, &Wanted { of: *of, has, lacks, bytes: bytes.as_ref() })
             }
-            Expect::Share { task, .. } | Expect::Latency { task, .. } => {
-                Err(RunError::unsupported(task.span, "tasks"))
+            Expect::Share { task, is } => {
+                for (name, permille) in self.shares(task) {
+                    self.number(&is.v, permille, is.span, &format!("permille of a CPU for {name}"));
+                }
+                Ok(())
             }
             Expect::Leaks(_) | Expect::Differs { .. } => Ok(()),
         }
@@ -289,6 +295,9 @@ impl Run<'_> {
             }
             (Expect::Eventually { within, .. }, Item::Eventually(it)) => {
                 self.eventually(within.v.ns, it, within.span);
+            }
+            (Expect::Latency { task, wakeup, percentile }, Item::Latency { waited, .. }) => {
+                self.latency(task, waited, wakeup, *percentile)
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 use kernel_model::alloc::Wrong;
 use kernel_model::cpu::{CancelledBy, FaultKind};
 use kernel_model::event::UpFields;
+use kernel_model::sched::is_named;
 use kernel_model::{Errno, Event as Happened, EventKind};
 use scenarios::leaf::{Data, Is, Leaf};
 use scenarios::schema::expect::Misuse;
@@ -209,6 +210,15 @@ impl Run<'_> {
             (Event::Drop { reason }, EventKind::Drop { reason: found }) => {
                 reason.as_ref().is_none_or(|r| r.v == *found)
             }
+            (Event::Switch { cpu, from, to }, EventKind::Switch { from: left, to: came, .. }) => {
+                let is = |name: &Option<Name>, found: &str| {
+                    name.as_ref().is_none_or(|n| is_named(found, &n.v))
+                };
+                cpu.is_none_or(|c| c == happened.cpu.0) && is(from, left) && is(to, came)
+            }
+            (Event::Stall { task }, EventKind::Stall { task: found, .. }) => {
+                task.as_ref().is_none_or(|n| is_named(found, &n.v))
+            }
             (Event::Line { at }, EventKind::Note { topic, text }) => {
                 *topic == crate::machine::path::LINE && at.v == *text
             }
@@ -285,7 +295,6 @@ impl Run<'_> {
                     continue;
                 }
                 Event::Deadlock { .. } => "deadlocks of locks",
-                Event::Switch { .. } | Event::Stall { .. } => "tasks and their scheduler",
                 Event::SchedExit { .. } => "sched_ext",
                 _ => continue,
             };

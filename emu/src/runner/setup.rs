@@ -82,6 +82,7 @@ pub(super) fn begin<'a>(
     };
     run.first_contents()?;
     run.refusals()?;
+    run.add_tasks()?;
     for attach in &s.attach {
         run.attach(attach)?;
     }
@@ -165,17 +166,8 @@ fn sockets(s: &Scenario, machine: &mut Machine) -> Result<(), RunError> {
 
 /// Says no to what this version has no machinery for.
 fn unsupported(s: &Scenario) -> Result<(), RunError> {
-    if let Some((name, _)) = s.tasks.iter().next() {
-        return Err(RunError::unsupported(name.span, "task scripts"));
-    }
     if let Some(w) = &s.machine.watchdog {
         return Err(RunError::unsupported(w.soft.span, "the watchdog"));
-    }
-    if let Some(q) = &s.machine.quantum {
-        return Err(RunError::unsupported(q.span, "preemption by a quantum"));
-    }
-    if s.machine.llcs.v != 1 {
-        return Err(RunError::unsupported(s.machine.llcs.span, "several cache domains"));
     }
     Ok(())
 }

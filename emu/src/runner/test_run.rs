@@ -27,6 +27,11 @@ fn ctx_struct(t: ProgType) -> Option<&'static str> {
     }
 }
 
+/// Data of a test run without a packet: the kernel wants at least an Ethernet header.
+pub(super) fn no_packet(kind: ProgType) -> Vec<u8> {
+    if ctx_struct(kind).is_some() { vec![0; 14] } else { Vec::new() }
+}
+
 impl<'a> Run<'a> {
     /// One run, or one for each frame of a capture.
     pub(super) fn test_run(&mut self, action: &'a Action) -> Result<(), RunError> {
@@ -43,17 +48,13 @@ impl<'a> Run<'a> {
         match (packet, frames) {
             (Some(name), _) => inputs.push(self.named_packet(name)?),
             (None, Some(data)) => inputs = self.capture_of(data)?,
-            // The kernel wants at least an Ethernet header.
-            (None, None) if ctx_struct(kind).is_some() => inputs.push(vec![0; 14]),
-            (None, None) => inputs.push(Vec::new()),
+            (None, None) => inputs.push(no_packet(kind)),
         }
         let ctx_bytes = match ctx {
             Some(data) => self.test_ctx(kind, data)?,
             None => Vec::new(),
         };
-        let open = self.machine.kernel.fds.iter();
-        let fd = open.filter(|(_, o)| **o == FdObject::Prog(id)).map(|(fd, _)| *fd).min();
-        let fd = fd.ok_or_else(|| RunError::Internal("a program without descriptor".into()))?;
+        let fd = self.prog_fd(id)?;
         for data in &inputs {
             let given = TestRunIn {
                 data,
@@ -74,6 +75,13 @@ impl<'a> Run<'a> {
             self.test_result(prog, kind, ret.as_ref(), out.as_ref(), &result)?;
         }
         Ok(())
+    }
+
+    /// A program's descriptor in the process that loaded it.
+    pub(super) fn prog_fd(&self, id: kernel_model::ProgId) -> Result<i32, RunError> {
+        let open = self.machine.kernel.fds.iter();
+        let fd = open.filter(|(_, o)| **o == FdObject::Prog(id)).map(|(fd, _)| *fd).min();
+        fd.ok_or_else(|| RunError::Internal("a program without descriptor".into()))
     }
 
     fn named_packet(&self, name: &Name) -> Result<Vec<u8>, RunError> {
@@ -102,7 +110,7 @@ impl<'a> Run<'a> {
     }
 
     /// Bytes of a context by the kernel's own types; raw_tp takes `(args: [..])`.
-    fn test_ctx(&self, kind: ProgType, data: &Data) -> Result<Vec<u8>, RunError> {
+    pub(super) fn test_ctx(&self, kind: ProgType, data: &Data) -> Result<Vec<u8>, RunError> {
         let endian = self.machine.arch().endian();
         if kind == ProgType::RawTracepoint {
             let args = match &data.node.kind {

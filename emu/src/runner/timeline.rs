@@ -436,8 +436,13 @@ impl<'a> Run<'a> {
                 self.machine.kernel.nmi(CpuId(cpu.v));
                 Ok(())
             }
-            Action::Start(task) | Action::Kill(task) => {
-                Err(RunError::unsupported(task.span, "task scripts"))
+            Action::Start(task) => {
+                self.each_task(task, kernel_model::Kernel::task_start);
+                Ok(())
+            }
+            Action::Kill(task) => {
+                self.each_task(task, kernel_model::Kernel::task_kill);
+                Ok(())
             }
         }
     }

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use kernel_model::cpu::FaultKind;
+use kernel_model::event::Value;
 use kernel_model::{Event, EventKind};
 use pcap_file::pcap::PcapWriter;
 
@@ -151,6 +152,12 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
                 FaultKind::Memcheck(report) if !full => format!("fault {prog}: {:?}", report.wrong),
                 _ => format!("fault {prog}: {fault}"),
             }
+        }
+        EventKind::Switch { from, to, .. } => format!("switch {from} -> {to}"),
+        EventKind::Stall { task, waited } => format!("stall {task} waits for {waited} ns"),
+        EventKind::Op { task, op, ret } => {
+            let ret = ret.map_or("cancelled".into(), |r| Value::of(r).to_string());
+            format!("task {task} op {} = {ret}", op + 1)
         }
         EventKind::RcuFree { objects } => format!("rcu frees {objects}"),
         EventKind::RcuStall(stall) => format!("rcu stall: {stall}"),

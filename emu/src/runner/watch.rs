@@ -95,6 +95,7 @@ pub(super) enum Item<'a> {
     AnyOrder { events: &'a [Event], met: Vec<bool> },
     Never { event: &'a Event, first: Option<String> },
     Eventually(Eventually<'a>),
+    Latency { task: &'a str, waited: Vec<u64> },
     Packets(Packets<'a>),
 }
 
@@ -127,6 +128,8 @@ pub(super) struct Watch<'a> {
     pub leaks: Vec<String>,
     pub faults: Vec<String>,
     pub frames: Vec<String>,
+    /// Operations of tasks with another result than was said.
+    pub ops: Vec<Failure>,
     /// The first thing that is not modelled.
     pub unsupported: Option<String>,
     pub recorder: Recorder,
@@ -201,6 +204,11 @@ impl<'a> Watch<'a> {
         self.recorder.write(self.count, e).map_err(|e| RunError::input(run.s.span, e))?;
         self.tally(run, e);
         self.always(run, e)?;
+        if let EventKind::Op { task, op, ret } = &e.kind
+            && self.ops.len() < TOLD
+        {
+            self.ops.extend(run.op_result(task, *op, *ret, self.count)?);
+        }
         let shown = Shown { number: self.count, event: e, names: &self.recorder.names };
         self.items.iter_mut().try_for_each(|(_, item)| item.see(run, e, &shown))
     }
@@ -306,6 +314,7 @@ fn item<'a>(run: &Run<'a>, e: &'a Expect) -> Result<Option<Item<'a>>, RunError> 
             came: None,
             around: Context::default(),
         }),
+        Expect::Latency { task, .. } => Item::Latency { task: &task.v, waited: Vec::new() },
         Expect::Packets { on, are, order, rest, skb } => {
             let span = on.nic().span;
             let nic = run.nic(on.nic())?;
@@ -372,6 +381,13 @@ impl<'a> Item<'a> {
                 }
             }
             Item::Eventually(it) => it.see(run, e, shown)?,
+            Item::Latency { task, waited } => {
+                if let EventKind::Switch { to, waited: Some(ns), .. } = &e.kind
+                    && kernel_model::sched::is_named(to, task)
+                {
+                    waited.push(*ns);
+                }
+            }
             Item::Packets(it) => it.see(run, e, shown.number)?,
         }
         Ok(())

@@ -33,7 +33,7 @@ impl Kernel {
     }
 
     /// `put_task_struct_rcu_user`: the model's tasks do not end.
-    pub(super) fn task_put(&mut self, task: u64) {
+    pub(crate) fn task_put(&mut self, task: u64) {
         self.count_by(task, field!("task_struct", "usage"), -1);
     }
 

@@ -112,7 +112,9 @@ impl Kernel {
             chains.chain(&nic.xdp).for_each(|p| live.prog(*p));
         }
         self.hooks.progs().for_each(|p| live.prog(p));
-        for frame in self.cpus.iter().flat_map(Cpu::work) {
+        self.sched.progs().for_each(|p| live.prog(p));
+        let frames = self.cpus.iter().flat_map(Cpu::work);
+        for frame in frames.chain(self.sched.frames()) {
             match frame {
                 Frame::Prog(p) => live.prog(p.prog),
                 Frame::Hook { prog, .. } => live.prog(*prog),
@@ -121,7 +123,8 @@ impl Kernel {
                 | Frame::Net(_)
                 | Frame::Trace(_)
                 | Frame::Timer(_)
-                | Frame::Irq(_) => {}
+                | Frame::Irq(_)
+                | Frame::Op(_) => {}
             }
         }
     }

@@ -3,6 +3,8 @@
 //! The command has two halves, because a program runs in the engine: `test_run_start` queues the
 //! frame, `test_run_finish` gives the results to the process once the CPU has run it.
 
+use std::collections::BTreeMap;
+
 use bpf::uapi::attr::TestRun as Attr;
 use bpf::uapi::fields::Struct;
 use bpf::uapi::{AttachType, ProgType};
@@ -46,6 +48,8 @@ pub struct TestRun {
     repeat: u32,
     left: u32,
     began_ns: u64,
+    /// The process that waits for it; a task gets the result as that of its frame.
+    ticket: Option<Ticket>,
 }
 
 impl TestRun {
@@ -55,6 +59,20 @@ impl TestRun {
         !matches!(self.on, On::Bytes { .. })
     }
 }
+
+/// A test run that a process waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u32);
+
+/// Test runs that processes wait for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TestRuns {
+    all: BTreeMap<Ticket, Pending>,
+    made: u32,
+}
+
+/// The value of a task's test run whose program was cancelled.
+const CANCELLED: u64 = 1 << 32;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -102,7 +120,7 @@ impl TestRun {
 }
 
 impl Kernel {
-    /// The first half of `BPF_PROG_TEST_RUN`: the frame is queued on the CPU that is returned.
+    /// The first half of `BPF_PROG_TEST_RUN`: the frame is queued on its CPU.
     ///
     /// # Errors
     /// The kernel's errno, or what is not modelled.
@@ -110,7 +128,36 @@ impl Kernel {
         &mut self,
         attr: &[u8],
         user: &dyn UserMemory,
-    ) -> Result<CpuId, SysError> {
+    ) -> Result<Ticket, SysError> {
+        let (a, mut run) = self.test_run_make(attr, user)?;
+        let cpu = if a.flags & ON_CPU != 0 { CpuId(a.cpu) } else { self.this_cpu };
+        let runs = &mut self.test_runs;
+        runs.made += 1;
+        let ticket = Ticket(runs.made);
+        runs.all.insert(ticket, Pending::Running(a));
+        run.ticket = Some(ticket);
+        self.submit(cpu, Frame::TestRun(Box::new(run)));
+        Ok(ticket)
+    }
+
+    /// A test run on the CPU of a task, whose value is the result.
+    ///
+    /// # Errors
+    /// As for [`Kernel::test_run_start`].
+    pub(crate) fn test_run_of_task(
+        &mut self,
+        attr: &[u8],
+        user: &dyn UserMemory,
+    ) -> Result<Frame, SysError> {
+        let (_, run) = self.test_run_make(attr, user)?;
+        Ok(Frame::TestRun(Box::new(run)))
+    }
+
+    fn test_run_make(
+        &mut self,
+        attr: &[u8],
+        user: &dyn UserMemory,
+    ) -> Result<(Attr, TestRun), SysError> {
         let endian = self.mem.endian();
         if attr.iter().skip(Attr::END).any(|b| *b != 0) {
             return Err(Errno::EINVAL.into());
@@ -134,10 +181,13 @@ impl Kernel {
                 None => return Err(not_here(t)),
             },
         };
-        let cpu = if a.flags & ON_CPU != 0 { CpuId(a.cpu) } else { self.this_cpu };
-        self.test_run = Some(Pending::Running(a));
-        self.submit(cpu, Frame::TestRun(Box::new(run)));
-        Ok(cpu)
+        Ok((a, run))
+    }
+
+    /// Whether a test run has come to its end.
+    #[must_use]
+    pub fn test_run_ended(&self, ticket: Ticket) -> bool {
+        matches!(self.test_runs.all.get(&ticket), Some(Pending::Ended(_)) | None)
     }
 
     /// The caller's context, as much as the kernel's structure has room for (`bpf_ctx_init`).
@@ -255,7 +305,7 @@ impl Kernel {
 
     fn test_frame(&self, prog: ProgId, on: On, ctx: Vec<u8>, repeat: u32) -> TestRun {
         let repeat = repeat.max(1);
-        TestRun { prog, on, ctx, repeat, left: repeat, began_ns: 0 }
+        TestRun { prog, on, ctx, repeat, left: repeat, began_ns: 0, ticket: None }
     }
 
     pub(crate) fn test_run_step(
@@ -267,12 +317,10 @@ impl Kernel {
         match input {
             Input::Start => run.began_ns = self.now(cpu),
             Input::Aborted(_) => {
-                self.test_run_end(cpu, *run, None);
-                return Flow::Done(0);
+                return Flow::Done(self.test_run_end(cpu, *run, None));
             }
             Input::Return(r0) if run.left == 0 => {
-                self.test_run_end(cpu, *run, Some(r0 as u32));
-                return Flow::Done(0);
+                return Flow::Done(self.test_run_end(cpu, *run, Some(r0 as u32)));
             }
             Input::Return(_) | Input::Again => {}
         }
@@ -287,7 +335,7 @@ impl Kernel {
         Flow::Call { frame: Frame::TestRun(run), child: Frame::Prog(child) }
     }
 
-    fn test_run_end(&mut self, cpu: CpuId, run: TestRun, retval: Option<u32>) {
+    fn test_run_end(&mut self, cpu: CpuId, run: TestRun, retval: Option<u32>) -> u64 {
         let spent = self.now(cpu) - run.began_ns;
         let duration = u32::try_from(spent / u64::from(run.repeat)).unwrap_or(u32::MAX);
         let mut ctx = run.ctx;
@@ -305,18 +353,27 @@ impl Kernel {
         };
         // A redirect that was asked for goes nowhere.
         self.net.redirect.remove(&cpu);
-        if let Some(Pending::Running(attr)) = self.test_run {
+        let pending = run.ticket.and_then(|t| self.test_runs.all.get_mut(&t));
+        if let Some(pending) = pending
+            && let Pending::Running(attr) = *pending
+        {
             let ended = Ended { attr, retval, duration, data, ctx };
-            self.test_run = Some(Pending::Ended(Box::new(ended)));
+            *pending = Pending::Ended(Box::new(ended));
         }
+        retval.map_or(CANCELLED, u64::from)
     }
 
     /// The second half of `BPF_PROG_TEST_RUN`: results to the process.
     ///
     /// # Errors
     /// `ENOSPC` when a buffer was too small (the results are there all the same), `EFAULT`.
-    pub fn test_run_finish(&mut self, attr: &mut [u8], user: &mut dyn UserMemory) -> SysResult {
-        let Some(Pending::Ended(e)) = self.test_run.take() else {
+    pub fn test_run_finish(
+        &mut self,
+        ticket: Ticket,
+        attr: &mut [u8],
+        user: &mut dyn UserMemory,
+    ) -> SysResult {
+        let Some(Pending::Ended(e)) = self.test_runs.all.remove(&ticket) else {
             return Err(SysError::unsupported("a test run whose CPU was not run"));
         };
         let endian = self.mem.endian();

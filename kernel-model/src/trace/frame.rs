@@ -203,6 +203,7 @@ impl Kernel {
                 | Frame::TestRun(_)
                 | Frame::Timer(_)
                 | Frame::Irq(_)
+                | Frame::Op(_)
                 | Frame::Hook { .. } => {}
             }
         }

@@ -36,6 +36,8 @@ const FILLS: &[(&str, Fill)] = &[
     ("trace_event_raw_sys_exit", sys_exit),
     ("trace_event_raw_sched_switch", sched_switch),
     ("trace_event_raw_sched_wakeup_template", sched_wakeup),
+    ("trace_event_raw_sched_migrate_task", sched_migrate_task),
+    ("trace_event_raw_sched_process_template", sched_process),
     ("trace_event_raw_sched_process_fork", sched_process_fork),
     ("trace_event_raw_sched_process_exec", sched_process_exec),
     ("trace_event_raw_sched_process_exit", sched_process_exit),
@@ -337,11 +339,23 @@ fn sched_switch(r: &mut Record<'_>, a: &[u64]) {
 }
 
 fn sched_wakeup(r: &mut Record<'_>, a: &[u64]) {
+    sched_process(r, a);
+    let cpu = r.read(a[0], field!("task_struct", "thread_info.cpu"));
+    r.num("target_cpu", cpu);
+}
+
+/// `comm`, `pid` and `prio` of a task.
+fn sched_process(r: &mut Record<'_>, a: &[u64]) {
     let text = r.comm(a[0]);
     r.text("comm", &text);
-    let cpu = r.read(a[0], field!("task_struct", "thread_info.cpu"));
     let (pid, prio) = (r.pid(a[0]), r.read(a[0], field!("task_struct", "prio")));
-    r.nums(&[("pid", pid), ("prio", prio), ("target_cpu", cpu)]);
+    r.nums(&[("pid", pid), ("prio", prio)]);
+}
+
+fn sched_migrate_task(r: &mut Record<'_>, a: &[u64]) {
+    sched_process(r, a);
+    let from = r.read(a[0], field!("task_struct", "thread_info.cpu"));
+    r.nums(&[("orig_cpu", from), ("dest_cpu", a[1])]);
 }
 
 fn sched_process_fork(r: &mut Record<'_>, a: &[u64]) {
@@ -361,10 +375,8 @@ fn sched_process_exec(r: &mut Record<'_>, a: &[u64]) {
 }
 
 fn sched_process_exit(r: &mut Record<'_>, a: &[u64]) {
-    let text = r.comm(a[0]);
-    r.text("comm", &text);
-    let (pid, prio) = (r.pid(a[0]), r.read(a[0], field!("task_struct", "prio")));
-    r.nums(&[("pid", pid), ("prio", prio), ("group_dead", a[1])]);
+    sched_process(r, a);
+    r.num("group_dead", a[1]);
 }
 
 fn bpf_trace_printk(r: &mut Record<'_>, a: &[u64]) {

@@ -125,7 +125,7 @@ pub enum Event {
         #[serde(default)]
         kind: Option<Name>,
     },
-    /// A task waits too long for a CPU.
+    /// A task waits too long for a CPU: longer than the soft limit of the watchdog, or 30 s.
     Stall {
         #[serde(default)]
         task: Option<Name>,
@@ -362,9 +362,9 @@ pub enum Expect {
         #[serde(default)]
         total: Option<Spanned<Is<u64>>>,
     },
-    /// Permille of one CPU.
+    /// Time with a CPU, in permille of that of one CPU; of each task of the name.
     Share { task: Name, is: Spanned<Is<u64>> },
-    /// Wake-up latency of a task.
+    /// Wake-up latency: so many percent of the task's wake-ups led to a CPU within a time.
     Latency { task: Name, wakeup: Spanned<Time>, percentile: u32 },
     /// Leaks that are expected.
     Leaks(Vec<Spanned<String>>),

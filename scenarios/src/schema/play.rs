@@ -24,7 +24,7 @@ pub struct Task {
     /// -20..=19.
     #[serde(default)]
     pub nice: i32,
-    /// Scheduler weight.
+    /// Scheduler weight, 1 to 10,000, instead of that of `nice`; 100 is that of nice 0.
     #[serde(default)]
     pub weight: Option<u32>,
     /// cgroup path.
@@ -67,16 +67,16 @@ pub enum Op {
     Sleep(Time),
     /// Give up the CPU.
     Yield,
-    /// Wait for an event by name.
-    Wait(String),
-    /// Wake who waits for it.
-    Wake(String),
-    /// Take a mutex by name.
-    Lock(String),
+    /// Wait for an event by name; one that came when nobody waited is taken.
+    Wait(Name),
+    /// Wake all who wait for it.
+    Wake(Name),
+    /// Take a mutex by name; who waits gets it in turn.
+    Lock(Name),
     /// Release it.
-    Unlock(String),
-    /// Move to a CPU.
-    Migrate(u32),
+    Unlock(Name),
+    /// Move to a CPU, and stay there.
+    Migrate(Spanned<u32>),
     /// End.
     Exit(i32),
     /// A system call.
@@ -293,9 +293,9 @@ pub enum Action {
         /// CPU.
         cpu: Spanned<u32>,
     },
-    /// Starts a task.
+    /// Starts a task; one that a step starts does not start by itself.
     Start(Name),
-    /// Ends a task.
+    /// Ends a task by SIGKILL.
     Kill(Name),
     /// Attaches a program.
     Attach(Attach),

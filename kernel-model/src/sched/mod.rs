@@ -1,0 +1,378 @@
+//! Tasks and their scheduler: what a scenario's tasks do, on which CPU, and when.
+//!
+//! ```text
+//!  TaskConfig ─task_add─► waits ─timer, Wake─► runnable ─fair.rs─► runs ops ─► blocks, exits
+//!                                   ▲               core.rs              script.rs  │
+//!                                   └────────────────────────────────────────────────┘
+//! ```
+//!
+//! A CPU runs its task when it has no kernel path in progress and none queued: interrupts and
+//! what they lead to come first. A task that uses the CPU (`Run`) is a time at which it is done,
+//! not work: the machine passes to it. A kernel path of a task runs until it blocks or ends, and
+//! a program until its `exit`; the task is not preempted in between. When a path blocks, its
+//! frames are kept with the task. Each operation that is not `Run` or `Sleep` takes [`OP_NS`],
+//! so that a script without either passes time too.
+
+mod core;
+mod fair;
+mod script;
+mod signal;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use crate::cpu::{CpuId, Frame};
+use crate::{Errno, Kernel, ProgId, field};
+
+use fair::{Entity, Queue, base_slice, cgroup_weight, nice_weight};
+
+pub use script::{Op, OpFrame, Script, TestArgs};
+
+/// Virtual time of an operation besides what it does: the task's own instructions around it.
+pub const OP_NS: u64 = 100;
+
+/// Number of a task in the order of adding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub u32);
+
+impl TaskId {
+    fn idx(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// `TASK_INTERRUPTIBLE`, `TASK_UNINTERRUPTIBLE`, `TASK_DEAD` and `TASK_NEW` of `__state`.
+pub(crate) const INTERRUPTIBLE: u64 = 1;
+pub(crate) const UNINTERRUPTIBLE: u64 = 2;
+const DEAD: u64 = 0x80;
+const NEW: u64 = 0x800;
+
+/// A task as a scenario states it.
+#[derive(Clone, Debug)]
+pub struct TaskConfig {
+    /// Name in the scenario and the trace.
+    pub name: Arc<str>,
+    /// `task_struct.comm`, cut at 15 bytes.
+    pub comm: String,
+    /// What it does.
+    pub script: Arc<Script>,
+    /// CPUs it may run on; empty for all.
+    pub cpus: Vec<u32>,
+    /// -20 to 19.
+    pub nice: i32,
+    /// Weight as of a control group (1 to 10,000, 100 for nice 0), instead of that of `nice`.
+    pub weight: Option<u32>,
+    /// When it begins; `None` waits for [`Kernel::task_start`].
+    pub start_ns: Option<u64>,
+}
+
+/// What a task is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Not started.
+    New,
+    /// Runs or waits for a CPU.
+    Runnable,
+    /// Blocked; `true` when a signal ends it.
+    Blocked(bool),
+    /// Ended.
+    Dead,
+}
+
+/// A task of the scenario.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    /// `task_struct`.
+    pub(crate) addr: u64,
+    pub(crate) name: Arc<str>,
+    script: Arc<Script>,
+    /// The next operation, and how often the script runs after this time.
+    at: usize,
+    laps: u64,
+    state: State,
+    /// Where it runs or ran last.
+    cpu: CpuId,
+    /// CPUs that it may run on.
+    allowed: Vec<u32>,
+    /// When it is in no queue.
+    entity: Entity,
+    /// Left of the `Run` in progress.
+    run_left: u64,
+    /// Kernel paths that blocked, innermost last, and what the innermost is told.
+    frames: Vec<Frame>,
+    told: u64,
+    /// When it was woken, until it runs.
+    woken_at: Option<u64>,
+    /// Since when it waits for a CPU.
+    ready_at: u64,
+    /// The timer it sleeps on.
+    timer: Option<(u64, u64)>,
+    /// The wait queue it is in.
+    waits: Option<u32>,
+    /// It was woken while it was about to be switched away from.
+    woken: bool,
+    /// Where it goes then.
+    moving: Option<CpuId>,
+    /// Signals that are pending, by number.
+    pending: u64,
+}
+
+/// A CPU's run queue.
+#[derive(Clone, Debug, Default)]
+struct Rq {
+    queue: Queue,
+    curr: Option<TaskId>,
+    /// `need_resched`.
+    resched: bool,
+    /// Time has come for the task that runs.
+    tick: bool,
+    /// The switch whose tracepoints run.
+    switching: Option<Option<TaskId>>,
+    /// Until when the run time of the task that runs is accounted.
+    since: u64,
+    /// Something else has the CPU: time is not the task's.
+    paused: bool,
+    timer: Option<(u64, u64)>,
+}
+
+/// What a time brings.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// The task that runs on a CPU is done, or its slice is over.
+    Tick(CpuId),
+    /// A task has slept, or begins.
+    Wake(TaskId),
+    /// Load is balanced.
+    Balance,
+    /// Tasks that wait for a CPU are looked at.
+    Stalls,
+}
+
+/// An event or mutex of the tasks, by its number.
+#[derive(Clone, Debug, Default)]
+struct WaitQueue {
+    waiters: VecDeque<TaskId>,
+    /// Of an event: it was signalled when nobody waited. Of a mutex: who has it.
+    set: bool,
+    owner: Option<TaskId>,
+}
+
+/// All of it.
+#[derive(Clone, Debug, Default)]
+pub struct Sched {
+    pub(crate) tasks: Vec<Task>,
+    rqs: Vec<Rq>,
+    timers: BTreeMap<(u64, u64), Due>,
+    timer_seq: u64,
+    waits: Vec<WaitQueue>,
+    names: BTreeMap<String, u32>,
+    /// `machine.quantum`: instead of the base slice, and without rounding to ticks.
+    quantum: Option<u64>,
+    /// CPUs of a cache domain.
+    llc_cpus: u32,
+    /// A `Due::Balance` is queued; how many there were.
+    balancing: bool,
+    balanced: u64,
+    /// How long a runnable task may wait.
+    stall_ns: Option<u64>,
+    /// `init`, when there is one.
+    init: u64,
+}
+
+impl Sched {
+    fn task(&self, id: TaskId) -> &Task {
+        &self.tasks[id.idx()]
+    }
+
+    fn task_mut(&mut self, id: TaskId) -> &mut Task {
+        &mut self.tasks[id.idx()]
+    }
+
+    fn arm(&mut self, at: u64, due: Due) -> (u64, u64) {
+        self.timer_seq += 1;
+        let key = (at, self.timer_seq);
+        self.timers.insert(key, due);
+        key
+    }
+
+    /// Time of the next thing due.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.timers.keys().next().map(|k| k.0)
+    }
+
+    /// Kernel paths in which tasks are blocked.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.tasks.iter().flat_map(|t| &t.frames)
+    }
+
+    /// Programs that tasks will run.
+    pub(crate) fn progs(&self) -> impl Iterator<Item = ProgId> {
+        self.tasks.iter().flat_map(|t| t.script.progs())
+    }
+}
+
+impl Kernel {
+    /// What the scheduler works with: a quantum in nanoseconds, the number of cache domains, and
+    /// how long a runnable task may wait before that is told.
+    pub fn sched_setup(&mut self, quantum_ns: Option<u64>, llcs: u32, stall_ns: Option<u64>) {
+        self.sched.quantum = quantum_ns;
+        self.sched.llc_cpus = self.config.cpus.div_ceil(llcs.max(1));
+        self.sched.stall_ns = stall_ns;
+    }
+
+    /// The number of an event or mutex of the tasks by its name.
+    pub fn sched_name(&mut self, name: &str) -> u32 {
+        if let Some(n) = self.sched.names.get(name) {
+            return *n;
+        }
+        let n = self.sched.waits.len() as u32;
+        self.sched.waits.push(WaitQueue::default());
+        self.sched.names.insert(name.to_owned(), n);
+        n
+    }
+
+    /// Adds a task, a child of `init`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a CPU that there is not, `ENOMEM`.
+    pub fn task_add(&mut self, config: &TaskConfig) -> Result<TaskId, Errno> {
+        if config.cpus.iter().any(|c| *c >= self.config.cpus) {
+            return Err(Errno::EINVAL);
+        }
+        if self.sched.init == 0 {
+            self.sched.init = self.user_task("init", 1, 0, 0)?;
+        }
+        let pid = self.pid_alloc();
+        let cpu = CpuId(config.cpus.first().copied().unwrap_or(0));
+        let addr = self.user_task(&config.comm, pid, cpu.0, self.sched.init)?;
+        let id = self.task_enter(addr, config, cpu);
+        if let Some(at) = config.start_ns {
+            let key = self.sched.arm(at, Due::Wake(id));
+            self.sched.task_mut(id).timer = Some(key);
+        }
+        Ok(id)
+    }
+
+    /// Puts a task under the scheduler.
+    fn task_enter(&mut self, addr: u64, config: &TaskConfig, cpu: CpuId) -> TaskId {
+        let cpus = self.config.cpus;
+        self.sched.rqs.resize(cpus as usize, Rq::default());
+        let allowed = match config.cpus.as_slice() {
+            [] => (0..cpus).collect(),
+            list => list.to_vec(),
+        };
+        self.task_placement(addr, config.nice, &allowed);
+        let weight = config.weight.map_or_else(|| nice_weight(config.nice), cgroup_weight);
+        let slice = self.sched.quantum.unwrap_or_else(|| base_slice(cpus));
+        let id = TaskId(self.sched.tasks.len() as u32);
+        self.sched.tasks.push(Task {
+            addr,
+            name: Arc::clone(&config.name),
+            script: Arc::clone(&config.script),
+            at: 0,
+            laps: config.script.laps(),
+            state: State::New,
+            cpu,
+            allowed,
+            entity: Entity::new(weight, slice),
+            run_left: 0,
+            frames: Vec::new(),
+            told: 0,
+            woken_at: None,
+            ready_at: 0,
+            timer: None,
+            waits: None,
+            woken: false,
+            moving: None,
+            pending: 0,
+        });
+        id
+    }
+
+    /// A user task of `parent`, 0 for itself.
+    fn user_task(&mut self, comm: &str, pid: u32, cpu: u32, parent: u64) -> Result<u64, Errno> {
+        let task = self.task_new(comm, pid, cpu)?;
+        let mm = self.kzalloc(crate::types::size("mm_struct"), "mm_struct")?;
+        let parent = if parent == 0 { task } else { parent };
+        for (f, value) in [
+            (field!("task_struct", "flags"), 0),
+            (field!("task_struct", "mm"), mm),
+            (field!("task_struct", "active_mm"), mm),
+            (field!("task_struct", "real_parent"), parent),
+            (field!("task_struct", "parent"), parent),
+            (field!("task_struct", "exit_signal"), u64::from(signal::SIGCHLD)),
+            (field!("task_struct", "__state"), NEW),
+        ] {
+            self.set(task, f, value);
+        }
+        Ok(task)
+    }
+
+    /// `set_user_nice`, `set_cpus_allowed`.
+    fn task_placement(&mut self, addr: u64, nice: i32, allowed: &[u32]) {
+        let prio = u64::from((120 + nice.clamp(-20, 19)).unsigned_abs());
+        for f in [
+            field!("task_struct", "prio"),
+            field!("task_struct", "static_prio"),
+            field!("task_struct", "normal_prio"),
+        ] {
+            self.set(addr, f, prio);
+        }
+        let mask = field!("task_struct", "cpus_mask");
+        for cpu in allowed {
+            let word = u64::from(mask.off + cpu / 64 * 8);
+            let bits = self.mem.read_u64(addr + word).expect("task_struct is mapped");
+            let bits = bits | 1 << (cpu % 64);
+            self.mem.write_u64(addr + word, bits).expect("task_struct is mapped");
+        }
+        self.set(addr, field!("task_struct", "cpus_ptr"), addr + u64::from(mask.off));
+        self.set(addr, field!("task_struct", "nr_cpus_allowed"), allowed.len() as u64);
+    }
+
+    /// Tasks of a name: its own, or `name.N` of one with a count.
+    pub fn tasks_named(&self, name: &str) -> impl Iterator<Item = TaskId> {
+        let all = self.sched.tasks.iter().enumerate();
+        all.filter(move |(_, t)| is_named(&t.name, name)).map(|(n, _)| TaskId(n as u32))
+    }
+
+    /// Whether there are tasks besides the kernel's own.
+    #[must_use]
+    pub fn has_tasks(&self) -> bool {
+        !self.sched.tasks.is_empty()
+    }
+
+    /// `task_struct` of a task.
+    #[must_use]
+    pub fn task_addr(&self, id: TaskId) -> u64 {
+        self.sched.task(id).addr
+    }
+
+    /// Name of a task in the scenario.
+    #[must_use]
+    pub fn task_name(&self, id: TaskId) -> &Arc<str> {
+        &self.sched.task(id).name
+    }
+
+    /// Time that a task has had a CPU, up to a time.
+    #[must_use]
+    pub fn task_ran(&self, id: TaskId, now: u64) -> u64 {
+        let t = self.sched.task(id);
+        let Some(rq) = self.sched.rqs.get(t.cpu.idx()) else { return t.entity.ran_ns };
+        let since = if rq.paused { now } else { rq.since };
+        match (rq.queue.curr().filter(|_| rq.curr == Some(id)), rq.queue.waits(id.0)) {
+            (Some(e), _) => e.ran_ns + now.saturating_sub(since),
+            (None, Some(e)) => e.ran_ns,
+            (None, None) => t.entity.ran_ns,
+        }
+    }
+}
+
+/// Whether a task's name is that of a scenario or one of several with it.
+#[must_use]
+pub fn is_named(task: &str, name: &str) -> bool {
+    let rest = task.strip_prefix(name);
+    rest.is_some_and(|r| {
+        let numbered = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+        r.is_empty() || r.strip_prefix('.').is_some_and(numbered)
+    })
+}

@@ -1,0 +1,299 @@
+//! What tasks do: the operations of a script, one after the other.
+
+use std::sync::Arc;
+
+use super::{OP_NS, State, TaskId};
+use crate::cpu::{CpuId, Flow, Frame, Input};
+use crate::syscall::{SysError, UserSpace, Why};
+use crate::{EventKind, Kernel, ProgId, field};
+use bpf::uapi::attr::TestRun as TestAttr;
+use bpf::uapi::fields::Struct as _;
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// Uses the CPU for so long.
+    Run(u64),
+    /// `clock_nanosleep` for so long.
+    Sleep(u64),
+    /// `sched_yield`.
+    Yield,
+    /// Waits until an event is signalled; one that was signalled when nobody waited is taken.
+    Wait(u32),
+    /// Signals an event: wakes all that wait for it.
+    Wake(u32),
+    /// Takes a mutex; who waits for it gets it in turn.
+    Lock(u32),
+    /// Releases it.
+    Unlock(u32),
+    /// `sched_setaffinity` to one CPU.
+    Migrate(u32),
+    /// `exit_group`.
+    Exit(i32),
+    /// `BPF_PROG_TEST_RUN`.
+    TestRun(TestArgs),
+}
+
+/// A test run of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TestArgs {
+    /// Program.
+    pub prog: ProgId,
+    /// Its descriptor in the process.
+    pub fd: i32,
+    /// `data_in`.
+    pub data: Vec<u8>,
+    /// `ctx_in`.
+    pub ctx: Vec<u8>,
+}
+
+/// The operations of one or more tasks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// In order.
+    pub ops: Vec<Op>,
+    /// How often they are done; `None` for ever.
+    pub times: Option<u64>,
+}
+
+impl Script {
+    /// Times after the first.
+    pub(super) fn laps(&self) -> u64 {
+        self.times.map_or(u64::MAX, |n| n.saturating_sub(1))
+    }
+
+    pub(super) fn progs(&self) -> impl Iterator<Item = ProgId> {
+        self.ops.iter().filter_map(|op| match op {
+            Op::TestRun(t) => Some(t.prog),
+            _ => None,
+        })
+    }
+}
+
+/// A kernel path of the tasks.
+#[derive(Clone, Debug)]
+pub enum OpFrame {
+    /// An operation: its task, which of the script's it is, and what it runs.
+    Op(TaskId, usize, Option<Frame>),
+    /// The timer on which a task sleeps.
+    Wake(TaskId),
+}
+
+impl Kernel {
+    /// The next operation of the task that runs. A kernel path is returned; the others are done.
+    pub(super) fn next_op(&mut self, cpu: CpuId, id: TaskId) -> Option<Frame> {
+        let task = self.sched.task_mut(id);
+        let script = Arc::clone(&task.script);
+        if task.at >= script.ops.len() {
+            // A script without operations is done at once, however often it is repeated.
+            if task.laps == 0 || script.ops.is_empty() {
+                self.task_exit(cpu, id, 0);
+                return None;
+            }
+            if script.times.is_some() {
+                task.laps -= 1;
+            }
+            task.at = 0;
+        }
+        let at = task.at;
+        task.at += 1;
+        self.op(cpu, id, at, &script.ops[at])
+    }
+
+    fn op(&mut self, cpu: CpuId, id: TaskId, at: usize, op: &Op) -> Option<Frame> {
+        match op {
+            Op::Run(ns) => self.sched.task_mut(id).run_left = *ns,
+            Op::Sleep(ns) => {
+                let until = self.now(cpu) + (*ns).max(1);
+                self.task_wake_at(id, until);
+                self.deactivate(cpu, id, State::Blocked(true));
+            }
+            Op::Yield => {
+                self.spend(cpu);
+                self.sched_yield(cpu);
+            }
+            Op::Wait(n) => {
+                self.spend(cpu);
+                self.event_wait(cpu, id, *n);
+            }
+            Op::Wake(n) => {
+                self.spend(cpu);
+                self.event_wake(cpu, *n);
+            }
+            Op::Lock(n) => {
+                self.spend(cpu);
+                self.mutex_lock(cpu, id, *n);
+            }
+            Op::Unlock(n) => {
+                self.spend(cpu);
+                self.mutex_unlock(cpu, id, *n);
+            }
+            Op::Migrate(to) => {
+                self.spend(cpu);
+                self.task_migrate(cpu, id, CpuId(*to));
+            }
+            Op::Exit(code) => {
+                self.task_exit(cpu, id, u64::from((code & 0xff).unsigned_abs()) << 8);
+            }
+            Op::TestRun(args) => match self.task_test_run(args) {
+                Ok(child) => {
+                    return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
+                }
+                Err(e) => self.op_failed(cpu, id, at, &e),
+            },
+        }
+        None
+    }
+
+    /// The task's own instructions around an operation.
+    fn spend(&mut self, cpu: CpuId) {
+        self.cpus[cpu.idx()].clock_ns += OP_NS;
+    }
+
+    /// A refusal of bpf(2) is what the operation returns; what is not modelled ends the run.
+    fn op_failed(&mut self, cpu: CpuId, id: TaskId, op: usize, e: &SysError) {
+        if let Why::Unsupported(what) = &e.why {
+            let fault = crate::Fault::unsupported(what.clone());
+            self.emit(cpu, EventKind::Fault { prog: None, fault });
+        }
+        self.op_returned(cpu, id, op, Some(e.errno.ret()));
+        self.spend(cpu);
+    }
+
+    fn op_returned(&mut self, cpu: CpuId, id: TaskId, op: usize, ret: Option<u64>) {
+        let task = Arc::clone(&self.sched.task(id).name);
+        self.emit(cpu, EventKind::Op { task, op: op as u32, ret });
+    }
+
+    fn task_test_run(&mut self, args: &TestArgs) -> Result<Frame, SysError> {
+        let endian = self.mem.endian();
+        let mut user = UserSpace::new();
+        let attr = TestAttr {
+            prog_fd: args.fd.cast_unsigned(),
+            data_size_in: args.data.len() as u32,
+            data_in: if args.data.is_empty() { 0 } else { user.put(&args.data) },
+            ctx_size_in: args.ctx.len() as u32,
+            ctx_in: if args.ctx.is_empty() { 0 } else { user.put(&args.ctx) },
+            ..TestAttr::default()
+        };
+        self.test_run_of_task(&attr.encode(endian), &user)
+    }
+
+    /// A kernel path of an operation.
+    pub(crate) fn op_step(&mut self, cpu: CpuId, frame: OpFrame, input: Input) -> Flow {
+        let (task, op) = match frame {
+            OpFrame::Op(task, op, Some(child)) => {
+                let frame = Frame::Op(Box::new(OpFrame::Op(task, op, None)));
+                return Flow::Call { frame, child };
+            }
+            OpFrame::Op(task, op, None) => (task, op),
+            OpFrame::Wake(id) => {
+                self.task_wake(cpu, id);
+                return Flow::Done(0);
+            }
+        };
+        let ret = match input {
+            // What is no result of a program is one that was cancelled.
+            Input::Return(v) if v <= u64::from(u32::MAX) => Some(v),
+            _ => None,
+        };
+        self.op_returned(cpu, task, op, ret);
+        self.spend(cpu);
+        Flow::Done(0)
+    }
+
+    fn sched_yield(&mut self, cpu: CpuId) {
+        let rq = &mut self.sched.rqs[cpu.idx()];
+        rq.queue.give_up();
+        rq.resched = rq.queue.waiting() > 0;
+    }
+
+    fn event_wait(&mut self, cpu: CpuId, id: TaskId, n: u32) {
+        let event = &mut self.sched.waits[n as usize];
+        if std::mem::take(&mut event.set) {
+            return;
+        }
+        event.waiters.push_back(id);
+        self.sched.task_mut(id).waits = Some(n);
+        self.deactivate(cpu, id, State::Blocked(true));
+    }
+
+    fn event_wake(&mut self, cpu: CpuId, n: u32) {
+        let event = &mut self.sched.waits[n as usize];
+        let waiters = std::mem::take(&mut event.waiters);
+        event.set = waiters.is_empty();
+        for id in waiters {
+            self.sched.task_mut(id).waits = None;
+            self.task_wake(cpu, id);
+        }
+    }
+
+    fn mutex_lock(&mut self, cpu: CpuId, id: TaskId, n: u32) {
+        let mutex = &mut self.sched.waits[n as usize];
+        if mutex.owner.is_none() {
+            mutex.owner = Some(id);
+            return;
+        }
+        mutex.waiters.push_back(id);
+        self.sched.task_mut(id).waits = Some(n);
+        self.deactivate(cpu, id, State::Blocked(true));
+    }
+
+    /// One that the task does not have is not released.
+    fn mutex_unlock(&mut self, cpu: CpuId, id: TaskId, n: u32) {
+        let mutex = &mut self.sched.waits[n as usize];
+        if mutex.owner != Some(id) {
+            return;
+        }
+        mutex.owner = mutex.waiters.pop_front();
+        if let Some(next) = mutex.owner {
+            self.sched.task_mut(next).waits = None;
+            self.task_wake(cpu, next);
+        }
+    }
+
+    /// The task waits no more, whatever for.
+    pub(super) fn wait_cancel(&mut self, id: TaskId) {
+        if let Some(n) = self.sched.task_mut(id).waits.take() {
+            self.sched.waits[n as usize].waiters.retain(|w| *w != id);
+        }
+    }
+
+    /// `set_cpus_allowed_ptr`: a task that runs elsewhere moves at once.
+    fn task_migrate(&mut self, cpu: CpuId, id: TaskId, to: CpuId) {
+        self.sched.task_mut(id).allowed = vec![to.0];
+        let addr = self.sched.task(id).addr;
+        let mask = field!("task_struct", "cpus_mask");
+        self.set_bytes(addr, mask, &[]);
+        let nice = self.get(addr, field!("task_struct", "static_prio")) as i32 - 120;
+        self.task_placement(addr, nice, &[to.0]);
+        if to == cpu {
+            return;
+        }
+        self.deactivate(cpu, id, State::Runnable);
+        self.sched.task_mut(id).moving = Some(to);
+    }
+
+    /// `do_exit`: the parent is not told, nobody waits for it.
+    pub(super) fn task_exit(&mut self, cpu: CpuId, id: TaskId, code: u64) {
+        let addr = self.sched.task(id).addr;
+        let flags = self.get(addr, field!("task_struct", "flags"));
+        self.set(addr, field!("task_struct", "flags"), flags | PF_EXITING);
+        self.set(addr, field!("task_struct", "exit_code"), code);
+        self.func_enter(cpu, "do_exit", &[code]);
+        self.fire(cpu, "sched_process_exit", &[addr, 1]);
+        self.set(addr, field!("task_struct", "exit_state"), EXIT_DEAD);
+        self.deactivate(cpu, id, State::Dead);
+    }
+
+    /// `put_task_struct` after the last switch away from it.
+    pub(super) fn task_gone(&mut self, addr: u64) {
+        self.fire(self.this_cpu, "sched_process_free", &[addr]);
+        self.task_put(addr);
+    }
+}
+
+/// `PF_EXITING`.
+const PF_EXITING: u64 = 4;
+/// `EXIT_DEAD`: the parent does not wait.
+const EXIT_DEAD: u64 = 0x10;
