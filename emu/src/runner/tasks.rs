@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         if *found > wakeup.v.ns {
             let (n, worst) = (sorted.len(), sorted.last().copied().unwrap_or(0));
             let message = format!(
-                "{percentile} % of the {n} wake-ups of {} took up to {found} ns (the longest {worst} ns)",
+                "{percentile} % of the {n} wake-ups of {} took up to {found} ns, the longest {worst} ns",
                 task.v
             );
             self.fail(wakeup.span, message);
