@@ -564,7 +564,10 @@ impl Machine {
         let insns = self.config.run_insns_max.saturating_sub(used);
         // Blocks of native code that is no program's (a wild jump) retire nothing.
         let blocks = insns.saturating_mul(4).saturating_add(1 << 20);
-        let points = if self.kernel.fine { Points::Nth(1) } else { Points::After(laps.1) };
+        let points = match self.kernel.fine {
+            true => Points::Nth(1),
+            false => Points::After(laps.1.min(self.kernel.until_sample(cpu))),
+        };
         let fuel = Fuel { insns, blocks, laps: laps.0, lap_insns: laps.1, points };
         let slot = self.slots[cpu.idx()].as_mut().expect("made by enter");
         if slot.epoch != epoch {

@@ -317,6 +317,7 @@ impl Kernel {
 
     /// Accounts for instructions retired on a CPU: one nanosecond each.
     pub fn charge(&mut self, cpu: CpuId, insns: u64) {
+        self.count_samples(cpu, insns);
         let c = &mut self.cpus[cpu.idx()];
         c.retired += insns;
         c.clock_ns += insns;

@@ -156,7 +156,9 @@ impl Machine {
             }
             let first = self.cpus().filter_map(|c| self.ready_at(c)).min();
             let next = first.map_or(timer, |t| t.min(timer));
-            if next.max(now) >= clock_ns || next == u64::MAX {
+            // Without an end to run to, timers alone keep nothing going.
+            let over = first.is_none() && clock_ns == u64::MAX;
+            if over || next.max(now) >= clock_ns || next == u64::MAX {
                 return Ok(false);
             }
             if next > now {

@@ -279,13 +279,18 @@ impl Run<'_> {
             }
             Attach::Cgroup { prog, .. } => Err(RunError::unsupported(prog.span, "cgroup programs")),
             Attach::Uprobe { prog, .. } => Err(RunError::unsupported(prog.span, "uprobes")),
-            Attach::PerfEvent { prog, period: Some(_), .. } => {
-                Err(RunError::unsupported(prog.span, "perf events with a period"))
-            }
-            Attach::PerfEvent { prog, .. } => {
+            Attach::PerfEvent { prog, event, period } => {
                 let id = self.prog(prog)?;
                 self.expect_type(prog, id, ProgType::PerfEvent)?;
-                let done = self.machine.kernel.trace_attach(id, 0);
+                if !matches!(&*event.v, "cycles" | "instructions") {
+                    let what = format!("the perf event {}", event.v);
+                    return Err(RunError::unsupported(event.span, what));
+                }
+                let k = &mut self.machine.kernel;
+                let done = match period {
+                    Some(period) => k.sample_attach(id, *period),
+                    None => k.trace_attach(id, 0),
+                };
                 done.map_err(|e| RunError::input(prog.span, format!("attaching: {e}")))
             }
             Attach::StructOps { map } | Attach::Qdisc { map, .. } => {

@@ -36,6 +36,13 @@ impl TraceFrame {
         TraceFrame { items, fired: None, progs, running: None, then: Some(then), caller: &[] }
     }
 
+    /// One program of a perf event.
+    pub(crate) fn sample(attached: Attached) -> TraceFrame {
+        let fired = Fired { point: Point::Sample, args: Vec::new(), ret: None };
+        let (fired, progs) = (Some(fired), VecDeque::from([attached]));
+        TraceFrame { fired, progs, ..TraceFrame::new(VecDeque::new(), Then::Done(0)) }
+    }
+
     /// The function or tracepoint whose programs run.
     pub(crate) fn point(&self) -> Option<Point> {
         self.fired.as_ref().map(|f| f.point)

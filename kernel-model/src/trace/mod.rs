@@ -19,6 +19,7 @@ use std::sync::LazyLock;
 
 use bpf::uapi::{AttachType, ProgType};
 
+use crate::context::Level;
 use crate::cpu::CpuId;
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
 use crate::types::{Function, Tracepoint, functions, tracepoints};
@@ -86,10 +87,18 @@ pub(crate) enum Deferred {
     Kfree(u64),
 }
 
+/// A perf event that samples: an NMI each time so many instructions are retired on a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sampling {
+    attached: Attached,
+    period: u64,
+}
+
 /// All attachments.
 #[derive(Clone, Debug, Default)]
 pub struct Hooks {
     at: BTreeMap<Point, Vec<Attached>>,
+    samplings: Vec<Sampling>,
     /// Tracepoints that are reported although no program is attached.
     watched: BTreeSet<usize>,
 }
@@ -214,8 +223,44 @@ impl Kernel {
         Ok(())
     }
 
+    /// Attaches a program to a counter of instructions (`PERF_COUNT_HW_INSTRUCTIONS`; a cycle of
+    /// the model is one) that overflows after every `period` of them, on each CPU.
+    ///
+    /// # Errors
+    /// As [`Kernel::trace_attach`]; `EINVAL` for a period of 0.
+    pub fn sample_attach(&mut self, prog: ProgId, period: u64) -> Result<(), AttachError> {
+        if period == 0 {
+            return Err(AttachError::Errno(Errno::EINVAL));
+        }
+        self.trace_attach(prog, 0)?;
+        let attached = Attached { prog, how: How::Sample, cookie: 0 };
+        self.hooks.samplings.push(Sampling { attached, period });
+        Ok(())
+    }
+
+    /// Instructions that a CPU may retire until a counter overflows.
+    #[must_use]
+    pub fn until_sample(&self, cpu: CpuId) -> u64 {
+        let retired = self.cpus[cpu.idx()].retired;
+        let left = self.hooks.samplings.iter().map(|s| s.period - retired % s.period);
+        left.min().unwrap_or(u64::MAX)
+    }
+
+    /// Counters that overflow when a CPU has retired so many more.
+    pub(crate) fn count_samples(&mut self, cpu: CpuId, insns: u64) {
+        let before = self.cpus[cpu.idx()].retired;
+        for n in 0..self.hooks.samplings.len() {
+            let Sampling { attached, period } = self.hooks.samplings[n];
+            if before / period != (before + insns) / period {
+                let frame = TraceFrame::sample(attached);
+                self.interrupt(cpu, Level::Nmi, [crate::Frame::Trace(Box::new(frame))]);
+            }
+        }
+    }
+
     /// Takes a program off all points.
     pub fn trace_detach(&mut self, prog: ProgId) {
+        self.hooks.samplings.retain(|s| s.attached.prog != prog);
         for list in self.hooks.at.values_mut() {
             list.retain(|a| a.prog != prog);
         }

@@ -468,13 +468,13 @@ pub enum Attach {
         #[serde(default)]
         ret: bool,
     },
-    /// On a perf event.
+    /// On a perf event: runs in NMI.
     PerfEvent {
         /// Program.
         prog: Name,
-        /// Event.
+        /// Event: `cycles` or `instructions`, which are the same here.
         event: Name,
-        /// Sample period.
+        /// An NMI after so many on a CPU; only `Nmi` actions and faults when left out.
         #[serde(default)]
         period: Option<u64>,
     },
