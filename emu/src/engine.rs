@@ -30,8 +30,8 @@ use crate::unicorn::{
     TAIL_ENTRY, Vcpu, spec,
 };
 
-pub use guard::{Guard, Stepper};
 use guard::Look;
+pub use guard::{Guard, Stepper};
 
 /// Address space set aside per BPF instruction. No back end needs more on average; code that
 /// does gets what it needs, at the price of other addresses for what is loaded afterwards.

@@ -206,12 +206,7 @@ impl Alloc {
         }
     }
 
-    fn new_slot(
-        &mut self,
-        mem: &mut GuestMemory,
-        what: &'static str,
-        len: u64,
-    ) -> Option<u64> {
+    fn new_slot(&mut self, mem: &mut GuestMemory, what: &'static str, len: u64) -> Option<u64> {
         if let Some(at) = self.slots.get_mut(&(what, len)).and_then(Vec::pop) {
             return Some(at);
         }

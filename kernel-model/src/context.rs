@@ -281,8 +281,10 @@ impl Kernel {
     /// Name of the object that an address is of, for the names of points.
     #[must_use]
     pub fn object_name(&self, addr: u64) -> Option<String> {
-        let map = self.maps.get(self.map_by_addr.get(&addr)?)?;
-        Some(map.def.name.clone())
+        match self.map_by_addr.get(&addr) {
+            Some(id) => Some(self.maps.get(id)?.def.name.clone()),
+            None => self.own_lock_name(addr),
+        }
     }
 
     /// What a CPU waits for may have happened: it looks again, not before the waker's time.

@@ -10,6 +10,7 @@ use bpf::insn::InsnIdx;
 
 use crate::context::{Interrupts, IrqFrame, Point, Stand};
 use crate::helpers::HelperFrame;
+use crate::lock::path::LockPath;
 use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
 use crate::prog::ProgId;
@@ -260,6 +261,8 @@ pub enum Frame {
     Irq(IrqFrame),
     /// An operation of a task.
     Op(Box<OpFrame>),
+    /// A path that takes locks.
+    Lock(Box<LockPath>),
     /// One program with a context that already exists (tracing hooks); the value is its R0.
     Hook {
         /// Program.
@@ -382,6 +385,7 @@ impl Cpu {
             | Frame::Timer(_)
             | Frame::Irq(_)
             | Frame::Op(_)
+            | Frame::Lock(_)
             | Frame::Hook { .. } => None,
         })
     }
@@ -405,6 +409,7 @@ impl Cpu {
             | Frame::Timer(_)
             | Frame::Irq(_)
             | Frame::Op(_)
+            | Frame::Lock(_)
             | Frame::Hook { .. } => None,
         })
     }

@@ -272,6 +272,7 @@ impl Kernel {
             Frame::Net(n) => self.net_step(cpu, *n, input),
             Frame::Trace(t) => self.trace_step(cpu, *t, input),
             Frame::Irq(irq) => Self::irq_step(irq),
+            Frame::Lock(path) => self.lock_step(cpu, path),
             Frame::Timer(t) => {
                 let ended = !matches!(input, Input::Start);
                 let flow = self.timer_step(cpu, t, input);
@@ -339,6 +340,9 @@ impl Kernel {
         self.emit(cpu, EventKind::Fault { prog, fault: fault.clone() });
         let mut contexts = 0;
         while let Some(frame) = self.cpus[cpu.idx()].frames.pop() {
+            if let Frame::Lock(path) = &frame {
+                self.lock_dropped(cpu, path);
+            }
             if let Frame::Helper(h) = &frame {
                 self.helper_dropped(h);
             }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::cpu::{CancelledBy, CpuId, Fault};
 use crate::layout::{PROG_TEXT, PROG_TEXT_END, VMALLOC, VMALLOC_OBJECTS};
+use crate::lock::DeadlockKind;
 use crate::maps::MapId;
 use crate::prog::ProgId;
 use crate::stream::StreamId;
@@ -254,6 +255,17 @@ pub enum EventKind {
     },
     /// A grace period takes too long.
     RcuStall(Box<crate::rcu::Stall>),
+    /// An attempt to take a lock was given up.
+    Deadlock {
+        /// How it was found.
+        kind: DeadlockKind,
+        /// The lock that was wanted.
+        lock: String,
+        /// One that this CPU holds and that is part of it.
+        holding: Option<String>,
+        /// All that is known.
+        report: Box<crate::lock::report::Report>,
+    },
     /// Something acquired was never released.
     Leak {
         /// What, with where it was acquired.

@@ -123,11 +123,7 @@ impl Faults {
     }
 
     /// Counts an occasion of each fault that applies; the first that strikes.
-    fn strike(
-        &mut self,
-        rng: &mut ChaCha8Rng,
-        applies: impl Fn(&Kind) -> bool,
-    ) -> Option<Kind> {
+    fn strike(&mut self, rng: &mut ChaCha8Rng, applies: impl Fn(&Kind) -> bool) -> Option<Kind> {
         let mut hit = None;
         for f in self.list.iter_mut().filter(|f| applies(&f.kind)) {
             f.seen += 1;
@@ -206,7 +202,8 @@ impl Kernel {
         if self.faults.list.is_empty() {
             return 0;
         }
-        let hit = self.faults.strike(&mut self.rng.faults, |kind| matches!(kind, Kind::TimerLate { .. }));
+        let hit =
+            self.faults.strike(&mut self.rng.faults, |kind| matches!(kind, Kind::TimerLate { .. }));
         let Some(Kind::TimerLate { by }) = hit else { return 0 };
         self.emit(cpu, EventKind::Injected { fault: "timer_late", what: format!("{by} ns") });
         by

@@ -83,6 +83,12 @@ impl Ledger {
         }
     }
 
+    /// The last holder of something.
+    #[must_use]
+    pub fn last(&self, kind: Kind, addr: u64) -> Option<&Held> {
+        self.held.get(&(kind, addr))?.last()
+    }
+
     /// Whether something is held.
     #[must_use]
     pub fn holds(&self, kind: Kind, addr: u64) -> bool {

@@ -25,6 +25,7 @@ pub mod helpers;
 pub mod kfuncs;
 pub mod layout;
 pub mod ledger;
+pub mod lock;
 pub mod maps;
 pub mod mem;
 mod memalloc;
@@ -189,6 +190,8 @@ pub struct Kernel {
     pub(crate) root_cgroup: u64,
     /// What is held.
     pub ledger: ledger::Ledger,
+    /// Spin locks.
+    pub locks: lock::Locks,
     /// Network.
     pub net: net::Net,
     /// Timers of map values.
@@ -243,6 +246,7 @@ impl Kernel {
             objects: kfuncs::Objects::default(),
             root_cgroup: 0,
             ledger: ledger::Ledger::default(),
+            locks: lock::Locks::new(config.cpus),
             net: net::Net::default(),
             timers: timer::Timers::default(),
             hooks: trace::Hooks::default(),
@@ -405,8 +409,7 @@ impl Kernel {
     ) -> Result<u64, Errno> {
         self.memcg.charge(charge)?;
         let site = self.site(what);
-        let object =
-            self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM);
+        let object = self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM);
         match object {
             Ok(addr) => self.memcg.charged(addr, charge),
             Err(_) => self.memcg.uncharge(charge),

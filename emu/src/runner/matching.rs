@@ -6,6 +6,7 @@ use kernel_model::event::UpFields;
 use kernel_model::sched::is_named;
 use kernel_model::{Errno, Event as Happened, EventKind};
 use scenarios::leaf::{Data, Is, Leaf};
+use scenarios::schema::expect::DeadlockKind;
 use scenarios::schema::expect::Misuse;
 use scenarios::schema::packet::HexBytes;
 use scenarios::schema::{Event, Layer, Name};
@@ -207,6 +208,16 @@ impl Run<'_> {
                     cpu.is_none_or(|c| c == s.cpu.0) && (wanted.is_none() || s.prog == wanted)
                 })
             }
+            (
+                Event::Deadlock { kind, lock, holding, cpu },
+                EventKind::Deadlock { kind: found, lock: wanted, holding: held, .. },
+            ) => {
+                let held = held.as_deref().unwrap_or_default();
+                kind.is_none_or(|k| kind_of(k) == *found)
+                    && cpu.is_none_or(|c| c == happened.cpu.0)
+                    && lock.as_ref().is_none_or(|l| self.is_lock(&l.v, wanted))
+                    && holding.as_ref().is_none_or(|l| self.is_lock(&l.v, held))
+            }
             (Event::Drop { reason }, EventKind::Drop { reason: found }) => {
                 reason.as_ref().is_none_or(|r| r.v == *found)
             }
@@ -224,6 +235,12 @@ impl Run<'_> {
             }
             _ => false,
         })
+    }
+
+    /// Whether a lock's name is that of a scenario, where an object's name may stand before it.
+    fn is_lock(&self, wanted: &str, found: &str) -> bool {
+        let short = wanted.split_once('.').filter(|(o, _)| self.s.objects.get(o).is_some());
+        wanted == found || short.is_some_and(|(_, name)| name == found)
     }
 
     /// Layers of an expected packet: what stands for others is replaced.
@@ -294,7 +311,6 @@ impl Run<'_> {
                     self.watch_line(at)?;
                     continue;
                 }
-                Event::Deadlock { .. } => "deadlocks of locks",
                 Event::SchedExit { .. } => "sched_ext",
                 _ => continue,
             };
@@ -422,6 +438,14 @@ fn misuse(kind: Misuse) -> Wrong {
         Misuse::DoubleFree => Wrong::DoubleFree,
         Misuse::InvalidFree => Wrong::InvalidFree,
         Misuse::Overwritten => Wrong::Overwritten,
+    }
+}
+
+fn kind_of(kind: DeadlockKind) -> kernel_model::lock::DeadlockKind {
+    match kind {
+        DeadlockKind::Aa => kernel_model::lock::DeadlockKind::Aa,
+        DeadlockKind::Abba => kernel_model::lock::DeadlockKind::Abba,
+        DeadlockKind::Timeout => kernel_model::lock::DeadlockKind::Timeout,
     }
 }
 

@@ -185,6 +185,8 @@ pub struct Outcome {
     pub compared_at: Vec<usize>,
     /// Hash of `compared`.
     pub trace_hash: u64,
+    /// Reports of deadlocks, and of orders of locks that could have led to one.
+    pub notes: Vec<String>,
     /// Events in all.
     pub events: usize,
     /// What was noted for `RunOptions::probe`.
@@ -281,6 +283,7 @@ impl<'a> Run<'a> {
         self.drain()?;
         self.checkpoint(0)?;
         self.expectations()?;
+        self.hangs();
         self.faults_happened();
         Ok(())
     }
@@ -312,6 +315,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// CPUs that spin for ever when all else is done: a hang is never silent.
+    fn hangs(&mut self) {
+        let k = &self.machine.kernel;
+        let text = |(cpu, lock): (kernel_model::CpuId, _)| {
+            let holder = k.lock_holder(lock).map_or("nobody".into(), |c| format!("CPU {}", c.0));
+            let name = k.lock_name(lock);
+            format!("CPU {} spins for {name} at the end, which {holder} has", cpu.0)
+        };
+        let hung: Vec<String> = k.spinning().into_iter().map(text).collect();
+        let span = self.s.span;
+        self.failures.extend(hung.into_iter().map(|message| Failure { message, span, fix: None }));
+    }
+
     fn probe(&self) -> Probe {
         let points = self.machine.path().to_vec();
         let program = |id| self.machine.kernel.prog(id).map(|p| p.verified.program().clone());
@@ -325,6 +341,10 @@ impl<'a> Run<'a> {
     fn outcome(&mut self) -> Outcome {
         let (arch, insns) = (self.machine.arch(), self.machine.insns());
         let (probe, events) = (self.probe(), self.watch.count);
+        let mut notes = self.watch.notes.clone();
+        let k = &self.machine.kernel;
+        let dangers = k.lock_dangers();
+        notes.extend(dangers.iter().take(watch::TOLD).map(|d| k.danger_text(d)));
         let recorded = std::mem::take(&mut self.watch.recorder).finish();
         Outcome {
             arch,
@@ -333,6 +353,7 @@ impl<'a> Run<'a> {
             compared: recorded.compared,
             compared_at: recorded.compared_at,
             trace_hash: recorded.hash,
+            notes,
             events,
             probe,
             insns,

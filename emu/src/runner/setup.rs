@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bpf::Arch;
 use bpf::uapi::{AttachType, ProgType};
-use kernel_model::rcu::STALL_NS;
 use kernel_model::net::{Dir, NicConfig, Order, Rss};
+use kernel_model::rcu::STALL_NS;
 use scenarios::schema::Name;
 use scenarios::schema::machine::{self, Attach};
 use scenarios::{Finding, Scenario};

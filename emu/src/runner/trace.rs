@@ -161,6 +161,10 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
         }
         EventKind::RcuFree { objects } => format!("rcu frees {objects}"),
         EventKind::RcuStall(stall) => format!("rcu stall: {stall}"),
+        EventKind::Deadlock { kind, lock, holding, .. } => {
+            let holding = holding.iter().map(|l| format!(", holding {l}"));
+            format!("deadlock {} on {lock}{}", kind.name(), holding.collect::<String>())
+        }
         EventKind::Leak { what } => format!("leak {what}"),
         EventKind::Note { topic, text } => format!("{topic}: {text}"),
     };

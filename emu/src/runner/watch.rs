@@ -130,6 +130,10 @@ pub(super) struct Watch<'a> {
     pub frames: Vec<String>,
     /// Operations of tasks with another result than was said.
     pub ops: Vec<Failure>,
+    /// What is told of a run besides: reports of deadlocks.
+    pub notes: Vec<String>,
+    /// The scenario asks for deadlocks.
+    deadlocks: bool,
     /// The first thing that is not modelled.
     pub unsupported: Option<String>,
     pub recorder: Recorder,
@@ -143,6 +147,15 @@ fn place(run: &Run<'_>, fault: &kernel_model::Fault) -> String {
             format!(" in {}", run.machine.kernel.source_of(prog, insn))
         }
         _ => String::new(),
+    }
+}
+
+/// Whether a deadlock was found, or ended a program.
+fn is_deadlock(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Deadlock { .. } => true,
+        EventKind::Fault { fault, .. } => matches!(fault.kind, FaultKind::Deadlock(_)),
+        _ => false,
     }
 }
 
@@ -181,7 +194,8 @@ fn expectations(s: &Scenario) -> Vec<&Expect> {
 impl<'a> Watch<'a> {
     /// For a run that is about to begin.
     pub(super) fn new(run: &Run<'a>, recorder: Recorder) -> Result<Watch<'a>, RunError> {
-        let mut watch = Watch { recorder, ..Watch::default() };
+        let deadlocks = events(run.s).iter().any(|e| matches!(e, Event::Deadlock { .. }));
+        let mut watch = Watch { recorder, deadlocks, ..Watch::default() };
         for e in expectations(run.s) {
             if let Expect::Records { map, .. } = e {
                 watch.records.insert(run.map(map)?.0.0, Vec::new());
@@ -208,6 +222,11 @@ impl<'a> Watch<'a> {
             && self.ops.len() < TOLD
         {
             self.ops.extend(run.op_result(task, *op, *ret, self.count)?);
+        }
+        if let EventKind::Deadlock { report, .. } = &e.kind
+            && self.notes.len() < TOLD
+        {
+            self.notes.push(report.to_string());
         }
         let shown = Shown { number: self.count, event: e, names: &self.recorder.names };
         self.items.iter_mut().try_for_each(|(_, item)| item.see(run, e, &shown))
@@ -263,6 +282,16 @@ impl<'a> Watch<'a> {
             }
             EventKind::RcuStall(stall) => {
                 (&mut self.faults, format!("event {n}: rcu stall: {stall}"))
+            }
+            // Whoever asks for deadlocks says how many there may be.
+            EventKind::Deadlock { .. } | EventKind::Fault { .. }
+                if self.deadlocks && is_deadlock(&e.kind) =>
+            {
+                return Ok(());
+            }
+            EventKind::Deadlock { .. } => {
+                let text = trace::line(e, &self.recorder.names, true);
+                (&mut self.faults, format!("event {n}: {}", text.trim()))
             }
             EventKind::Fault { fault, .. } => {
                 if let FaultKind::Unsupported(what) = &fault.kind {

@@ -250,7 +250,16 @@ fn data(k: &mut Kernel, _: CpuId, [ptr, offset, len, ..]: [u64; 5]) -> Ret {
     }
 }
 
-fn ringbuf_reserve(k: &mut Kernel, cpu: CpuId, [map, size, flags, ptr, _]: [u64; 5]) -> Ret {
+fn ringbuf_reserve(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    // Without the ring's lock there is no record, as when there is no room.
+    if let Err(fault) = null(k, args[3], Errno::EINVAL) {
+        return Ret::Fault(fault);
+    }
+    let call = ("bpf_ringbuf_reserve_dynptr", args);
+    super::map::in_ring(k, cpu, call, (reserve_now, Errno::EINVAL.ret()))
+}
+
+fn reserve_now(k: &mut Kernel, cpu: CpuId, [map, size, flags, ptr, _]: [u64; 5]) -> Ret {
     let size = size as u32;
     let reserve = |k: &mut Kernel| {
         if flags != 0 {

@@ -2,7 +2,7 @@
 
 use bpf::uapi::MapType;
 
-use super::{HelperRow, Ret};
+use super::{Body, HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::maps::MapId;
 use crate::net::{RedirectInfo, Target};
@@ -49,15 +49,53 @@ fn lookup_percpu(k: &mut Kernel, _: CpuId, [map, key, cpu, ..]: [u64; 5]) -> Ret
     done(k.prog_lookup(CpuId(cpu), map, key).map(Ok))
 }
 
+/// `BPF_F_LOCK`.
+const LOCK: u64 = 4;
+
 fn update(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    if !k.locks_seen() && args[3] & LOCK == 0 {
+        return update_now(k, cpu, args);
+    }
+    let call = ("bpf_map_update_elem", args);
+    k.under_locks(cpu, call, update_now, |k| k.update_plan(cpu, args))
+}
+
+fn update_now(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
     done(k.prog_update(cpu, args))
 }
 
-fn delete(k: &mut Kernel, _: CpuId, [map, key, ..]: [u64; 5]) -> Ret {
+fn delete(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    if !k.locks_seen() {
+        return delete_now(k, cpu, args);
+    }
+    k.under_locks(cpu, ("bpf_map_delete_elem", args), delete_now, |k| k.delete_plan(args))
+}
+
+fn delete_now(k: &mut Kernel, _: CpuId, [map, key, ..]: [u64; 5]) -> Ret {
     done(k.prog_delete(map, key))
 }
 
-fn push(k: &mut Kernel, _: CpuId, [map, value, flags, ..]: [u64; 5]) -> Ret {
+/// Under the lock of a queue or stack.
+fn in_queue(k: &mut Kernel, cpu: CpuId, call: (&'static str, [u64; 5]), body: Body) -> Ret {
+    if !k.locks_seen() {
+        return body(k, cpu, call.1);
+    }
+    k.under_locks(cpu, call, body, |k| k.queue_plan(call.1[0]))
+}
+
+fn push(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    in_queue(k, cpu, ("bpf_map_push_elem", args), push_now)
+}
+
+fn pop(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    in_queue(k, cpu, ("bpf_map_pop_elem", args), pop_now)
+}
+
+fn peek(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    in_queue(k, cpu, ("bpf_map_peek_elem", args), peek_now)
+}
+
+fn push_now(k: &mut Kernel, _: CpuId, [map, value, flags, ..]: [u64; 5]) -> Ret {
     let push = |k: &mut Kernel| {
         let id = k.helper_map(map)?;
         let size = k.maps[&id].def.value_size as usize;
@@ -67,11 +105,11 @@ fn push(k: &mut Kernel, _: CpuId, [map, value, flags, ..]: [u64; 5]) -> Ret {
     done(push(k))
 }
 
-fn pop(k: &mut Kernel, _: CpuId, [map, to, ..]: [u64; 5]) -> Ret {
+fn pop_now(k: &mut Kernel, _: CpuId, [map, to, ..]: [u64; 5]) -> Ret {
     done(take(k, map, to, true))
 }
 
-fn peek(k: &mut Kernel, _: CpuId, [map, to, ..]: [u64; 5]) -> Ret {
+fn peek_now(k: &mut Kernel, _: CpuId, [map, to, ..]: [u64; 5]) -> Ret {
     done(take(k, map, to, false))
 }
 
@@ -98,7 +136,28 @@ fn take(k: &mut Kernel, map: u64, to: u64, pop: bool) -> Result<Result<u64, Errn
 /// Flags of `bpf_ringbuf_*` that do no harm: `BPF_RB_NO_WAKEUP`, `BPF_RB_FORCE_WAKEUP`.
 const RB_FLAGS: u64 = 3;
 
-fn ringbuf_output(k: &mut Kernel, cpu: CpuId, [map, data, size, flags, _]: [u64; 5]) -> Ret {
+/// Under the lock of a ring; without it, `or` is the result.
+pub(super) fn in_ring(
+    k: &mut Kernel,
+    cpu: CpuId,
+    call: (&'static str, [u64; 5]),
+    (body, or): (Body, u64),
+) -> Ret {
+    if !k.locks_seen() {
+        return body(k, cpu, call.1);
+    }
+    k.under_locks(cpu, call, body, |k| k.ring_plan(call.1[0], or))
+}
+
+fn ringbuf_output(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    in_ring(k, cpu, ("bpf_ringbuf_output", args), (output_now, Errno::EAGAIN.ret()))
+}
+
+fn ringbuf_reserve(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    in_ring(k, cpu, ("bpf_ringbuf_reserve", args), (reserve_now, 0))
+}
+
+fn output_now(k: &mut Kernel, cpu: CpuId, [map, data, size, flags, _]: [u64; 5]) -> Ret {
     if flags & !RB_FLAGS != 0 {
         return Ret::Val(Errno::EINVAL.ret());
     }
@@ -117,7 +176,7 @@ fn ringbuf_output(k: &mut Kernel, cpu: CpuId, [map, data, size, flags, _]: [u64;
     done(output(k))
 }
 
-fn ringbuf_reserve(k: &mut Kernel, cpu: CpuId, [map, size, flags, ..]: [u64; 5]) -> Ret {
+fn reserve_now(k: &mut Kernel, cpu: CpuId, [map, size, flags, ..]: [u64; 5]) -> Ret {
     let id = match k.helper_map(map) {
         Ok(id) => id,
         Err(f) => return Ret::Fault(f),

@@ -97,7 +97,7 @@ pub fn name(id: i32) -> Option<&'static str> {
     row(id).map(|r| r.name)
 }
 
-/// Helpers that acquire a reference or a lock, those of maps included.
+/// Helpers that acquire a reference or a lock.
 const ACQUIRING: &[&str] = &[
     "spin_lock",
     "sk_lookup_tcp",
@@ -106,15 +106,33 @@ const ACQUIRING: &[&str] = &[
     "ringbuf_reserve",
     "ringbuf_reserve_dynptr",
     "kptr_xchg",
+];
+
+/// Helpers that take locks of maps.
+const MAP_OPS: &[&str] = &[
     "map_update_elem",
     "map_delete_elem",
     "map_push_elem",
     "map_pop_elem",
+    "map_peek_elem",
+    "ringbuf_output",
+    "task_storage_get",
+    "task_storage_delete",
+    "cgrp_storage_get",
+    "cgrp_storage_delete",
 ];
 
 static ACQUIRES: LazyLock<Vec<bool>> = LazyLock::new(|| {
     BY_ID.iter().map(|r| r.is_some_and(|r| ACQUIRING.contains(&r.name))).collect()
 });
+
+static TAKES_MAP_LOCKS: LazyLock<Vec<bool>> =
+    LazyLock::new(|| BY_ID.iter().map(|r| r.is_some_and(|r| MAP_OPS.contains(&r.name))).collect());
+
+/// Whether a helper takes locks of maps and gives them back.
+pub(crate) fn is_map_op(id: i32) -> bool {
+    usize::try_from(id).is_ok_and(|n| TAKES_MAP_LOCKS.get(n) == Some(&true))
+}
 
 /// Whether a helper acquires something, so that whoever holds it wants to know where.
 pub(crate) fn acquires(id: i32) -> bool {

@@ -23,10 +23,34 @@ pub(crate) const ROWS: &[HelperRow] = &[
 const CREATE: u64 = 1;
 
 /// The owner's value; a new one is a copy of the program's, or zeroes.
-fn get(k: &mut Kernel, _: CpuId, [map, owner, init, flags, _]: [u64; 5]) -> Ret {
+fn get(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    let [map, owner, _, flags, _] = args;
     if flags & !CREATE != 0 || owner == 0 {
         return Ret::Val(0);
     }
+    let new = flags & CREATE != 0 && !has(k, map, owner);
+    if new && is_busy(k, cpu, map) {
+        return Ret::Val(0);
+    }
+    if !new || !k.locks_seen() {
+        return get_now(k, cpu, args);
+    }
+    let call = ("bpf_local_storage_update", args);
+    k.under_locks(cpu, call, get_now, |k| k.storage_plan(map, owner))
+}
+
+/// Whether an owner has a value.
+fn has(k: &Kernel, map: u64, owner: u64) -> bool {
+    let map = k.map_at(map).and_then(|id| k.map(id));
+    map.is_some_and(|m| matches!(&m.kind, Kind::Storage(v) if v.contains_key(&owner)))
+}
+
+/// `bpf_task_storage_trylock` fails: this CPU is in such a storage already.
+fn is_busy(k: &Kernel, cpu: CpuId, map: u64) -> bool {
+    k.locks.storage_busy.contains(&cpu) && k.map_at(map).is_some_and(|id| k.is_busy_storage(id))
+}
+
+fn get_now(k: &mut Kernel, _: CpuId, [map, owner, init, flags, _]: [u64; 5]) -> Ret {
     let find = |k: &mut Kernel| -> Result<u64, Fault> {
         let id = k.helper_map(map)?;
         let Kind::Storage(values) = &k.maps[&id].kind else { return Ok(0) };
@@ -56,10 +80,22 @@ fn get(k: &mut Kernel, _: CpuId, [map, owner, init, flags, _]: [u64; 5]) -> Ret 
     find(k).map_or_else(Ret::Fault, Ret::Val)
 }
 
-fn delete(k: &mut Kernel, _: CpuId, [map, owner, ..]: [u64; 5]) -> Ret {
+fn delete(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    let [map, owner, ..] = args;
     if owner == 0 {
         return Ret::Val(Errno::EINVAL.ret());
     }
+    if is_busy(k, cpu, map) {
+        return Ret::Val(Errno::EBUSY.ret());
+    }
+    if !k.locks_seen() {
+        return delete_now(k, cpu, args);
+    }
+    let call = ("bpf_local_storage_delete", args);
+    k.under_locks(cpu, call, delete_now, |k| k.storage_plan(map, owner))
+}
+
+fn delete_now(k: &mut Kernel, _: CpuId, [map, owner, ..]: [u64; 5]) -> Ret {
     let id = match k.helper_map(map) {
         Ok(id) => id,
         Err(fault) => return Ret::Fault(fault),

@@ -1,8 +1,8 @@
 //! Locks and number parsing (kernel/bpf/helpers.c).
 
 use super::{HelperRow, Ret};
-use crate::cpu::{CpuId, Fault, FaultKind};
-use crate::ledger::Kind;
+use crate::cpu::CpuId;
+use crate::lock::Rules;
 use crate::{Errno, Kernel};
 
 /// The rows.
@@ -14,23 +14,13 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 106, name: "strtoul", nargs: 4, body: strtoul },
 ];
 
-/// The word is 1 while held, as a queued spinlock's locked byte. A holder on another CPU cannot
-/// run while this call waits, so contention is a deadlock of this interleaving and is named.
+/// `__bpf_spin_lock`: a queued spin lock.
 fn spin_lock(k: &mut Kernel, cpu: CpuId, [lock, ..]: [u64; 5]) -> Ret {
-    if k.ledger.holds(Kind::SpinLock, lock) {
-        let kind = FaultKind::Deadlock(format!("bpf_spin_lock {lock:#x} is held"));
-        return Ret::Fault(Fault::new(kind));
-    }
-    if let Err(f) = k.mem.write_u32(lock, 1) {
-        return Ret::Fault(f.into());
-    }
-    k.prog_holds(cpu, Kind::SpinLock, lock, "bpf_spin_lock");
-    Ret::Val(0)
+    k.prog_lock(cpu, lock, Rules::Plain, ("bpf_spin_lock", None))
 }
 
-fn spin_unlock(k: &mut Kernel, _: CpuId, [lock, ..]: [u64; 5]) -> Ret {
-    k.ledger.release(Kind::SpinLock, lock);
-    k.mem.write_u32(lock, 0).map_or_else(|f| Ret::Fault(f.into()), |()| Ret::Val(0))
+fn spin_unlock(k: &mut Kernel, cpu: CpuId, [lock, ..]: [u64; 5]) -> Ret {
+    k.prog_unlock(cpu, lock).map_or_else(Ret::Fault, |()| Ret::Val(0))
 }
 
 fn strtol(k: &mut Kernel, _: CpuId, args: [u64; 5]) -> Ret {

@@ -30,6 +30,7 @@ use verifier::tables;
 
 pub(crate) use obj::Objects;
 pub(crate) use rbtree::Adding;
+pub(crate) use sync::save as irq_save;
 
 use crate::helpers::Body;
 use crate::types::Types;

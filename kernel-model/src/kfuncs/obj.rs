@@ -9,9 +9,9 @@ use std::sync::Arc;
 use verifier::btf::record::{Field, FieldKind, Place, Record, parse};
 
 use super::{KfuncRow, list, rbtree, row};
+use crate::alloc::POISON;
 use crate::cpu::{CpuId, Fault};
 use crate::helpers::Ret;
-use crate::alloc::POISON;
 use crate::layout::{PAGE_SIZE, PERCPU, PERCPU_STRIDE};
 use crate::ledger::Kind;
 use crate::mem::Perms;

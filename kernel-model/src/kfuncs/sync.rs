@@ -1,10 +1,10 @@
 //! Sections and locks (kernel/bpf/helpers.c, rqspinlock.c).
 
 use super::{KfuncRow, row};
-use crate::cpu::CpuId;
+use crate::Kernel;
+use crate::cpu::{CpuId, Fault};
 use crate::helpers::Ret;
 use crate::ledger::{Held, Kind};
-use crate::{Errno, Kernel};
 
 /// The rows.
 #[rustfmt::skip]
@@ -22,9 +22,6 @@ pub(super) const ROWS: &[KfuncRow] = &[
     row("bpf_cast_to_kern_ctx", 1, same),
     row("bpf_rdonly_cast", 2, same),
 ];
-
-/// `_Q_LOCKED_VAL`.
-const LOCKED: u32 = 1;
 
 impl Kernel {
     /// What a program holds from here on.
@@ -49,7 +46,7 @@ impl Kernel {
 
 /// Whether interrupts of a CPU are on: `arch_local_save_flags` without the architecture's bits.
 fn irq_state(k: &Kernel, cpu: CpuId) -> u64 {
-    u64::from(!k.ledger.holds(Kind::Irq, cpu.0.into()))
+    u64::from(!k.context(cpu).irqs_off)
 }
 
 /// A pointer under another type.
@@ -77,14 +74,20 @@ fn preempt_enable(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(0)
 }
 
-fn save(k: &mut Kernel, cpu: CpuId, flags: u64, what: &'static str) -> Ret {
+/// `local_irq_save`: the state before goes to `flags`.
+pub(crate) fn save(
+    k: &mut Kernel,
+    cpu: CpuId,
+    flags: u64,
+    what: &'static str,
+) -> Result<(), Fault> {
     let now = irq_state(k, cpu);
     k.prog_holds(cpu, Kind::Irq, cpu.0.into(), what);
-    k.mem.write_u64(flags, now).map_or_else(|f| Ret::Fault(f.into()), |()| Ret::Val(0))
+    Ok(k.mem.write_u64(flags, now)?)
 }
 
 fn irq_save(k: &mut Kernel, cpu: CpuId, [flags, ..]: [u64; 5]) -> Ret {
-    save(k, cpu, flags, "bpf_local_irq_save")
+    save(k, cpu, flags, "bpf_local_irq_save").map_or_else(Ret::Fault, |()| Ret::Val(0))
 }
 
 fn irq_restore(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
@@ -92,33 +95,19 @@ fn irq_restore(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(0)
 }
 
-/// `res_spin_lock`: `-EDEADLK` for a lock that this CPU has (AA). A holder on another CPU does not
-/// run while this call waits: the wait ends by the lock's own time limit.
+/// `res_spin_lock`.
 fn res_lock(k: &mut Kernel, cpu: CpuId, [lock, ..]: [u64; 5]) -> Ret {
-    let holder = k.ledger.iter().find(|h| h.0 == Kind::SpinLock && h.1 == lock).map(|h| h.2.cpu);
-    match holder {
-        Some(other) if other == cpu => return Ret::Val(Errno::EDEADLK.ret()),
-        Some(_) => return Ret::Val(Errno::ETIMEDOUT.ret()),
-        None => {}
-    }
-    if let Err(f) = k.mem.write_u32(lock, LOCKED) {
-        return Ret::Fault(f.into());
-    }
-    k.prog_holds(cpu, Kind::SpinLock, lock, "bpf_res_spin_lock");
-    Ret::Val(0)
+    k.prog_lock(cpu, lock, k.locks.resilient(), ("bpf_res_spin_lock", None))
 }
 
-fn res_unlock(k: &mut Kernel, _: CpuId, [lock, ..]: [u64; 5]) -> Ret {
-    k.ledger.release(Kind::SpinLock, lock);
-    k.mem.write_u32(lock, 0).map_or_else(|f| Ret::Fault(f.into()), |()| Ret::Val(0))
+fn res_unlock(k: &mut Kernel, cpu: CpuId, [lock, ..]: [u64; 5]) -> Ret {
+    k.prog_unlock(cpu, lock).map_or_else(Ret::Fault, |()| Ret::Val(0))
 }
 
 /// Interrupts are off only when the lock was taken.
-fn res_lock_irq(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
-    match res_lock(k, cpu, args) {
-        Ret::Val(0) => save(k, cpu, args[1], "bpf_res_spin_lock_irqsave"),
-        other => other,
-    }
+fn res_lock_irq(k: &mut Kernel, cpu: CpuId, [lock, flags, ..]: [u64; 5]) -> Ret {
+    let rules = k.locks.resilient();
+    k.prog_lock(cpu, lock, rules, ("bpf_res_spin_lock_irqsave", Some(flags)))
 }
 
 fn res_unlock_irq(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {

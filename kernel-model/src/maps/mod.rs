@@ -10,6 +10,7 @@ mod arena;
 mod attr;
 mod elem;
 mod inner;
+mod locks;
 mod ops;
 mod ring;
 mod rules;

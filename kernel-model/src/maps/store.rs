@@ -214,13 +214,7 @@ impl Kernel {
 
     /// The value of a new element, whose special fields are clear; that of a CPU is zero on the
     /// others (`pcpu_init_value`).
-    fn elem_value(
-        &mut self,
-        id: MapId,
-        at: u64,
-        value: &[u8],
-        who: Who,
-    ) -> Result<Vec<u8>, Errno> {
+    fn elem_value(&mut self, id: MapId, at: u64, value: &[u8], who: Who) -> Result<Vec<u8>, Errno> {
         let map = &self.maps[&id];
         let (stride, percpu) = (map.value_stride(), map.is_percpu());
         let fields: Vec<(u32, u32)> =

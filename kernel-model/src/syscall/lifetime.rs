@@ -124,7 +124,8 @@ impl Kernel {
                 | Frame::Trace(_)
                 | Frame::Timer(_)
                 | Frame::Irq(_)
-                | Frame::Op(_) => {}
+                | Frame::Op(_)
+                | Frame::Lock(_) => {}
             }
         }
     }

@@ -211,6 +211,7 @@ impl Kernel {
                 | Frame::Timer(_)
                 | Frame::Irq(_)
                 | Frame::Op(_)
+                | Frame::Lock(_)
                 | Frame::Hook { .. } => {}
             }
         }

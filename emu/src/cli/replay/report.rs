@@ -127,7 +127,8 @@ fn problems(name: &str, ran: &Ran, parsed: &Parsed) -> Vec<String> {
     match &ran.result {
         Ok(o) => {
             let finding = |f: &crate::runner::Failure| Finding::error(f.span, f.message.clone());
-            o.failures.iter().map(|f| shown(&finding(f))).collect()
+            let failures = o.failures.iter().map(|f| shown(&finding(f)));
+            failures.chain(o.notes.iter().map(|n| format!("note: {n}\n"))).collect()
         }
         Err(RunError::Input(f) | RunError::Rejected(f)) => vec![shown(f)],
         Err(RunError::Unsupported { what, span }) => {
@@ -163,11 +164,13 @@ fn json(name: &str, ran: &Ran) -> String {
                 "scenario": name, "arch": o.arch.name(), "outcome": outcome,
                 "trace_hash": format!("{:016x}", o.trace_hash), "insns": o.insns,
                 "native_insns": o.native_insns, "wall_us": ran.wall_us, "failures": failures,
+                "notes": o.notes,
             })
         }
         Err(e) => serde_json::json!({
             "scenario": name, "arch": ran.arch.name(), "outcome": outcome, "trace_hash": null,
             "insns": 0, "native_insns": 0, "wall_us": ran.wall_us, "failures": [e.to_string()],
+            "notes": [],
         }),
     };
     value.to_string()
