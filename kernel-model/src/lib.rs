@@ -5,7 +5,7 @@
 //!  engine ◄─Step── next / helper_call / prog_return / prog_fault ──► frames (cpu.rs) ─► events
 //! ```
 //!
-//! Reading order: layout, mem, alloc, cpu, context, dispatch, sched, helpers, maps, syscall, env,
+//! Reading order: layout, mem, alloc, cpu, context, dispatch, sched, sys, helpers, maps, syscall, env,
 //! net, trace.
 //!
 //! **Invariants.** No Unicorn, no JIT, no host clock or randomness. [`Kernel`] is `Clone`, and
@@ -38,6 +38,7 @@ mod sha256;
 pub mod stack;
 pub mod state_hash;
 pub mod stream;
+pub mod sys;
 pub mod syscall;
 mod task;
 pub mod timer;
@@ -201,6 +202,8 @@ pub struct Kernel {
     pub(crate) last_pid: u32,
     /// Tasks and their run queues.
     pub(crate) sched: sched::Sched,
+    /// Files.
+    pub(crate) vfs: sys::Vfs,
     /// `swapper/N` of each CPU.
     pub(crate) idle_tasks: Vec<u64>,
     /// Injected faults.
@@ -252,6 +255,7 @@ impl Kernel {
             hooks: trace::Hooks::default(),
             last_pid: 2,
             sched: sched::Sched::default(),
+            vfs: sys::Vfs::default(),
             idle_tasks: Vec::new(),
             faults: fault::Faults::default(),
             this_cpu: CpuId(0),

@@ -74,10 +74,19 @@ impl Run<'_> {
         ret: u64,
         prog: Option<kernel_model::ProgId>,
     ) -> Result<bool, RunError> {
-        let value = i64::from(ret as u32 as i32);
+        self.value_matches(pattern, i64::from(ret as u32 as i32), prog)
+    }
+
+    /// Whether a number, a return value as it is or one of a system call, is what a pattern says.
+    pub(super) fn value_matches(
+        &self,
+        pattern: &Node,
+        value: i64,
+        prog: Option<kernel_model::ProgId>,
+    ) -> Result<bool, RunError> {
         match &pattern.kind {
             Kind::Name(n) if n == "_" => Ok(true),
-            Kind::Name(n) if n == "NULL" => Ok(ret == 0),
+            Kind::Name(n) if n == "NULL" => Ok(value == 0),
             Kind::Name(n) => {
                 let code = prog.and_then(|p| code(n, self.is_xdp(p)));
                 let errno = Errno::from_name(n).map(|e| -(e as i64));
@@ -90,14 +99,14 @@ impl Run<'_> {
                 }
             }
             Kind::Call(n, args) if n == "Not" && args.len() == 1 => {
-                Ok(!self.ret_matches(&args[0], ret, prog)?)
+                Ok(!self.value_matches(&args[0], value, prog)?)
             }
             Kind::Call(n, args) if n == "OneOf" && args.len() == 1 => {
                 let Kind::List(items) = &args[0].kind else {
                     return Err(RunError::input(pattern.span, "OneOf takes a list"));
                 };
                 for item in items {
-                    if self.ret_matches(item, ret, prog)? {
+                    if self.value_matches(item, value, prog)? {
                         return Ok(true);
                     }
                 }

@@ -25,6 +25,7 @@ mod setup;
 pub mod spool;
 mod state;
 mod streams;
+mod sys;
 mod tasks;
 mod test_run;
 mod timeline;

@@ -278,7 +278,12 @@ impl Run<'_> {
                 Err(RunError::unsupported(prog.span, "socket filters on packet sockets"))
             }
             Attach::Cgroup { prog, .. } => Err(RunError::unsupported(prog.span, "cgroup programs")),
-            Attach::Uprobe { prog, .. } => Err(RunError::unsupported(prog.span, "uprobes")),
+            Attach::Uprobe { prog, task, symbol, ret } => {
+                let id = self.prog(prog)?;
+                let at = (task.v.as_str(), symbol.v.as_str());
+                let done = self.machine.kernel.uprobe_attach(id, at, *ret, 0);
+                done.map_err(|e| RunError::input(prog.span, format!("attaching: {}", e.name())))
+            }
             Attach::PerfEvent { prog, event, period } => {
                 let id = self.prog(prog)?;
                 self.expect_type(prog, id, ProgType::PerfEvent)?;

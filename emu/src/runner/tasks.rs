@@ -12,7 +12,7 @@ use scenarios::schema::play::{self, Repeat};
 use scenarios::schema::{Action, Name, Step};
 
 use super::test_run::no_packet;
-use super::{Failure, Run, RunError};
+use super::{Failure, Run, RunError, sys};
 
 /// `SCX_WATCHDOG_MAX_TIMEOUT`: how long a task may wait for a CPU when nothing else is said.
 const STALL_NS: u64 = 30_000_000_000;
@@ -60,11 +60,12 @@ impl<'a> Run<'a> {
             Action::Start(started) => started.v == name.v,
             _ => false,
         });
+        let started = started || sys::cloned(self.s).any(|n| n == name.v);
         if let Some(cgroup) = &task.cgroup {
             return Err(RunError::unsupported(cgroup.span, "control groups of tasks"));
         }
-        let mut ops =
-            task.script.iter().map(|op| self.task_op(op)).collect::<Result<Vec<_>, _>>()?;
+        let ops = task.script.iter().map(|op| self.task_op(name, op));
+        let mut ops = ops.collect::<Result<Vec<_>, _>>()?;
         if matches!(task.repeat, Repeat::Times(0)) {
             ops.clear();
         }
@@ -84,7 +85,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn task_op(&mut self, op: &'a play::Op) -> Result<Op, RunError> {
+    fn task_op(&mut self, task: &Name, op: &'a play::Op) -> Result<Op, RunError> {
         let k = &mut self.machine.kernel;
         Ok(match op {
             play::Op::Run(t) => Op::Run(t.ns),
@@ -103,11 +104,10 @@ impl<'a> Run<'a> {
                 let (fd, data, ctx) = (self.prog_fd(id)?, no_packet(kind), ctx.unwrap_or_default());
                 Op::TestRun(TestArgs { prog: id, fd, data, ctx })
             }
-            play::Op::Sys { call, .. } => {
-                return Err(RunError::unsupported(call.span, "system calls of tasks"));
-            }
-            play::Op::Call { symbol, .. } => {
-                return Err(RunError::unsupported(symbol.span, "uprobes"));
+            play::Op::Sys { call, args, .. } => Op::Sys(self.sys_call(call, args.as_ref())?),
+            play::Op::Call { symbol, args } => {
+                let n = k.user_function(&task.v, &symbol.v);
+                Op::Call(n, sys::numbers(args.as_ref())?)
             }
         })
     }
@@ -138,9 +138,10 @@ impl<'a> Run<'a> {
             _ => return Ok(None),
         };
         let Some(pattern) = pattern else { return Ok(None) };
+        let value = |v: u64| if prog.is_some() { i64::from(v as u32 as i32) } else { v as i64 };
         let came = match ret {
-            Some(v) if self.ret_matches(&pattern.node, v, prog)? => return Ok(None),
-            Some(v) => format!("returned {}", v as u32 as i32),
+            Some(v) if self.value_matches(&pattern.node, value(v), prog)? => return Ok(None),
+            Some(v) => format!("returned {}", value(v)),
             None => "was cancelled".to_owned(),
         };
         let message = format!("event {event}: {what} of task {task} {came}");

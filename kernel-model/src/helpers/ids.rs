@@ -1,6 +1,7 @@
 //! Whose a packet or a task is: cgroups, namespaces, users; and names of the kernel
 //! (net/core/filter.c, kernel/bpf/helpers.c, kernel/bpf/syscall.c, kernel/trace/bpf_trace.c).
 
+use super::task::NO_USER;
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::layout::PERCPU_STRIDE;
@@ -67,9 +68,13 @@ fn ancestor_id(k: &mut Kernel, cpu: CpuId, [level, ..]: [u64; 5]) -> Ret {
     }
 }
 
-/// The model's tasks are kernel threads, which get no signals.
-fn send_signal(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
-    Ret::Val(Errno::EPERM.ret())
+/// `bpf_send_signal_common`: kernel threads and tasks that exit get none.
+fn send_signal(k: &mut Kernel, cpu: CpuId, [signal, ..]: [u64; 5]) -> Ret {
+    let flags = k.get(k.cpus[cpu.idx()].task, field!("task_struct", "flags"));
+    match k.curr_task(cpu).filter(|_| flags & NO_USER == 0) {
+        Some(task) => k.signal_send(cpu, task, signal as u32).map(|()| 0).into(),
+        None => Ret::Val(Errno::EPERM.ret()),
+    }
 }
 
 /// No branch records without hardware that makes them.

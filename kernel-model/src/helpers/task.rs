@@ -54,7 +54,7 @@ fn get_current_comm(k: &mut Kernel, cpu: CpuId, [buf, size, ..]: [u64; 5]) -> Re
 }
 
 /// `PF_KTHREAD` and `PF_EXITING` of `task_struct.flags`.
-const NO_USER: u64 = 0x0020_0000 | 0x4;
+pub(super) const NO_USER: u64 = 0x0020_0000 | 0x4;
 
 fn probe_write_user(k: &mut Kernel, cpu: CpuId, [to, from, size, ..]: [u64; 5]) -> Ret {
     let flags = k.get(k.cpus[cpu.idx()].task, field!("task_struct", "flags"));
@@ -67,7 +67,7 @@ fn probe_write_user(k: &mut Kernel, cpu: CpuId, [to, from, size, ..]: [u64; 5]) 
         if k.inject_user_page(to, size as u64) {
             return Ok(Err(Errno::EFAULT));
         }
-        Ok(k.mem.write(to, &bytes).map(|()| 0).map_err(|_| Errno::EFAULT))
+        Ok(k.user_write(to, &bytes).map(|()| 0))
     };
     done(write(k))
 }
@@ -76,7 +76,7 @@ fn probe_write_user(k: &mut Kernel, cpu: CpuId, [to, from, size, ..]: [u64; 5]) 
 fn copy_from_user(k: &mut Kernel, _: CpuId, [to, size, from, ..]: [u64; 5]) -> Ret {
     let size = size as u32 as usize;
     let there = from < DIRECT_MAP && !k.inject_user_page(from, size as u64);
-    let read = there.then(|| k.mem.read_vec(from, size).ok()).flatten();
+    let read = there.then(|| k.user_read(from, size)).flatten();
     let bytes = read.as_deref().unwrap_or(&vec![0; size]).to_vec();
     let copy = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
         k.mem.write(to, &bytes)?;

@@ -37,7 +37,11 @@ fn probe(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Result<u
     if kernel && right_half {
         k.check_probe(from, "bpf_probe_read_kernel");
     }
-    let read = right_half.then(|| k.mem.read_vec(from, len).ok()).flatten();
+    let read = right_half.then(|| match kernel {
+        true => k.mem.read_vec(from, len).ok(),
+        false => k.user_read(from, len),
+    });
+    let read = read.flatten();
     k.mem.write(to, read.as_deref().unwrap_or(&vec![0; len]))?;
     Ok(if read.is_some() { 0 } else { unreadable(from, kernel).ret() })
 }
@@ -63,8 +67,12 @@ fn probe_str(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Resu
     let mut out = Vec::new();
     while (out.len() as u64) < len && out.last() != Some(&0) {
         let at = from.wrapping_add(out.len() as u64);
-        match k.mem.read_u8(at) {
-            Ok(b) if (from >= DIRECT_MAP) == kernel => out.push(b),
+        let byte = match kernel {
+            true => k.mem.read_u8(at).ok(),
+            false => k.user_read(at, 1).map(|b| b[0]),
+        };
+        match byte {
+            Some(b) if (from >= DIRECT_MAP) == kernel => out.push(b),
             _ => {
                 k.mem.write(to, &vec![0; len as usize])?;
                 return Ok(unreadable(from, kernel).ret());

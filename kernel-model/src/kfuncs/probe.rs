@@ -50,6 +50,9 @@ fn bytes_at(k: &mut Kernel, from: u64, len: u32, half: Half) -> Result<Vec<u8>, 
         return Err(Errno::EFAULT);
     }
     k.check_probe(from, "bpf_probe_read_kernel_dynptr");
+    if half == Half::User {
+        return k.user_read(from, len as usize).ok_or(Errno::EFAULT);
+    }
     k.mem.read_vec(from, len as usize).map_err(|_| Errno::EFAULT)
 }
 
@@ -60,8 +63,11 @@ fn string_at(k: &mut Kernel, from: u64, len: u32, half: Half) -> Result<Vec<u8>,
         return Err(Errno::EFAULT);
     }
     k.check_probe(from, "bpf_probe_read_kernel_str_dynptr");
-    let mut out = Vec::new();
-    while out.len() < len as usize && out.last() != Some(&0) {
+    let mut out = match half {
+        Half::User => k.user_text(from, len as usize).ok_or(Errno::EFAULT)?,
+        Half::Kernel => Vec::new(),
+    };
+    while half == Half::Kernel && out.len() < len as usize && out.last() != Some(&0) {
         let at = from.wrapping_add(out.len() as u64);
         out.push(k.mem.read_u8(at).map_err(|_| Errno::EFAULT)?);
     }

@@ -264,7 +264,6 @@ impl Kernel {
     }
 
     /// The task that runs on a CPU.
-    #[allow(dead_code, reason = "system calls come next")]
     pub(crate) fn curr_task(&self, cpu: CpuId) -> Option<TaskId> {
         self.sched.rqs.get(cpu.idx()).and_then(|rq| rq.curr)
     }
@@ -291,7 +290,6 @@ impl Kernel {
 
     /// Blocks the running task until it is woken, in the middle of its operation: `frame` goes on
     /// then with what it is told. What is returned ends the step.
-    #[allow(dead_code, reason = "system calls come next")]
     pub(crate) fn task_block(&mut self, cpu: CpuId, id: TaskId, frame: Frame, signals: bool) {
         let mut frames = std::mem::take(&mut self.cpus[cpu.idx()].frames);
         frames.push(frame);
@@ -303,6 +301,12 @@ impl Kernel {
     pub(crate) fn task_wake_at(&mut self, id: TaskId, at: u64) {
         let key = self.sched.arm(at, Due::Wake(id));
         self.sched.task_mut(id).timer = Some(key);
+    }
+
+    /// `wake_up_new_task`.
+    pub(crate) fn task_begin(&mut self, by: CpuId, id: TaskId) {
+        self.sched.task_mut(id).cpu = by;
+        self.task_wake(by, id);
     }
 
     /// `try_to_wake_up`, or `wake_up_new_task`, on behalf of a CPU.

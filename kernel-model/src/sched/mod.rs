@@ -115,6 +115,11 @@ pub(crate) struct Task {
     moving: Option<CpuId>,
     /// Signals that are pending, by number.
     pending: u64,
+    /// Its memory: pages in the direct map by number, and bytes that `mmap` gave.
+    pub(crate) pages: BTreeMap<u64, u64>,
+    pub(crate) mapped: u64,
+    /// Its descriptors: `struct file`.
+    pub(crate) files: BTreeMap<i32, u64>,
 }
 
 /// A CPU's run queue.
@@ -285,6 +290,9 @@ impl Kernel {
             woken: false,
             moving: None,
             pending: 0,
+            pages: BTreeMap::new(),
+            mapped: 0,
+            files: BTreeMap::new(),
         });
         id
     }
@@ -345,6 +353,24 @@ impl Kernel {
     #[must_use]
     pub fn task_addr(&self, id: TaskId) -> u64 {
         self.sched.task(id).addr
+    }
+
+    /// `task_struct.tgid`.
+    pub(crate) fn task_pid(&self, id: TaskId) -> u64 {
+        self.get(self.sched.task(id).addr, field!("task_struct", "tgid"))
+    }
+
+    /// A task that has not ended by its number.
+    pub(crate) fn task_by_pid(&self, pid: u64) -> Option<TaskId> {
+        let all = 0..self.sched.tasks.len() as u32;
+        let lives = |t: &TaskId| self.sched.task(*t).state != State::Dead;
+        all.map(TaskId).filter(lives).find(|t| self.task_pid(*t) == pid & 0xffff_ffff)
+    }
+
+    /// Whether a task waits to be started.
+    pub(crate) fn task_is_new(&self, id: TaskId) -> bool {
+        let task = self.sched.task(id);
+        task.state == State::New && task.timer.is_none()
     }
 
     /// Name of a task in the scenario.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{OP_NS, State, TaskId};
 use crate::cpu::{CpuId, Flow, Frame, Input};
+use crate::sys::{LsmFrame, SysCall, SysFrame};
 use crate::syscall::{SysError, UserSpace, Why};
 use crate::{EventKind, Kernel, ProgId, field};
 use bpf::uapi::attr::TestRun as TestAttr;
@@ -32,6 +33,10 @@ pub enum Op {
     Exit(i32),
     /// `BPF_PROG_TEST_RUN`.
     TestRun(TestArgs),
+    /// A system call.
+    Sys(SysCall),
+    /// A function of the task's own program, by [`Kernel::user_function`], with its arguments.
+    Call(usize, Vec<u64>),
 }
 
 /// A test run of a task.
@@ -77,6 +82,28 @@ pub enum OpFrame {
     Op(TaskId, usize, Option<Frame>),
     /// The timer on which a task sleeps.
     Wake(TaskId),
+    /// A system call.
+    Sys(Box<SysFrame>),
+    /// LSM programs.
+    Lsm(LsmFrame),
+}
+
+impl OpFrame {
+    /// Programs that it will run.
+    pub(crate) fn progs(&self) -> Vec<ProgId> {
+        match self {
+            OpFrame::Lsm(f) => f.progs().collect(),
+            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Sys(_) => Vec::new(),
+        }
+    }
+
+    /// Functions of the kernel in progress, innermost first.
+    pub(crate) fn functions(&self) -> Vec<&'static str> {
+        match self {
+            OpFrame::Sys(f) => f.functions().collect(),
+            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Lsm(_) => Vec::new(),
+        }
+    }
 }
 
 impl Kernel {
@@ -141,6 +168,16 @@ impl Kernel {
                 }
                 Err(e) => self.op_failed(cpu, id, at, &e),
             },
+            Op::Call(function, args) => {
+                self.user_call(cpu, *function, args);
+                self.spend(cpu);
+            }
+            Op::Sys(call) => match self.sys_begin(id, call) {
+                Ok(child) => {
+                    return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
+                }
+                Err(e) => self.op_failed(cpu, id, at, &e.into()),
+            },
         }
         None
     }
@@ -191,10 +228,13 @@ impl Kernel {
                 self.task_wake(cpu, id);
                 return Flow::Done(0);
             }
+            OpFrame::Sys(f) => return self.sys_step(cpu, f, input),
+            OpFrame::Lsm(f) => return self.lsm_step(cpu, f, input),
         };
         let ret = match input {
-            // What is no result of a program is one that was cancelled.
-            Input::Return(v) if v <= u64::from(u32::MAX) => Some(v),
+            // The value of a test run whose program was cancelled.
+            Input::Return(crate::syscall::test_run::CANCELLED) => None,
+            Input::Return(v) => Some(v),
             _ => None,
         };
         self.op_returned(cpu, task, op, ret);
@@ -275,7 +315,7 @@ impl Kernel {
     }
 
     /// `do_exit`: the parent is not told, nobody waits for it.
-    pub(super) fn task_exit(&mut self, cpu: CpuId, id: TaskId, code: u64) {
+    pub(crate) fn task_exit(&mut self, cpu: CpuId, id: TaskId, code: u64) {
         let addr = self.sched.task(id).addr;
         let flags = self.get(addr, field!("task_struct", "flags"));
         self.set(addr, field!("task_struct", "flags"), flags | PF_EXITING);

@@ -14,6 +14,9 @@ const IGNORED: u64 = bit(17) | bit(18) | bit(23) | bit(28);
 /// `SIG_KERNEL_STOP_MASK`: STOP, TSTP, TTIN, TTOU.
 const STOPS: u64 = bit(19) | bit(20) | bit(21) | bit(22);
 
+/// What an interrupted sleep returns inside the kernel.
+const ERESTART_RESTARTBLOCK: u64 = -516i64 as u64;
+
 const fn bit(signal: u32) -> u64 {
     1 << (signal - 1)
 }
@@ -39,7 +42,7 @@ impl Kernel {
         match state {
             State::Blocked(interruptible) if interruptible || signal == SIGKILL => {
                 self.wait_cancel(id);
-                self.sched.task_mut(id).told = Errno::EINTR.ret();
+                self.sched.task_mut(id).told = ERESTART_RESTARTBLOCK;
                 self.task_wake(by, id);
             }
             State::New => self.task_wake(by, id),

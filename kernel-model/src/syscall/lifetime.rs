@@ -124,8 +124,8 @@ impl Kernel {
                 | Frame::Trace(_)
                 | Frame::Timer(_)
                 | Frame::Irq(_)
-                | Frame::Op(_)
                 | Frame::Lock(_) => {}
+                Frame::Op(o) => o.progs().into_iter().for_each(|p| live.prog(p)),
             }
         }
     }

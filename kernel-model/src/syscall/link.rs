@@ -113,7 +113,7 @@ pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         (AttachType::Xdp | AttachType::TcxIngress | AttachType::TcxEgress, _) => {
             return Err(Errno::EINVAL.into());
         }
-        (other, ProgType::Tracing) if tracing(other) => {
+        (other, ProgType::Tracing | ProgType::Lsm) if tracing(other) => {
             let cookie = LinkCreateTracing::decode(&a.extra, call.endian).cookie;
             trace(k, prog, cookie, LinkTarget::Trace { attach: other, raw: false })?
         }
@@ -132,7 +132,13 @@ fn install(k: &mut Kernel, prog: ProgId, target: LinkTarget) -> i32 {
 }
 
 fn tracing(t: AttachType) -> bool {
-    matches!(t, AttachType::TraceRawTp | AttachType::TraceFentry | AttachType::TraceFexit)
+    matches!(
+        t,
+        AttachType::TraceRawTp
+            | AttachType::TraceFentry
+            | AttachType::TraceFexit
+            | AttachType::LsmMac
+    )
 }
 
 fn trace(
@@ -165,7 +171,7 @@ pub(super) fn raw_tracepoint(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let program = k.progs.get(&prog).ok_or(Errno::EBADF)?.verified.program();
     let (t, attach, to) = (program.prog_type, program.attach_type, program.attach_to.clone());
     let target = match (t, attach) {
-        (ProgType::Tracing, Some(attach)) if tracing(attach) => {
+        (ProgType::Tracing | ProgType::Lsm, Some(attach)) if tracing(attach) => {
             if a.name != 0 {
                 return Err(Errno::EINVAL.into());
             }

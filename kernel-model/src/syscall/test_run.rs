@@ -72,7 +72,7 @@ pub(crate) struct TestRuns {
 }
 
 /// The value of a task's test run whose program was cancelled.
-const CANCELLED: u64 = 1 << 32;
+pub(crate) const CANCELLED: u64 = 1 << 63;
 
 /// What came of a run.
 #[derive(Clone, Debug)]

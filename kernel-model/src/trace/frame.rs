@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Attached, Deferred, Fired, How, Point, record, regs, symbol_at};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
-use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
+use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT, USER_BASE};
 use crate::{Errno, Kernel, field};
 
 /// What follows when all has run.
@@ -125,6 +125,8 @@ impl Kernel {
         let free = match a.how {
             How::Regs | How::Record | How::Sample => !std::mem::replace(&mut c.prog_active, true),
             How::Raw | How::Trampoline => c.active.insert(a.prog),
+            // __bpf_prog_enter_lsm_cgroup and the like have no guard.
+            How::Lsm => true,
         };
         if !free && let Some(p) = self.progs.get_mut(&a.prog) {
             p.misses += 1;
@@ -139,6 +141,7 @@ impl Kernel {
             How::Raw | How::Trampoline => {
                 c.active.remove(&a.prog);
             }
+            How::Lsm => {}
         }
     }
 
@@ -168,7 +171,7 @@ impl Kernel {
                 self.set(object, field!("bpf_perf_event_data_kern", "regs"), object + kern);
                 Ok((object, object))
             }
-            How::Trampoline => {
+            How::Trampoline | How::Lsm => {
                 // func_ip, number of arguments, then the arguments and the result.
                 let mut words = vec![entry_of(f.point), f.args.len() as u64];
                 words.extend(&f.args);
@@ -177,6 +180,16 @@ impl Kernel {
                 Ok((object, object + TRAMPOLINE_HEAD))
             }
         }
+    }
+
+    /// The context of a trampoline of a function: its object, and the address for R1.
+    pub(crate) fn trampoline_context(
+        &mut self,
+        row: usize,
+        args: &[u64],
+    ) -> Result<(u64, u64), Errno> {
+        let fired = Fired { point: Point::Entry(row), args: args.to_vec(), ret: None };
+        self.trace_context(self.this_cpu, How::Trampoline, &fired)
     }
 
     fn words_object(&mut self, words: &[u64]) -> Result<u64, Errno> {
@@ -204,17 +217,19 @@ impl Kernel {
                     out.extend(t.caller.iter().filter_map(|f| super::symbol(f)));
                 }
                 Frame::Net(n) => out.extend(n.functions().iter().filter_map(|f| super::symbol(f))),
+                Frame::Op(o) => out.extend(o.functions().into_iter().filter_map(super::symbol)),
                 Frame::Prog(p) if !p.entry.callback => out.push(self.entry_of(p.prog)),
                 Frame::Prog(_)
                 | Frame::Helper(_)
                 | Frame::TestRun(_)
                 | Frame::Timer(_)
                 | Frame::Irq(_)
-                | Frame::Op(_)
                 | Frame::Lock(_)
                 | Frame::Hook { .. } => {}
             }
         }
+        // The function whose probe runs is in progress already.
+        out.dedup();
         out
     }
 
@@ -230,7 +245,7 @@ impl Kernel {
 fn function_address(point: Point) -> Option<u64> {
     match point {
         Point::Entry(_) | Point::Exit(_) => Some(entry_of(point)),
-        Point::Tracepoint(_) | Point::Sample => None,
+        Point::User(_) | Point::UserRet(_) | Point::Tracepoint(_) | Point::Sample => None,
     }
 }
 
@@ -242,6 +257,7 @@ pub(super) fn entry_of(point: Point) -> u64 {
             debug_assert!(symbol_at(at).is_some());
             at
         }
+        Point::User(n) | Point::UserRet(n) => USER_BASE + n as u64 * KERNEL_FUNCTION_STRIDE,
         Point::Tracepoint(_) | Point::Sample => 0,
     }
 }

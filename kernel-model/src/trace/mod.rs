@@ -37,6 +37,10 @@ pub enum Point {
     Entry(usize),
     /// The return of a function.
     Exit(usize),
+    /// A function of a user program, by its number among those that are probed.
+    User(usize),
+    /// Its return.
+    UserRet(usize),
     /// The overflow of a perf event's counter.
     Sample,
 }
@@ -52,6 +56,8 @@ pub enum How {
     Regs,
     /// The arguments of a function as `u64` (fentry, fexit).
     Trampoline,
+    /// The same; what it returns is the verdict of a hook.
+    Lsm,
     /// `bpf_perf_event_data_kern` (perf event).
     Sample,
 }
@@ -101,9 +107,17 @@ pub struct Hooks {
     samplings: Vec<Sampling>,
     /// Tracepoints that are reported although no program is attached.
     watched: BTreeSet<usize>,
+    /// Functions of user programs that are probed: task and symbol.
+    user: Vec<(String, String)>,
 }
 
 impl Hooks {
+    /// LSM programs of a hook's function.
+    pub(crate) fn lsm(&self, row: usize) -> impl Iterator<Item = Attached> {
+        let list = self.at.get(&Point::Entry(row)).into_iter().flatten();
+        list.copied().filter(|a| a.how == How::Lsm)
+    }
+
     /// All attached programs.
     pub(crate) fn progs(&self) -> impl Iterator<Item = ProgId> {
         self.at.values().flatten().map(|a| a.prog)
@@ -165,7 +179,12 @@ pub enum AttachError {
 /// Where and how a program attaches, by its type and section.
 fn place(program: &bpf::Program) -> Result<(Point, How), AttachError> {
     let to = program.attach_to.as_deref().unwrap_or_default();
+    // Those of single system calls are no tracepoints of their own.
+    let raw = program.prog_type != ProgType::Tracepoint;
     let tp = || match tracepoint(to) {
+        Some((_, t)) if raw && t.group == "syscalls" => {
+            Err(AttachError::NoPoint(format!("raw tracepoint {to}")))
+        }
         Some((at, _)) => Ok(Point::Tracepoint(at)),
         None => Err(AttachError::NoPoint(format!("tracepoint {to}"))),
     };
@@ -182,6 +201,9 @@ fn place(program: &bpf::Program) -> Result<(Point, How), AttachError> {
             Ok((func(to, false)?, How::Trampoline))
         }
         (ProgType::Tracing, Some(AttachType::TraceFexit)) => Ok((func(to, true)?, How::Trampoline)),
+        (ProgType::Lsm, Some(AttachType::LsmMac)) => {
+            Ok((func(&format!("bpf_lsm_{to}"), false)?, How::Lsm))
+        }
         (ProgType::PerfEvent, _) => Ok((Point::Sample, How::Sample)),
         (ProgType::Kprobe, None) => {
             let kind = program.section.split('/').next().unwrap_or_default();
@@ -212,7 +234,7 @@ impl Kernel {
         let exit = matches!(point, Point::Exit(_));
         let rank = |h: How| match h {
             How::Regs if exit => 1,
-            How::Regs | How::Record | How::Raw => 0,
+            How::Regs | How::Record | How::Raw | How::Lsm => 0,
             How::Trampoline => u8::from(!exit),
             How::Sample => 0,
         };
@@ -256,6 +278,44 @@ impl Kernel {
                 self.interrupt(cpu, Level::Nmi, [crate::Frame::Trace(Box::new(frame))]);
             }
         }
+    }
+
+    /// Attaches a uprobe or uretprobe to a function of the user program of tasks of a name.
+    ///
+    /// # Errors
+    /// `EINVAL` for programs that are no probes.
+    pub fn uprobe_attach(
+        &mut self,
+        prog: ProgId,
+        (task, symbol): (&str, &str),
+        ret: bool,
+        cookie: u64,
+    ) -> Result<(), Errno> {
+        let p = self.progs.get(&prog).ok_or(Errno::ENOENT)?;
+        if p.prog_type() != ProgType::Kprobe {
+            return Err(Errno::EINVAL);
+        }
+        let n = self.user_function(task, symbol);
+        let point = if ret { Point::UserRet(n) } else { Point::User(n) };
+        let how = How::Regs;
+        self.hooks.at.entry(point).or_default().push(Attached { prog, how, cookie });
+        Ok(())
+    }
+
+    /// The number of a function of the user program of tasks of a name.
+    pub fn user_function(&mut self, task: &str, symbol: &str) -> usize {
+        let user = &mut self.hooks.user;
+        let known = user.iter().position(|u| u.0 == task && u.1 == symbol);
+        known.unwrap_or_else(|| {
+            user.push((task.to_owned(), symbol.to_owned()));
+            user.len() - 1
+        })
+    }
+
+    /// A user function is called, and returns.
+    pub(crate) fn user_call(&mut self, cpu: CpuId, function: usize, args: &[u64]) {
+        self.defer(cpu, Point::User(function), args, None);
+        self.defer(cpu, Point::UserRet(function), args, Some(0));
     }
 
     /// Takes a program off all points.

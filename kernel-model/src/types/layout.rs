@@ -86,6 +86,7 @@ impl Layout {
                     self.b.decl_tag("bpf_kfunc", id, -1);
                 }
             }
+            Decl::Trace { group, .. } if group == "syscalls" => {}
             Decl::Trace { name, params, .. } => {
                 // The first argument of a probe is its own data.
                 let mut all = vec![(String::new(), Ty::Ptr(Box::new(Ty::Void)))];

@@ -1,0 +1,295 @@
+//! What the calls do, function by function.
+
+use super::vfs::PATH_MAX;
+use super::{Do, SysFrame, user};
+use crate::cpu::CpuId;
+use crate::layout::PAGE_SIZE;
+use crate::{Errno, Kernel, field};
+
+type Ret = Result<u64, Errno>;
+
+/// `MAY_READ`, `MAY_WRITE`.
+const MAY_READ: u64 = 4;
+const MAY_WRITE: u64 = 2;
+/// `MAX_RW_COUNT`.
+const RW_MAX: u64 = 0x7fff_f000;
+/// Longest transfer of the model.
+const TRANSFER_MAX: u64 = 1 << 20;
+
+impl Kernel {
+    /// `getname`: the path that an argument points at.
+    fn sys_path(&self, at: u64) -> Result<String, Errno> {
+        let mut text = self.user_text(at, PATH_MAX).ok_or(Errno::EFAULT)?;
+        if text.pop() != Some(0) {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+/// `do_sys_openat2` with `do_filp_open`, `vfs_open`, `security_file_open`.
+pub(super) fn openat(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let how = k.kzalloc(crate::types::size("open_how"), "open_how")?;
+    k.set(how, field!("open_how", "flags"), f.arg(2));
+    k.set(how, field!("open_how", "mode"), f.arg(3));
+    f.todo.push_back(Do::Free(how));
+    f.first([
+        Do::Enter("do_sys_openat2", vec![f.arg(0), f.arg(1), how]),
+        Do::Act(open_file),
+        Do::Act(open_fd),
+        Do::Exit,
+    ]);
+    Ok(0)
+}
+
+fn open_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let path = k.sys_path(f.arg(1))?;
+    let file = k.vfs_lookup(&path, f.arg(2), f.arg(3))?;
+    f.object = file;
+    f.first(opening(file));
+    Ok(0)
+}
+
+/// `vfs_open`, with the hook of `do_dentry_open`.
+fn opening(file: u64) -> [Do; 5] {
+    let path = file + u64::from(field!("file", "f_path").off);
+    [
+        Do::Enter("vfs_open", vec![path, file]),
+        Do::Enter("security_file_open", vec![file]),
+        Do::Lsm("bpf_lsm_file_open", vec![file]),
+        Do::Exit,
+        Do::Exit,
+    ]
+}
+
+fn open_fd(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    Ok(k.fd_open(f.task, f.object))
+}
+
+/// What `vfs_read` and `vfs_write` begin with.
+fn transfer(f: &mut SysFrame, file: u64, name: &'static str, mask: u64) {
+    let pos = file + u64::from(field!("file", "f_pos").off);
+    f.object = file;
+    let act = if mask == MAY_READ { read_file } else { write_file };
+    f.first([
+        Do::Enter(name, vec![file, f.arg(1), f.arg(2), pos]),
+        Do::Enter("security_file_permission", vec![file, mask]),
+        Do::Lsm("bpf_lsm_file_permission", vec![file, mask]),
+        Do::Exit,
+        Do::Act(act),
+        Do::Exit,
+    ]);
+}
+
+pub(super) fn read(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let file = k.fd_file(f.task, f.arg(0))?;
+    transfer(f, file, "vfs_read", MAY_READ);
+    Ok(0)
+}
+
+fn read_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let count = f.arg(2).min(RW_MAX).min(TRANSFER_MAX);
+    let bytes = k.vfs_take(f.object, count as usize)?;
+    k.user_write(f.arg(1), &bytes)?;
+    Ok(bytes.len() as u64)
+}
+
+pub(super) fn write(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let file = k.fd_file(f.task, f.arg(0))?;
+    transfer(f, file, "vfs_write", MAY_WRITE);
+    Ok(0)
+}
+
+fn write_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let count = f.arg(2).min(RW_MAX).min(TRANSFER_MAX);
+    let bytes = k.user_read(f.arg(1), count as usize).ok_or(Errno::EFAULT)?;
+    k.vfs_store(f.object, &bytes)
+}
+
+/// `filp_close`.
+pub(super) fn close(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    f.object = k.fd_close(f.task, f.arg(0))?;
+    f.first([Do::Enter("filp_close", vec![f.object, 0]), Do::Act(put_file), Do::Exit]);
+    Ok(0)
+}
+
+fn put_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    k.vfs_put(f.object);
+    Ok(0)
+}
+
+/// `do_execveat_common` and `bprm_execve`: the program of the model is the rest of the script.
+pub(super) fn execve(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let path = k.sys_path(f.arg(0))?;
+    let text = k.kzalloc(path.len() as u64 + 1, "filename")?;
+    f.todo.push_back(Do::Free(text));
+    let bprm = k.kzalloc(crate::types::size("linux_binprm"), "linux_binprm")?;
+    f.todo.push_back(Do::Free(bprm));
+    k.mem.write(text, path.as_bytes()).map_err(|_| Errno::EFAULT)?;
+    k.set(bprm, field!("linux_binprm", "filename"), text);
+    k.set(bprm, field!("linux_binprm", "interp"), text);
+    f.args.resize(4, 0);
+    f.args[3] = bprm;
+    f.first([Do::Enter("bprm_execve", vec![bprm]), Do::Act(exec_open)]);
+    Ok(0)
+}
+
+fn exec_open(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let path = k.sys_path(f.arg(0))?;
+    // __FMODE_EXEC
+    f.object = k.vfs_lookup(&path, 0x20, 0)?;
+    let bprm = f.arg(3);
+    k.set(bprm, field!("linux_binprm", "file"), f.object);
+    let hook = [
+        Do::Enter("security_bprm_check", vec![bprm]),
+        Do::Lsm("bpf_lsm_bprm_check_security", vec![bprm]),
+        Do::Exit,
+        Do::Act(exec_begin),
+        Do::Exit,
+    ];
+    f.first(opening(f.object).into_iter().chain(hook));
+    Ok(0)
+}
+
+/// `begin_new_exec`: the name changes, memory is new.
+fn exec_begin(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    if !k.vfs_executable(f.object) {
+        return Err(Errno::EACCES);
+    }
+    k.vfs_put(f.object);
+    let path = k.sys_path(f.arg(0))?;
+    let name = path.rsplit('/').next().unwrap_or(&path).as_bytes().to_vec();
+    let task = k.task_addr(f.task);
+    k.set_bytes(task, field!("task_struct", "comm"), &name[..name.len().min(15)]);
+    let pid = k.get(task, field!("task_struct", "pid"));
+    k.fire(cpu, "sched_process_exec", &[task, pid, f.arg(3)]);
+    k.sched.tasks[f.task.0 as usize].pages.clear();
+    Ok(0)
+}
+
+/// `kernel_clone`: the child is a task of the scenario that does not begin by itself.
+pub(super) fn clone(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let child = f.other.ok_or(Errno::EINVAL)?;
+    f.object = k.task_addr(child);
+    let args = k.kzalloc(crate::types::size("kernel_clone_args"), "kernel_clone_args")?;
+    f.todo.push_back(Do::Free(args));
+    k.set(args, field!("kernel_clone_args", "flags"), f.arg(0) & !0xff);
+    k.set(args, field!("kernel_clone_args", "exit_signal"), f.arg(0) & 0xff);
+    f.first([
+        Do::Enter("kernel_clone", vec![args]),
+        Do::Enter("security_task_alloc", vec![f.object, f.arg(0)]),
+        Do::Lsm("bpf_lsm_task_alloc", vec![f.object, f.arg(0)]),
+        Do::Exit,
+        Do::Act(clone_child),
+        Do::Exit,
+    ]);
+    Ok(0)
+}
+
+fn clone_child(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    let child = f.other.ok_or(Errno::EINVAL)?;
+    if !k.task_is_new(child) {
+        return Err(Errno::EAGAIN);
+    }
+    let parent = k.task_addr(f.task);
+    k.set(f.object, field!("task_struct", "real_parent"), parent);
+    k.set(f.object, field!("task_struct", "parent"), parent);
+    let files = k.sched.tasks[f.task.0 as usize].files.clone();
+    k.sched.tasks[child.0 as usize].files = files;
+    k.fire(cpu, "sched_process_fork", &[parent, f.object]);
+    k.func_enter(cpu, "wake_up_new_task", &[f.object]);
+    k.task_begin(cpu, child);
+    Ok(k.task_pid(child))
+}
+
+/// `kill_something_info` of one process.
+pub(super) fn kill(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let target = f.other.or_else(|| k.task_by_pid(f.arg(0))).ok_or(Errno::ESRCH)?;
+    f.other = Some(target);
+    f.object = k.task_addr(target);
+    let (sig, task) = (f.arg(1), f.object);
+    // SEND_SIG_NOINFO would be 0; a signal of a user has its kernel_siginfo.
+    f.first([
+        Do::Enter("security_task_kill", vec![task, 0, sig, 0]),
+        Do::Lsm("bpf_lsm_task_kill", vec![task, 0, sig, 0]),
+        Do::Exit,
+        Do::Act(kill_send),
+    ]);
+    Ok(0)
+}
+
+fn kill_send(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    let target = f.other.ok_or(Errno::ESRCH)?;
+    k.signal_send(cpu, target, f.arg(1) as u32).map(|()| 0)
+}
+
+/// `vm_mmap_pgoff`: pages are made as they are touched.
+pub(super) fn mmap(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let (len, prot, flags) = (f.arg(1), f.arg(2), f.arg(3));
+    if len == 0 || !f.arg(5).is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    // MAP_ANONYMOUS
+    let file = if flags & 0x20 != 0 { 0 } else { k.fd_file(f.task, f.arg(4))? };
+    f.first([
+        Do::Enter("vm_mmap_pgoff", vec![file, f.arg(0), len, prot, flags, f.arg(5) / PAGE_SIZE]),
+        Do::Enter("security_mmap_file", vec![file, prot, flags]),
+        Do::Lsm("bpf_lsm_mmap_file", vec![file, prot, prot, flags]),
+        Do::Exit,
+        Do::Act(mmap_place),
+        Do::Exit,
+    ]);
+    Ok(0)
+}
+
+fn mmap_place(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let pages = f.arg(1).div_ceil(PAGE_SIZE);
+    let task = &mut k.sched.tasks[f.task.0 as usize];
+    // MAP_FIXED
+    let at = match f.arg(3) & 0x10 != 0 {
+        true => f.arg(0),
+        false => user::MMAP + task.mapped,
+    };
+    if !at.is_multiple_of(PAGE_SIZE) {
+        return Err(Errno::EINVAL);
+    }
+    if f.arg(3) & 0x10 == 0 {
+        task.mapped += pages * PAGE_SIZE;
+    }
+    // As with MAP_POPULATE: a modelled task touches its memory through system calls alone.
+    if pages > 256 {
+        return Err(Errno::ENOMEM);
+    }
+    for n in 0..pages {
+        k.task_map(f.task, at + n * PAGE_SIZE)?;
+    }
+    Ok(at)
+}
+
+/// `hrtimer_nanosleep`.
+pub(super) fn nanosleep(_: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let ns = f.arg(0);
+    f.first([
+        // HRTIMER_MODE_REL, CLOCK_MONOTONIC
+        Do::Enter("hrtimer_nanosleep", vec![ns, 1, 1]),
+        Do::Act(nanosleep_block),
+        Do::Exit,
+    ]);
+    Ok(0)
+}
+
+fn nanosleep_block(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    f.block = Some(k.now(cpu) + f.arg(0).max(1));
+    Ok(0)
+}
+
+pub(super) fn exit_group(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    // The rest of the call does not happen.
+    f.todo.retain(|d| matches!(d, Do::Free(_)));
+    k.task_exit(cpu, f.task, (f.arg(0) & 0xff) << 8);
+    Ok(0)
+}
+
+pub(super) fn getpid(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    Ok(k.task_pid(f.task))
+}

@@ -1,0 +1,60 @@
+//! LSM hooks: the programs of one run in their order, and the first that refuses decides
+//! (`bpf_lsm_*` trampolines, security/bpf/hooks.c).
+
+use std::collections::VecDeque;
+
+use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
+use crate::sched::OpFrame;
+use crate::trace::{Attached, function};
+use crate::{Kernel, ProgId};
+
+/// Programs of a hook in progress; the value is the verdict.
+#[derive(Clone, Debug)]
+pub struct LsmFrame {
+    progs: VecDeque<Attached>,
+    /// The object that holds the context, and the context.
+    object: u64,
+    ctx: u64,
+}
+
+impl LsmFrame {
+    /// Programs that have not run.
+    pub(crate) fn progs(&self) -> impl Iterator<Item = ProgId> {
+        self.progs.iter().map(|a| a.prog)
+    }
+}
+
+impl Kernel {
+    /// The programs of a hook, when it has any. `hook` is the function's whole name.
+    pub(super) fn lsm(&mut self, hook: &'static str, args: &[u64]) -> Option<Frame> {
+        let (row, _) = function(hook).expect("a function of the type table");
+        let progs: VecDeque<Attached> = self.hooks.lsm(row).collect();
+        if progs.is_empty() {
+            return None;
+        }
+        // Without memory for it the hook is not heard, as when the trampoline has no programs.
+        let (object, ctx) = self.trampoline_context(row, args).ok()?;
+        let frame = LsmFrame { progs, object, ctx };
+        Some(Frame::Op(Box::new(OpFrame::Lsm(frame))))
+    }
+
+    pub(crate) fn lsm_step(&mut self, _: CpuId, mut f: LsmFrame, input: Input) -> Flow {
+        // A program that was cancelled says nothing.
+        let verdict = match input {
+            Input::Return(v) => i64::from(v as u32 as i32) as u64,
+            _ => 0,
+        };
+        match f.progs.pop_front().filter(|_| verdict == 0) {
+            Some(a) => {
+                let mut child = ProgFrame::main(a.prog, self.entry_of(a.prog), f.ctx);
+                child.cookie = a.cookie;
+                let frame = Frame::Op(Box::new(OpFrame::Lsm(f)));
+                Flow::Call { frame, child: Frame::Prog(child) }
+            }
+            None => {
+                self.kfree(f.object, "tracing context");
+                Flow::Done(verdict)
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The system calls of the model: one row each.
+//! tidy: table
+
+use bpf::Arch;
+
+use super::{Act, calls};
+
+/// What a parameter takes in a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// A number, of this value when it is left out.
+    Num(&'static str, u64),
+    /// Text with a NUL behind it, or bytes; NULL when it is left out.
+    Text(&'static str),
+    /// A buffer of the task of so many bytes, which another parameter gives.
+    Room(&'static str),
+    /// Length of the text of another parameter, when it is left out.
+    Len(&'static str, &'static str),
+    /// A task by name, or a number.
+    Task(&'static str),
+}
+
+impl Param {
+    /// Its name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Param::Num(n, _)
+            | Param::Text(n)
+            | Param::Room(n)
+            | Param::Len(n, _)
+            | Param::Task(n) => n,
+        }
+    }
+}
+
+/// One system call.
+#[derive(Debug)]
+pub struct SysRow {
+    /// Name, as its tracepoints have it.
+    pub name: &'static str,
+    /// Parameters in order.
+    pub params: &'static [Param],
+    /// On x86-64, on arm64 and riscv64, on s390x.
+    numbers: [u32; 3],
+    pub(super) enter: &'static str,
+    pub(super) exit: &'static str,
+    pub(super) body: Act,
+}
+
+impl SysRow {
+    /// Its number on an architecture.
+    #[must_use]
+    pub fn number(&self, arch: Arch) -> u32 {
+        match arch {
+            Arch::X86_64 => self.numbers[0],
+            Arch::Arm64 | Arch::Riscv64 => self.numbers[1],
+            Arch::S390x => self.numbers[2],
+        }
+    }
+}
+
+macro_rules! rows {
+    ($($name:literal, $numbers:expr, $body:path, [$($param:expr),*];)*) => {
+        &[$(SysRow {
+            name: $name,
+            params: &[$($param),*],
+            numbers: $numbers,
+            enter: concat!("sys_enter_", $name),
+            exit: concat!("sys_exit_", $name),
+            body: $body,
+        }),*]
+    };
+}
+
+use Param::{Len, Num, Room, Task, Text};
+
+/// `AT_FDCWD`.
+const CWD: u64 = -100i64 as u64;
+
+/// All of them.
+#[rustfmt::skip]
+pub static SYSCALLS: &[SysRow] = rows! {
+    "openat", [257, 56, 288], calls::openat, [Num("dfd", CWD), Text("path"), Num("flags", 0), Num("mode", 0)];
+    "read", [0, 63, 3], calls::read, [Num("fd", 0), Room("buf"), Num("count", 64)];
+    "write", [1, 64, 4], calls::write, [Num("fd", 1), Text("buf"), Len("count", "buf")];
+    "close", [3, 57, 6], calls::close, [Num("fd", 0)];
+    "execve", [59, 221, 11], calls::execve, [Text("path"), Num("argv", 0), Num("envp", 0)];
+    "clone", [56, 220, 120], calls::clone, [Num("flags", 17), Task("task")];
+    "kill", [62, 129, 37], calls::kill, [Task("task"), Num("sig", 15)];
+    "mmap", [9, 222, 90], calls::mmap, [Num("addr", 0), Num("len", 4096), Num("prot", 3), Num("flags", 0x22), Num("fd", -1i64 as u64), Num("off", 0)];
+    "nanosleep", [35, 101, 162], calls::nanosleep, [Num("ns", 0)];
+    "exit_group", [231, 94, 248], calls::exit_group, [Num("code", 0)];
+    "getpid", [39, 172, 20], calls::getpid, [];
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_has_its_tracepoints() {
+        for row in SYSCALLS {
+            for name in [row.enter, row.exit] {
+                let found = crate::trace::tracepoint(&format!("syscalls/{name}"));
+                assert!(found.is_some(), "{name}");
+            }
+        }
+    }
+}

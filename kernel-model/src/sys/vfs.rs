@@ -1,0 +1,259 @@
+//! A small file system in memory: inodes, dentries, files as kernel objects.
+
+use std::collections::BTreeMap;
+
+use crate::sched::TaskId;
+use crate::{Errno, Kernel, field};
+
+/// `S_IFDIR`, `S_IFREG`, `S_IFCHR`.
+const S_IFDIR: u64 = 0o040_000;
+const S_IFREG: u64 = 0o100_000;
+const S_IFCHR: u64 = 0o020_000;
+/// `FMODE_READ`, `FMODE_WRITE`.
+const FMODE_READ: u64 = 1;
+const FMODE_WRITE: u64 = 2;
+/// `O_ACCMODE`, `O_CREAT`, `O_EXCL`, `O_TRUNC`, `O_APPEND`, `O_DIRECTORY` of the generic ABI.
+const O_ACCMODE: u64 = 3;
+const O_CREAT: u64 = 0o100;
+const O_EXCL: u64 = 0o200;
+const O_TRUNC: u64 = 0o1000;
+const O_APPEND: u64 = 0o2000;
+/// `PATH_MAX`.
+pub(super) const PATH_MAX: usize = 4096;
+/// The first descriptor that a task opens: 0, 1 and 2 are its terminal.
+const FIRST_FD: i32 = 3;
+
+/// What there is at the beginning: path, mode, contents.
+#[rustfmt::skip]
+const TREE: &[(&str, u64, &str)] = &[
+    ("/", S_IFDIR | 0o755, ""),
+    ("/bin", S_IFDIR | 0o755, ""),
+    ("/bin/bash", S_IFREG | 0o755, "\x7fELF"),
+    ("/bin/cat", S_IFREG | 0o755, "\x7fELF"),
+    ("/bin/ls", S_IFREG | 0o755, "\x7fELF"),
+    ("/bin/sh", S_IFREG | 0o755, "\x7fELF"),
+    ("/bin/true", S_IFREG | 0o755, "\x7fELF"),
+    ("/dev", S_IFDIR | 0o755, ""),
+    ("/dev/null", S_IFCHR | 0o666, ""),
+    ("/etc", S_IFDIR | 0o755, ""),
+    ("/etc/hosts", S_IFREG | 0o644, "127.0.0.1 localhost\n"),
+    ("/etc/passwd", S_IFREG | 0o644, "root:x:0:0:root:/root:/bin/sh\n"),
+    ("/etc/shadow", S_IFREG | 0o640, "root:*:0:0:99999:7:::\n"),
+    ("/home", S_IFDIR | 0o755, ""),
+    ("/root", S_IFDIR | 0o700, ""),
+    ("/tmp", S_IFDIR | 0o1777, ""),
+    ("/usr", S_IFDIR | 0o755, ""),
+    ("/usr/bin", S_IFDIR | 0o755, ""),
+    ("/var", S_IFDIR | 0o755, ""),
+    ("/var/log", S_IFDIR | 0o755, ""),
+    ("/var/log/x", S_IFREG | 0o644, "x\n"),
+];
+
+/// An inode and its dentry.
+#[derive(Clone, Debug)]
+struct Node {
+    inode: u64,
+    dentry: u64,
+    data: Vec<u8>,
+}
+
+/// The file system.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Vfs {
+    nodes: BTreeMap<String, Node>,
+    mount: u64,
+    /// Open files and their path.
+    files: BTreeMap<u64, String>,
+}
+
+impl Kernel {
+    fn vfs_boot(&mut self) -> Result<(), Errno> {
+        if !self.vfs.nodes.is_empty() {
+            return Ok(());
+        }
+        self.vfs.mount = self.kzalloc(crate::types::size("vfsmount"), "vfsmount")?;
+        for (path, mode, data) in TREE {
+            self.vfs_node(path, *mode, data.as_bytes())?;
+        }
+        let root = self.vfs.nodes["/"].dentry;
+        self.set(self.vfs.mount, field!("vfsmount", "mnt_root"), root);
+        Ok(())
+    }
+
+    /// A new inode with its name.
+    fn vfs_node(&mut self, path: &str, mode: u64, data: &[u8]) -> Result<(), Errno> {
+        let inode = self.kzalloc(crate::types::size("inode"), "inode")?;
+        let dentry = self.kzalloc(crate::types::size("dentry"), "dentry")?;
+        let (dir, name) = split(path);
+        let parent = self.vfs.nodes.get(dir).map_or(dentry, |n| n.dentry);
+        let text = field!("dentry", "d_iname");
+        let name = if path == "/" { "/" } else { name };
+        self.set_bytes(dentry, text, &name.as_bytes()[..name.len().min(39)]);
+        let number = self.vfs.nodes.len() as u64 + 2;
+        for (at, f, value) in [
+            (inode, field!("inode", "i_mode"), mode),
+            (inode, field!("inode", "i_ino"), number),
+            (inode, field!("inode", "i_size"), data.len() as u64),
+            (inode, field!("inode", "i_nlink"), 1),
+            (dentry, field!("dentry", "d_inode"), inode),
+            (dentry, field!("dentry", "d_parent"), parent),
+            (dentry, field!("dentry", "d_name.len"), name.len() as u64),
+            (dentry, field!("dentry", "d_name.name"), dentry + u64::from(text.off)),
+        ] {
+            self.set(at, f, value);
+        }
+        let node = Node { inode, dentry, data: data.to_vec() };
+        self.vfs.nodes.insert(path.to_owned(), node);
+        Ok(())
+    }
+
+    /// `path_openat` up to the file, which is not open yet.
+    pub(super) fn vfs_lookup(&mut self, path: &str, flags: u64, mode: u64) -> Result<u64, Errno> {
+        self.vfs_boot()?;
+        let path = match path.trim_end_matches('/') {
+            "" if path.is_empty() => return Err(Errno::ENOENT),
+            "" => "/",
+            p => p,
+        };
+        if path.len() >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        if !path.starts_with('/') {
+            // The working directory is the root.
+            return self.vfs_lookup(&format!("/{path}"), flags, mode);
+        }
+        match self.vfs.nodes.get(path) {
+            Some(_) if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL => return Err(Errno::EEXIST),
+            Some(n) => {
+                let dir = self.get(n.inode, field!("inode", "i_mode")) & S_IFDIR != 0;
+                let regular = self.get(n.inode, field!("inode", "i_mode")) & S_IFREG != 0;
+                if dir && !regular && flags & (O_ACCMODE | O_CREAT) != 0 {
+                    return Err(Errno::EISDIR);
+                }
+            }
+            None if flags & O_CREAT != 0 => {
+                let dir = self.vfs.nodes.get(split(path).0).ok_or(Errno::ENOENT)?;
+                if self.get(dir.inode, field!("inode", "i_mode")) & S_IFREG != 0 {
+                    return Err(Errno::ENOTDIR);
+                }
+                self.vfs_node(path, S_IFREG | mode & 0o7777 & !0o022, &[])?;
+            }
+            None => return Err(Errno::ENOENT),
+        }
+        if flags & O_TRUNC != 0
+            && let Some(n) = self.vfs.nodes.get_mut(path)
+        {
+            n.data.clear();
+            let inode = n.inode;
+            self.set(inode, field!("inode", "i_size"), 0);
+        }
+        let (inode, dentry) = (self.vfs.nodes[path].inode, self.vfs.nodes[path].dentry);
+        let file = self.kzalloc(crate::types::size("file"), "file")?;
+        let access = match flags & O_ACCMODE {
+            0 => FMODE_READ,
+            1 => FMODE_WRITE,
+            _ => FMODE_READ | FMODE_WRITE,
+        };
+        for (f, value) in [
+            (field!("file", "f_mode"), access),
+            (field!("file", "f_flags"), flags),
+            (field!("file", "f_path.mnt"), self.vfs.mount),
+            (field!("file", "f_path.dentry"), dentry),
+            (field!("file", "f_inode"), inode),
+        ] {
+            self.set(file, f, value);
+        }
+        self.vfs.files.insert(file, path.to_owned());
+        Ok(file)
+    }
+
+    /// `fput` of the last reference.
+    pub(super) fn vfs_put(&mut self, file: u64) {
+        if self.vfs.files.remove(&file).is_some() {
+            self.kfree_rcu(file, "file");
+        }
+    }
+
+    /// `fd_install`.
+    pub(super) fn fd_open(&mut self, id: TaskId, file: u64) -> u64 {
+        let files = &mut self.sched.tasks[id.0 as usize].files;
+        let free = (FIRST_FD..).find(|fd| !files.contains_key(fd)).expect("descriptors are many");
+        files.insert(free, file);
+        u64::from(free.unsigned_abs())
+    }
+
+    /// `fdget`: the terminal of 0, 1 and 2 is `/dev/null`.
+    pub(super) fn fd_file(&mut self, id: TaskId, fd: u64) -> Result<u64, Errno> {
+        let fd = fd as u32 as i32;
+        if let Some(file) = self.sched.tasks[id.0 as usize].files.get(&fd) {
+            return Ok(*file);
+        }
+        if !(0..FIRST_FD).contains(&fd) {
+            return Err(Errno::EBADF);
+        }
+        let file = self.vfs_lookup("/dev/null", 2, 0)?;
+        self.sched.tasks[id.0 as usize].files.insert(fd, file);
+        Ok(file)
+    }
+
+    /// `file_close_fd`.
+    pub(super) fn fd_close(&mut self, id: TaskId, fd: u64) -> Result<u64, Errno> {
+        let files = &mut self.sched.tasks[id.0 as usize].files;
+        files.remove(&(fd as u32 as i32)).ok_or(Errno::EBADF)
+    }
+
+    /// Contents from the file's position on; the position moves.
+    pub(super) fn vfs_take(&mut self, file: u64, count: usize) -> Result<Vec<u8>, Errno> {
+        if self.get(file, field!("file", "f_mode")) & FMODE_READ == 0 {
+            return Err(Errno::EBADF);
+        }
+        let pos = self.get(file, field!("file", "f_pos"));
+        let node = self.vfs.files.get(&file).and_then(|p| self.vfs.nodes.get(p));
+        let data = node.map_or(&[][..], |n| &n.data);
+        let rest = data.get(pos as usize..).unwrap_or_default();
+        let bytes = rest[..rest.len().min(count)].to_vec();
+        self.set(file, field!("file", "f_pos"), pos + bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    pub(super) fn vfs_store(&mut self, file: u64, bytes: &[u8]) -> Result<u64, Errno> {
+        if self.get(file, field!("file", "f_mode")) & FMODE_WRITE == 0 {
+            return Err(Errno::EBADF);
+        }
+        let append = self.get(file, field!("file", "f_flags")) & O_APPEND != 0;
+        let inode = self.get(file, field!("file", "f_inode"));
+        let mut pos = self.get(file, field!("file", "f_pos")) as usize;
+        let path = self.vfs.files.get(&file).cloned().ok_or(Errno::EBADF)?;
+        let regular = self.get(inode, field!("inode", "i_mode")) & S_IFREG != 0;
+        let Some(node) = self.vfs.nodes.get_mut(&path).filter(|_| regular) else {
+            return Ok(bytes.len() as u64);
+        };
+        if append {
+            pos = node.data.len();
+        }
+        if node.data.len() < pos + bytes.len() {
+            node.data.resize(pos + bytes.len(), 0);
+        }
+        node.data[pos..pos + bytes.len()].copy_from_slice(bytes);
+        let size = node.data.len() as u64;
+        self.set(inode, field!("inode", "i_size"), size);
+        self.set(file, field!("file", "f_pos"), (pos + bytes.len()) as u64);
+        Ok(bytes.len() as u64)
+    }
+
+    /// Whether a file may be executed.
+    pub(super) fn vfs_executable(&self, file: u64) -> bool {
+        let inode = self.get(file, field!("file", "f_inode"));
+        let mode = self.get(inode, field!("inode", "i_mode"));
+        mode & S_IFREG != 0 && mode & 0o111 != 0
+    }
+}
+
+/// Directory and name of a path.
+fn split(path: &str) -> (&str, &str) {
+    match path.rsplit_once('/') {
+        Some(("", name)) => ("/", name),
+        Some((dir, name)) => (dir, name),
+        None => ("/", path),
+    }
+}
