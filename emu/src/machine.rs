@@ -25,6 +25,7 @@ use kernel_model::kfuncs::THROW;
 use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
 use kernel_model::mem::{GuestMemory, MemSnapshot};
 use kernel_model::stack::Callee;
+use kernel_model::race::{Native, Race};
 use kernel_model::types::Types;
 use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
 use verifier::rewrite::TIMED_MAY_GOTO;
@@ -33,7 +34,7 @@ use crate::engine::{Exit, Guard, PlaceError, Stepper, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
 use crate::machine::path::{LineWatch, PathLog};
 use crate::machine::schedule::{Chooser, Switch};
-use crate::unicorn::{CpuError, Fuel, NativeReg, PointKind, Points, RegFile, Vcpu};
+use crate::unicorn::{CpuError, Fuel, NativeReg, Observed, PointKind, Points, RegFile, Vcpu};
 
 /// What a machine is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -416,8 +417,14 @@ impl Machine {
         let slot = &mut self.slots[cpu.idx()];
         if slot.is_none() {
             let arch = self.config.kernel.arch;
-            let new = if self.config.exit_checks { Vcpu::as_shipped } else { Vcpu::new };
-            let (vcpu, epoch) = (new(arch)?, self.kernel.mem.epoch());
+            let vcpu = match self.config {
+                Config { kernel: kernel_model::Config { races: true, .. }, .. } => {
+                    Vcpu::observing(arch, self.kernel.stacks())?
+                }
+                Config { exit_checks: true, .. } => Vcpu::as_shipped(arch)?,
+                _ => Vcpu::new(arch)?,
+            };
+            let epoch = self.kernel.mem.epoch();
             *slot = Some(Slot { vcpu, epoch });
             self.lanes[cpu.idx()].charged = 0;
         }
@@ -589,7 +596,24 @@ impl Machine {
         let found = guard.found;
         self.charge(cpu);
         found.into_iter().for_each(|(pc, addr)| self.kernel.probed(cpu, pc, addr));
+        self.tell_accesses(cpu);
         Ok(exit)
+    }
+
+    /// Tells of the accesses of native code, where data races are looked for.
+    fn tell_accesses(&mut self, cpu: CpuId) {
+        let Some(slot) = self.slots[cpu.idx()].as_mut().filter(|_| self.config.kernel.races) else {
+            return;
+        };
+        for Observed { pc, phys, size, write } in slot.vcpu.take_observed() {
+            self.kernel.race_native(cpu, Native { pc, phys, size, write });
+        }
+    }
+
+    /// Data races found so far; none are looked for unless `Config::kernel.races` says so.
+    #[must_use]
+    pub fn races(&self) -> &[Race] {
+        self.kernel.races()
     }
 
     /// `arch_bpf_timed_may_goto`; where the program goes on.

@@ -74,6 +74,8 @@ pub struct Report {
     pub allocated: Site,
     /// Where it was taken away, when it was freed after a grace period.
     pub retired: Option<Site>,
+    /// What holds the grace period that it waits for, in words.
+    pub held: Option<Box<str>>,
     /// Where it was freed.
     pub freed: Option<Site>,
     /// Where the present call stands.
@@ -96,8 +98,11 @@ impl std::fmt::Display for Report {
             if let Some(retired) = &self.retired {
                 write!(f, ", taken away by {retired}")?;
             }
+            if let Some(held) = &self.held {
+                write!(f, ", its grace period held by {held}")?;
+            }
             if let Some(freed) = &self.freed {
-                write!(f, ", freed by {freed}")?;
+                write!(f, ", freed as {freed}")?;
             }
             write!(f, ")")?;
         }
@@ -243,6 +248,7 @@ impl Alloc {
                 size,
                 allocated: Site::default(),
                 retired: None,
+                held: None,
                 freed: None,
                 at: site,
             }));
@@ -335,6 +341,13 @@ impl Alloc {
         self.objects.get(&addr).filter(|o| o.freed.is_none()).map(|o| o.size)
     }
 
+    /// Start, size and purpose of the object, live or not, that an address is in.
+    #[must_use]
+    pub fn object(&self, addr: u64) -> Option<(u64, u64, &'static str)> {
+        let (start, o) = self.objects.range(..=addr).next_back()?;
+        (addr - start < o.size).then_some((*start, o.size, o.allocated.what))
+    }
+
     /// Checks an access on behalf of a program that is in the section `section`, if it is in one.
     /// Addresses outside objects (whole pages, other mappings) are not the allocator's to judge.
     pub fn check(
@@ -385,6 +398,7 @@ impl Alloc {
             size: o.map_or(0, |o| o.size),
             allocated: o.map_or_else(Site::default, |o| o.allocated.clone()),
             retired: o.and_then(|o| o.retired.clone()).map(|r| r.0),
+            held: None,
             freed: o.and_then(|o| o.freed.clone()),
             at,
         })

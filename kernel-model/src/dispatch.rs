@@ -126,6 +126,7 @@ impl Kernel {
         let seen = args.iter().take(nargs.into()).map(|a| Value::of(*a)).collect();
         let at = self.events.len();
         self.emit(cpu, EventKind::HelperCall { prog, name, args: seen, ret: None, nth });
+        self.race_call(cpu, name, args);
         let ret = match self.inject_call(cpu, name, prog) {
             Some(r0) => Ret::Val(r0),
             None => body(self, cpu, args),
@@ -138,6 +139,7 @@ impl Kernel {
         }
         match ret {
             Ret::Val(r0) => {
+                self.race_returned(cpu, r0);
                 if let EventKind::HelperCall { ret, .. } = &mut self.events[at].kind {
                     *ret = Some(Value::of(r0));
                 }
@@ -214,6 +216,7 @@ impl Kernel {
             None => self.next(cpu),
             Some(Frame::Prog(mut p)) => {
                 if let Some((name, nth)) = p.calling.take() {
+                    self.race_returned(cpu, value);
                     let (prog, ret) = (p.prog, Value::of(value));
                     self.emit(cpu, EventKind::HelperReturn { prog, name, ret, nth });
                 }

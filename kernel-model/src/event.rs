@@ -253,6 +253,8 @@ pub enum EventKind {
         /// Number of objects.
         objects: u32,
     },
+    /// Two accesses that nothing orders.
+    Race(Box<crate::race::Race>),
     /// A grace period takes too long.
     RcuStall(Box<crate::rcu::Stall>),
     /// An attempt to take a lock was given up.

@@ -32,6 +32,7 @@ mod memalloc;
 pub mod memcg;
 pub mod net;
 pub mod prog;
+pub mod race;
 pub mod rcu;
 pub mod sched;
 mod sha256;
@@ -80,6 +81,8 @@ pub struct Config {
     /// Elements and objects of programs are not kept for reuse: each is freed to the slab after its
     /// grace period, so that a stale pointer is found.
     pub strict_free: bool,
+    /// Data races are looked for, for which the engine tells of each access.
+    pub races: bool,
     /// The version whose instructions and helpers programs may use.
     pub level: verifier::tables::Level,
 }
@@ -95,6 +98,7 @@ impl Default for Config {
             rcu_stall_ns: rcu::STALL_NS,
             memcg_max: None,
             strict_free: false,
+            races: false,
             level: verifier::tables::Level::default(),
         }
     }
@@ -179,6 +183,8 @@ pub struct Kernel {
     /// Something let go of an object, and nothing was freed since.
     pub(crate) let_go: bool,
     pub(crate) next_vmalloc: u64,
+    /// Data races, if they are looked for.
+    pub(crate) races: race::Races,
     /// Sections, grace periods and what waits for them.
     pub rcu: rcu::Rcu,
     /// Caches of `bpf_mem_alloc`.
@@ -243,6 +249,7 @@ impl Kernel {
             next_link: 1,
             let_go: false,
             next_vmalloc: 0,
+            races: race::Races::new(config.races, config.cpus),
             rcu: rcu::Rcu::new(config.rcu_stall_ns),
             caches: memalloc::Caches::default(),
             memcg: memcg::Memcg::new(config.memcg_max),
@@ -276,6 +283,14 @@ impl Kernel {
                 self.mem.map(layout::stack_base(cpu) + off, phys + off, mem::Perms::RW);
             }
         }
+    }
+
+    /// Physical memory of the CPUs' stacks, which were the first to be allocated.
+    #[must_use]
+    pub fn stacks(&self) -> std::ops::Range<u64> {
+        let phys = |va| self.mem.translate(va).map_or(0, |pte| pte.phys);
+        let last = layout::stack_base(self.config.cpus - 1) + layout::STACK_SIZE;
+        phys(layout::stack_base(0))..phys(last - layout::PAGE_SIZE) + layout::PAGE_SIZE
     }
 
     /// Programs in order of id.
@@ -358,6 +373,9 @@ impl Kernel {
 
     /// Puts a site into words: program and source line.
     pub(crate) fn resolve(&self, site: &mut Site) {
+        if site.source.is_some() {
+            return;
+        }
         let place = site.pc.checked_sub(1).and_then(|pc| self.place_of(pc));
         let name = |p: &Prog| p.name().to_owned();
         site.source = match place {
@@ -415,7 +433,10 @@ impl Kernel {
         let site = self.site(what);
         let object = self.alloc.kmalloc(&mut self.mem, size, site).map_err(|_| Errno::ENOMEM);
         match object {
-            Ok(addr) => self.memcg.charged(addr, charge),
+            Ok(addr) => {
+                self.memcg.charged(addr, charge);
+                self.races.forget(addr - layout::DIRECT_MAP, size);
+            }
             Err(_) => self.memcg.uncharge(charge),
         }
         object
@@ -423,8 +444,11 @@ impl Kernel {
 
     /// Frees a kernel object; misuse becomes an event.
     pub fn kfree(&mut self, addr: u64, what: &'static str) {
+        self.kfree_at(addr, self.site(what));
+    }
+
+    pub(crate) fn kfree_at(&mut self, addr: u64, site: Site) {
         self.memcg.freed(addr);
-        let site = self.site(what);
         if let Err(report) = self.alloc.kfree(&mut self.mem, addr, site) {
             self.report(*report);
         }
@@ -441,6 +465,9 @@ impl Kernel {
     fn resolve_report(&self, report: &mut Report) {
         self.resolve(&mut report.allocated);
         self.resolve(&mut report.at);
+        if report.wrong == alloc::Wrong::OutsideSection {
+            report.held = self.rcu_held();
+        }
         let more = report.retired.as_mut().into_iter().chain(&mut report.freed);
         more.for_each(|site| self.resolve(site));
     }

@@ -114,8 +114,12 @@ impl Kernel {
         let low = cache.watermarks().0;
         let list = &mut cache.free[cpu.idx()];
         let object = list.pop();
-        if (list.len() as u64) < low {
+        let (short, size) = ((list.len() as u64) < low, cache.size);
+        if short {
             self.cache_raise(id, cpu);
+        }
+        if let Some(object) = object {
+            self.races.forget(object - crate::layout::DIRECT_MAP, size);
         }
         object.ok_or(Errno::ENOMEM)
     }

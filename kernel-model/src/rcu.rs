@@ -70,6 +70,8 @@ struct Callback {
     what: &'static str,
     /// Flavours that must pass before the free, the next one first.
     then: &'static [Flavor],
+    /// What held the grace periods so far the longest.
+    held: Option<Section>,
 }
 
 /// A grace period in progress.
@@ -79,6 +81,8 @@ struct GracePeriod {
     started_ns: u64,
     holders: BTreeMap<CpuId, Section>,
     callbacks: Vec<Callback>,
+    /// The section that ended last of those it waited for.
+    last: Option<Section>,
     /// When it is told of that it takes too long.
     stall_at: u64,
 }
@@ -98,12 +102,18 @@ pub struct Stall {
     pub waiting: usize,
 }
 
+impl std::fmt::Display for Section {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "CPU {} ({}): {} since {} ns", self.cpu.0, self.comm, self.by, self.since_ns)
+    }
+}
+
 impl std::fmt::Display for Stall {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (name, n, at) = (self.flavor.name(), self.number, self.started_ns);
         write!(f, "{name} grace period {n} since {at} ns, {} objects wait", self.waiting)?;
         for (s, site) in &self.holders {
-            write!(f, "; held by CPU {} ({}): {} since {} ns", s.cpu.0, s.comm, s.by, s.since_ns)?;
+            write!(f, "; held by {s}")?;
             if let Some(source) = &site.source {
                 write!(f, ", last seen at {} ns in {source}", site.clock_ns)?;
             }
@@ -252,7 +262,7 @@ impl Kernel {
                     let state = self.rcu.state(flavor);
                     state.sections.remove(&cpu);
                     if let Some(gp) = &mut state.current {
-                        gp.holders.remove(&cpu);
+                        gp.last = gp.holders.remove(&cpu).or(gp.last.take());
                     }
                     self.rcu_advance(flavor);
                 }
@@ -266,7 +276,7 @@ impl Kernel {
     pub(crate) fn rcu_free(&mut self, addr: u64, what: &'static str, after: &'static [Flavor]) {
         let site = self.site(what);
         self.alloc.retire(&mut self.mem, addr, site, self.rcu.sections);
-        self.rcu_call(Callback { addr, what, then: after });
+        self.rcu_call(Callback { addr, what, then: after, held: None });
     }
 
     /// `kfree_rcu`.
@@ -281,8 +291,20 @@ impl Kernel {
                 self.rcu.state(*first).next.push(callback);
                 self.rcu_advance(*first);
             }
-            None => self.kfree(callback.addr, callback.what),
+            None => {
+                let Callback { addr, what, held, .. } = callback;
+                let text = |s: Section| format!("a grace period that was held by {s}").into();
+                let source = held.map(text);
+                self.kfree_at(addr, Site { source, ..self.site(what) });
+            }
         }
+    }
+
+    /// What holds the grace periods in progress, in words.
+    pub(crate) fn rcu_held(&self) -> Option<Box<str>> {
+        let all = Flavor::ALL.into_iter().filter_map(|f| self.rcu.grace_period(f));
+        let held: Vec<String> = all.flat_map(|(_, _, h)| h.map(ToString::to_string)).collect();
+        (!held.is_empty()).then(|| held.join("; ").into())
     }
 
     /// Ends grace periods that nothing holds and begins those that something waits for.
@@ -294,7 +316,10 @@ impl Kernel {
             if let Some(ended) = state.current.take_if(|gp| gp.holders.is_empty()) {
                 let objects = u32::try_from(ended.callbacks.len()).unwrap_or(u32::MAX);
                 self.emit(cpu, EventKind::RcuFree { objects });
-                ended.callbacks.into_iter().for_each(|c| self.rcu_call(c));
+                for c in ended.callbacks {
+                    let held = ended.last.clone().or(c.held);
+                    self.rcu_call(Callback { held, ..c });
+                }
                 continue;
             }
             if state.current.is_some() || state.next.is_empty() {
@@ -306,6 +331,7 @@ impl Kernel {
                 started_ns: now,
                 holders: state.sections.clone(),
                 callbacks: std::mem::take(&mut state.next),
+                last: None,
                 stall_at: now.saturating_add(stall_ns),
             });
         }
@@ -331,7 +357,8 @@ impl Kernel {
             let seen = |s: Section| {
                 let mut site = self.site_of(s.cpu, s.by);
                 self.resolve(&mut site);
-                (s, site)
+                // Of a softirq: what runs in it now.
+                (Section { prog: s.prog.or(site.prog), ..s }, site)
             };
             let holders = sections.into_iter().map(seen).collect();
             let stall = Stall { flavor, number, started_ns, holders, waiting };

@@ -11,6 +11,7 @@ use verifier::btf::record::FieldKind;
 use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::maps::MapId;
+use crate::race::Sync;
 use crate::{Errno, EventKind, Kernel, ProgId};
 
 /// One timer (`struct bpf_hrtimer`), found by its address in the map value.
@@ -193,6 +194,9 @@ impl Kernel {
         let Some((prog, f)) = timer.callback else { return Flow::Done(0) };
         timer.running = Some(cpu);
         let (map, value, helper) = (timer.map, timer.value, timer.by);
+        if self.races.is_on() {
+            self.race_acquire(cpu, &Sync::Timer(t.timer));
+        }
         let key = self.key_of_value(map, value);
         let Ok(at) = self.kzalloc(key.len().max(1) as u64, "timer key") else {
             return Flow::Done(0);

@@ -405,6 +405,7 @@ impl Check<'_> {
             | Event::Call { prog: Some(p), .. }
             | Event::Memory { prog: Some(p), .. }
             | Event::RcuStall { prog: Some(p), .. }
+            | Event::Race { prog: Some(p), .. }
             | Event::Cancelled { prog: Some(p), .. } => self.prog(p),
             Event::Out { on: Some(nic), .. } => self.nic(nic),
             Event::Record { map: Some(map), .. } => self.map(map),

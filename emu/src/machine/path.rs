@@ -154,6 +154,7 @@ impl Machine {
             }
             self.charge(cpu);
             found.into_iter().for_each(|(pc, addr)| self.kernel.probed(cpu, pc, addr));
+            self.tell_accesses(cpu);
             match exit {
                 Exit::Fuel => pc = next,
                 exit => return Ok(exit),

@@ -549,6 +549,7 @@ pub(super) fn event_span(event: &Event) -> Option<Span> {
         Event::Drop { reason } => reason.as_ref().map(|p| p.span),
         Event::Injected { fault } => fault.as_ref().map(|p| p.span),
         Event::Memory { prog, object, .. } => prog.as_ref().or(object.as_ref()).map(|p| p.span),
+        Event::Race { on, prog } => on.as_ref().or(prog.as_ref()).map(|p| p.span),
         Event::RcuStall { prog, .. } => prog.as_ref().map(|p| p.span),
         _ => None,
     }

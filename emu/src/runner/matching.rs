@@ -211,6 +211,12 @@ impl Run<'_> {
                         (wanted, _) => wanted.is_none(),
                     }
             }
+            (Event::Race { on, prog }, EventKind::Race(race)) => {
+                let wanted = prog.as_ref().map(|p| self.prog(p)).transpose()?;
+                let sides = [&race.first, &race.second];
+                let is_one = |p| sides.iter().any(|s| s.at.is_some_and(|at| at.0 == p));
+                on.as_ref().is_none_or(|n| n.v == race.on) && wanted.is_none_or(is_one)
+            }
             (Event::RcuStall { cpu, prog }, EventKind::RcuStall(stall)) => {
                 let wanted = prog.as_ref().map(|p| self.prog(p)).transpose()?;
                 stall.holders.iter().any(|(s, _)| {

@@ -63,6 +63,8 @@ pub struct RunOptions {
     pub probe: Option<std::ops::Range<usize>>,
     /// What is kept of the trace.
     pub keep: trace::Keep,
+    /// Look for data races, which a scenario that names them asks for too.
+    pub races: bool,
     /// Told how much of its time a run has behind it, in permille.
     pub progress: Option<Arc<AtomicU64>>,
     /// Hash the state whenever so many instructions were retired, where CPUs or steps take turns.

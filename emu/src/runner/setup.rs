@@ -37,6 +37,7 @@ pub(super) fn begin<'a>(
         rcu_stall_ns: s.machine.rcu_stall.as_ref().map_or(STALL_NS, |t| t.v.ns.max(1)),
         memcg_max: s.machine.memcg.as_ref().map(|m| m.v.n),
         strict_free: s.machine.strict_free,
+        races: opts.races || super::watch::names_races(s),
         level: level(s)?,
     };
     if kernel.memory_bytes < 8 << 20 || kernel.memory_bytes > 4 << 30 {

@@ -160,6 +160,7 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             format!("task {task} op {} = {ret}", op + 1)
         }
         EventKind::RcuFree { objects } => format!("rcu frees {objects}"),
+        EventKind::Race(race) => format!("data race: {race}"),
         EventKind::RcuStall(stall) => format!("rcu stall: {stall}"),
         EventKind::Deadlock { kind, lock, holding, .. } => {
             let holding = holding.iter().map(|l| format!(", holding {l}"));
@@ -319,7 +320,7 @@ fn combined(hashes: &BTreeMap<u32, Hash>) -> u64 {
 fn is_compared(e: &Event) -> bool {
     match &e.kind {
         EventKind::Note { topic, .. } => *topic != crate::machine::path::LINE,
-        EventKind::RcuFree { .. } | EventKind::RcuStall(_) => false,
+        EventKind::RcuFree { .. } | EventKind::RcuStall(_) | EventKind::Race(_) => false,
         _ => true,
     }
 }

@@ -159,6 +159,11 @@ fn is_deadlock(kind: &EventKind) -> bool {
     }
 }
 
+/// Whether a scenario asks for data races.
+pub(super) fn names_races(s: &Scenario) -> bool {
+    events(s).into_iter().any(|e| matches!(e, Event::Race { .. }))
+}
+
 /// Every event that a scenario asks for.
 pub(super) fn events(s: &Scenario) -> Vec<&Event> {
     let steps = s.timeline.iter().filter_map(of_step);
@@ -277,9 +282,11 @@ impl<'a> Watch<'a> {
         let n = self.count;
         let (list, text) = match &e.kind {
             EventKind::Leak { what } => (&mut self.leaks, format!("event {n}: leak: {what}")),
-            EventKind::Fault { .. } | EventKind::RcuStall(_) if is_expected(run, e)? => {
+            EventKind::Fault { .. } | EventKind::RcuStall(_) | EventKind::Race(_)
+                if is_expected(run, e)? => {
                 return Ok(());
             }
+            EventKind::Race(race) => (&mut self.faults, format!("event {n}: data race: {race}")),
             EventKind::RcuStall(stall) => {
                 (&mut self.faults, format!("event {n}: rcu stall: {stall}"))
             }
@@ -320,7 +327,7 @@ fn is_expected(run: &Run<'_>, e: &Happened) -> Result<bool, RunError> {
     let wanted = expectations(run.s).into_iter().filter(|e| !never(e)).flat_map(of_expect);
     let steps = run.s.timeline.iter().filter_map(of_step);
     for event in wanted.chain(steps) {
-        if matches!(event, Event::Memory { .. } | Event::RcuStall { .. })
+        if matches!(event, Event::Memory { .. } | Event::RcuStall { .. } | Event::Race { .. })
             && run.event_matches(event, e)?
         {
             return Ok(true);

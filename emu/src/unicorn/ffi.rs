@@ -79,6 +79,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Installs the hook of loads and stores: for an engine in which nothing has been translated.
+    pub(super) fn observe(&self, state: *mut HookState) -> Result<(), uc_error> {
+        let (data, mut id) = (state.cast::<c_void>(), 0);
+        let kind = HookType::MEM_READ.0 | HookType::MEM_WRITE.0;
+        let f = hooks::access as *mut c_void;
+        // SAFETY: as for `hook`.
+        check(unsafe { uc_hook_add(self.uc, &raw mut id, kind as i32, f, data, 1, 0) })
+    }
+
     /// Makes `ram` the physical memory; does nothing when it is already.
     pub(super) fn map(&mut self, ram: &mut [u8]) -> Result<bool, uc_error> {
         let now = (ram.as_mut_ptr(), ram.len());

@@ -27,6 +27,19 @@ pub(super) enum Event {
     Point(PointKind),
 }
 
+/// A load or store of guest code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// Address of the instruction.
+    pub pc: u64,
+    /// Physical address.
+    pub phys: u64,
+    /// Bytes.
+    pub size: u32,
+    /// A store.
+    pub write: bool,
+}
+
 /// Blocks that are remembered.
 const SEEN: usize = 256;
 /// Instructions in a block are at most `1 << 9` (`TCG_MAX_INSNS`), and entries are counted after
@@ -111,6 +124,12 @@ pub(super) struct HookState {
     pub(super) laps: Laps,
     /// What happened.
     pub(super) event: Event,
+    /// Loads and stores, for an engine that observes them.
+    pub(super) observed: Vec<Observed>,
+    /// Physical memory whose accesses are left out.
+    pub(super) unobserved: std::ops::Range<u64>,
+    /// Register of the program counter.
+    pub(super) pc: i32,
 }
 
 impl HookState {
@@ -140,6 +159,9 @@ impl HookState {
             carried: (0, 0),
             laps,
             event: Event::None,
+            observed: Vec::new(),
+            unobserved: 0..0,
+            pc: 0,
         }
     }
 
@@ -392,6 +414,27 @@ fn look_at(uc: *mut uc_engine, st: &mut HookState, at: u64, size: u32) {
     }
     // SAFETY: `uc` is the engine that is calling.
     unsafe { uc_emu_stop(uc) };
+}
+
+/// A load or store that is about to happen. Unicorn has the program counter right by then.
+pub(super) unsafe extern "C" fn access(
+    uc: *mut uc_engine,
+    kind: MemType,
+    phys: u64,
+    size: i32,
+    _value: i64,
+    data: *mut c_void,
+) {
+    // SAFETY: registered by `Vcpu::observing` with its state; see `state`.
+    let st = unsafe { state(data) };
+    if st.unobserved.contains(&phys) {
+        return;
+    }
+    let mut pc = 0u64;
+    // SAFETY: `uc` is the engine that is calling; the register is at most 8 bytes wide.
+    unsafe { uc_reg_read(uc, st.pc, (&raw mut pc).cast()) };
+    let (size, write) = (size.unsigned_abs(), kind == MemType::WRITE);
+    st.observed.push(Observed { pc, phys, size, write });
 }
 
 /// TLB miss: the page table decides.

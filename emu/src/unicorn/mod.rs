@@ -24,6 +24,7 @@ mod spec;
 mod tests;
 mod vcpu;
 
+pub use hooks::Observed;
 pub use regs::RegFile;
 pub use spec::{NativeReg, Spec, spec};
 pub use vcpu::{

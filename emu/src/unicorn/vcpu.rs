@@ -1,7 +1,7 @@
 //! One virtual CPU: registers, run, stop reasons.
 
 use super::ffi::Engine;
-use super::hooks::{Event, HookState, StateBox};
+use super::hooks::{Event, Observed, HookState, StateBox};
 use super::private;
 use super::regs::RegFile;
 use super::spec::{NativeReg, Spec, spec};
@@ -193,6 +193,21 @@ impl Vcpu {
     /// As [`Vcpu::new`], but always with the per-access exit check.
     pub fn as_shipped(arch: Arch) -> Result<Vcpu, CpuError> {
         Vcpu::with_mode(arch, false)
+    }
+
+    /// As [`Vcpu::as_shipped`], but it observes each load and store outside of a range of physical
+    /// memory, at ten times the cost.
+    pub fn observing(arch: Arch, unobserved: std::ops::Range<u64>) -> Result<Vcpu, CpuError> {
+        let mut cpu = Vcpu::with_mode(arch, false)?;
+        (cpu.state.unobserved, cpu.state.pc) = (unobserved, cpu.spec.pc);
+        let installed = cpu.engine.observe(cpu.state.as_ptr());
+        installed.map_err(|why| CpuError::Unicorn { what: "install hooks", why })?;
+        Ok(cpu)
+    }
+
+    /// Loads and stores since the last time this was asked, in order.
+    pub fn take_observed(&mut self) -> Vec<Observed> {
+        std::mem::take(&mut self.state.observed)
     }
 
     /// As [`Vcpu::new`], with the choice made.

@@ -171,6 +171,8 @@ impl Kernel {
             return Err(Errno::ENOMEM);
         }
         let phys = self.alloc.pages(&mut self.mem, 1).ok_or(Errno::ENOMEM)?;
+        self.races.forget(phys, PAGE_SIZE);
+        self.races.add_range(phys, PAGE_SIZE, id);
         let arena = self.arena_mut(id).ok_or(Errno::EINVAL)?;
         arena.pages.insert(number, phys);
         let at = arena.kernel_address(number);

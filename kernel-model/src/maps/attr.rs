@@ -114,6 +114,7 @@ impl Kernel {
         self.map_by_addr.insert(addr, id);
         self.maps.insert(id, Map { id, def, addr, frozen: false, inner, kind, elems: None });
         self.elems_init(id);
+        self.race_map_memory(id);
         Ok(id)
     }
 

@@ -116,7 +116,7 @@ impl Kernel {
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         match &mut map.elems {
             Some(elems) => match elems.pop(cpu).ok_or(Errno::E2BIG)? {
-                Some(elem) => Ok(elem),
+                Some(elem) => Ok(self.elem_again(elem, bytes)),
                 None => self.elem_first_use(bytes),
             },
             None if self.config.strict_free => {
@@ -125,6 +125,11 @@ impl Kernel {
             }
             None => self.cache_alloc(CacheId::Map(id)),
         }
+    }
+
+    fn elem_again(&mut self, elem: u64, bytes: u64) -> u64 {
+        self.races.forget(elem - crate::layout::DIRECT_MAP, bytes);
+        elem
     }
 
     /// Memory of a preallocated element: no occasion for a fault.
@@ -139,7 +144,7 @@ impl Kernel {
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         match &mut map.elems {
             Some(elems) => match elems.extra[cpu].take() {
-                Some(elem) => Ok(elem),
+                Some(elem) => Ok(self.elem_again(elem, bytes)),
                 None => self.elem_first_use(bytes),
             },
             None => self.elem_alloc(id),

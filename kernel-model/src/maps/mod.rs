@@ -24,6 +24,7 @@ use bpf::uapi::MapType;
 pub use attr::MapDef;
 pub(crate) use attr::index_of;
 pub(crate) use ring::Peek;
+pub(crate) use store::LOCK;
 pub use rules::types;
 pub(crate) use rules::{BtfRule, check, of as rule_of};
 

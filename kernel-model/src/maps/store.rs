@@ -12,7 +12,7 @@ pub(crate) const NOEXIST: u64 = 1;
 /// `BPF_EXIST`.
 pub(crate) const EXIST: u64 = 2;
 /// `BPF_F_LOCK`.
-const LOCK: u64 = 4;
+pub(crate) const LOCK: u64 = 4;
 
 /// Longest queue of a cpumap entry.
 const CPUMAP_QUEUE_MAX: u32 = 16384;

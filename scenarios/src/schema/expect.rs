@@ -111,6 +111,15 @@ pub enum Event {
         #[serde(default)]
         object: Option<Name>,
     },
+    /// Two accesses race: naming it makes a run look for it.
+    Race {
+        /// Map or global variable, or what the object is for.
+        #[serde(default)]
+        on: Option<Name>,
+        /// Program of one of the two.
+        #[serde(default)]
+        prog: Option<Name>,
+    },
     /// An RCU grace period takes too long.
     RcuStall {
         /// A CPU that holds it.

@@ -71,6 +71,9 @@ pub(super) struct Args {
     /// Only the cell of this name, such as '[seed=2,n=3]'
     #[arg(long, value_name = "CELL")]
     cell: Option<String>,
+    /// Look for data races, at about ten times the cost
+    #[arg(long)]
+    races: bool,
     /// Run matrices of more than 10,000 cells
     #[arg(long)]
     big: bool,
@@ -92,6 +95,7 @@ pub(super) fn bless(path: &Path) -> Exit {
         json: false,
         bless: true,
         cell: None,
+        races: false,
         big: false,
         check_determinism: false,
     };
@@ -289,6 +293,7 @@ impl Session<'_> {
         };
         let name = title(path, cell, &self.args.files);
         let options = RunOptions {
+            races: self.args.races,
             dir: cells::folder(path),
             seed: cell.seed,
             cpus: cell.cpus,
