@@ -6,8 +6,8 @@
 //! the last of those sections, the earliest end the kernel allows; a section that begins later
 //! does not hold it. What is queued meanwhile waits for a whole one.
 //!
-//! A section belongs to a CPU: nothing here sleeps within one. Softirq paths are sections too, as
-//! since Linux 5.0.
+//! A section belongs to a CPU, and to its task while that sleeps in it, as only readers of RCU
+//! tasks trace do. Softirq paths are sections too, as since Linux 5.0.
 //!
 //! Sources (6.18): kernel/rcu/tree.c, tree_stall.h, tasks.h, kernel/bpf/memalloc.c.
 
@@ -57,7 +57,9 @@ pub struct Section {
     pub by: &'static str,
     /// Program that ran when it began, if one did.
     pub prog: Option<ProgId>,
-    /// Task.
+    /// Task: its `task_struct`.
+    pub task: u64,
+    /// Its name.
     pub comm: String,
     /// Virtual time of its beginning.
     pub since_ns: u64,
@@ -79,7 +81,8 @@ struct Callback {
 struct GracePeriod {
     number: u64,
     started_ns: u64,
-    holders: BTreeMap<CpuId, Section>,
+    /// By number.
+    holders: BTreeMap<u64, Section>,
     callbacks: Vec<Callback>,
     /// The section that ended last of those it waited for.
     last: Option<Section>,
@@ -125,6 +128,8 @@ impl std::fmt::Display for Stall {
 #[derive(Clone, Debug, Default)]
 struct State {
     sections: BTreeMap<CpuId, Section>,
+    /// Of tasks that sleep.
+    asleep: BTreeMap<u64, Section>,
     current: Option<GracePeriod>,
     /// Grace periods so far.
     count: u64,
@@ -246,6 +251,33 @@ impl Kernel {
         sections.map(|s| s.number).min()
     }
 
+    /// Whether a task is off its CPU in the middle of a program.
+    fn sleeps_in_program(&self, task: u64) -> bool {
+        let runs = |f: &Frame| matches!(f, Frame::Prog(_));
+        self.sched.tasks.iter().any(|t| t.addr == task && t.frames.iter().any(runs))
+    }
+
+    /// A section that the CPU is in no more has ended, unless its task sleeps in it; and those of
+    /// tasks that never woke have.
+    fn rcu_leave(&mut self, cpu: CpuId, flavor: Flavor) {
+        let Some(section) = self.rcu.state(flavor).sections.remove(&cpu) else { return };
+        if flavor == Flavor::TasksTrace && self.sleeps_in_program(section.task) {
+            self.rcu.state(flavor).asleep.insert(section.task, section);
+            return;
+        }
+        let asleep = std::mem::take(&mut self.rcu.state(flavor).asleep);
+        let (asleep, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            asleep.into_iter().partition(|(task, _)| self.sleeps_in_program(*task));
+        let state = self.rcu.state(flavor);
+        state.asleep = asleep;
+        if let Some(gp) = &mut state.current {
+            for ended in gone.into_values().chain([section]) {
+                gp.last = gp.holders.remove(&ended.number).or(gp.last.take());
+            }
+        }
+        self.rcu_advance(flavor);
+    }
+
     /// Sections begin and end: called when a CPU may have entered or left one.
     pub(crate) fn rcu_update(&mut self, cpu: CpuId) {
         for flavor in Flavor::ALL {
@@ -253,19 +285,15 @@ impl Kernel {
             match (was, self.reads(cpu, flavor)) {
                 (false, Some((by, prog))) => {
                     let (number, since_ns) = (self.rcu.sections, self.now(cpu));
-                    let comm = self.task_comm(self.cpus[cpu.idx()].task);
+                    let task = self.cpus[cpu.idx()].task;
+                    let comm = self.task_comm(task);
+                    let new = Section { number, cpu, by, prog, task, comm, since_ns };
                     self.rcu.sections += 1;
-                    let section = Section { number, cpu, by, prog, comm, since_ns };
-                    self.rcu.state(flavor).sections.insert(cpu, section);
-                }
-                (true, None) => {
                     let state = self.rcu.state(flavor);
-                    state.sections.remove(&cpu);
-                    if let Some(gp) = &mut state.current {
-                        gp.last = gp.holders.remove(&cpu).or(gp.last.take());
-                    }
-                    self.rcu_advance(flavor);
+                    let old = state.asleep.remove(&task).map(|s| Section { cpu, ..s });
+                    state.sections.insert(cpu, old.unwrap_or(new));
                 }
+                (true, None) => self.rcu_leave(cpu, flavor),
                 _ => {}
             }
         }
@@ -329,7 +357,12 @@ impl Kernel {
             state.current = Some(GracePeriod {
                 number: state.count,
                 started_ns: now,
-                holders: state.sections.clone(),
+                holders: state
+                    .sections
+                    .values()
+                    .chain(state.asleep.values())
+                    .map(|s| (s.number, s.clone()))
+                    .collect(),
                 callbacks: std::mem::take(&mut state.next),
                 last: None,
                 stall_at: now.saturating_add(stall_ns),

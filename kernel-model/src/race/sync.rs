@@ -17,6 +17,8 @@ pub(crate) enum Sync {
     Map(MapId),
     /// A timer or work, by address.
     Timer(u64),
+    /// A task that was switched away from, or woken.
+    Task(u64),
 }
 
 /// A call of the kernel that has not returned.
@@ -50,6 +52,21 @@ impl Kernel {
     fn race_both(&mut self, cpu: CpuId, at: Sync) {
         self.race_acquire(cpu, &at);
         self.race_release(cpu, at);
+    }
+
+    /// A CPU goes from one task to another, which may have run elsewhere.
+    pub(crate) fn race_switch(&mut self, cpu: CpuId, from: u64, to: u64) {
+        if self.races.on {
+            self.race_release(cpu, Sync::Task(from));
+            self.race_acquire(cpu, &Sync::Task(to));
+        }
+    }
+
+    /// What was done before a wake-up happens before what the task does then.
+    pub(crate) fn race_wake(&mut self, by: CpuId, task: u64) {
+        if self.races.on {
+            self.race_release(by, Sync::Task(task));
+        }
     }
 
     /// A program calls a kernel function.

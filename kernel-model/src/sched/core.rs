@@ -221,6 +221,7 @@ impl Kernel {
             self.switched_away(cpu, p);
         }
         let addr = self.switch_side(cpu, next).0;
+        self.race_switch(cpu, self.cpus[cpu.idx()].task, addr);
         self.cpus[cpu.idx()].task = addr;
         self.set(addr, field!("task_struct", "on_cpu"), 1);
         let Some(next) = next else { return };
@@ -322,6 +323,7 @@ impl Kernel {
             State::Blocked(_) => false,
             State::Runnable | State::Dead => return,
         };
+        self.race_wake(by, self.sched.task(id).addr);
         if let Some(key) = self.sched.task_mut(id).timer.take() {
             self.sched.timers.remove(&key);
         }

@@ -99,7 +99,7 @@ pub(crate) struct Task {
     /// Left of the `Run` in progress.
     run_left: u64,
     /// Kernel paths that blocked, innermost last, and what the innermost is told.
-    frames: Vec<Frame>,
+    pub(crate) frames: Vec<Frame>,
     told: u64,
     /// When it was woken, until it runs.
     woken_at: Option<u64>,
