@@ -17,8 +17,9 @@ const RED_ZONE: u64 = 16;
 const RED: u8 = 0xcc;
 /// `POISON_FREE`.
 pub(crate) const POISON: u8 = 0x6b;
-/// Freed objects that are not reused yet, as KASAN's quarantine.
+/// Freed objects that are not reused yet, as KASAN's quarantine, and their part of the memory.
 const QUARANTINE: usize = 64;
+const QUARANTINE_PART: u64 = 32;
 /// Objects above this are whole pages.
 const KMALLOC_MAX: u64 = 2048;
 
@@ -135,6 +136,8 @@ pub struct Alloc {
     /// Free page runs: physical start -> bytes.
     runs: BTreeMap<u64, u64>,
     quarantine: VecDeque<u64>,
+    quarantine_bytes: u64,
+    ram_bytes: u64,
     live_bytes: u64,
     /// Memory from here up was never handed out and is still zero.
     fresh: u64,
@@ -150,6 +153,8 @@ impl Alloc {
             slots: BTreeMap::new(),
             runs: BTreeMap::from([(RAM_RESERVED, ram_bytes - RAM_RESERVED)]),
             quarantine: VecDeque::new(),
+            quarantine_bytes: 0,
+            ram_bytes,
             live_bytes: 0,
             fresh: RAM_RESERVED,
         }
@@ -298,12 +303,23 @@ impl Alloc {
             o.guard(mem, addr);
         }
         self.quarantine.push_back(addr);
-        let reused = (self.quarantine.len() > QUARANTINE).then(|| self.quarantine.pop_front());
-        let released = reused.flatten().map_or(Ok(()), |old| self.release(mem, old, &site));
+        self.quarantine_bytes += o.slot.1;
+        let mut released = Ok(());
+        while self.quarantine.len() > QUARANTINE
+            || self.quarantine_bytes > self.ram_bytes / QUARANTINE_PART
+        {
+            let Some(old) = self.quarantine.pop_front() else { break };
+            released = released.and(self.release(mem, old, &site));
+        }
         match zones {
             Some(bad) => Err(self.report(Wrong::Overwritten, bad, site)),
             None => released,
         }
+    }
+
+    /// An object is freed that is on the list of an allocator above this one already.
+    pub(crate) fn double_free(&self, addr: u64, site: Site) -> Box<Report> {
+        self.report(Wrong::DoubleFree, addr, site)
     }
 
     /// Takes an object out of quarantine; its poison must be whole.
@@ -320,6 +336,7 @@ impl Alloc {
         let bad = first_other(mem, addr, o.size, POISON);
         let report = bad.map(|b| self.report(Wrong::Overwritten, b, site.clone()));
         let o = self.objects.remove(&addr).expect("in quarantine");
+        self.quarantine_bytes -= o.slot.1;
         let (start, len) = o.slot;
         if len >= PAGE_SIZE {
             self.free_pages(start - DIRECT_MAP, len / PAGE_SIZE);

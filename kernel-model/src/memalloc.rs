@@ -133,6 +133,10 @@ impl Kernel {
             return self.kfree(object, what);
         }
         let list = &mut cache.free[cpu.idx()];
+        if list.contains(&object) {
+            let site = self.site(what);
+            return self.report(*self.alloc.double_free(object, site));
+        }
         list.push(object);
         if list.len() as u64 > high {
             self.cache_raise(id, cpu);

@@ -141,7 +141,7 @@ pub struct Races {
     /// Pairs of places that were told of.
     told: BTreeSet<(Who, Who)>,
     calls: Vec<Vec<sync::Call>>,
-    /// Physical ranges beside the allocator's objects: end and map.
+    /// Pages of arenas, which are no objects of the allocator: end and map.
     ranges: BTreeMap<u64, (u64, MapId)>,
     /// What instructions are, by native address.
     insns: BTreeMap<u64, (Option<(ProgId, InsnIdx)>, Order)>,
@@ -187,7 +187,7 @@ impl Races {
         }
     }
 
-    /// Memory of a map that is no object of the allocator.
+    /// Memory of an arena.
     pub(crate) fn add_range(&mut self, phys: u64, len: u64, map: MapId) {
         if self.on {
             self.ranges.insert(phys, (phys + len, map));
@@ -208,7 +208,10 @@ impl Races {
             // A plain read may be READ_ONCE.
             let plain_write = |e: &Epoch| e.write && !e.atomic;
             let marked = (e.atomic || new.atomic) && !plain_write(e) && !plain_write(&new);
-            e.cpu != new.cpu && !ordered && e.mask & new.mask != 0 && (e.write || new.write)
+            e.cpu != new.cpu
+                && !ordered
+                && e.mask & new.mask != 0
+                && (e.write || new.write)
                 && !marked
         };
         let found = epochs.iter().filter(races).cloned().collect();

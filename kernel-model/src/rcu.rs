@@ -59,7 +59,7 @@ pub struct Section {
     pub prog: Option<ProgId>,
     /// Task: its `task_struct`.
     pub task: u64,
-    /// Its name.
+    /// Its name; of a section that holds a grace period.
     pub comm: String,
     /// Virtual time of its beginning.
     pub since_ns: u64,
@@ -286,7 +286,8 @@ impl Kernel {
                 (false, Some((by, prog))) => {
                     let (number, since_ns) = (self.rcu.sections, self.now(cpu));
                     let task = self.cpus[cpu.idx()].task;
-                    let comm = self.task_comm(task);
+                    // The name is asked for when the section holds something.
+                    let comm = String::new();
                     let new = Section { number, cpu, by, prog, task, comm, since_ns };
                     self.rcu.sections += 1;
                     let state = self.rcu.state(flavor);
@@ -353,16 +354,16 @@ impl Kernel {
             if state.current.is_some() || state.next.is_empty() {
                 break;
             }
+            let sections = state.sections.values().chain(state.asleep.values());
+            let sections: Vec<Section> = sections.cloned().collect();
+            let named = |s: Section| Section { comm: self.task_comm(s.task), ..s };
+            let holders = sections.into_iter().map(named).map(|s| (s.number, s)).collect();
+            let state = self.rcu.state(flavor);
             state.count += 1;
             state.current = Some(GracePeriod {
                 number: state.count,
                 started_ns: now,
-                holders: state
-                    .sections
-                    .values()
-                    .chain(state.asleep.values())
-                    .map(|s| (s.number, s.clone()))
-                    .collect(),
+                holders,
                 callbacks: std::mem::take(&mut state.next),
                 last: None,
                 stall_at: now.saturating_add(stall_ns),

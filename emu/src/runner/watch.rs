@@ -283,7 +283,8 @@ impl<'a> Watch<'a> {
         let (list, text) = match &e.kind {
             EventKind::Leak { what } => (&mut self.leaks, format!("event {n}: leak: {what}")),
             EventKind::Fault { .. } | EventKind::RcuStall(_) | EventKind::Race(_)
-                if is_expected(run, e)? => {
+                if is_expected(run, e)? =>
+            {
                 return Ok(());
             }
             EventKind::Race(race) => (&mut self.faults, format!("event {n}: data race: {race}")),

@@ -1,7 +1,7 @@
 //! One virtual CPU: registers, run, stop reasons.
 
 use super::ffi::Engine;
-use super::hooks::{Event, Observed, HookState, StateBox};
+use super::hooks::{Event, HookState, Observed, StateBox};
 use super::private;
 use super::regs::RegFile;
 use super::spec::{NativeReg, Spec, spec};

@@ -224,6 +224,9 @@ impl Kernel {
                 self.mem.fill(at + cpu * PERCPU_STRIDE, size as usize, POISON)?;
             }
             self.objects.percpu_free.entry(size).or_default().push(at - PERCPU);
+        } else {
+            // A misuse, and told of as one.
+            self.kfree(at, "bpf_percpu_obj_drop");
         }
         Ok(())
     }

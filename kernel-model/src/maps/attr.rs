@@ -4,7 +4,6 @@ use bpf::uapi::MapType;
 use verifier::btf::record::Record;
 
 use super::{Kind, Map, MapId, Table, ring::Ring};
-use crate::layout::{DIRECT_MAP, PAGE_SIZE};
 use crate::{Errno, Kernel, field};
 
 /// `BPF_MAP_CREATE` attributes.
@@ -114,7 +113,6 @@ impl Kernel {
         self.map_by_addr.insert(addr, id);
         self.maps.insert(id, Map { id, def, addr, frozen: false, inner, kind, elems: None });
         self.elems_init(id);
-        self.race_map_memory(id);
         Ok(id)
     }
 
@@ -196,14 +194,9 @@ impl Kernel {
 
     /// Zeroed memory of any size.
     pub(super) fn map_memory(&mut self, bytes: u64) -> Result<u64, Errno> {
-        if bytes <= PAGE_SIZE {
-            return self.kzalloc(bytes, "bpf_map");
-        }
         if bytes > self.mem.ram_bytes() {
             return Err(Errno::ENOMEM);
         }
-        let pages = bytes.div_ceil(PAGE_SIZE);
-        let phys = self.alloc.pages(&mut self.mem, pages).ok_or(Errno::ENOMEM)?;
-        Ok(DIRECT_MAP + phys)
+        self.kzalloc(bytes, "bpf_map")
     }
 }

@@ -24,9 +24,9 @@ use bpf::uapi::MapType;
 pub use attr::MapDef;
 pub(crate) use attr::index_of;
 pub(crate) use ring::Peek;
-pub(crate) use store::LOCK;
 pub use rules::types;
 pub(crate) use rules::{BtfRule, check, of as rule_of};
+pub(crate) use store::LOCK;
 
 use crate::{CpuId, Kernel, ProgId};
 

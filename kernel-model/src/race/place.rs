@@ -4,7 +4,7 @@ use bpf::btf::Body;
 
 use super::Kernel;
 use crate::layout::DIRECT_MAP;
-use crate::maps::{Kind, Map, MapId};
+use crate::maps::{Kind, Map};
 use crate::syscall::BtfId;
 
 /// Objects that two programs may share, by what they are for.
@@ -64,20 +64,6 @@ impl Kernel {
         };
         let var = vars.iter().find(inside)?;
         Some((btf.name(var.ty).to_owned(), off - u64::from(var.offset)))
-    }
-
-    /// A map's memory that is no object of the allocator is looked at too.
-    pub(crate) fn race_map_memory(&mut self, id: MapId) {
-        if !self.races.on {
-            return;
-        }
-        let Some(map) = self.maps.get(&id) else { return };
-        if let Kind::Array { values, stride } = map.kind
-            && self.alloc.object(values).is_none()
-        {
-            let len = u64::from(map.def.max_entries) * stride;
-            self.races.add_range(values - DIRECT_MAP, len, id);
-        }
     }
 }
 

@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 
 use super::{BtfId, FdObject};
 use crate::cpu::{Cpu, Frame};
-use crate::layout::{DIRECT_MAP, PAGE_SIZE};
 use crate::maps::{Kind, Map, MapId};
 use crate::memalloc::CacheId;
 use crate::{Kernel, ProgId, field};
@@ -156,14 +155,13 @@ impl Kernel {
         self.memcg.freed(map.addr);
         self.map_by_addr.remove(&map.addr);
         let head = u64::from(field!("bpf_array", "value").off);
-        let rows = u64::from(map.def.max_entries);
         match map.kind {
-            Kind::Array { values, stride } if values == map.addr + head => {
-                return self.map_memory_free(map.addr, head + rows * stride);
+            Kind::Array { values, .. } if values == map.addr + head => {
+                return self.kfree(map.addr, "map_free");
             }
-            Kind::Array { values, stride } => self.map_memory_free(values, rows * stride),
+            Kind::Array { values, .. } => self.kfree(values, "map_free"),
             Kind::Progs { .. } | Kind::Maps { .. } => {
-                return self.map_memory_free(map.addr, head + rows * 8);
+                return self.kfree(map.addr, "map_free");
             }
             Kind::Hash(table) | Kind::Targets(table) => {
                 let free = map.elems.into_iter().flat_map(|e| e.into_all());
@@ -201,15 +199,6 @@ impl Kernel {
             Kind::Hash(table) => table.by_key.values().map(|e| e.value).collect(),
             Kind::Storage(values) => values.values().copied().collect(),
             _ => Vec::new(),
-        }
-    }
-
-    /// What `map_memory` gave.
-    fn map_memory_free(&mut self, at: u64, bytes: u64) {
-        if bytes <= PAGE_SIZE {
-            self.kfree(at, "map_free");
-        } else {
-            self.alloc.free_pages(at - DIRECT_MAP, bytes.div_ceil(PAGE_SIZE));
         }
     }
 }
