@@ -95,6 +95,13 @@ impl Ledger {
         self.held.contains_key(&(kind, addr))
     }
 
+    /// Whether a CPU holds anything of a kind.
+    #[must_use]
+    pub fn cpu_holds(&self, cpu: CpuId, kind: Kind) -> bool {
+        let all = self.held.range((kind, 0)..=(kind, u64::MAX));
+        all.flat_map(|(_, stack)| stack).any(|h| h.cpu == cpu)
+    }
+
     /// Everything held, in order of kind and address.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u64, &Held)> {
         self.held.iter().flat_map(|((k, a), v)| v.iter().map(|h| (*k, *a, h)))

@@ -234,7 +234,7 @@ impl Kernel {
         let found = kinds.iter().find(|(kind, _)| self.ledger.holds(*kind, own));
         let c = &self.cpus[cpu.idx()];
         let path = (c.irq_off > 0 || c.preempt_off > 0).then_some("a kernel path");
-        let locks = || self.ledger.iter().any(|(k, _, h)| k == Held::SpinLock && h.cpu == cpu);
+        let locks = || self.ledger.cpu_holds(cpu, Held::SpinLock);
         found.map(|k| k.1).or(path).or_else(|| locks().then_some("a lock"))
     }
 
