@@ -5,7 +5,8 @@
 //! (interrupts there included), locks, atomic operations with a result and exchanges (full
 //! barriers, as in the kernel's memory model), load-acquire and store-release, the bucket locks of
 //! hash tables and what a look-up finds of an update, locks of queues and ring buffers, the start
-//! of timers and works, wake-ups, and a task that goes from CPU to CPU. A new object has no history.
+//! of timers and works, wake-ups, and a task that goes from CPU to CPU. A new object has no
+//! history.
 //!
 //! What is looked at: values of maps, globals, arenas, objects of programs, local storage. What
 //! per-CPU maps hold for one CPU is another's only by `bpf_map_lookup_percpu_elem`.

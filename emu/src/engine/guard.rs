@@ -2,8 +2,8 @@
 //!
 //! A guarded page is in no TLB, so that each access to it stops the engine. The allocator says what
 //! it is: one that is wrong is a fault, or, of a load that may fail, is told of and goes on; one
-//! that is right is done by itself, on an engine beside the CPU's that sees all pages and runs single
-//! instructions. Unicorn counts instructions by hooks that are compiled in, so an engine that
+//! that is right is done by itself, on an engine beside the CPU's that sees all pages and runs
+//! single instructions. Unicorn counts instructions by hooks that are compiled in, so an engine that
 //! does so now and then would throw its code away each time.
 
 use std::ops::Range;
@@ -30,8 +30,8 @@ impl Stepper {
         self.vcpu.as_mut()
     }
 
-    /// Runs native instructions from `pc` to the end of the BPF instruction they belong to, with the
-    /// registers of `cpu`, whose registers then are those after it; false when they could not.
+    /// Runs native instructions from `pc` to the end of the BPF instruction they belong to, with
+    /// the registers of `cpu`, whose registers then are those after it; false when they could not.
     /// All of it, because a reservation (lr, sc) is the engine's that made it.
     fn step(
         &mut self,

@@ -28,18 +28,7 @@ pub(super) fn begin<'a>(
     opts: &RunOptions,
 ) -> Result<Run<'a>, RunError> {
     unsupported(s)?;
-    let kernel = kernel_model::Config {
-        arch,
-        cpus: opts.cpus.unwrap_or(s.machine.cpus.v),
-        memory_bytes: s.machine.memory.v.n,
-        seed: super::schedule::seed(s, opts.seed),
-        clock_ns: s.machine.clock.ns,
-        rcu_stall_ns: s.machine.rcu_stall.as_ref().map_or(STALL_NS, |t| t.v.ns.max(1)),
-        memcg_max: s.machine.memcg.as_ref().map(|m| m.v.n),
-        strict_free: s.machine.strict_free,
-        races: opts.races || super::watch::names_races(s),
-        level: level(s)?,
-    };
+    let kernel = kernel_config(s, arch, opts)?;
     if kernel.memory_bytes < 8 << 20 || kernel.memory_bytes > 4 << 30 {
         return Err(RunError::input(s.machine.memory.span, "memory is 8MiB to 4GiB"));
     }
@@ -96,6 +85,25 @@ pub(super) fn begin<'a>(
     run.watch = Watch::new(&run, recorder)?;
     run.plan()?;
     Ok(run)
+}
+
+fn kernel_config(
+    s: &Scenario,
+    arch: Arch,
+    opts: &RunOptions,
+) -> Result<kernel_model::Config, RunError> {
+    Ok(kernel_model::Config {
+        arch,
+        cpus: opts.cpus.unwrap_or(s.machine.cpus.v),
+        memory_bytes: s.machine.memory.v.n,
+        seed: super::schedule::seed(s, opts.seed),
+        clock_ns: s.machine.clock.ns,
+        rcu_stall_ns: s.machine.rcu_stall.as_ref().map_or(STALL_NS, |t| t.v.ns.max(1)),
+        memcg_max: s.machine.memcg.as_ref().map(|m| m.v.n),
+        strict_free: s.machine.strict_free,
+        races: opts.races || super::watch::names_races(s),
+        level: level(s)?,
+    })
 }
 
 /// Routes and neighbours, and the addresses of the machine's own devices.

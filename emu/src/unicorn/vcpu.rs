@@ -302,7 +302,7 @@ impl Vcpu {
     }
 
     /// Runs the one instruction at `pc`: [`Stop::Fuel`] when it is done. For an engine that does
-    /// nothing else; see [`Engine::step`].
+    /// nothing else: Unicorn compiles a hook into all code.
     pub fn step(
         &mut self,
         ram: &mut [u8],
