@@ -111,6 +111,28 @@ static SOCK_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     plain.chain(wide).collect()
 });
 
+/// `bpf_sock_addr`: name and member of the address (both families have ports and families there).
+const SOCK_ADDR: &[(&str, &str)] = &[
+    ("user_family", "__addr.sin6_family"),
+    ("user_ip4", "__addr.sin6_flowinfo"),
+    ("user_port", "__addr.sin6_port"),
+];
+/// Of the socket.
+const SOCK_ADDR_SK: &[(&str, &str)] =
+    &[("family", "__sk_common.skc_family"), ("type", "sk_type"), ("protocol", "sk_protocol")];
+
+static SOCK_ADDR_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let kern = |m| field("bpf_sock_addr_kern", m);
+    let own = SOCK_ADDR.iter().map(|(name, to)| row("bpf_sock_addr", name, kern(to)));
+    let of_sk = SOCK_ADDR_SK.iter().map(|(name, to)| Row {
+        via: vec![kern("sk")],
+        ..row("bpf_sock_addr", name, field("sock", to))
+    });
+    let v6 = Row { raw: true, ..row("bpf_sock_addr", "user_ip6", kern("__addr.sin6_addr")) };
+    let sk = row("bpf_sock_addr", "sk", kern("sk"));
+    own.chain(of_sk).chain([v6, sk]).collect()
+});
+
 static TCP_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let rows = TCP.iter().map(|name| row("bpf_tcp_sock", name, field("tcp_sock", name)));
     let retransmits = field("tcp_sock", "inet_conn.icsk_retransmits");
@@ -200,6 +222,8 @@ pub fn convert(access: CtxAccess) -> Option<CtxConv> {
         | ProgType::LwtOut
         | ProgType::LwtXmit
         | ProgType::SkSkb => &SKB_ROWS,
+        ProgType::CgroupSock => &SOCK_ROWS,
+        ProgType::CgroupSockAddr => &SOCK_ADDR_ROWS,
         _ => return None,
     };
     convert_by(rows, access)

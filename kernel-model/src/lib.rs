@@ -5,14 +5,15 @@
 //!  engine ◄─Step── next / helper_call / prog_return / prog_fault ──► frames (cpu.rs) ─► events
 //! ```
 //!
-//! Reading order: layout, mem, alloc, cpu, context, dispatch, sched, sys, helpers, maps, syscall, env,
-//! net, trace.
+//! Reading order: layout, mem, alloc, cpu, context, dispatch, sched, sys, cgroup, helpers, maps,
+//! syscall, env, net, trace.
 //!
 //! **Invariants.** No Unicorn, no JIT, no host clock or randomness. [`Kernel`] is `Clone`, and
 //! everything in it is ordered. Guest memory changes through `GuestMemory::write` alone. What is
 //! not modelled is `Unsupported`, never a guess.
 
 pub mod alloc;
+pub mod cgroup;
 pub mod context;
 pub mod cpu;
 pub mod ctx;
@@ -193,8 +194,8 @@ pub struct Kernel {
     pub memcg: memcg::Memcg,
     /// Objects that programs allocated.
     pub(crate) objects: kfuncs::Objects,
-    /// `struct cgroup` of the default hierarchy's root, 0 until it is asked for.
-    pub(crate) root_cgroup: u64,
+    /// Control groups; none until one is asked for.
+    pub(crate) cgroups: cgroup::Cgroups,
     /// What is held.
     pub ledger: ledger::Ledger,
     /// Spin locks.
@@ -254,7 +255,7 @@ impl Kernel {
             caches: memalloc::Caches::default(),
             memcg: memcg::Memcg::new(config.memcg_max),
             objects: kfuncs::Objects::default(),
-            root_cgroup: 0,
+            cgroups: cgroup::Cgroups::default(),
             ledger: ledger::Ledger::default(),
             locks: lock::Locks::new(config.cpus),
             net: net::Net::default(),

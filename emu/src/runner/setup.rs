@@ -286,7 +286,7 @@ impl Run<'_> {
             Attach::Socket { prog, .. } => {
                 Err(RunError::unsupported(prog.span, "socket filters on packet sockets"))
             }
-            Attach::Cgroup { prog, .. } => Err(RunError::unsupported(prog.span, "cgroup programs")),
+            Attach::Cgroup { prog, cgroup } => self.attach_cgroup(prog, cgroup),
             Attach::Uprobe { prog, task, symbol, ret } => {
                 let id = self.prog(prog)?;
                 let at = (task.v.as_str(), symbol.v.as_str());
@@ -311,6 +311,22 @@ impl Run<'_> {
                 Err(RunError::unsupported(map.span, "struct_ops"))
             }
         }
+    }
+
+    /// As a link does: with those of the groups above and below.
+    fn attach_cgroup(&mut self, prog: &Name, cgroup: &Name) -> Result<(), RunError> {
+        use kernel_model::cgroup;
+        let id = self.prog(prog)?;
+        let program = self.machine.kernel.prog(id).expect("found by name").verified.program();
+        let (kind, at) = (program.prog_type, program.attach_type);
+        let Some(at) = at.filter(|a| cgroup::is_modelled(kind, *a)) else {
+            let what =
+                format!("{} programs in control groups", at.map_or(kind.name(), |a| a.name()));
+            return Err(RunError::unsupported(prog.span, what));
+        };
+        let group = self.cgroup(cgroup)?;
+        let done = self.machine.kernel.cgroup_attach(id, group, at, cgroup::ALLOW_MULTI);
+        done.map_err(|e| RunError::input(prog.span, format!("attaching: {}", e.name())))
     }
 
     /// To tcx when the section says so, else to clsact.
@@ -382,6 +398,7 @@ impl Run<'_> {
             nic.egress.remove(id);
         }
         self.machine.kernel.trace_detach(id);
+        self.machine.kernel.cgroup_detach(id);
         Ok(())
     }
 

@@ -17,11 +17,14 @@ const NUMBERS: &[(&str, u64)] = &[
     ("O_TRUNC", 0o1000), ("O_APPEND", 0o2000), ("AT_FDCWD", -100i64 as u64),
     ("PROT_NONE", 0), ("PROT_READ", 1), ("PROT_WRITE", 2), ("PROT_EXEC", 4),
     ("MAP_SHARED", 1), ("MAP_PRIVATE", 2), ("MAP_FIXED", 0x10), ("MAP_ANONYMOUS", 0x20),
+    ("AF_INET", 2), ("AF_INET6", 10), ("SOCK_STREAM", 1), ("SOCK_DGRAM", 2),
     ("SIGHUP", 1), ("SIGINT", 2), ("SIGQUIT", 3), ("SIGABRT", 6), ("SIGKILL", 9), ("SIGUSR1", 10),
     ("SIGSEGV", 11), ("SIGUSR2", 12), ("SIGPIPE", 13), ("SIGALRM", 14), ("SIGTERM", 15),
     ("SIGCHLD", 17), ("SIGCONT", 18), ("SIGSTOP", 19), ("SIGURG", 23),
     ("CLONE_VM", 0x100), ("CLONE_FS", 0x200), ("CLONE_FILES", 0x400), ("CLONE_THREAD", 0x1_0000),
 ];
+
+const AF_INET: u64 = 2;
 
 fn members(args: Option<&Data>) -> Result<&[Member], RunError> {
     match args.map(|d| (&d.node.kind, d.span())) {
@@ -133,6 +136,8 @@ impl Run<'_> {
                 };
                 Arg::Num(len as u64)
             }
+            (Param::Addr(_), None) => Arg::Num(0),
+            (Param::Addr(_), Some(node)) => Arg::Bytes(self.sockaddr(node)?),
             (Param::Task(_), Some(Node { kind: Kind::Str(s), span })) => {
                 Arg::Task(self.task_id(s).ok_or_else(|| {
                     let finding = Finding::error(*span, format!("unknown task \"{s}\""));
@@ -149,6 +154,23 @@ impl Run<'_> {
                 return Err(RunError::input(call.span, format!("{} needs `{name}`", call.v)));
             }
         })
+    }
+
+    /// `struct sockaddr_in` of `"10.0.0.1:80"`.
+    fn sockaddr(&self, node: &Node) -> Result<Vec<u8>, RunError> {
+        let text = match &node.kind {
+            Kind::Str(s) => s.parse::<std::net::SocketAddrV4>().ok(),
+            _ => None,
+        };
+        let Some(at) = text else {
+            let finding = Finding::error(node.span, "an IPv4 address with a port was expected");
+            return Err(finding.hint("write \"10.0.0.1:80\"").into());
+        };
+        let mut out = vec![0; 16];
+        super::data::put_int(&mut out[..2], AF_INET, self.machine.arch().endian());
+        out[2..4].copy_from_slice(&at.port().to_be_bytes());
+        out[4..8].copy_from_slice(&at.ip().octets());
+        Ok(out)
     }
 
     /// The number that a task has or will have: tasks are added in file order.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use bpf::uapi::ProgType;
 use kernel_model::Kernel;
 use kernel_model::sched::{Op, Script, TaskConfig, TaskId, TestArgs, is_named};
-use scenarios::Spanned;
 use scenarios::leaf::{Data, Time};
 use scenarios::schema::machine::Cpus;
 use scenarios::schema::play::{self, Repeat};
 use scenarios::schema::{Action, Name, Step};
+use scenarios::{Finding, Spanned};
 
 use super::test_run::no_packet;
 use super::{Failure, Run, RunError, sys};
@@ -62,7 +62,7 @@ impl<'a> Run<'a> {
         });
         let started = started || sys::cloned(self.s).any(|n| n == name.v);
         if let Some(cgroup) = &task.cgroup {
-            return Err(RunError::unsupported(cgroup.span, "control groups of tasks"));
+            self.cgroup(cgroup)?;
         }
         let ops = task.script.iter().map(|op| self.task_op(name, op));
         let mut ops = ops.collect::<Result<Vec<_>, _>>()?;
@@ -81,7 +81,16 @@ impl<'a> Run<'a> {
             cpus,
             nice: task.nice,
             weight: task.weight,
+            cgroup: task.cgroup.as_ref().map_or_else(String::new, |c| c.v.clone()),
             start_ns: (!started).then(|| self.s.machine.clock.ns + task.start.ns),
+        })
+    }
+
+    /// A control group by its path, made when it is missing.
+    pub(super) fn cgroup(&mut self, path: &Name) -> Result<usize, RunError> {
+        self.machine.kernel.cgroup_at(&path.v).map_err(|e| {
+            let finding = Finding::error(path.span, format!("control group: {}", e.name()));
+            RunError::from(finding.hint("write a path from the root, such as \"/web/front\""))
         })
     }
 
@@ -181,7 +190,7 @@ impl<'a> Run<'a> {
         if *found > wakeup.v.ns {
             let (n, worst) = (sorted.len(), sorted.last().copied().unwrap_or(0));
             let message = format!(
-                "{percentile} % of the {n} wake-ups of {} took up to {found} ns, the longest {worst} ns",
+                "{percentile} % of the {n} wake-ups of {} took up to {found} ns, all {worst} ns",
                 task.v
             );
             self.fail(wakeup.span, message);

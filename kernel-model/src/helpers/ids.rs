@@ -37,8 +37,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
 
 /// `overflowuid`.
 const NOBODY: u64 = 65534;
-/// Inode number of the root cgroup, its id in the default hierarchy.
-const ROOT_CGROUP: u64 = 1;
 /// `PROC_PID_INIT_INO` and the device of nsfs.
 const INIT_PIDNS: (u64, u64) = (4, 0xefff_fffc);
 
@@ -51,21 +49,16 @@ fn get_socket_uid(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(NOBODY)
 }
 
-/// The root when the task is in no other.
+/// Of the running task; 0 without memory for the tree.
 fn get_current_cgroup_id(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
-    let own = k.get(k.cpus[cpu.idx()].task, field!("task_struct", "cgroup_id"));
-    Ret::Val(own.max(ROOT_CGROUP))
+    let own = k.cgroup_of(k.cpus[cpu.idx()].task);
+    Ret::Val(own.map_or(0, |c| k.cgroup_id(c)))
 }
 
-/// The model's cgroups are the root and its children.
 fn ancestor_id(k: &mut Kernel, cpu: CpuId, [level, ..]: [u64; 5]) -> Ret {
-    let own = k.get(k.cpus[cpu.idx()].task, field!("task_struct", "cgroup_id"));
-    let own_level = i32::from(own > ROOT_CGROUP);
-    match level as i32 {
-        0 => Ret::Val(ROOT_CGROUP),
-        1 if own_level == 1 => Ret::Val(own),
-        _ => Ret::Val(0),
-    }
+    let own = k.cgroup_of(k.cpus[cpu.idx()].task).ok();
+    let above = own.and_then(|c| k.cgroup_ancestor(c, level as i32));
+    Ret::Val(above.map_or(0, |c| k.cgroup_id(c)))
 }
 
 /// `bpf_send_signal_common`: kernel threads and tasks that exit get none.

@@ -1,12 +1,10 @@
 //! References to tasks and control groups (kernel/bpf/helpers.c, kernel/bpf/cgroup_iter.c).
-//!
-//! The only control group is the root of the default hierarchy, made when it is first asked for.
 
 use super::{KfuncRow, row};
 use crate::cpu::CpuId;
 use crate::helpers::Ret;
 use crate::ledger::Kind;
-use crate::{Errno, Kernel, field};
+use crate::{Kernel, field};
 
 /// The rows.
 #[rustfmt::skip]
@@ -21,9 +19,6 @@ pub(super) const ROWS: &[KfuncRow] = &[
     row("bpf_cgroup_from_id", 1, cgroup_from_id),
     row("bpf_task_under_cgroup", 2, task_under_cgroup),
 ];
-
-/// Inode number of the root cgroup, its id.
-const ROOT_ID: u64 = 1;
 
 impl Kernel {
     /// A count of references in an object, moved by one.
@@ -40,20 +35,6 @@ impl Kernel {
     /// `cgroup_put`.
     pub(super) fn cgroup_put(&mut self, cgroup: u64) {
         self.count_by(cgroup, field!("cgroup", "bpf_refs"), -1);
-    }
-
-    fn root_cgroup(&mut self) -> Result<u64, Errno> {
-        if self.root_cgroup != 0 {
-            return Ok(self.root_cgroup);
-        }
-        let cgroup = self.kzalloc(crate::types::size("cgroup"), "cgroup")?;
-        let kn = self.kzalloc(crate::types::size("kernfs_node"), "kernfs_node")?;
-        self.set(kn, field!("kernfs_node", "id"), ROOT_ID);
-        self.set(cgroup, field!("cgroup", "kn"), kn);
-        self.set(cgroup, field!("cgroup", "self.cgroup"), cgroup);
-        self.set(cgroup, field!("cgroup", "bpf_refs"), 1);
-        self.root_cgroup = cgroup;
-        Ok(cgroup)
     }
 }
 
@@ -97,21 +78,22 @@ fn cgroup_release(k: &mut Kernel, _: CpuId, [cgroup, ..]: [u64; 5]) -> Ret {
 }
 
 fn cgroup_ancestor(k: &mut Kernel, cpu: CpuId, [cgroup, level, ..]: [u64; 5]) -> Ret {
-    let own = k.get(cgroup, field!("cgroup", "level")) as u32 as i32;
-    match level as i32 {
-        level if level == own => cgroup_acquire(k, cpu, [cgroup, 0, 0, 0, 0]),
-        _ => Ret::Val(0),
+    match k.cgroup_ancestor(cgroup, level as u32 as i32) {
+        Some(above) => cgroup_acquire(k, cpu, [above, 0, 0, 0, 0]),
+        None => Ret::Val(0),
     }
 }
 
 fn cgroup_from_id(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
-    match k.root_cgroup() {
-        Ok(root) if id == ROOT_ID => cgroup_acquire(k, cpu, [root, 0, 0, 0, 0]),
-        _ => Ret::Val(0),
+    match k.cgroup_by_id(id) {
+        Some(cgroup) => cgroup_acquire(k, cpu, [cgroup, 0, 0, 0, 0]),
+        None => Ret::Val(0),
     }
 }
 
-/// All tasks are below the root.
-fn task_under_cgroup(k: &mut Kernel, _: CpuId, [_, cgroup, ..]: [u64; 5]) -> Ret {
-    Ret::Val(u64::from(cgroup == k.root_cgroup))
+/// `task_under_cgroup_hierarchy`.
+fn task_under_cgroup(k: &mut Kernel, _: CpuId, [task, cgroup, ..]: [u64; 5]) -> Ret {
+    let level = k.get(cgroup, field!("cgroup", "level")) as u32 as i32;
+    let own = k.cgroup_of(task).ok();
+    Ret::Val(u64::from(own.and_then(|c| k.cgroup_ancestor(c, level)) == Some(cgroup)))
 }

@@ -62,6 +62,8 @@ pub struct TaskConfig {
     pub nice: i32,
     /// Weight as of a control group (1 to 10,000, 100 for nice 0), instead of that of `nice`.
     pub weight: Option<u32>,
+    /// Path of its control group; the root when it is empty.
+    pub cgroup: String,
     /// When it begins; `None` waits for [`Kernel::task_start`].
     pub start_ns: Option<u64>,
 }
@@ -250,6 +252,9 @@ impl Kernel {
         let pid = self.pid_alloc();
         let cpu = CpuId(config.cpus.first().copied().unwrap_or(0));
         let addr = self.user_task(&config.comm, pid, cpu.0, self.sched.init)?;
+        let cgroup = if config.cgroup.is_empty() { "/" } else { &config.cgroup };
+        let cgroup = self.cgroup_at(cgroup)?;
+        self.cgroup_move(addr, cgroup);
         let id = self.task_enter(addr, config, cpu);
         if let Some(at) = config.start_ns {
             let key = self.sched.arm(at, Due::Wake(id));

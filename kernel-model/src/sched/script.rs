@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{OP_NS, State, TaskId};
+use crate::cgroup::CgroupFrame;
 use crate::cpu::{CpuId, Flow, Frame, Input};
 use crate::sys::{LsmFrame, SysCall, SysFrame};
 use crate::syscall::{SysError, UserSpace, Why};
@@ -86,6 +87,8 @@ pub enum OpFrame {
     Sys(Box<SysFrame>),
     /// LSM programs.
     Lsm(LsmFrame),
+    /// Programs of a control group.
+    Cgroup(CgroupFrame),
 }
 
 impl OpFrame {
@@ -93,6 +96,7 @@ impl OpFrame {
     pub(crate) fn progs(&self) -> Vec<ProgId> {
         match self {
             OpFrame::Lsm(f) => f.progs().collect(),
+            OpFrame::Cgroup(f) => f.progs().collect(),
             OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Sys(_) => Vec::new(),
         }
     }
@@ -101,7 +105,7 @@ impl OpFrame {
     pub(crate) fn functions(&self) -> Vec<&'static str> {
         match self {
             OpFrame::Sys(f) => f.functions().collect(),
-            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Lsm(_) => Vec::new(),
+            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Lsm(_) | OpFrame::Cgroup(_) => Vec::new(),
         }
     }
 }
@@ -230,6 +234,7 @@ impl Kernel {
             }
             OpFrame::Sys(f) => return self.sys_step(cpu, f, input),
             OpFrame::Lsm(f) => return self.lsm_step(cpu, f, input),
+            OpFrame::Cgroup(f) => return self.cgroup_step(cpu, f, input),
         };
         let ret = match input {
             // The value of a test run whose program was cancelled.

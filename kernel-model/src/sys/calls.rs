@@ -100,10 +100,13 @@ pub(super) fn write(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     Ok(0)
 }
 
-fn write_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+fn write_file(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     let count = f.arg(2).min(RW_MAX).min(TRANSFER_MAX);
     let bytes = k.user_read(f.arg(1), count as usize).ok_or(Errno::EFAULT)?;
-    k.vfs_store(f.object, &bytes)
+    match k.cgroup_write(cpu, f.task, f.object, &bytes) {
+        Some(done) => done,
+        None => k.vfs_store(f.object, &bytes),
+    }
 }
 
 /// `filp_close`.

@@ -9,11 +9,14 @@
 
 mod calls;
 mod lsm;
+mod net;
 mod table;
 mod user;
 mod vfs;
 
 use std::collections::VecDeque;
+
+use bpf::uapi::AttachType;
 
 use crate::cpu::{CpuId, Flow, Frame, Input};
 use crate::sched::{OpFrame, TaskId};
@@ -57,6 +60,8 @@ enum Do {
     Exit,
     /// LSM programs decide.
     Lsm(&'static str, Vec<u64>),
+    /// Programs of the task's control group decide.
+    Cgroup(AttachType, u64),
     /// What the kernel does.
     Act(Act),
     /// `sys_exit`, with the result.
@@ -173,6 +178,11 @@ impl Kernel {
                 }
                 Do::Lsm(hook, args) => {
                     if let Some(child) = self.lsm(hook, &args) {
+                        return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Sys(f))), child };
+                    }
+                }
+                Do::Cgroup(attach, ctx) => {
+                    if let Some(child) = self.cgroup_run(cpu, attach, ctx) {
                         return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Sys(f))), child };
                     }
                 }

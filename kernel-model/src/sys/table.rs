@@ -3,7 +3,7 @@
 
 use bpf::Arch;
 
-use super::{Act, calls};
+use super::{Act, calls, net};
 
 /// What a parameter takes in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Param {
     Room(&'static str),
     /// Length of the text of another parameter, when it is left out.
     Len(&'static str, &'static str),
+    /// `"10.0.0.1:80"` as `struct sockaddr_in`; NULL when it is left out.
+    Addr(&'static str),
     /// A task by name, or a number.
     Task(&'static str),
 }
@@ -29,6 +31,7 @@ impl Param {
             | Param::Text(n)
             | Param::Room(n)
             | Param::Len(n, _)
+            | Param::Addr(n)
             | Param::Task(n) => n,
         }
     }
@@ -73,7 +76,7 @@ macro_rules! rows {
     };
 }
 
-use Param::{Len, Num, Room, Task, Text};
+use Param::{Addr, Len, Num, Room, Task, Text};
 
 /// `AT_FDCWD`.
 const CWD: u64 = -100i64 as u64;
@@ -91,6 +94,9 @@ pub static SYSCALLS: &[SysRow] = rows! {
     "mmap", [9, 222, 90], calls::mmap, [Num("addr", 0), Num("len", 4096), Num("prot", 3), Num("flags", 0x22), Num("fd", -1i64 as u64), Num("off", 0)];
     "nanosleep", [35, 101, 162], calls::nanosleep, [Num("ns", 0)];
     "exit_group", [231, 94, 248], calls::exit_group, [Num("code", 0)];
+    "socket", [41, 198, 359], net::socket, [Num("family", 2), Num("type", 1), Num("protocol", 0)];
+    "connect", [42, 203, 362], net::connect, [Num("fd", 3), Addr("addr"), Num("addrlen", 16)];
+    "sendto", [44, 206, 369], net::sendto, [Num("fd", 3), Text("buf"), Len("len", "buf"), Num("flags", 0), Addr("addr"), Num("addrlen", 16)];
     "getpid", [39, 172, 20], calls::getpid, [];
 };
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cpu::CpuId;
 use crate::sched::TaskId;
 use crate::{Errno, Kernel, field};
 
@@ -18,6 +19,8 @@ const O_CREAT: u64 = 0o100;
 const O_EXCL: u64 = 0o200;
 const O_TRUNC: u64 = 0o1000;
 const O_APPEND: u64 = 0o2000;
+/// Where cgroup2 is mounted.
+const CGROUP_MOUNT: &str = "/sys/fs/cgroup";
 /// `PATH_MAX`.
 pub(super) const PATH_MAX: usize = 4096;
 /// The first descriptor that a task opens: 0, 1 and 2 are its terminal.
@@ -64,6 +67,8 @@ pub(crate) struct Vfs {
     mount: u64,
     /// Open files and their path.
     files: BTreeMap<u64, String>,
+    /// `struct socket` of files that are sockets.
+    pub(super) sockets: BTreeMap<u64, u64>,
 }
 
 impl Kernel {
@@ -122,6 +127,7 @@ impl Kernel {
             // The working directory is the root.
             return self.vfs_lookup(&format!("/{path}"), flags, mode);
         }
+        self.cgroup_file(path)?;
         match self.vfs.nodes.get(path) {
             Some(_) if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL => return Err(Errno::EEXIST),
             Some(n) => {
@@ -167,9 +173,56 @@ impl Kernel {
         Ok(file)
     }
 
+    /// Files of control groups are there as long as the group.
+    fn cgroup_file(&mut self, path: &str) -> Result<(), Errno> {
+        let missing = !self.vfs.nodes.contains_key(path);
+        if !missing || self.cgroup_procs(path).is_none() {
+            return Ok(());
+        }
+        let dirs = path.match_indices('/').map(|(n, _)| path[..n].to_owned());
+        for dir in dirs.filter(|d| !d.is_empty()).collect::<Vec<_>>() {
+            if !self.vfs.nodes.contains_key(&dir) {
+                self.vfs_node(&dir, S_IFDIR | 0o755, &[])?;
+            }
+        }
+        self.vfs_node(path, S_IFREG | 0o644, &[])
+    }
+
+    /// The group whose `cgroup.procs` a path is.
+    fn cgroup_procs(&self, path: &str) -> Option<usize> {
+        let group = path.strip_prefix(CGROUP_MOUNT)?.strip_suffix("/cgroup.procs")?;
+        self.cgroups.by_path(group)
+    }
+
+    /// `cgroup_procs_write`: the task of the number that is written comes into the group.
+    pub(super) fn cgroup_write(
+        &mut self,
+        cpu: CpuId,
+        id: TaskId,
+        file: u64,
+        bytes: &[u8],
+    ) -> Option<Result<u64, Errno>> {
+        let to = self.cgroup_procs(self.vfs.files.get(&file)?)?;
+        let text = String::from_utf8_lossy(bytes);
+        let task = match text.trim().parse::<u64>() {
+            Ok(0) => Some(id),
+            Ok(pid) => self.task_by_pid(pid),
+            Err(_) => return Some(Err(Errno::EINVAL)),
+        };
+        let Some(task) = task else { return Some(Err(Errno::ESRCH)) };
+        let addr = self.task_addr(task);
+        self.cgroup_attach_task(cpu, addr, to);
+        Some(Ok(bytes.len() as u64))
+    }
+
     /// `fput` of the last reference.
     pub(super) fn vfs_put(&mut self, file: u64) {
-        if self.vfs.files.remove(&file).is_some() {
+        if let Some(sock) = self.vfs.sockets.remove(&file) {
+            let sk = self.get(sock, field!("socket", "sk"));
+            self.kfree_rcu(sk, "sock");
+            self.kfree_rcu(sock, "socket");
+            self.kfree_rcu(file, "file");
+        } else if self.vfs.files.remove(&file).is_some() {
             self.kfree_rcu(file, "file");
         }
     }

@@ -112,6 +112,7 @@ impl Kernel {
         }
         self.hooks.progs().for_each(|p| live.prog(p));
         self.sched.progs().for_each(|p| live.prog(p));
+        self.cgroups.progs().for_each(|p| live.prog(p));
         let frames = self.cpus.iter().flat_map(Cpu::work);
         for frame in frames.chain(self.sched.frames()) {
             match frame {
