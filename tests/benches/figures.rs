@@ -13,8 +13,9 @@ use bpf::uapi::{MapType, ProgType};
 use bpf::{Arch, Endian, Program, interp};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use emu::loader::{self, Bpf, LoadOptions, MapCreate};
+use kernel_model::sched::{Op, Script, TaskConfig};
 use kernel_model::types::Types;
-use kernel_model::{Config, Kernel};
+use kernel_model::{Config, CpuId, Kernel};
 use verifier::testing::{Assume, bare_program};
 use verifier::{Options as VerifyOptions, verify_report};
 
@@ -73,6 +74,46 @@ const BRANCHES: &str = "r2 = *(u32 *)(r1 +0)\nr3 = *(u32 *)(r1 +4)\nr4 = r2\nr4 
     if r5 & 1 goto +1\nr0 += 1\nif r5 & 2 goto +1\nr0 += 2\nif r5 & 4 goto +1\nr0 += 4\n\
     if r5 & 8 goto +1\nr0 += 8\nif r5 & 16 goto +1\nr0 += 16\nif r5 & 32 goto +1\nr0 += 32\n\
     if r5 & 64 goto +1\nr0 += 64\nif r5 & 128 goto +1\nr0 += 128\nr0 &= 1\nout: exit\n";
+
+/// A CPU with tasks that only give it up, for ever.
+fn yielding(tasks: u32) -> Kernel {
+    let mut k = Kernel::new(Config { cpus: 1, memory_bytes: 256 << 20, ..Config::default() });
+    let script = Arc::new(Script { ops: vec![Op::Yield], times: None });
+    for n in 0..tasks {
+        let config = TaskConfig {
+            name: format!("task.{n}").into(),
+            comm: "task".into(),
+            script: Arc::clone(&script),
+            cpus: Vec::new(),
+            nice: 0,
+            weight: None,
+            cgroup: String::new(),
+            start_ns: Some(0),
+        };
+        k.task_add(&config).expect("memory for tasks");
+    }
+    k.timers_expire(k.now(CpuId(0)));
+    k
+}
+
+/// Context switches: what one costs may not depend on how many tasks there are.
+fn tasks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("tasks");
+    const STEPS: u64 = 10_000;
+    group.throughput(Throughput::Elements(STEPS));
+    for n in [10, 1000, 10_000] {
+        let mut k = yielding(n);
+        group.bench_function(BenchmarkId::new("switch", n), |b| {
+            b.iter(|| {
+                for _ in 0..STEPS {
+                    black_box(k.next(CpuId(0)));
+                }
+                k.events.clear();
+            });
+        });
+    }
+    group.finish();
+}
 
 fn jit(c: &mut Criterion) {
     let programs: Vec<_> =
@@ -192,6 +233,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(300))
         .measurement_time(Duration::from_secs(1))
         .sample_size(20);
-    targets = verifier, jit, interpreter, maps
+    targets = verifier, jit, tasks, interpreter, maps
 }
 criterion_main!(benches);

@@ -17,7 +17,7 @@ impl Kernel {
     /// Whether a CPU has to look at its tasks now.
     pub(crate) fn sched_wants(&self, cpu: CpuId) -> bool {
         let Some(rq) = self.sched.rqs.get(cpu.idx()) else { return false };
-        let runs = |t: TaskId| self.sched.task(t).run_left == 0;
+        let runs = |t: TaskId| self.sched.task(t).run_left_ns == 0;
         rq.resched || rq.tick || rq.switching.is_some() || rq.curr.is_some_and(runs)
     }
 
@@ -34,7 +34,7 @@ impl Kernel {
             }
             if std::mem::take(&mut self.sched.rqs[cpu.idx()].paused) {
                 let now = self.now(cpu);
-                self.sched.rqs[cpu.idx()].since = now;
+                self.sched.rqs[cpu.idx()].since_ns = now;
             }
             if let Some(next) = self.sched.rqs[cpu.idx()].switching.take() {
                 self.switch_finish(cpu, next);
@@ -54,7 +54,7 @@ impl Kernel {
             if self.signal_deliver(cpu, curr) {
                 continue;
             }
-            if self.sched.task(curr).run_left > 0 {
+            if self.sched.task(curr).run_left_ns > 0 {
                 self.arm_tick(cpu, curr);
                 return None;
             }
@@ -82,8 +82,8 @@ impl Kernel {
         let now = self.now(cpu);
         let rq = &mut self.sched.rqs[cpu.idx()];
         let Some(curr) = rq.curr else { return };
-        let ns = now.saturating_sub(rq.since);
-        rq.since = now;
+        let ns = now.saturating_sub(rq.since_ns);
+        rq.since_ns = now;
         if ns == 0 || rq.paused {
             return;
         }
@@ -91,14 +91,14 @@ impl Kernel {
         let over = rq.queue.curr_mut().is_some_and(|e| e.run(ns));
         rq.resched |= over && waiting;
         let task = &mut self.sched.tasks[curr.idx()];
-        task.run_left = task.run_left.saturating_sub(ns);
+        task.run_left_ns = task.run_left_ns.saturating_sub(ns);
     }
 
     /// A timer for when the task that runs is done, or its slice is over: that is seen at a tick,
     /// unless a quantum was asked for.
     fn arm_tick(&mut self, cpu: CpuId, curr: TaskId) {
         let now = self.now(cpu);
-        let mut at = now + self.sched.task(curr).run_left;
+        let mut at = now + self.sched.task(curr).run_left_ns;
         let exact = self.sched.quantum.is_some();
         let rq = &mut self.sched.rqs[cpu.idx()];
         if rq.queue.waiting() > 0
@@ -107,30 +107,30 @@ impl Kernel {
             let over = now + e.left_ns();
             at = at.min(if exact { over } else { over.next_multiple_of(TICK_NS) });
         }
-        if rq.timer.is_some_and(|t| t.0 == at) {
+        if rq.timer_ns.is_some_and(|t| t.0 == at) {
             return;
         }
-        if let Some(key) = rq.timer.take() {
-            self.sched.timers.remove(&key);
+        if let Some(key) = rq.timer_ns.take() {
+            self.sched.due_ns.remove(&key);
         }
         let key = self.sched.arm(at, Due::Tick(cpu));
-        self.sched.rqs[cpu.idx()].timer = Some(key);
+        self.sched.rqs[cpu.idx()].timer_ns = Some(key);
     }
 
     /// What is due at a time.
     pub(crate) fn sched_expire(&mut self, now: u64) {
-        while let Some(entry) = self.sched.timers.first_entry().filter(|e| e.key().0 <= now) {
+        while let Some(entry) = self.sched.due_ns.first_entry().filter(|e| e.key().0 <= now) {
             let (key, due) = (*entry.key(), *entry.get());
             entry.remove();
             match due {
                 Due::Tick(cpu) => {
                     self.raise_clock(cpu, key.0);
                     let rq = &mut self.sched.rqs[cpu.idx()];
-                    (rq.timer, rq.tick) = (None, true);
+                    (rq.timer_ns, rq.tick) = (None, true);
                 }
                 Due::Wake(id) => {
                     let task = self.sched.task_mut(id);
-                    (task.timer, task.told) = (None, 0);
+                    (task.timer_ns, task.told) = (None, 0);
                     let cpu = task.cpu;
                     self.raise_clock(cpu, key.0);
                     if self.cpus[cpu.idx()].frames.is_empty() {
@@ -175,13 +175,13 @@ impl Kernel {
         });
         let waited = next.and_then(|n| {
             let task = self.sched.task_mut(n);
-            task.woken_at.take().map(|at| now.saturating_sub(at))
+            task.woken_ns.take().map(|at| now.saturating_sub(at))
         });
         let (from, to) = (self.switch_side(cpu, prev), self.switch_side(cpu, next));
         if let Some(p) = prev {
             let counted = match state {
                 0 => {
-                    self.sched.task_mut(p).ready_at = now;
+                    self.sched.task_mut(p).ready_ns = now;
                     field!("task_struct", "nivcsw")
                 }
                 _ => field!("task_struct", "nvcsw"),
@@ -214,7 +214,7 @@ impl Kernel {
         let now = self.now(cpu);
         let rq = &mut self.sched.rqs[cpu.idx()];
         let prev = std::mem::replace(&mut rq.curr, next);
-        rq.since = now;
+        rq.since_ns = now;
         if let Some(p) = prev {
             let addr = self.sched.task(p).addr;
             self.set(addr, field!("task_struct", "on_cpu"), 0);
@@ -257,7 +257,7 @@ impl Kernel {
         let now = self.now(from);
         self.raise_clock(to, now);
         let task = self.sched.task_mut(id);
-        (task.cpu, task.ready_at) = (to, now);
+        (task.cpu, task.ready_ns) = (to, now);
         let (addr, e) = (task.addr, task.entity);
         self.fire(from, "sched_migrate_task", &[addr, to.0.into()]);
         self.set(addr, field!("task_struct", "thread_info.cpu"), to.0.into());
@@ -301,7 +301,7 @@ impl Kernel {
     /// Has a blocked task woken at a time.
     pub(crate) fn task_wake_at(&mut self, id: TaskId, at: u64) {
         let key = self.sched.arm(at, Due::Wake(id));
-        self.sched.task_mut(id).timer = Some(key);
+        self.sched.task_mut(id).timer_ns = Some(key);
     }
 
     /// `wake_up_new_task`.
@@ -324,8 +324,8 @@ impl Kernel {
             State::Runnable | State::Dead => return,
         };
         self.race_wake(by, self.sched.task(id).addr);
-        if let Some(key) = self.sched.task_mut(id).timer.take() {
-            self.sched.timers.remove(&key);
+        if let Some(key) = self.sched.task_mut(id).timer_ns.take() {
+            self.sched.due_ns.remove(&key);
         }
         let cpu = if new { self.idlest_cpu(id) } else { self.wake_cpu(id) };
         let now = self.now(by);
@@ -334,12 +334,12 @@ impl Kernel {
         let task = &mut self.sched.tasks[id.idx()];
         let mut e = task.entity;
         // DELAY_DEQUEUE: who was ahead would have stayed queued until it was no more.
-        if e.vlag < 0 {
+        if e.vlag_ns < 0 {
             let average = self.sched.rqs[old.idx()].queue.average();
-            e.vlag = (average - e.vruntime).clamp(e.vlag, 0);
+            e.vlag_ns = (average - e.vruntime_ns).clamp(e.vlag_ns, 0);
         }
         (task.state, task.cpu) = (State::Runnable, cpu);
-        (task.woken_at, task.ready_at) = (Some(now), now);
+        (task.woken_ns, task.ready_ns) = (Some(now), now);
         let addr = task.addr;
         self.set(addr, field!("task_struct", "__state"), 0);
         self.set(addr, field!("task_struct", "thread_info.cpu"), cpu.0.into());
@@ -427,9 +427,9 @@ impl Kernel {
         self.update_curr(from);
         let moved = self.sched.rqs[from.idx()].queue.dequeue(id.0);
         self.sched.task_mut(id).entity = moved.expect("it waits there");
-        let ready = self.sched.task(id).ready_at;
+        let ready = self.sched.task(id).ready_ns;
         self.task_move(from, id, to);
-        self.sched.task_mut(id).ready_at = ready;
+        self.sched.task_mut(id).ready_ns = ready;
         true
     }
 
@@ -474,10 +474,10 @@ impl Kernel {
         for n in 0..self.sched.tasks.len() {
             let task = &self.sched.tasks[n];
             let running = self.sched.rqs[task.cpu.idx()].curr == Some(TaskId(n as u32));
-            let waited = now.saturating_sub(task.ready_at);
+            let waited = now.saturating_sub(task.ready_ns);
             if task.state == State::Runnable && !running && waited > limit {
                 let (cpu, task) = (task.cpu, std::sync::Arc::clone(&task.name));
-                self.sched.tasks[n].ready_at = now;
+                self.sched.tasks[n].ready_ns = now;
                 self.emit(cpu, EventKind::Stall { task, waited });
             }
         }

@@ -44,19 +44,19 @@ pub(super) fn base_slice(cpus: u32) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entity {
     pub(super) weight: u64,
-    pub(super) vruntime: i64,
-    pub(super) deadline: i64,
+    pub(super) vruntime_ns: i64,
+    pub(super) deadline_ns: i64,
     /// `slice`, in real nanoseconds.
     pub(super) slice: u64,
     /// How far behind the average it was when it left a queue.
-    pub(super) vlag: i64,
+    pub(super) vlag_ns: i64,
     /// `sum_exec_runtime`.
     pub(super) ran_ns: u64,
 }
 
 impl Entity {
     pub(super) fn new(weight: u64, slice: u64) -> Entity {
-        Entity { weight, vruntime: 0, deadline: 0, slice, vlag: 0, ran_ns: 0 }
+        Entity { weight, vruntime_ns: 0, deadline_ns: 0, slice, vlag_ns: 0, ran_ns: 0 }
     }
 
     /// `calc_delta_fair`.
@@ -66,17 +66,17 @@ impl Entity {
 
     /// Real time until its deadline.
     pub(super) fn left_ns(&self) -> u64 {
-        let left = (self.deadline - self.vruntime).max(0);
+        let left = (self.deadline_ns - self.vruntime_ns).max(0);
         (left as u128 * u128::from(self.weight)).div_ceil(u128::from(NICE_0)) as u64
     }
 
     /// The part of `update_curr` that is the task's own. True when its slice is over.
     pub(super) fn run(&mut self, ns: u64) -> bool {
         self.ran_ns += ns;
-        self.vruntime += self.virtual_ns(ns);
-        let over = self.vruntime >= self.deadline;
+        self.vruntime_ns += self.virtual_ns(ns);
+        let over = self.vruntime_ns >= self.deadline_ns;
         if over {
-            self.deadline = self.vruntime + self.virtual_ns(self.slice);
+            self.deadline_ns = self.vruntime_ns + self.virtual_ns(self.slice);
         }
         over
     }
@@ -94,7 +94,7 @@ pub(super) enum Place {
 }
 
 /// The runnable tasks of a CPU (`struct cfs_rq`), by number.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(super) struct Queue {
     /// All but the one that runs.
     entities: BTreeMap<u32, Entity>,
@@ -105,9 +105,20 @@ pub(super) struct Queue {
     curr: Option<(u32, Entity)>,
     /// Sums over `entities`: of weights, and of weighted virtual run times.
     load: i128,
-    weighted: i128,
+    weighted_ns: i128,
     /// The average when there is nobody to form one.
-    rest: i64,
+    rest_ns: i64,
+}
+
+/// The orders are told as what they are: time.
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("entities", &self.entities)
+            .field("curr", &self.curr)
+            .field("order_ns", &(&self.eligible, &self.ahead, self.weighted_ns, self.rest_ns))
+            .finish()
+    }
 }
 
 impl Queue {
@@ -132,53 +143,53 @@ impl Queue {
     }
 
     fn sums(&self) -> (i128, i128) {
-        let (w, v) = self.curr.map_or((0, 0), |(_, e)| (e.weight, e.vruntime));
-        (self.load + i128::from(w), self.weighted + i128::from(w) * i128::from(v))
+        let (w, v) = self.curr.map_or((0, 0), |(_, e)| (e.weight, e.vruntime_ns));
+        (self.load + i128::from(w), self.weighted_ns + i128::from(w) * i128::from(v))
     }
 
     /// `avg_vruntime`.
     pub(super) fn average(&self) -> i64 {
         match self.sums() {
-            (0, _) => self.rest,
+            (0, _) => self.rest_ns,
             (load, weighted) => weighted.div_euclid(load) as i64,
         }
     }
 
     /// `entity_eligible`: not ahead of the exact average.
-    fn is_eligible(&self, vruntime: i64) -> bool {
+    fn is_eligible(&self, vruntime_ns: i64) -> bool {
         let (load, weighted) = self.sums();
-        i128::from(vruntime) * load <= weighted
+        i128::from(vruntime_ns) * load <= weighted
     }
 
     /// `enqueue_entity`.
     pub(super) fn enqueue(&mut self, id: u32, mut e: Entity, place: Place) {
         if place != Place::Put {
             let (load, _) = self.sums();
-            let mut lag = i128::from(e.vlag);
+            let mut lag = i128::from(e.vlag_ns);
             if load == 0 {
                 lag = 0;
             } else {
                 // Its own weight will move the average by so much.
                 lag = lag * (load + i128::from(e.weight)) / load;
             }
-            e.vruntime = self.average() - lag as i64;
+            e.vruntime_ns = self.average() - lag as i64;
             let slice = e.virtual_ns(e.slice);
-            e.deadline = e.vruntime + if place == Place::Initial { slice / 2 } else { slice };
+            e.deadline_ns = e.vruntime_ns + if place == Place::Initial { slice / 2 } else { slice };
         }
         self.load += i128::from(e.weight);
-        self.weighted += i128::from(e.weight) * i128::from(e.vruntime);
+        self.weighted_ns += i128::from(e.weight) * i128::from(e.vruntime_ns);
         self.entities.insert(id, e);
-        self.ahead.insert((e.vruntime, id));
+        self.ahead.insert((e.vruntime_ns, id));
     }
 
     /// Takes one out that does not run, as it is.
     fn take(&mut self, id: u32) -> Option<Entity> {
         let e = self.entities.remove(&id)?;
-        if !self.ahead.remove(&(e.vruntime, id)) {
-            self.eligible.remove(&(e.deadline, id));
+        if !self.ahead.remove(&(e.vruntime_ns, id)) {
+            self.eligible.remove(&(e.deadline_ns, id));
         }
         self.load -= i128::from(e.weight);
-        self.weighted -= i128::from(e.weight) * i128::from(e.vruntime);
+        self.weighted_ns -= i128::from(e.weight) * i128::from(e.vruntime_ns);
         Some(e)
     }
 
@@ -193,9 +204,9 @@ impl Queue {
             _ => self.take(id)?,
         };
         let limit = e.virtual_ns((2 * e.slice).max(TICK_NS));
-        e.vlag = (average - e.vruntime).clamp(-limit, limit);
+        e.vlag_ns = (average - e.vruntime_ns).clamp(-limit, limit);
         if self.entities.is_empty() && self.curr.is_none() {
-            self.rest = average.max(e.vruntime);
+            self.rest_ns = average.max(e.vruntime_ns);
         }
         Some(e)
     }
@@ -204,10 +215,10 @@ impl Queue {
     fn first(&mut self) -> Option<u32> {
         while let Some((v, id)) = self.ahead.first().copied().filter(|f| self.is_eligible(f.0)) {
             self.ahead.remove(&(v, id));
-            self.eligible.insert((self.entities[&id].deadline, id));
+            self.eligible.insert((self.entities[&id].deadline_ns, id));
         }
         while let Some((deadline, id)) = self.eligible.first().copied() {
-            let v = self.entities[&id].vruntime;
+            let v = self.entities[&id].vruntime_ns;
             if self.is_eligible(v) {
                 return Some(id);
             }
@@ -235,17 +246,17 @@ impl Queue {
         let Some((_, curr)) = self.curr else { return true };
         let Some(new) = self.entities.get(&id).copied() else { return false };
         let shorter = new.slice < curr.slice;
-        shorter && self.is_eligible(new.vruntime) && new.deadline < curr.deadline
+        shorter && self.is_eligible(new.vruntime_ns) && new.deadline_ns < curr.deadline_ns
     }
 
     /// `yield_task_fair`: what is left of the slice is given up.
     pub(super) fn give_up(&mut self) {
         let Some((_, e)) = self.curr else { return };
-        if self.is_eligible(e.vruntime)
+        if self.is_eligible(e.vruntime_ns)
             && let Some(e) = self.curr_mut()
         {
-            e.vruntime = e.deadline;
-            e.deadline += e.virtual_ns(e.slice);
+            e.vruntime_ns = e.deadline_ns;
+            e.deadline_ns += e.virtual_ns(e.slice);
         }
     }
 
@@ -302,10 +313,10 @@ mod tests {
         let id = q.pick().unwrap();
         q.curr_mut().unwrap().run(600_000);
         let ahead = q.dequeue(id).unwrap();
-        assert!(ahead.vlag < 0);
+        assert!(ahead.vlag_ns < 0);
         let behind = q.pick().unwrap();
         let left = q.dequeue(behind).unwrap();
-        assert!(left.vlag >= 0 && left.vlag <= 1_400_000);
+        assert!(left.vlag_ns >= 0 && left.vlag_ns <= 1_400_000);
         q.enqueue(id, ahead, Place::Wakeup);
         assert_ne!(q.pick(), Some(id), "who has run more comes later");
     }

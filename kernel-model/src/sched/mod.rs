@@ -99,16 +99,16 @@ pub(crate) struct Task {
     /// When it is in no queue.
     entity: Entity,
     /// Left of the `Run` in progress.
-    run_left: u64,
+    run_left_ns: u64,
     /// Kernel paths that blocked, innermost last, and what the innermost is told.
     pub(crate) frames: Vec<Frame>,
     told: u64,
     /// When it was woken, until it runs.
-    woken_at: Option<u64>,
+    woken_ns: Option<u64>,
     /// Since when it waits for a CPU.
-    ready_at: u64,
+    ready_ns: u64,
     /// The timer it sleeps on.
-    timer: Option<(u64, u64)>,
+    timer_ns: Option<(u64, u64)>,
     /// The wait queue it is in.
     waits: Option<u32>,
     /// It was woken while it was about to be switched away from.
@@ -136,10 +136,10 @@ struct Rq {
     /// The switch whose tracepoints run.
     switching: Option<Option<TaskId>>,
     /// Until when the run time of the task that runs is accounted.
-    since: u64,
+    since_ns: u64,
     /// Something else has the CPU: time is not the task's.
     paused: bool,
-    timer: Option<(u64, u64)>,
+    timer_ns: Option<(u64, u64)>,
 }
 
 /// What a time brings.
@@ -169,7 +169,7 @@ struct WaitQueue {
 pub struct Sched {
     pub(crate) tasks: Vec<Task>,
     rqs: Vec<Rq>,
-    timers: BTreeMap<(u64, u64), Due>,
+    due_ns: BTreeMap<(u64, u64), Due>,
     timer_seq: u64,
     waits: Vec<WaitQueue>,
     names: BTreeMap<String, u32>,
@@ -198,13 +198,13 @@ impl Sched {
     fn arm(&mut self, at: u64, due: Due) -> (u64, u64) {
         self.timer_seq += 1;
         let key = (at, self.timer_seq);
-        self.timers.insert(key, due);
+        self.due_ns.insert(key, due);
         key
     }
 
     /// Time of the next thing due.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        self.timers.keys().next().map(|k| k.0)
+        self.due_ns.keys().next().map(|k| k.0)
     }
 
     /// Kernel paths in which tasks are blocked.
@@ -258,7 +258,7 @@ impl Kernel {
         let id = self.task_enter(addr, config, cpu);
         if let Some(at) = config.start_ns {
             let key = self.sched.arm(at, Due::Wake(id));
-            self.sched.task_mut(id).timer = Some(key);
+            self.sched.task_mut(id).timer_ns = Some(key);
         }
         Ok(id)
     }
@@ -285,12 +285,12 @@ impl Kernel {
             cpu,
             allowed,
             entity: Entity::new(weight, slice),
-            run_left: 0,
+            run_left_ns: 0,
             frames: Vec::new(),
             told: 0,
-            woken_at: None,
-            ready_at: 0,
-            timer: None,
+            woken_ns: None,
+            ready_ns: 0,
+            timer_ns: None,
             waits: None,
             woken: false,
             moving: None,
@@ -375,7 +375,7 @@ impl Kernel {
     /// Whether a task waits to be started.
     pub(crate) fn task_is_new(&self, id: TaskId) -> bool {
         let task = self.sched.task(id);
-        task.state == State::New && task.timer.is_none()
+        task.state == State::New && task.timer_ns.is_none()
     }
 
     /// Name of a task in the scenario.
@@ -389,7 +389,7 @@ impl Kernel {
     pub fn task_ran(&self, id: TaskId, now: u64) -> u64 {
         let t = self.sched.task(id);
         let Some(rq) = self.sched.rqs.get(t.cpu.idx()) else { return t.entity.ran_ns };
-        let since = if rq.paused { now } else { rq.since };
+        let since = if rq.paused { now } else { rq.since_ns };
         match (rq.queue.curr().filter(|_| rq.curr == Some(id)), rq.queue.waits(id.0)) {
             (Some(e), _) => e.ran_ns + now.saturating_sub(since),
             (None, Some(e)) => e.ran_ns,

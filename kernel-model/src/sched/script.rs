@@ -133,7 +133,7 @@ impl Kernel {
 
     fn op(&mut self, cpu: CpuId, id: TaskId, at: usize, op: &Op) -> Option<Frame> {
         match op {
-            Op::Run(ns) => self.sched.task_mut(id).run_left = *ns,
+            Op::Run(ns) => self.sched.task_mut(id).run_left_ns = *ns,
             Op::Sleep(ns) => {
                 let until = self.now(cpu) + (*ns).max(1);
                 self.task_wake_at(id, until);

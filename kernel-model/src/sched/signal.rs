@@ -78,7 +78,7 @@ impl Kernel {
     /// Starts a task that waits to be started; others stay as they are.
     pub fn task_start(&mut self, id: TaskId, now: u64) {
         let task = self.sched.task(id);
-        if task.state == State::New && task.timer.is_none() {
+        if task.state == State::New && task.timer_ns.is_none() {
             let cpu = task.cpu;
             self.raise_clock(cpu, now);
             self.task_wake(cpu, id);
