@@ -1,4 +1,4 @@
-// A policy in LSM hooks: no task opens /etc/shadow, executes out of /tmp, signals init's children
+// A policy in LSM hooks: no task opens /etc/shadow, executes out of /var, signals init's children
 // that are protected, or maps memory to be written and executed.
 #include "vmlinux.h"
 #include <bpf/bpf_helpers.h>
@@ -36,7 +36,7 @@ int BPF_PROG(may_exec, struct linux_binprm *bprm)
 	char name[8];
 
 	bpf_probe_read_kernel_str(name, sizeof(name), bprm->filename);
-	if (!bpf_strncmp(name, 5, "/tmp/")) {
+	if (!bpf_strncmp(name, 5, "/var/")) {
 		denied++;
 		return -EPERM;
 	}
