@@ -261,6 +261,9 @@ impl Kernel {
     }
 
     fn stands(&mut self, cpu: CpuId, frame: Frame, stand: Stand) -> Step {
+        if let Some(point) = &stand.point {
+            self.inject_interrupts(cpu, point);
+        }
         let c = &mut self.cpus[cpu.idx()];
         c.frames.push(frame);
         c.stand = Some(stand);

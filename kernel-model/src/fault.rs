@@ -4,7 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng;
 
-use crate::context::Point;
+use crate::context::{Level, Point};
 use crate::cpu::CpuId;
 use crate::memalloc::REFILL;
 use crate::{EventKind, Kernel, ProgId};
@@ -56,6 +56,19 @@ pub enum Kind {
         /// Whose points count.
         prog: ProgId,
     },
+    /// An interrupt at a point inside a kernel path that a program called.
+    Inside {
+        /// A hard or non-maskable interrupt.
+        level: Level,
+        /// CPU that gets it.
+        cpu: CpuId,
+        /// Line of a hard interrupt.
+        line: u32,
+        /// Whose paths count.
+        prog: ProgId,
+        /// Name of the point, `FUNCTION: WHERE`; those of this name count.
+        at: String,
+    },
     /// A receive ring takes nothing for a while.
     RingFull {
         /// Device.
@@ -76,7 +89,8 @@ impl Kind {
             Kind::Call { .. } => "call",
             Kind::UserPage { .. } => "user_page",
             Kind::TimerLate { .. } => "timer_late",
-            Kind::Irq { .. } => "irq",
+            Kind::Irq { .. } | Kind::Inside { level: Level::Hard, .. } => "irq",
+            Kind::Inside { .. } => "nmi",
             Kind::Nmi { .. } => "nmi",
             Kind::RingFull { .. } => "ring_full",
         }
@@ -141,6 +155,14 @@ impl Faults {
             }
         }
         hit
+    }
+}
+
+/// Whether a point inside a kernel path has this name.
+fn is_at(point: &Point, name: &str) -> bool {
+    match point {
+        Point::Inside { func, at, .. } => name.split_once(": ") == Some((*func, *at)),
+        _ => false,
     }
 }
 
@@ -216,16 +238,22 @@ impl Kernel {
         }
         let at = point.prog();
         let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
-            Kind::Irq { prog, .. } | Kind::Nmi { prog, .. } => Some(*prog) == at,
+            Kind::Irq { prog, .. } | Kind::Nmi { prog, .. } => {
+                point.is_counted() && Some(*prog) == at
+            }
+            Kind::Inside { prog, at: name, .. } => Some(*prog) == at && is_at(point, name),
             _ => false,
         });
         match hit {
-            Some(Kind::Irq { cpu: on, line, .. }) => {
+            Some(
+                Kind::Irq { cpu: on, line, .. }
+                | Kind::Inside { level: Level::Hard, cpu: on, line, .. },
+            ) => {
                 let what = format!("line {line} on CPU {}", on.0);
                 self.emit(cpu, EventKind::Injected { fault: "irq", what });
                 self.irq(on, line);
             }
-            Some(Kind::Nmi { cpu: on, .. }) => {
+            Some(Kind::Nmi { cpu: on, .. } | Kind::Inside { cpu: on, .. }) => {
                 let what = format!("on CPU {}", on.0);
                 self.emit(cpu, EventKind::Injected { fault: "nmi", what });
                 self.nmi(on);
@@ -237,7 +265,9 @@ impl Kernel {
     /// Whether a fault of the list needs the points of programs.
     #[must_use]
     pub fn faults_at_points(&self) -> bool {
-        let at_point = |f: &Injected| matches!(f.kind, Kind::Irq { .. } | Kind::Nmi { .. });
+        let at_point = |f: &Injected| {
+            matches!(f.kind, Kind::Irq { .. } | Kind::Nmi { .. } | Kind::Inside { .. })
+        };
         self.faults.list.iter().any(at_point)
     }
 

@@ -1,6 +1,7 @@
 //! Injected faults: from the scenario's list to the kernel's, and whether each happened.
 
 use bpf::insn::helper_name;
+use kernel_model::context::Level;
 use kernel_model::fault::Kind as Injection;
 use kernel_model::{CpuId, Errno, fault};
 use scenarios::Finding;
@@ -68,11 +69,18 @@ impl Run<'_> {
                     (Injection::RingFull { ifindex, from, to }, 1, u64::MAX)
                 }
                 Fault::TimerLate { by, nth } => (Injection::TimerLate { by: by.ns }, nth.v, 1),
-                Fault::Irq { cpu, line, safepoint, prog } => {
+                Fault::Irq { cpu, line, safepoint, prog, inside: Some(at) } => {
+                    let level = Level::Hard;
+                    (self.inside(level, (cpu.v, *line), prog, at)?, safepoint.v, 1)
+                }
+                Fault::Nmi { cpu, safepoint, prog, inside: Some(at) } => {
+                    (self.inside(Level::Nmi, (cpu.v, 0), prog, at)?, safepoint.v, 1)
+                }
+                Fault::Irq { cpu, line, safepoint, prog, inside: None } => {
                     let (cpu, prog) = (CpuId(cpu.v), self.prog(prog)?);
                     (Injection::Irq { cpu, line: *line, prog }, safepoint.v, 1)
                 }
-                Fault::Nmi { cpu, safepoint, prog } => {
+                Fault::Nmi { cpu, safepoint, prog, inside: None } => {
                     let (cpu, prog) = (CpuId(cpu.v), self.prog(prog)?);
                     (Injection::Nmi { cpu, prog }, safepoint.v, 1)
                 }
@@ -80,6 +88,23 @@ impl Run<'_> {
             self.machine.kernel.faults.add(kind, nth, times);
         }
         Ok(())
+    }
+
+    /// An interrupt at points of a name inside kernel paths.
+    fn inside(
+        &self,
+        level: Level,
+        (cpu, line): (u32, u32),
+        prog: &Name,
+        at: &Name,
+    ) -> Result<Injection, RunError> {
+        if !at.v.contains(": ") {
+            let finding = Finding::error(at.span, format!("`{}` is no point", at.v));
+            let hint = "write \"bpf_map_update_elem: in the critical section\"";
+            return Err(finding.hint(hint).into());
+        }
+        let (cpu, prog, at) = (CpuId(cpu), self.prog(prog)?, at.v.clone());
+        Ok(Injection::Inside { level, cpu, line, prog, at })
     }
 
     /// A fault that never happened fails the run, except in a sweep: there it ends the sweep.

@@ -55,7 +55,7 @@ pub enum Danger {
 /// The node of a lock.
 fn node(lock: LockId) -> LockId {
     match lock {
-        LockId::Word(_) => lock,
+        LockId::Word(_) | LockId::Mutex(_) => lock,
         LockId::Map { map, part, .. } => LockId::Map { map, part, index: 0 },
     }
 }

@@ -6,14 +6,15 @@
 //!        └──otherwise──► LockPath (a frame) ──► Acquire::step ──► word in guest memory
 //! ```
 //!
-//! Reading order: word (what a lock is), queued (taking one), path (frames), names, report,
-//! graph (orders that could deadlock).
+//! Reading order: word (what a lock is), queued (taking one), path (frames), task (mutexes),
+//! names, report, graph (orders that could deadlock).
 
 mod graph;
 mod names;
 pub mod path;
 pub mod queued;
 pub mod report;
+mod task;
 pub mod word;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub use graph::{Danger, Edge};
 pub use queued::{DeadlockKind, Failure, HELD_MAX, Rules};
+pub(crate) use task::mutex;
 pub use word::{LockId, Part};
 
 use graph::Graph;

@@ -9,6 +9,9 @@ use super::{Holding, LockId, Taking};
 use crate::cpu::CpuId;
 use crate::{Errno, EventKind, Kernel};
 
+/// Locks of a CPU that a report shows, the last ones.
+const HOLDS_SHOWN: usize = 8;
+
 /// A lock and where it is or was taken, in the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct At {
@@ -70,7 +73,11 @@ impl std::fmt::Display for Report {
             if let Some(at) = &p.wants {
                 at.write(&mut out, "wants");
             }
-            p.holds.iter().rev().for_each(|at| at.write(&mut out, "holds"));
+            let (all, shown) = (p.holds.len(), p.holds.iter().rev().take(HOLDS_SHOWN));
+            shown.for_each(|at| at.write(&mut out, "holds"));
+            if all > HOLDS_SHOWN {
+                let _ = writeln!(out, "  and {} more", all - HOLDS_SHOWN);
+            }
         }
         f.write_str(out.trim_end())
     }
@@ -83,9 +90,13 @@ impl Kernel {
     }
 
     fn party(&self, cpu: CpuId) -> Party {
-        let wants = self.locks.waiting[cpu.idx()].last().map(|w| self.at(w));
-        let holds = self.locks.holding[cpu.idx()].iter().map(|h| self.at(h)).collect();
-        Party { cpu, wants, holds }
+        let (wants, holds) = (&self.locks.waiting[cpu.idx()], &self.locks.holding[cpu.idx()]);
+        self.party_of(cpu, wants.last(), holds)
+    }
+
+    pub(super) fn party_of(&self, cpu: CpuId, wants: Option<&Holding>, holds: &[Holding]) -> Party {
+        let holds = holds.iter().map(|h| self.at(h)).collect();
+        Party { cpu, wants: wants.map(|w| self.at(w)), holds }
     }
 
     /// An attempt failed: the trace and the program's stderr are told.
@@ -94,6 +105,20 @@ impl Kernel {
         // The other end, or whoever has what was waited for in vain.
         let other = f.other.map(CpuId).or_else(|| self.lock_holder(lock));
         parties.extend(other.filter(|o| *o != cpu).map(|o| self.party(o)));
+        self.tell_deadlock(cpu, lock, f, parties);
+        if func.starts_with("bpf_res_spin_lock") {
+            self.report_violation(cpu, lock, f.errno, func);
+        }
+    }
+
+    /// The trace is told.
+    pub(super) fn tell_deadlock(
+        &mut self,
+        cpu: CpuId,
+        lock: LockId,
+        f: &Failure,
+        parties: Vec<Party>,
+    ) {
         self.locks.graph.happened(lock, f.holding);
         let report = Report { kind: f.kind, lock: self.lock_name(lock), errno: f.errno, parties };
         self.emit(
@@ -105,9 +130,6 @@ impl Kernel {
                 report: Box::new(report),
             },
         );
-        if func.starts_with("bpf_res_spin_lock") {
-            self.report_violation(cpu, lock, f.errno, func);
-        }
     }
 
     fn report_violation(&mut self, cpu: CpuId, lock: LockId, errno: Errno, func: &str) {

@@ -86,7 +86,7 @@ impl Part {
     }
 }
 
-/// A spin lock.
+/// A lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LockId {
     /// A word of guest memory, by its address: locks of map values and of programs' objects.
@@ -100,6 +100,8 @@ pub enum LockId {
         /// Number of the bucket or CPU, address of the owner of a storage; otherwise 0.
         index: u64,
     },
+    /// A mutex of the tasks, by its number. It has no word.
+    Mutex(u32),
 }
 
 impl LockId {
@@ -112,6 +114,7 @@ impl LockId {
                 let nth = (part as u64) << 32 | index & 0xffff_ffff;
                 crate::layout::KERNEL_LOCKS + (u64::from(map.0) << 40) + nth * 4
             }
+            LockId::Mutex(n) => crate::layout::KERNEL_LOCKS + u64::from(n) * 4,
         }
     }
 }
@@ -128,7 +131,7 @@ impl Words {
     pub(crate) fn get(&self, mem: &GuestMemory, lock: LockId) -> Result<u32, MemFault> {
         match lock {
             LockId::Word(addr) => mem.read_u32(addr),
-            LockId::Map { .. } => Ok(self.own.get(&lock).copied().unwrap_or(0)),
+            LockId::Map { .. } | LockId::Mutex(_) => Ok(self.own.get(&lock).copied().unwrap_or(0)),
         }
     }
 
@@ -141,8 +144,8 @@ impl Words {
     ) -> Result<(), MemFault> {
         match lock {
             LockId::Word(addr) => return mem.write_u32(addr, word),
-            LockId::Map { .. } if word == 0 => self.own.remove(&lock),
-            LockId::Map { .. } => self.own.insert(lock, word),
+            LockId::Map { .. } | LockId::Mutex(_) if word == 0 => self.own.remove(&lock),
+            LockId::Map { .. } | LockId::Mutex(_) => self.own.insert(lock, word),
         };
         Ok(())
     }

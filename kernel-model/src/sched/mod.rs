@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::cpu::{CpuId, Frame};
+use crate::lock::Taking;
 use crate::{Errno, Kernel, ProgId, field};
 
 use fair::{Entity, Queue, base_slice, cgroup_weight, nice_weight};
@@ -162,6 +163,8 @@ struct WaitQueue {
     /// Of an event: it was signalled when nobody waited. Of a mutex: who has it.
     set: bool,
     owner: Option<TaskId>,
+    /// Where the owner took it.
+    taking: Option<Arc<Taking>>,
 }
 
 /// All of it.
@@ -205,6 +208,12 @@ impl Sched {
     /// Time of the next thing due.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.due_ns.keys().next().map(|k| k.0)
+    }
+
+    /// Name of an event or mutex in the scenario.
+    pub(crate) fn wait_name(&self, n: u32) -> &str {
+        let name = self.names.iter().find(|(_, at)| **at == n).map_or("?", |(name, _)| name);
+        name.strip_prefix("mutex ").unwrap_or(name)
     }
 
     /// Kernel paths in which tasks are blocked.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::{OP_NS, State, TaskId};
 use crate::cgroup::CgroupFrame;
+use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input};
+use crate::lock::{Holding, Taking, mutex};
 use crate::sys::{LsmFrame, SysCall, SysFrame};
 use crate::syscall::{SysError, UserSpace, Why};
 use crate::{EventKind, Kernel, ProgId, field};
@@ -274,13 +276,15 @@ impl Kernel {
     }
 
     fn mutex_lock(&mut self, cpu: CpuId, id: TaskId, n: u32) {
+        let taking = self.mutex_wanted(id, n);
         let mutex = &mut self.sched.waits[n as usize];
         if mutex.owner.is_none() {
-            mutex.owner = Some(id);
+            (mutex.owner, mutex.taking) = (Some(id), Some(taking));
             return;
         }
         mutex.waiters.push_back(id);
         self.sched.task_mut(id).waits = Some(n);
+        self.mutex_blocked(cpu, id, n);
         self.deactivate(cpu, id, State::Blocked(true));
     }
 
@@ -292,9 +296,41 @@ impl Kernel {
         }
         mutex.owner = mutex.waiters.pop_front();
         if let Some(next) = mutex.owner {
+            let taking = Some(self.mutex_taking(next));
+            self.sched.waits[n as usize].taking = taking;
             self.sched.task_mut(next).waits = None;
             self.task_wake(cpu, next);
         }
+    }
+
+    /// The mutexes that a task has.
+    pub(crate) fn mutexes_of(&self, id: TaskId) -> Vec<Holding> {
+        let all = (0u32..).zip(&self.sched.waits).filter(|(_, w)| w.owner == Some(id));
+        all.filter_map(|(n, w)| Some(mutex(n, w.taking.clone()?))).collect()
+    }
+
+    pub(crate) fn mutex_owner(&self, n: u32) -> Option<TaskId> {
+        self.sched.waits[n as usize].owner
+    }
+
+    /// The mutex or event that a task waits for.
+    pub(crate) fn mutex_waited(&self, id: TaskId) -> Option<u32> {
+        self.sched.task(id).waits
+    }
+
+    /// Who takes a mutex now.
+    pub(crate) fn mutex_taking(&self, id: TaskId) -> Arc<Taking> {
+        let task = self.sched.task(id);
+        let pid = self.get(task.addr, field!("task_struct", "pid")) as u32;
+        Arc::new(Taking {
+            cpu: task.cpu,
+            clock_ns: self.now(task.cpu),
+            level: Level::Task,
+            irqs_off: true,
+            task: (pid, self.task_comm(task.addr)),
+            func: "mutex_lock",
+            stack: Vec::new(),
+        })
     }
 
     /// The task waits no more, whatever for.

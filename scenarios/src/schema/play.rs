@@ -422,9 +422,19 @@ pub enum Fault {
         line: u32,
         safepoint: Spanned<u64>,
         prog: Name,
+        /// Counts the points of this name inside kernel paths instead, for example
+        /// `bpf_map_update_elem: in the critical section`.
+        #[serde(default)]
+        inside: Option<Name>,
     },
     /// A non-maskable interrupt there.
-    Nmi { cpu: Spanned<u32>, safepoint: Spanned<u64>, prog: Name },
+    Nmi {
+        cpu: Spanned<u32>,
+        safepoint: Spanned<u64>,
+        prog: Name,
+        #[serde(default)]
+        inside: Option<Name>,
+    },
 }
 
 fn one_th() -> Spanned<u64> {

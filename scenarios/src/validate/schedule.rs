@@ -87,7 +87,8 @@ impl Check<'_> {
         let s = self.s;
         for fault in &s.faults {
             match fault {
-                Fault::Irq { cpu, prog, safepoint, .. } | Fault::Nmi { cpu, safepoint, prog } => {
+                Fault::Irq { cpu, prog, safepoint, .. }
+                | Fault::Nmi { cpu, safepoint, prog, .. } => {
                     self.cpu(cpu.v, cpu.span);
                     self.prog(prog);
                     self.counts_from_one(safepoint.v, safepoint.span);
