@@ -263,10 +263,12 @@ impl Text {
         Accounting { text: PROG_TEXT, cum: &self.cum, lap: LAP_STUB, points: &self.points }
     }
 
-    /// Native addresses of the BPF instruction that an address belongs to.
-    fn native_range(&self, pc: u64) -> std::ops::Range<u64> {
-        let found = self.prog_at(pc).and_then(|p| Some((p.base, p.range_at(pc)?)));
-        found.map_or(pc..pc, |(b, r)| b + u64::from(r.start.0)..b + u64::from(r.end.0))
+    /// The rewritten BPF instruction that an address belongs to, and its native addresses.
+    fn native_range(&self, pc: u64) -> (std::ops::Range<u64>, Option<(ProgId, InsnIdx)>) {
+        let found = self.prog_at(pc).and_then(|p| Some((p, p.range_at(pc)?)));
+        let Some((p, r)) = found else { return (pc..pc, None) };
+        let range = p.base + u64::from(r.start.0)..p.base + u64::from(r.end.0);
+        (range, Some((p.prog, r.insn)))
     }
 
     /// A placed program by its id.

@@ -587,8 +587,9 @@ impl Machine {
         }
         let section = self.kernel.oldest_section(cpu);
         let (vcpu, memory, text) = (&mut slot.vcpu, &mut self.kernel.mem, &self.text);
-        let (alloc, stepper) = (&self.kernel.alloc, &mut self.stepper);
-        let mut guard = Guard { alloc, section, stepper, found: Vec::new() };
+        let (alloc, progs) = (&self.kernel.alloc, &self.kernel.progs);
+        let stepper = &mut self.stepper;
+        let mut guard = Guard { alloc, section, progs, stepper, found: Vec::new() };
         let exit = match self.path.as_mut().filter(|p| p.is_on(events)) {
             Some(path) => path.exec((cpu, events), vcpu, memory, text, &mut guard, fuel, pc)?,
             None => exec(vcpu, memory, text, &mut guard, fuel, pc)?,

@@ -2,14 +2,19 @@
 //!
 //! A guarded page is in no TLB, so that each access to it stops the engine. The allocator says what
 //! it is: one that is wrong is a fault, or, of a load that may fail, is told of and goes on; one
-//! that is right is done by itself, on an engine beside the CPU's that sees all pages and runs
-//! single instructions. Unicorn counts instructions by hooks that are compiled in, so an engine that
+//! that is right is done by itself: a plain load or store here, by its BPF instruction, whose
+//! registers are known and untouched; others on an engine beside the CPU's that sees all pages and
+//! runs single instructions. Unicorn counts instructions by hooks that are compiled in, so an engine that
 //! does so now and then would throw its code away each time.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
+use bpf::Insn;
+use bpf::insn::{InsnIdx, Reg, Src};
 use kernel_model::alloc::{Alloc, Wrong};
 use kernel_model::mem::GuestMemory;
+use kernel_model::{Prog, ProgId};
 
 use super::Mmu;
 use crate::unicorn::{CpuError, Stop, Vcpu};
@@ -66,6 +71,32 @@ impl Stepper {
     }
 }
 
+/// Does a plain load or store; false when it is something else, or not of this address.
+fn direct(cpu: &mut Vcpu, memory: &mut GuestMemory, insn: &Insn, addr: u64) -> bool {
+    let bpf = cpu.spec().bpf;
+    let at = |cpu: &Vcpu, base: Reg, off: i16| {
+        let at = cpu.reg(bpf[base.idx()]).wrapping_add_signed(off.into());
+        (at == addr).then_some(at)
+    };
+    match *insn {
+        Insn::Load { size, sext: false, dst, src, off } => {
+            let value = at(cpu, src, off).map(|at| memory.read_uint(at, size.bytes()));
+            let Some(Ok(value)) = value else { return false };
+            cpu.set_reg(bpf[dst.idx()], value);
+            true
+        }
+        Insn::Store { size, dst, off, src } => {
+            let value = match src {
+                Src::Reg(r) => cpu.reg(bpf[r.idx()]),
+                Src::Imm(v) => i64::from(v) as u64,
+            };
+            let done = at(cpu, dst, off).map(|at| memory.write_uint(at, size.bytes(), value));
+            matches!(done, Some(Ok(())))
+        }
+        _ => false,
+    }
+}
+
 /// What looks at accesses to guarded pages for one run of native code.
 #[derive(Debug)]
 pub struct Guard<'a> {
@@ -73,6 +104,8 @@ pub struct Guard<'a> {
     pub alloc: &'a Alloc,
     /// The oldest read-side section of the CPU.
     pub section: Option<u64>,
+    /// Programs, for what their instructions are.
+    pub progs: &'a BTreeMap<ProgId, Prog>,
     /// The engine for single instructions.
     pub stepper: &'a mut Stepper,
     /// Wrong accesses of loads that may fail: native address and address.
@@ -94,7 +127,7 @@ impl Guard<'_> {
         cpu: &mut Vcpu,
         memory: &mut GuestMemory,
         (pc, addr): (u64, u64),
-        within: Range<u64>,
+        (within, insn): (Range<u64>, Option<(ProgId, InsnIdx)>),
         may_fail: bool,
     ) -> Result<Look, CpuError> {
         if let Err(report) = self.alloc.check(addr, 1, self.section, Default::default()) {
@@ -104,6 +137,10 @@ impl Guard<'_> {
             if report.wrong != Wrong::OutOfBounds {
                 self.found.push((pc, addr));
             }
+        }
+        let insn = insn.and_then(|(prog, at)| Some(self.progs.get(&prog)?.verified.insn(at).0));
+        if insn.is_some_and(|insn| direct(cpu, memory, insn, addr)) {
+            return Ok(Look::Done(within.end));
         }
         let done = self.stepper.step(cpu, memory, within, pc)?;
         Ok(if done { Look::Done(cpu.pc()) } else { Look::Fault })

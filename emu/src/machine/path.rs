@@ -144,8 +144,9 @@ impl Machine {
             let vcpu = &mut self.slots[cpu.idx()].as_mut().expect("made by enter").vcpu;
             let one = Fuel::new(end - before, 1);
             let section = self.kernel.oldest_section(cpu);
-            let (alloc, stepper) = (&self.kernel.alloc, &mut self.stepper);
-            let mut guard = Guard { alloc, section, stepper, found: Vec::new() };
+            let (alloc, progs) = (&self.kernel.alloc, &self.kernel.progs);
+            let stepper = &mut self.stepper;
+            let mut guard = Guard { alloc, section, progs, stepper, found: Vec::new() };
             let exit = exec(vcpu, &mut self.kernel.mem, &self.text, &mut guard, one, pc)?;
             let found = guard.found;
             let (next, insns) = (vcpu.pc(), vcpu.retired() - before);
