@@ -15,6 +15,7 @@ pub mod loader;
 pub mod machine;
 pub mod objects;
 pub mod runner;
+pub mod search;
 pub mod unicorn;
 
 pub use machine::{Config, Machine, MachineError, Snapshot};

@@ -23,7 +23,6 @@ use kernel_model::context::Point;
 use kernel_model::cpu::FaultKind;
 use kernel_model::kfuncs::THROW;
 use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
-use kernel_model::mem::{GuestMemory, MemSnapshot};
 use kernel_model::race::{Native, Race};
 use kernel_model::stack::Callee;
 use kernel_model::types::Types;
@@ -34,6 +33,8 @@ use crate::engine::{Exit, Guard, PlaceError, Stepper, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
 use crate::machine::path::{LineWatch, PathLog};
 use crate::machine::schedule::{Chooser, Switch};
+pub use state::Snapshot;
+
 use crate::unicorn::{CpuError, Fuel, NativeReg, Observed, PointKind, Points, RegFile, Vcpu};
 
 /// What a machine is made from.
@@ -138,6 +139,8 @@ struct Lane {
 struct Slot {
     vcpu: Vcpu,
     epoch: u64,
+    /// Registers of a CPU that never ran: prologues push what they find in them.
+    clean: RegFile,
 }
 
 /// A machine.
@@ -160,21 +163,13 @@ pub struct Machine {
     current: CpuId,
     /// Choices that were not the default ones.
     switches: Vec<Switch>,
+    /// A system call of user space runs CPUs to its end.
+    in_call: bool,
+    /// Instructions at which a run pauses.
+    pause_at: Option<u64>,
+    /// The turn that was left when it did.
+    held_turn: Option<(CpuId, u64)>,
     /// Events that are in the trace no more.
-    forgotten: usize,
-}
-
-/// A machine at one instant. Memory pages are shared with other snapshots.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    kernel: Kernel,
-    memory: MemSnapshot,
-    text: Text,
-    lanes: Vec<Lane>,
-    current: CpuId,
-    switches: Vec<Switch>,
-    /// Registers and native instructions of each vCPU.
-    regs: Vec<Option<(RegFile, u64)>>,
     forgotten: usize,
 }
 
@@ -198,6 +193,9 @@ impl Machine {
             chooser: None,
             current: CpuId(0),
             switches: Vec::new(),
+            in_call: false,
+            pause_at: None,
+            held_turn: None,
             forgotten: 0,
         })
     }
@@ -425,7 +423,8 @@ impl Machine {
                 _ => Vcpu::new(arch)?,
             };
             let epoch = self.kernel.mem.epoch();
-            *slot = Some(Slot { vcpu, epoch });
+            let clean = vcpu.regs();
+            *slot = Some(Slot { vcpu, epoch, clean });
             self.lanes[cpu.idx()].charged = 0;
         }
         Ok(&mut slot.as_mut().expect("just made").vcpu)
@@ -729,58 +728,6 @@ impl Machine {
         let now = slot.vcpu.retired();
         self.kernel.charge(cpu, now - lane.charged);
         lane.charged = now;
-    }
-
-    /// Keeps the present state. Cheap: pages are copied only when written since the last one.
-    pub fn snapshot(&mut self) -> Snapshot {
-        let memory = self.kernel.mem.snapshot();
-        let kernel = self.without_memory(Kernel::clone);
-        let state = |s: &Slot| (s.vcpu.regs(), s.vcpu.native());
-        let regs = self.slots.iter().map(|s| s.as_ref().map(state)).collect();
-        let (text, lanes) = (self.text.clone(), self.lanes.clone());
-        let (current, switches) = (self.current, self.switches.clone());
-        Snapshot { kernel, memory, text, lanes, current, switches, regs, forgotten: self.forgotten }
-    }
-
-    /// Goes back to a snapshot of this machine.
-    pub fn restore(&mut self, to: &Snapshot) {
-        let endian = self.kernel.mem.endian();
-        let mut memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::empty(endian));
-        memory.restore(&to.memory);
-        self.kernel = to.kernel.clone();
-        self.kernel.mem = memory;
-        self.forgotten = to.forgotten;
-        let text_differs = self.text.end() != to.text.end();
-        self.text = to.text.clone();
-        self.lanes.clone_from(&to.lanes);
-        self.current = to.current;
-        self.switches.clone_from(&to.switches);
-        if let Some(vcpu) = self.stepper.vcpu() {
-            vcpu.memory_replaced();
-        }
-        for (i, slot) in self.slots.iter_mut().enumerate() {
-            let Some(slot) = slot else { continue };
-            slot.epoch = self.kernel.mem.epoch();
-            slot.vcpu.pages_changed();
-            if text_differs {
-                slot.vcpu.memory_replaced();
-            }
-            slot.vcpu.take_tail_calls();
-            let native = to.regs[i].as_ref().map_or(0, |r| r.1);
-            slot.vcpu.set_counts(self.lanes[i].charged, native);
-            if let Some((regs, _)) = &to.regs[i] {
-                slot.vcpu.set_regs(regs);
-            }
-        }
-    }
-
-    /// Lends the kernel with its memory taken out, so that a clone of it is small.
-    fn without_memory<T>(&mut self, f: impl FnOnce(&Kernel) -> T) -> T {
-        let endian = self.kernel.mem.endian();
-        let memory = std::mem::replace(&mut self.kernel.mem, GuestMemory::empty(endian));
-        let out = f(&self.kernel);
-        self.kernel.mem = memory;
-        out
     }
 }
 

@@ -20,11 +20,11 @@ pub enum Times {
     LeftOut,
 }
 
-/// Fields that count instructions, which are time.
-const COUNTS: [&str; 3] = ["retired", "charged", "run_start"];
+/// Fields that count instructions, which are time, and times with another name.
+const COUNTS: [&str; 4] = ["retired", "charged", "run_start", "until"];
 
-/// FNV-1a over what is written, piece by piece as derived `Debug` writes it: a field's name, `": "`,
-/// its value, then `", "` or `" }"`.
+/// FNV-1a over what is written, piece by piece as derived `Debug` writes it: a field's name,
+/// `": "`, its value, then `", "` or `" }"`.
 struct Text {
     hash: u64,
     times: Times,

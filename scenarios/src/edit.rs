@@ -113,8 +113,13 @@ pub fn without(text: &str, part: Span) -> String {
     let rest = text[end..].trim_start();
     match rest.strip_prefix(',') {
         Some(after) => end = text.len() - after.len(),
-        // The last one: the comma before it may stay, a trailing comma is RON.
-        None => end = text.len() - text[end..].trim_start_matches([' ', '\t']).len(),
+        // The last one: the comma before it goes when it stands on the same line.
+        None => {
+            end = text.len() - text[end..].trim_start_matches([' ', '\t']).len();
+            if rest.starts_with([')', ']', '}']) && text[..start].ends_with(", ") {
+                start -= 2;
+            }
+        }
     }
     let line = text[..start].rfind('\n').map_or(0, |n| n + 1);
     let tail = text[end..].find('\n').map_or(text.len(), |n| end + n + 1);
@@ -178,7 +183,7 @@ mod tests {
         assert_eq!(gone("a.1"), format!("(\n    a: [\n        X(1), // one\n    ],\n{m}"));
         assert!(gone("m.k.c").contains("(d: [7, 8])"));
         assert!(gone("m.k.d.0").contains("d: [8]"));
-        assert!(gone("m.k.d.1").contains("d: [7, ]"));
+        assert!(gone("m.k.d.1").contains("d: [7]"));
         assert!(gone("m.k").contains("m: {}"));
         for part in &all {
             let left = without(text, part.span);

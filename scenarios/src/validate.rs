@@ -92,6 +92,17 @@ impl Check<'_> {
         self.one_of("nic", name, s.machine.nics.names());
     }
 
+    fn queue(&mut self, nic: &Name, queue: Option<&crate::span::Spanned<u32>>) {
+        let queues = self.s.machine.nics.get(&nic.v).map(|n| &n.queues);
+        if let (Some(queue), Some(queues)) = (queue, queues)
+            && queue.v >= queues.v
+        {
+            let message = format!("queue {} does not exist: {} has {}", queue.v, nic.v, queues.v);
+            let finding = Finding::error(queue.span, message);
+            self.found.push(finding.also(queues.span, "number of queues"));
+        }
+    }
+
     fn packet(&mut self, name: &Name) {
         let s = self.s;
         self.one_of("packet", name, s.packets.names());
@@ -355,9 +366,10 @@ impl Check<'_> {
     // tidy: flat match
     fn action(&mut self, action: &Action) {
         match action {
-            Action::Send { packet, on, times, .. } => {
+            Action::Send { packet, on, times, queue, .. } => {
                 self.packet(packet);
                 self.nic(on);
+                self.queue(on, queue.as_ref());
                 times.iter().for_each(|n| self.times(n, TIMES_MAX, "times"));
             }
             Action::Play { flows, on } => {

@@ -40,6 +40,7 @@ use super::target::TargetArgs;
 use super::why::rule_name;
 use super::{Exit, out};
 use campaign::Progress;
+pub(super) use campaign::shard;
 use generate::Target as Generator;
 pub use sound::Ran;
 pub use text::judge;

@@ -14,6 +14,7 @@ mod beyond;
 mod btf;
 mod build;
 mod completions;
+mod explore;
 mod features;
 pub mod fuzz;
 mod inspect;
@@ -21,6 +22,7 @@ mod jit;
 mod judge;
 mod native;
 pub mod out;
+mod repin;
 mod replay;
 mod scenario;
 mod side;
@@ -83,6 +85,10 @@ struct Cli {
 enum Verb {
     /// Plays scenarios and says whether what they expect happened
     Replay(replay::Args),
+    /// Runs a scenario over interleavings and faults until something is wrong
+    Explore(Box<explore::Args>),
+    /// Puts pinned schedules right after an edit of their programs
+    Repin(repin::Args),
     /// Checks scenarios, writes new ones, explains the language
     Scenario(scenario::Args),
     /// Verifies the programs of objects as the kernel does at load
@@ -125,6 +131,8 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> ExitCode {
     match verb {
         Verb::Replay(a) => replay::run(a),
+        Verb::Explore(a) => explore::run(&a).into(),
+        Verb::Repin(a) => repin::run(&a).into(),
         Verb::Scenario(a) => scenario::run(&a).into(),
         Verb::Verify(a) => verify::run(&a).into(),
         Verb::Veristat(a) => veristat::run(&a).into(),

@@ -48,9 +48,10 @@ impl Machine {
         if self.chooser.is_some() {
             return self.run_chosen(clock_ns, events);
         }
-        while let Some((cpu, limit)) = self.turn(clock_ns) {
+        while let Some((cpu, limit)) = self.held_turn.take().or_else(|| self.turn(clock_ns)) {
             while self.ready_at(cpu).is_some_and(|t| t < limit) {
-                self.step_until(cpu, limit, true)?;
+                let to = self.paused_at(cpu, limit)?;
+                self.step_until(cpu, to, self.pause_at.is_none())?;
             }
             if self.kernel.events.len() > events {
                 return Ok(true);
@@ -65,9 +66,10 @@ impl Machine {
         if self.chooser.is_some() {
             return self.run_chosen(clock_ns, seen);
         }
-        while let Some((cpu, limit)) = self.turn(clock_ns) {
+        while let Some((cpu, limit)) = self.held_turn.take().or_else(|| self.turn(clock_ns)) {
             while self.ready_at(cpu).is_some_and(|t| t < limit) {
-                self.step_until(cpu, limit, false)?;
+                let to = self.paused_at(cpu, limit)?;
+                self.step_until(cpu, to, false)?;
                 if self.kernel.events.len() > seen {
                     return Ok(true);
                 }
@@ -89,6 +91,23 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// Runs stop with [`MachineError::Paused`] at the first point at which so many BPF instructions
+    /// were retired on all CPUs, and go on from there as if they had not.
+    pub fn pause_at(&mut self, insns: Option<u64>) {
+        self.pause_at = insns;
+    }
+
+    /// How far a CPU goes in one step of a turn; the error when it is time to pause.
+    fn paused_at(&mut self, cpu: CpuId, limit: u64) -> Result<u64, MachineError> {
+        let Some(at) = self.pause_at.filter(|_| !self.in_call) else { return Ok(limit) };
+        let left = at.saturating_sub(self.insns());
+        if left == 0 {
+            self.held_turn = Some((cpu, limit));
+            return Err(MachineError::Paused);
+        }
+        Ok(limit.min(self.kernel.now(cpu).saturating_add(left)))
     }
 
     /// The CPU that runs next and how far. Timers that are due come first; with nothing else to
@@ -171,6 +190,9 @@ impl Machine {
             }
             ready.clear();
             ready.extend(self.cpus().filter(|c| self.ready_at(*c).is_some_and(|t| t <= now)));
+            if self.pause_at.is_some_and(|at| self.insns() >= at && !self.in_call) {
+                return Err(MachineError::Paused);
+            }
             let cpu = self.chosen(&ready)?;
             self.kernel.cpus[cpu.idx()].clock_ns = now;
             self.step_until(cpu, 0, false)?;
@@ -190,7 +212,11 @@ impl Machine {
         let mut chooser = self.chooser.take().expect("run_chosen has one");
         let to = chooser.choose(self, &choice);
         self.chooser = Some(chooser);
-        let to = to?;
+        let to = match to {
+            // A test run of user space is one call: it cannot be stopped in the middle.
+            Err(MachineError::Paused) if self.in_call => default,
+            to => to?,
+        };
         assert!(ready.contains(&to), "a chooser takes one that is ready");
         if to != default {
             self.switches.push(Switch { cpu, after: points, at, to });

@@ -36,9 +36,18 @@ pub trait Chooser: std::fmt::Debug + Send {
     /// [`MachineError::Stale`] from a schedule that was written for another program.
     fn choose(&mut self, machine: &Machine, choice: &Choice<'_>) -> Result<CpuId, MachineError>;
 
+    /// As it is, for a snapshot.
+    fn copy(&self) -> Box<dyn Chooser>;
+
     /// Switches of a pinned schedule that were made.
     fn pinned(&self) -> Option<usize> {
         None
+    }
+}
+
+impl Clone for Box<dyn Chooser> {
+    fn clone(&self) -> Box<dyn Chooser> {
+        (**self).copy()
     }
 }
 
@@ -81,6 +90,10 @@ impl Chooser for Random {
         }
         Ok(c.ready[(draw >> 2) as usize % c.ready.len()])
     }
+
+    fn copy(&self) -> Box<dyn Chooser> {
+        Box::new(self.clone())
+    }
 }
 
 /// One CPU alone: the others wait, as long as it has something to do.
@@ -90,6 +103,10 @@ pub struct Only(pub CpuId);
 impl Chooser for Only {
     fn choose(&mut self, _: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
         Ok(if c.ready.contains(&self.0) { self.0 } else { c.default })
+    }
+
+    fn copy(&self) -> Box<dyn Chooser> {
+        Box::new(*self)
     }
 }
 
@@ -156,6 +173,10 @@ impl Chooser for Pinned {
         }
         self.done += 1;
         Ok(to)
+    }
+
+    fn copy(&self) -> Box<dyn Chooser> {
+        Box::new(self.clone())
     }
 
     fn pinned(&self) -> Option<usize> {

@@ -22,7 +22,10 @@ impl Machine {
     pub fn bpf(&mut self, cmd: u32, attr: &mut [u8], user: &mut dyn UserMemory) -> SysResult {
         if cmd == Cmd::ProgTestRun as u32 {
             let ticket = self.kernel.test_run_start(attr, user)?;
-            self.run_test(ticket).map_err(|e| internal(&e))?;
+            self.in_call = true;
+            let ran = self.run_test(ticket);
+            self.in_call = false;
+            ran.map_err(|e| internal(&e))?;
             return self.kernel.test_run_finish(ticket, attr, user);
         }
         let ret = self.kernel.bpf(cmd, attr, user)?;

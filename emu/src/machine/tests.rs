@@ -4,6 +4,7 @@ use super::*;
 use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
 use bpf::uapi::ProgType;
 use kernel_model::cpu::Frame;
+use kernel_model::mem::GuestMemory;
 use kernel_model::{EventKind, Prog};
 use std::sync::Arc;
 use verifier::testing::{Assume, TEST_LAYOUT, bare_program};

@@ -4,15 +4,17 @@
 use std::collections::BTreeMap;
 
 use bpf::Arch;
-use kernel_model::ProgId;
+use kernel_model::state_hash::Times;
 use kernel_model::stream::StreamId;
+use kernel_model::{ProgId, fault};
 use scenarios::Scenario;
 use scenarios::schema::{Action, Event};
 
 use super::timeline::Plan;
 use super::watch::Watch;
 use super::{Checkpoint, Failure, Mark, Outcome, Run, RunError, RunOptions, Steps, setup};
-use crate::machine::Snapshot;
+use crate::machine::schedule::Chooser;
+use crate::machine::{Machine, Snapshot};
 
 /// A run at one instant.
 #[derive(Clone, Debug)]
@@ -113,14 +115,64 @@ impl<'a> Runs<'a> {
         Ok(Runs { run, start })
     }
 
-    /// One run from time 0.
+    /// One run from time 0, under the schedule of the scenario.
     ///
     /// # Errors
     /// As for [`super::run`].
     pub fn once(&mut self) -> Result<Outcome, RunError> {
         self.run.restore(&self.start);
-        self.run.arm_schedule();
         self.run.story()?;
         Ok(self.run.outcome())
+    }
+
+    /// One run from time 0 under a chooser, with faults besides those of the scenario.
+    ///
+    /// # Errors
+    /// As for [`super::run`].
+    pub fn under(
+        &mut self,
+        chooser: Box<dyn Chooser>,
+        faults: &[(fault::Kind, u64)],
+    ) -> Result<Outcome, RunError> {
+        self.begin(chooser, faults);
+        self.go_on()
+    }
+
+    /// Goes back to time 0.
+    pub(crate) fn begin(&mut self, chooser: Box<dyn Chooser>, faults: &[(fault::Kind, u64)]) {
+        self.run.restore(&self.start);
+        self.run.steps = Steps::default();
+        for (kind, nth) in faults {
+            self.run.machine.kernel.faults.add(kind.clone(), *nth, 1);
+        }
+        self.run.machine.schedule(Some(chooser));
+    }
+
+    /// Goes on to the end, or to where the chooser pauses ([`RunError::Paused`]).
+    pub(crate) fn go_on(&mut self) -> Result<Outcome, RunError> {
+        self.run.story()?;
+        Ok(self.run.outcome())
+    }
+
+    /// Keeps the run where its chooser paused it.
+    pub(crate) fn save(&mut self) -> Saved<'a> {
+        self.run.save()
+    }
+
+    /// Goes back to where the run was saved, with the chooser of that time.
+    pub(crate) fn restore(&mut self, to: &Saved<'a>) {
+        self.run.restore(to);
+    }
+
+    /// Hash of what decides how the run goes on and what is expected of it, times left out.
+    pub(crate) fn state_hash(&mut self) -> u64 {
+        let machine = self.run.machine.state_hash(Times::LeftOut);
+        machine ^ self.run.watch.progress_hash().rotate_left(11) ^ self.run.failures.len() as u64
+    }
+
+    /// The machine, as the last run left it.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.run.machine
     }
 }

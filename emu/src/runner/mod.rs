@@ -16,6 +16,7 @@ mod expect;
 mod faults;
 mod fire;
 mod flows;
+pub mod history;
 mod load;
 mod maps;
 mod matching;
@@ -48,6 +49,7 @@ use crate::machine::path::Point;
 use crate::machine::{Machine, MachineError, Snapshot};
 
 pub use again::Runs;
+pub(crate) use again::Saved;
 pub use load::Loaded;
 
 /// What the caller decides.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use kernel_model::cpu::FaultKind;
 use kernel_model::net::check::check_packet;
+use kernel_model::state_hash::{self, Times};
 use kernel_model::{Event as Happened, EventKind, ProgId};
 use scenarios::Scenario;
 use scenarios::leaf::Data;
@@ -212,6 +213,17 @@ impl<'a> Watch<'a> {
         Ok(watch)
     }
 
+    /// Hash of how far all expectations are, without times and texts.
+    pub(super) fn progress_hash(&self) -> u64 {
+        let items: Vec<_> = self.items.iter().map(|(_, item)| item.far()).collect();
+        let verdicts = self.verdicts.values().flat_map(|codes| codes.values().map(|c| c.count));
+        let runs = self.runs.values().map(|r| r.count);
+        let counts: Vec<u64> = verdicts.chain(runs).collect();
+        let wrong = [self.leaks.len(), self.faults.len(), self.frames.len()];
+        let all = (items, counts, wrong, &self.records, self.lost, &self.unsupported);
+        state_hash::of(&all, Times::LeftOut)
+    }
+
     /// What is known for an expectation.
     pub(super) fn item(&self, e: &Expect) -> Option<&Item<'a>> {
         self.items.iter().find(|(at, _)| std::ptr::eq(*at, e)).map(|(_, item)| item)
@@ -391,6 +403,25 @@ impl Shown<'_> {
 }
 
 impl<'a> Item<'a> {
+    /// How far it is.
+    fn far(&self) -> Vec<usize> {
+        match self {
+            Item::Count { count, .. } => vec![*count as usize],
+            Item::Sequence { met, .. } => vec![*met],
+            Item::AnyOrder { met, .. } => met.iter().map(|m| usize::from(*m)).collect(),
+            Item::Never { first, .. } => vec![usize::from(first.is_some())],
+            // Times are left out.
+            Item::Latency { .. } => Vec::new(),
+            Item::Eventually(e) => {
+                vec![usize::from(e.start.is_some()), usize::from(e.came.is_some())]
+            }
+            Item::Packets(p) => {
+                let found = p.found.iter().map(|f| usize::from(*f));
+                found.chain([p.met, p.came, p.more.0, p.failures.len()]).collect()
+            }
+        }
+    }
+
     fn see(&mut self, run: &Run<'a>, e: &Happened, shown: &Shown<'_>) -> Result<(), RunError> {
         match self {
             Item::Count { of, count, last } => {

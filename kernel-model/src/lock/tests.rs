@@ -1,5 +1,3 @@
-//! Locks of map operations and programs: NMIs, other CPUs, cancelled waiters, orders.
-
 use bpf::uapi::MapType;
 
 use super::*;

@@ -4,6 +4,7 @@
 //!  cold (replay as a process) ┐
 //!  speed (three loops)        ├─► rows {what, where, ours, peer} ─► text, JSON or the README
 //!  packets (growth, CPUs)     │
+//!  search (runs, snapshots)   │
 //!  size (against the JIT here)│
 //!  verify (against the kernel)┘
 //! ```
@@ -14,6 +15,7 @@
 
 mod cold;
 mod packets;
+mod search;
 mod size;
 mod speed;
 mod table;
@@ -55,6 +57,8 @@ enum Part {
     Speed,
     /// Packets a second
     Packets,
+    /// Interleavings a second, snapshots
+    Search,
     /// Native code against the kernel's JIT
     Size,
     /// The verifier against the kernel's
@@ -101,6 +105,7 @@ pub(super) fn run(args: &Args) -> Exit {
             Part::Cold => cold::measure(args.quick, &mut rows),
             Part::Speed => speed::measure(args.quick, &mut rows),
             Part::Packets => packets::measure(args.quick, &mut rows),
+            Part::Search => search::measure(args.quick, &mut rows),
             Part::Size => size::measure(args.objects.as_deref(), &mut rows),
             Part::Verifier => verify::measure(args.quick, &mut rows),
         };

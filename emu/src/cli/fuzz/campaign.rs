@@ -105,7 +105,7 @@ impl Counters {
 }
 
 /// `K/N`: every Nth seed, from the Kth on.
-pub(super) fn shard(text: &str) -> Result<(u64, u64), String> {
+pub(in crate::cli) fn shard(text: &str) -> Result<(u64, u64), String> {
     let parts = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
     match parts {
         Some((k, n)) if k < n => Ok((k, n)),

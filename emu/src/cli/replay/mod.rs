@@ -9,7 +9,7 @@
 mod bless;
 mod diverge;
 mod files;
-mod report;
+pub(super) mod report;
 mod twice;
 
 use std::fs;
@@ -127,7 +127,7 @@ pub(super) fn run(args: Args) -> ExitCode {
     gravest(exits.into_iter().chain([written])).into()
 }
 
-fn wanted_archs(list: Option<&str>) -> Result<Option<Vec<Arch>>, String> {
+pub(super) fn wanted_archs(list: Option<&str>) -> Result<Option<Vec<Arch>>, String> {
     match list {
         None => Ok(None),
         Some("all") => Ok(Some(Arch::ALL.to_vec())),

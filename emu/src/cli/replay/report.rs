@@ -26,7 +26,7 @@ enum Part {
 pub(super) struct Told(std::collections::BTreeMap<String, u64>);
 
 /// Findings of a file as text.
-pub(super) fn findings(parsed: &Parsed) -> String {
+pub(in crate::cli) fn findings(parsed: &Parsed) -> String {
     parsed.findings.iter().map(|f| render::human(&parsed.files, f)).collect()
 }
 

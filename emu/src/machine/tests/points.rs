@@ -14,6 +14,10 @@ impl Chooser for Note {
         self.0.lock().unwrap().push((m.place_name(c), c.points, retired));
         Ok(c.default)
     }
+
+    fn copy(&self) -> Box<dyn Chooser> {
+        Box::new(self.clone())
+    }
 }
 
 /// Twice: calls a subprogram that calls a helper; a jump leads over the call the second time, to

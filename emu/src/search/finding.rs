@@ -1,0 +1,133 @@
+//! What is wrong with a run, and when two runs have the same wrong with them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::runner::{Failure, Outcome};
+
+/// Kinds of findings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// An expectation does not hold.
+    Expectation,
+    /// A program or the kernel did what it must not.
+    Fault,
+    /// CPUs wait for each other.
+    Deadlock,
+    /// Two accesses without an order between them.
+    Race,
+    /// Something acquired was not released.
+    Leak,
+    /// Something does not go on.
+    Stall,
+    /// The architectures do not agree.
+    Divergence,
+}
+
+impl Kind {
+    /// As people read it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Expectation => "an expectation that does not hold",
+            Kind::Fault => "a fault",
+            Kind::Deadlock => "a deadlock",
+            Kind::Race => "a race",
+            Kind::Leak => "a leak",
+            Kind::Stall => "a stall",
+            Kind::Divergence => "architectures that differ",
+        }
+    }
+
+    /// Of what is always checked; `None` for an expectation of the file.
+    fn of(message: &str) -> Option<Kind> {
+        if message.starts_with("CPU ") && message.contains(" spins for ") {
+            return Some(Kind::Deadlock);
+        }
+        let rest = message.strip_prefix("event ")?;
+        let (_, what) = rest.split_once(": ")?;
+        Some(match what.to_lowercase() {
+            w if w.starts_with("leak") => Kind::Leak,
+            w if w.contains("deadlock") => Kind::Deadlock,
+            w if w.contains("race") => Kind::Race,
+            w if w.contains("stall") => Kind::Stall,
+            _ => Kind::Fault,
+        })
+    }
+}
+
+/// What names a finding, whatever the numbers in its words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Signature {
+    /// Kind.
+    pub kind: Kind,
+    /// The expectation as the file has it, or the words without numbers.
+    pub what: String,
+}
+
+/// The words of a message that do not depend on when and where.
+fn shape(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    let digit = |c: char| c.is_ascii_hexdigit() && !c.is_ascii_lowercase();
+    let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+    let kept = words.filter(|w| !w.is_empty() && !w.starts_with("0x") && !w.chars().all(digit));
+    kept.collect::<Vec<_>>().join(" ")
+}
+
+/// A fault of the search that did not come about, which is nobody's.
+const NEVER: &str = "the fault `";
+
+/// Signatures of a run's failures, each with its message. `text` is the scenario.
+#[must_use]
+pub fn signatures(outcome: &Outcome, text: &str, injected: bool) -> BTreeMap<Signature, String> {
+    let of = |f: &Failure| {
+        if injected && f.message.starts_with(NEVER) {
+            return None;
+        }
+        let (from, to) = (f.span.start as usize, f.span.end as usize);
+        let quoted = text.get(from..to).filter(|_| f.span.file == 0).unwrap_or_default();
+        let signature = match Kind::of(&f.message) {
+            Some(kind) => Signature { kind, what: shape(&f.message) },
+            None => {
+                let what = in_file(quoted, text, from).unwrap_or_else(|| shape(&f.message));
+                let deadlock = f.message.contains("deadlock ");
+                let kind = if deadlock { Kind::Deadlock } else { Kind::Expectation };
+                Signature { kind, what }
+            }
+        };
+        Some((signature, f.message.clone()))
+    };
+    outcome.failures.iter().filter_map(of).collect()
+}
+
+/// What stands at a place, with the expectation around it: two expectations may end alike.
+fn in_file(quoted: &str, text: &str, from: usize) -> Option<String> {
+    let parts = scenarios::edit::parts(text).unwrap_or_default();
+    let around = parts.iter().filter(|p| {
+        let inside = (p.span.start as usize..p.span.end as usize).contains(&from);
+        inside && p.path.starts_with("expect.") && p.path.matches('.').count() == 1
+    });
+    let around = around.map(|p| &text[p.span.start as usize..p.span.end as usize]).next();
+    let words = around.unwrap_or(quoted);
+    // What is nobody's in particular stands at the whole file.
+    let whole = words.is_empty() || words.starts_with("Scenario");
+    (!whole).then(|| words.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_and_shapes_of_messages() {
+        let leak = "event 12: leak: Ref 0xffff888000123450 acquired by bpf_sk_lookup at 1200 ns";
+        let other = "event 7: leak: Ref 0xffff8880001ff450 acquired by bpf_sk_lookup at 99 ns";
+        assert_eq!(Kind::of(leak), Some(Kind::Leak));
+        assert_eq!(shape(leak), shape(other));
+        assert_eq!(shape(leak), "event leak Ref acquired by bpf_sk_lookup at ns");
+        assert_eq!(Kind::of("event 3: fault: deadlock: AA"), Some(Kind::Deadlock));
+        assert_eq!(Kind::of("hits: is 1, expected 2"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! A finding as a scenario: the schedule pinned, and what happens in words on top.
+
+use std::path::Path;
+
+use kernel_model::cpu::Site;
+use scenarios::edit;
+
+use super::driver::{Switch, Way};
+use super::finding::Signature;
+use crate::machine::Machine;
+
+/// Columns of the words.
+const WIDTH: usize = 96;
+/// Switches that are told one by one.
+const TOLD: usize = 12;
+
+/// A schedule in the language of scenarios.
+#[must_use]
+pub fn pinned(seed: u64, way: &Way) -> String {
+    let line = |s: &Switch| {
+        let (cpu, after, at, to) = (s.cpu.0, s.after, &s.at, s.to.0);
+        format!("        (cpu: {cpu}, after: {after}, at: {at:?}, to: {to}),\n")
+    };
+    let switches: String = way.switches.iter().map(line).collect();
+    let open = if switches.is_empty() { "" } else { "\n" };
+    let close = if switches.is_empty() { "" } else { "    " };
+    let first = way.first.0;
+    format!("Pinned(seed: {seed}, first: {first}, switches: [{open}{switches}{close}])")
+}
+
+/// A scenario with one more fault.
+#[must_use]
+pub fn with_fault(text: &str, fault: &str) -> String {
+    let there = edit::find(text, "faults").ok().flatten();
+    let list = match there {
+        None => format!("[{fault}]"),
+        Some(node) => {
+            let old = &text[node.span.start as usize..node.span.end as usize];
+            let inner = old.trim_start_matches('[').trim_end_matches(']').trim();
+            let inner = inner.trim_end_matches(',');
+            if inner.is_empty() { format!("[{fault}]") } else { format!("[{inner}, {fault}]") }
+        }
+    };
+    edit::with_field(text, "faults", &list, "expect").unwrap_or_else(|_| text.to_owned())
+}
+
+/// A scenario with its schedule pinned; a matrix gives way to it.
+#[must_use]
+pub fn with_schedule(text: &str, schedule: &str) -> String {
+    edit::with_field(text, "schedule", schedule, "expect").unwrap_or_else(|_| text.to_owned())
+}
+
+/// A scenario without its matrix.
+#[must_use]
+pub fn without_matrix(text: &str) -> String {
+    let parts = edit::parts(text).unwrap_or_default();
+    let matrix = parts.iter().find(|p| p.path == "matrix");
+    matrix.map_or_else(|| text.to_owned(), |p| edit::without(text, p.span))
+}
+
+/// A scenario whose objects are found from another folder.
+#[must_use]
+pub fn moved(text: &str, from: &Path, to: &Path) -> String {
+    let absolute = |p: &Path| {
+        let p = if p.as_os_str().is_empty() { Path::new(".") } else { p };
+        p.canonicalize().unwrap_or_else(|_| p.to_path_buf())
+    };
+    let (from, to) = (absolute(from), absolute(to));
+    if from == to {
+        return text.to_owned();
+    }
+    let same = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = to.components().skip(same).map(|_| "..".to_owned());
+    let down = from.components().skip(same).map(|c| c.as_os_str().to_string_lossy().into_owned());
+    let way: Vec<String> = up.chain(down).collect();
+    let parts = edit::parts(text).unwrap_or_default();
+    let file = |p: &&edit::Part| p.path.starts_with("objects.") && p.path.ends_with(".file");
+    let change = |p: &edit::Part| {
+        let node = edit::find(text, &p.path).ok().flatten()?;
+        let name = format!("{}/{}", way.join("/"), node.as_str()?);
+        Some(edit::Edit { span: node.span, text: format!("{name:?}") })
+    };
+    let edits: Vec<edit::Edit> = parts.iter().filter(file).filter_map(change).collect();
+    edit::apply(text, &edits)
+}
+
+/// Where a finding comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin<'a> {
+    /// Name of the strategy.
+    pub strategy: &'a str,
+    /// Number of the run, from 1.
+    pub run: u64,
+    /// Switches before it was shrunk.
+    pub switches: usize,
+}
+
+/// What fails and which switches lead there, as comment lines.
+#[must_use]
+pub fn explanation(
+    origin: Origin<'_>,
+    signature: &Signature,
+    message: &str,
+    way: &Way,
+    m: &Machine,
+) -> String {
+    let (run, was, now) = (origin.run, origin.switches, way.switches.len());
+    let shrunk = match was {
+        _ if was == now => String::new(),
+        1 => format!(", shrunk from 1 switch to {now}"),
+        _ => format!(", shrunk from {was} switches to {now}"),
+    };
+    let mut words = format!(
+        "Found by `orrery explore` ({}, run {run}{shrunk}): {}: {}. CPU {} begins.",
+        origin.strategy,
+        signature.kind.name(),
+        message.lines().next().unwrap_or_default(),
+        way.first.0
+    );
+    for s in way.switches.iter().take(TOLD) {
+        let place = s.site.map_or(String::new(), |site| source(m, site));
+        words += &format!(" CPU {} stops at `{}`{place}, CPU {} goes on.", s.cpu.0, s.at, s.to.0);
+    }
+    if now > TOLD {
+        words += &format!(" And so on, {} more.", now - TOLD);
+    }
+    words += " Do not edit `switches`; run `orrery repin` after a change of the program.";
+    comment(&words)
+}
+
+/// ` (file.bpf.c:17, "text")`.
+fn source(m: &Machine, site: Site) -> String {
+    let program = m.kernel.prog(site.prog).map(|p| p.verified.program());
+    let Some(line) = program.and_then(|p| p.line_at(site.insn)) else { return String::new() };
+    let file = line.file.rsplit('/').next().unwrap_or(&line.file);
+    format!(" ({file}:{}, `{}`)", line.line, line.text.trim())
+}
+
+fn comment(words: &str) -> String {
+    let (mut out, mut line) = (String::new(), String::from("//"));
+    for word in words.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > WIDTH {
+            out += &line;
+            out.push('\n');
+            line = String::from("//");
+        }
+        line.push(' ');
+        line += word;
+    }
+    out + &line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kernel_model::CpuId;
+
+    #[test]
+    fn a_way_is_written_and_read() {
+        let at = "count: bpf_ktime_get_ns returned".to_owned();
+        let (cpu, to) = (CpuId(0), CpuId(1));
+        let switch = Switch { cpu, after: 2, at, before: 0, to, site: None };
+        let way = Way { first: cpu, switches: vec![switch] };
+        let text =
+            "Scenario(\n    orrery: 1,\n    machine: (cpus: 2),\n    expect: [Leaks([])],\n)";
+        let text = with_schedule(&with_fault(text, "Alloc(nth: 3)"), &pinned(7, &way));
+        let parsed = scenarios::parse::parse("a.ron", &text, &[], &crate::runner::cells::Disk);
+        assert!(parsed.findings.is_empty(), "{text}\n{:?}", parsed.findings);
+        let s = parsed.scenario.unwrap();
+        assert_eq!(s.faults.len(), 1);
+        let scenarios::schema::Schedule::Pinned { seed: 7, switches, .. } = &s.schedule else {
+            panic!("{text}")
+        };
+        assert_eq!(switches[0].at.v, "count: bpf_ktime_get_ns returned");
+        let more = with_fault(&text, "Alloc(nth: 4)");
+        assert!(more.contains("[Alloc(nth: 3), Alloc(nth: 4)]"), "{more}");
+    }
+
+    #[test]
+    fn words_become_a_comment_of_one_paragraph() {
+        let text = comment(&"some words ".repeat(40));
+        assert!(text.lines().count() > 3);
+        assert!(text.lines().all(|l| l.starts_with("// ") && l.chars().count() <= WIDTH));
+    }
+}
