@@ -89,6 +89,10 @@ fn load_file(
     let bad = |e: String| RunError::input(file.span, format!("{}: {e}", file.v));
     let elf = ElfObject::parse(&bytes).map_err(|e| bad(e.to_string()))?;
     let opts = options(&elf, object, endian)?;
+    // The one of them that the modelled kernel itself has a choice in.
+    if opts.kconfig.values.get("CONFIG_QUEUED_SPINLOCKS").is_some_and(|v| v == "n") {
+        machine.kernel.locks.queued_spinlocks = false;
+    }
     let btf = machine.kernel.vmlinux_btf().clone();
     let done = loader::load(&mut machine.kernel, &btf, endian, &bytes, &opts);
     let done = done.map_err(|e| match e {

@@ -13,6 +13,9 @@ use super::{Holding, LockId, Taking, Waiting};
 use crate::Kernel;
 use crate::context::Level;
 
+/// Locks, and orders of two, of which use is kept: the first ones of a run.
+const LOCKS_MAX: usize = 4096;
+
 /// First sight of an order of two locks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edge {
@@ -60,40 +63,45 @@ fn node(lock: LockId) -> LockId {
     }
 }
 
+/// Context of a taker, and whether it turns interrupts off: all but `bpf_res_spin_lock` do.
+fn usage_of(by: &Waiting) -> (Level, bool) {
+    let t = &by.taking;
+    (t.level, t.irqs_off || t.func != "bpf_res_spin_lock")
+}
+
 impl Graph {
-    /// A lock is wanted by a CPU that has others.
-    pub(super) fn note(&mut self, holding: &[Holding], wanted: &Waiting) {
-        let to = node(wanted.lock);
-        self.used(to, wanted);
+    /// A lock is wanted by a CPU that has others. Most often that was seen before: a graph that
+    /// snapshots share is left alone then.
+    pub(super) fn note(self: &mut Arc<Graph>, holding: &[Holding], wanted: &Waiting) {
+        let (to, usage) = (node(wanted.lock), usage_of(wanted));
+        let full = self.usage.len() >= LOCKS_MAX && !self.usage.contains_key(&to);
+        if !full && self.usage.get(&to).is_none_or(|u| !u.contains_key(&usage)) {
+            let all = &mut Arc::make_mut(self).usage;
+            all.entry(to).or_default().insert(usage, wanted.taking.clone());
+        }
         for (n, held) in holding.iter().enumerate() {
             let from = node(held.lock);
-            if from == to {
-                continue;
-            }
             let others = holding.iter().enumerate().filter(|(m, _)| *m != n);
             let gates: BTreeSet<LockId> = others.map(|(_, h)| node(h.lock)).collect();
+            let known = self.edges.get(&(from, to)).map(|e| e.gates.is_subset(&gates));
+            let full = known.is_none() && self.edges.len() >= LOCKS_MAX;
+            if from == to || known == Some(true) || full {
+                continue;
+            }
             let new = || Edge {
                 held: held.taking.clone(),
                 wanted: wanted.taking.clone(),
                 gates: gates.clone(),
             };
-            let edge = self.edges.entry((from, to)).or_insert_with(new);
-            edge.gates.retain(|g| gates.contains(g));
+            let edges = &mut Arc::make_mut(self).edges;
+            edges.entry((from, to)).or_insert_with(new).gates.retain(|g| gates.contains(g));
         }
     }
 
-    fn used(&mut self, lock: LockId, by: &Waiting) {
-        let t = &by.taking;
-        // All but `bpf_res_spin_lock` turn interrupts off themselves.
-        let masks = t.irqs_off || t.func != "bpf_res_spin_lock";
-        let usage = self.usage.entry(lock).or_default();
-        usage.entry((t.level, masks)).or_insert_with(|| t.clone());
-    }
-
     /// An order that was told as a deadlock.
-    pub(super) fn happened(&mut self, wanted: LockId, holding: Option<LockId>) {
+    pub(super) fn happened(self: &mut Arc<Graph>, wanted: LockId, holding: Option<LockId>) {
         if let Some(held) = holding {
-            self.happened.insert((node(held), node(wanted)));
+            Arc::make_mut(self).happened.insert((node(held), node(wanted)));
         }
     }
 

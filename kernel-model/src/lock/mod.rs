@@ -81,7 +81,7 @@ pub struct Locks {
     pub(crate) lru_free: BTreeMap<(MapId, CpuId), u32>,
     /// `bpf_task_storage_busy`.
     pub(crate) storage_busy: BTreeSet<CpuId>,
-    pub(crate) graph: Graph,
+    pub(crate) graph: Arc<Graph>,
 }
 
 impl Locks {
@@ -94,7 +94,7 @@ impl Locks {
             waiting: per_cpu(),
             lru_free: BTreeMap::new(),
             storage_busy: BTreeSet::new(),
-            graph: Graph::default(),
+            graph: Arc::default(),
         }
     }
 

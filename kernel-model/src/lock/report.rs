@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::queued::{DeadlockKind, Failure};
-use super::{Holding, LockId, Taking};
+use super::{Holding, LockId, Rules, Taking};
 use crate::cpu::CpuId;
 use crate::{Errno, EventKind, Kernel};
 
@@ -41,8 +41,8 @@ pub struct Report {
     pub kind: DeadlockKind,
     /// The lock that was wanted.
     pub lock: String,
-    /// What the lock function returns.
-    pub errno: Errno,
+    /// What the lock function returns; `None` when it never would.
+    pub errno: Option<Errno>,
     /// CPUs.
     pub parties: Vec<Party>,
 }
@@ -66,9 +66,13 @@ impl At {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = match self.kind {
-            DeadlockKind::Timeout => format!("timeout on {} ({})\n", self.lock, self.errno),
-            kind => format!("{} deadlock on {} ({})\n", kind.name(), self.lock, self.errno),
+            DeadlockKind::Timeout => format!("timeout on {}", self.lock),
+            kind => format!("{} deadlock on {}", kind.name(), self.lock),
         };
+        match self.errno {
+            Some(errno) => writeln!(out, " ({errno})")?,
+            None => writeln!(out, " (a hang)")?,
+        }
         for p in &self.parties {
             if let Some(at) = &p.wants {
                 at.write(&mut out, "wants");
@@ -120,7 +124,11 @@ impl Kernel {
         parties: Vec<Party>,
     ) {
         self.locks.graph.happened(lock, f.holding);
-        let report = Report { kind: f.kind, lock: self.lock_name(lock), errno: f.errno, parties };
+        // Who waits for a plain lock or a mutex is told nothing.
+        let waits = self.locks.waiting[cpu.idx()].last();
+        let returns = waits.is_some_and(|w| w.rules != Rules::Plain && w.lock == lock);
+        let errno = returns.then_some(f.errno);
+        let report = Report { kind: f.kind, lock: self.lock_name(lock), errno, parties };
         self.emit(
             cpu,
             EventKind::Deadlock {

@@ -1,3 +1,5 @@
+//! Locks of map operations and programs: NMIs, other CPUs, cancelled waiters, orders.
+
 use bpf::uapi::MapType;
 
 use super::*;

@@ -1,5 +1,4 @@
-// More locks than the held table has entries. Each level of recursion is a global function that
-// takes one lock; the last one takes a lock that is held already.
+// More locks than the held table has entries, the last one a lock that is held already.
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -20,6 +19,7 @@ struct {
 // The slot that is wanted twice, with 32 locks held.
 __u32 again = 0;
 int result = 1;
+__u64 waited;
 
 #define SLOT(n) \
 	__u32 k##n = n; \
@@ -39,6 +39,7 @@ int many(struct __sk_buff *skb)
 
 	if (!twice)
 		return -1;
+	waited = bpf_ktime_get_ns();
 	SLOT(0) SLOT(1) SLOT(2) SLOT(3) SLOT(4) SLOT(5) SLOT(6) SLOT(7)
 	SLOT(8) SLOT(9) SLOT(10) SLOT(11) SLOT(12) SLOT(13) SLOT(14) SLOT(15)
 	SLOT(16) SLOT(17) SLOT(18) SLOT(19) SLOT(20) SLOT(21) SLOT(22) SLOT(23)
@@ -51,6 +52,7 @@ int many(struct __sk_buff *skb)
 		if (!result)
 			bpf_res_spin_unlock(&twice->lock);
 	))))
+	waited = bpf_ktime_get_ns() - waited;
 	return 0;
 }
 

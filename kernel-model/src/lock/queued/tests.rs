@@ -1,3 +1,5 @@
+//! Interleavings of attempts step by step, and what ends each kind of deadlock.
+
 use std::collections::BTreeSet;
 
 use super::*;
