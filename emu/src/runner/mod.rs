@@ -320,15 +320,22 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// CPUs that spin for ever when all else is done: a hang is never silent.
+    /// CPUs that spin for ever when all else is done: a hang is never silent. Whose lock is of a
+    /// CPU that is about to go on was only cut short.
     fn hangs(&mut self) {
         let k = &self.machine.kernel;
-        let text = |(cpu, lock): (kernel_model::CpuId, _)| {
-            let holder = k.lock_holder(lock).map_or("nobody".into(), |c| format!("CPU {}", c.0));
-            let name = k.lock_name(lock);
-            format!("CPU {} spins for {name} at the end, which {holder} has", cpu.0)
+        let spinning = k.spinning();
+        let text = |(cpu, lock): &(kernel_model::CpuId, kernel_model::lock::LockId)| {
+            let holder = k.lock_holder(*lock);
+            let spins = |c| spinning.iter().any(|(s, _)| *s == c);
+            if holder.is_some_and(|c| !k.is_idle(c) && !spins(c)) {
+                return None;
+            }
+            let holder = holder.map_or("nobody".into(), |c| format!("CPU {}", c.0));
+            let name = k.lock_name(*lock);
+            Some(format!("CPU {} spins for {name} at the end, which {holder} has", cpu.0))
         };
-        let hung: Vec<String> = k.spinning().into_iter().map(text).collect();
+        let hung: Vec<String> = spinning.iter().filter_map(text).collect();
         let span = self.s.span;
         self.failures.extend(hung.into_iter().map(|message| Failure { message, span, fix: None }));
     }
