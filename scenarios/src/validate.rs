@@ -7,6 +7,7 @@ use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Step};
 use crate::span::{Finding, Span};
 
 mod schedule;
+mod tasks;
 
 /// Repetitions of a step: an hour of wall time at the least.
 const TIMES_MAX: u64 = 100_000_000;
@@ -253,6 +254,9 @@ impl Check<'_> {
         if let Some(nic) = attach.nic() {
             self.nic(nic);
         }
+        if let Attach::Uprobe { task, .. } = attach {
+            self.task(task);
+        }
     }
 
     fn packets(&mut self) {
@@ -398,10 +402,7 @@ impl Check<'_> {
             }
             Action::Link { nic, .. } => self.nic(nic),
             Action::Irq { cpu, .. } | Action::Nmi { cpu } => self.cpu(cpu.v, cpu.span),
-            Action::Start(task) | Action::Kill(task) => {
-                let s = self.s;
-                self.one_of("task", task, s.tasks.names());
-            }
+            Action::Start(task) | Action::Kill(task) => self.task(task),
             Action::Attach(attach) => self.attach(attach),
             Action::Detach(prog) | Action::Cancel { prog } => self.prog(prog),
             Action::Check(expect) => self.expect(expect),
@@ -421,6 +422,7 @@ impl Check<'_> {
             | Event::Cancelled { prog: Some(p), .. } => self.prog(p),
             Event::Out { on: Some(nic), .. } => self.nic(nic),
             Event::Record { map: Some(map), .. } => self.map(map),
+            Event::Switch { .. } | Event::Stall { .. } => self.event_tasks(event),
             _ => {}
         }
     }
@@ -460,9 +462,10 @@ impl Check<'_> {
                 self.event(event);
                 after.iter().for_each(|e| self.event(e));
             }
-            Expect::Share { task, .. } | Expect::Latency { task, .. } => {
-                let s = self.s;
-                self.one_of("task", task, s.tasks.names());
+            Expect::Share { task, .. } => self.task(task),
+            Expect::Latency { task, percentile, .. } => {
+                self.task(task);
+                self.percentile(*percentile, task.span);
             }
             Expect::Leaks(_) | Expect::Differs { .. } => {}
         }

@@ -16,8 +16,6 @@ use super::{Failure, Run, RunError, sys};
 
 /// `SCX_WATCHDOG_MAX_TIMEOUT`: how long a task may wait for a CPU when nothing else is said.
 const STALL_NS: u64 = 30_000_000_000;
-/// More tasks are a mistake.
-const COUNT_MAX: u32 = 100_000;
 
 impl<'a> Run<'a> {
     /// Adds the tasks; those that no step starts begin at their time.
@@ -33,10 +31,6 @@ impl<'a> Run<'a> {
         k.sched_setup(quantum, m.llcs.v, Some(stall));
         k.sched_watch_stalls(m.clock.ns);
         for (name, task) in s.tasks.iter() {
-            if task.count.v == 0 || task.count.v > COUNT_MAX {
-                let message = format!("count is 1..={COUNT_MAX}");
-                return Err(RunError::input(task.count.span, message));
-            }
             let config = self.task_config(name, task)?;
             for n in 0..task.count.v {
                 let name = match task.count.v {
@@ -105,7 +99,7 @@ impl<'a> Run<'a> {
             play::Op::Lock(name) => Op::Lock(k.sched_name(&format!("mutex {}", name.v))),
             play::Op::Unlock(name) => Op::Unlock(k.sched_name(&format!("mutex {}", name.v))),
             play::Op::Migrate(cpu) => Op::Migrate(cpu.v),
-            play::Op::Exit(code) => Op::Exit(*code),
+            play::Op::Exit(code) => Op::Exit(code.v),
             play::Op::TestRun { prog, ctx, .. } => {
                 let id = self.prog(prog)?;
                 let kind = self.machine.kernel.prog(id).map_or(ProgType::Unspec, |p| p.prog_type());

@@ -95,6 +95,21 @@ fn delete(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
     k.under_locks(cpu, call, delete_now, |k| k.storage_plan(map, owner))
 }
 
+impl Kernel {
+    /// `bpf_local_storage_destroy`: an owner goes, and its values in all maps with it.
+    pub(crate) fn storage_gone(&mut self, owner: u64) {
+        let ids: Vec<_> = self.maps.keys().copied().collect();
+        for id in ids {
+            let map = self.maps.get_mut(&id).expect("just listed");
+            let Kind::Storage(values) = &mut map.kind else { continue };
+            if let Some(at) = values.remove(&owner) {
+                self.value_gone(id, at);
+                self.rcu_free(at, "local storage", crate::rcu::CHAIN);
+            }
+        }
+    }
+}
+
 fn delete_now(k: &mut Kernel, _: CpuId, [map, owner, ..]: [u64; 5]) -> Ret {
     let id = match k.helper_map(map) {
         Ok(id) => id,

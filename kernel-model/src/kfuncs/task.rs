@@ -27,9 +27,13 @@ impl Kernel {
         self.set(at, f, now.wrapping_add_signed(by));
     }
 
-    /// `put_task_struct_rcu_user`: the model's tasks do not end.
+    /// `put_task_struct_rcu_user`: what nobody refers to is freed after a grace period.
     pub(crate) fn task_put(&mut self, task: u64) {
         self.count_by(task, field!("task_struct", "usage"), -1);
+        if self.get(task, field!("task_struct", "usage")) == 0 {
+            self.storage_gone(task);
+            self.kfree_rcu(task, "task_struct");
+        }
     }
 
     /// `cgroup_put`.

@@ -87,6 +87,7 @@ enum State {
 pub(crate) struct Task {
     /// `task_struct`.
     pub(crate) addr: u64,
+    pid: u32,
     pub(crate) name: Arc<str>,
     script: Arc<Script>,
     /// The next operation, and how often the script runs after this time.
@@ -286,6 +287,7 @@ impl Kernel {
         let id = TaskId(self.sched.tasks.len() as u32);
         self.sched.tasks.push(Task {
             addr,
+            pid: self.get(addr, field!("task_struct", "tgid")) as u32,
             name: Arc::clone(&config.name),
             script: Arc::clone(&config.script),
             at: 0,
@@ -371,7 +373,12 @@ impl Kernel {
 
     /// `task_struct.tgid`.
     pub(crate) fn task_pid(&self, id: TaskId) -> u64 {
-        self.get(self.sched.task(id).addr, field!("task_struct", "tgid"))
+        self.sched.task(id).pid.into()
+    }
+
+    /// Whether a task has not ended.
+    pub(crate) fn task_lives(&self, id: TaskId) -> bool {
+        self.sched.task(id).state != State::Dead
     }
 
     /// A task that has not ended by its number.

@@ -207,7 +207,12 @@ fn clone_child(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 
 /// `kill_something_info` of one process.
 pub(super) fn kill(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
-    let target = f.other.or_else(|| k.task_by_pid(f.arg(0))).ok_or(Errno::ESRCH)?;
+    let named = f.other.filter(|t| k.task_lives(*t));
+    let target = match f.other {
+        Some(_) => named,
+        None => k.task_by_pid(f.arg(0)),
+    };
+    let target = target.ok_or(Errno::ESRCH)?;
     f.other = Some(target);
     f.object = k.task_addr(target);
     let (sig, task) = (f.arg(1), f.object);

@@ -219,6 +219,7 @@ impl Kernel {
     pub(super) fn vfs_put(&mut self, file: u64) {
         if let Some(sock) = self.vfs.sockets.remove(&file) {
             let sk = self.get(sock, field!("socket", "sk"));
+            self.storage_gone(sk);
             self.kfree_rcu(sk, "sock");
             self.kfree_rcu(sock, "socket");
             self.kfree_rcu(file, "file");

@@ -78,7 +78,7 @@ pub enum Op {
     /// Move to a CPU, and stay there.
     Migrate(Spanned<u32>),
     /// End.
-    Exit(i32),
+    Exit(Spanned<i32>),
     /// A system call.
     Sys {
         /// Its name.

@@ -4,9 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::Check;
-use crate::schema::machine::Cpus;
-use crate::schema::play::{Fault, Op, Switch, Task};
-use crate::schema::{Name, Schedule};
+use crate::schema::Schedule;
+use crate::schema::play::{Fault, Switch};
 use crate::span::{Finding, Span};
 
 /// Whether a place is between instructions of a program: of these each has a number of its own.
@@ -57,29 +56,6 @@ impl Check<'_> {
             };
             let finding = Finding::error(s.after.span, message);
             self.found.push(finding.also(span, "its switch before"));
-        }
-    }
-
-    pub(super) fn tasks(&mut self) {
-        let s = self.s;
-        for (name, task) in s.tasks.iter() {
-            if let Cpus::List(cpus) = &task.cpus {
-                cpus.iter().for_each(|c| self.cpu(c.v, c.span));
-            }
-            self.ends_once(name, task);
-        }
-    }
-
-    /// What stands behind the end of a task never happens.
-    fn ends_once(&mut self, name: &Name, task: &Task) {
-        let ends = task.script.iter().position(|op| matches!(op, Op::Exit(_)));
-        let Some(rest) = ends.map(|at| &task.script[at + 1..]) else { return };
-        if rest.iter().any(|op| matches!(op, Op::Exit(_))) {
-            let message = format!("the task \"{}\" exits twice", name.v);
-            self.found.push(Finding::error(name.span, message).hint("one Exit, the last of all"));
-        } else if !rest.is_empty() {
-            let message = format!("the task \"{}\" goes on after its Exit", name.v);
-            self.found.push(Finding::error(name.span, message).hint("Exit is the last of all"));
         }
     }
 

@@ -1,0 +1,125 @@
+//! Tasks, checked before anything runs: names, CPUs, and scripts that cannot be.
+
+use super::Check;
+use crate::schema::machine::Cpus;
+use crate::schema::play::{Op, Repeat, Task};
+use crate::schema::{Event, Name};
+use crate::span::{Finding, Span};
+
+/// Tasks of one name beyond which it is a mistake.
+const COUNT_MAX: u32 = 100_000;
+
+impl Check<'_> {
+    pub(super) fn tasks(&mut self) {
+        let s = self.s;
+        for (name, task) in s.tasks.iter() {
+            if let Cpus::List(cpus) = &task.cpus {
+                cpus.iter().for_each(|c| self.cpu(c.v, c.span));
+                if cpus.is_empty() {
+                    let message = format!("the task \"{}\" may run on no CPU", name.v);
+                    self.found.push(Finding::error(name.span, message).hint("write cpus: all"));
+                }
+            }
+            if task.count.v == 0 || task.count.v > COUNT_MAX {
+                let message = format!("count is 1..={COUNT_MAX}");
+                self.found.push(Finding::error(task.count.span, message));
+            }
+            if !(-20..=19).contains(&task.nice) {
+                self.found.push(Finding::error(name.span, "nice is -20..=19"));
+            }
+            if task.weight.is_some_and(|w| !(1..=10_000).contains(&w)) {
+                self.found.push(Finding::error(name.span, "weight is 1..=10000"));
+            }
+            self.ends_once(name, task);
+            self.mutexes(task);
+            for op in &task.script {
+                match op {
+                    Op::Migrate(cpu) => self.cpu(cpu.v, cpu.span),
+                    Op::TestRun { prog, .. } => self.prog(prog),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What stands behind the end of a task never happens.
+    fn ends_once(&mut self, name: &Name, task: &Task) {
+        let mut ends = task.script.iter().enumerate().filter_map(|(n, op)| match op {
+            Op::Exit(code) => Some((n, code.span)),
+            _ => None,
+        });
+        let Some((at, first)) = ends.next() else { return };
+        if let Some((_, second)) = ends.next() {
+            let message = format!("the task \"{}\" exits twice", name.v);
+            let finding = Finding::error(second, message).also(first, "it has ended here");
+            self.found.push(finding.hint("one Exit, the last of all"));
+        } else if at + 1 < task.script.len() {
+            let message = format!("the task \"{}\" goes on after its Exit", name.v);
+            self.found.push(Finding::error(first, message).hint("Exit is the last of all"));
+        } else if !matches!(task.repeat, Repeat::Once | Repeat::Times(1)) {
+            let message = format!("the task \"{}\" ends here and cannot repeat its script", name.v);
+            self.found.push(Finding::error(first, message));
+        }
+    }
+
+    /// A mutex is released by who has it, and taken by who has it not.
+    fn mutexes(&mut self, task: &Task) {
+        let mut held: Vec<&Name> = Vec::new();
+        for op in &task.script {
+            match op {
+                Op::Lock(m) => match held.iter().find(|h| h.v == m.v) {
+                    Some(before) => {
+                        let message = format!("`{}` is taken already: this waits for itself", m.v);
+                        let finding = Finding::error(m.span, message);
+                        self.found.push(finding.also(before.span, "taken here"));
+                    }
+                    None => held.push(m),
+                },
+                Op::Unlock(m) => match held.iter().position(|h| h.v == m.v) {
+                    Some(at) => drop(held.remove(at)),
+                    None => {
+                        let message = format!("`{}` is not taken here", m.v);
+                        self.found.push(Finding::error(m.span, message));
+                    }
+                },
+                _ => {}
+            }
+        }
+        if task.repeat != Repeat::Once
+            && let Some(m) = held.first()
+        {
+            let message = format!("`{}` is not released before the script is repeated", m.v);
+            self.found.push(Finding::error(m.span, message));
+        }
+    }
+
+    /// A task by its name, or one of several: `worker.2`.
+    pub(super) fn task(&mut self, name: &Name) {
+        let s = self.s;
+        let one = name.v.rsplit_once('.').filter(|(base, n)| {
+            let count = s.tasks.get(base).map_or(0, |t| t.count.v);
+            count > 1 && n.parse::<u32>().is_ok_and(|n| n < count)
+        });
+        if one.is_none() {
+            self.one_of("task", name, s.tasks.names());
+        }
+    }
+
+    /// Tasks that an event names.
+    pub(super) fn event_tasks(&mut self, event: &Event) {
+        let names = match event {
+            Event::Switch { from, to, .. } => [from.as_ref(), to.as_ref()],
+            Event::Stall { task } => [task.as_ref(), None],
+            _ => return,
+        };
+        let idle = |n: &&Name| n.v.starts_with("swapper/");
+        names.into_iter().flatten().filter(|n| !idle(n)).for_each(|n| self.task(n));
+    }
+
+    /// A share of all cases.
+    pub(super) fn percentile(&mut self, percent: u32, span: Span) {
+        if !(1..=100).contains(&percent) {
+            self.found.push(Finding::error(span, "a percentile is 1..=100"));
+        }
+    }
+}
