@@ -6,7 +6,8 @@
 //! deadline; the average only has to move past the first of one to feed the other, so that a
 //! change costs a logarithm of their number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// `sched_prio_to_weight`, nice -20 to 19.
 #[rustfmt::skip]
@@ -93,15 +94,21 @@ pub(super) enum Place {
     Put,
 }
 
+/// A key of a heap, with the task's number and the number of its stay in the queue: one that has
+/// left since is passed over when it comes to the top.
+type Key = Reverse<(i64, u32, u32)>;
+
 /// The runnable tasks of a CPU (`struct cfs_rq`), by number.
 #[derive(Clone, Default)]
 pub(super) struct Queue {
-    /// All but the one that runs.
-    entities: BTreeMap<u32, Entity>,
+    /// All but the one that runs, with the number of their stay.
+    entities: Vec<Option<(Entity, u32)>>,
+    waiting: usize,
+    stays: u32,
     /// By deadline, as far as they were eligible when last looked at.
-    eligible: BTreeSet<(i64, u32)>,
+    eligible: BinaryHeap<Key>,
     /// The others, by virtual run time.
-    ahead: BTreeSet<(i64, u32)>,
+    ahead: BinaryHeap<Key>,
     curr: Option<(u32, Entity)>,
     /// Sums over `entities`: of weights, and of weighted virtual run times.
     load: i128,
@@ -114,9 +121,12 @@ pub(super) struct Queue {
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue")
-            .field("entities", &self.entities)
+            .field("entities", &self.entities.iter().flatten().map(|e| e.0).collect::<Vec<_>>())
             .field("curr", &self.curr)
-            .field("order_ns", &(&self.eligible, &self.ahead, self.weighted_ns, self.rest_ns))
+            .field(
+                "order_ns",
+                &(&self.eligible, &self.ahead, self.weighted_ns, self.rest_ns, self.stays),
+            )
             .finish()
     }
 }
@@ -124,7 +134,7 @@ impl std::fmt::Debug for Queue {
 impl Queue {
     /// Tasks that wait.
     pub(super) fn waiting(&self) -> usize {
-        self.entities.len()
+        self.waiting
     }
 
     /// Weight of all, the one that runs included.
@@ -178,16 +188,20 @@ impl Queue {
         }
         self.load += i128::from(e.weight);
         self.weighted_ns += i128::from(e.weight) * i128::from(e.vruntime_ns);
-        self.entities.insert(id, e);
-        self.ahead.insert((e.vruntime_ns, id));
+        self.stays = self.stays.wrapping_add(1);
+        let at = id as usize;
+        if self.entities.len() <= at {
+            self.entities.resize(at + 1, None);
+        }
+        self.entities[at] = Some((e, self.stays));
+        self.waiting += 1;
+        self.ahead.push(Reverse((e.vruntime_ns, id, self.stays)));
     }
 
-    /// Takes one out that does not run, as it is.
+    /// Takes one out that does not run, as it is; its key stays.
     fn take(&mut self, id: u32) -> Option<Entity> {
-        let e = self.entities.remove(&id)?;
-        if !self.ahead.remove(&(e.vruntime_ns, id)) {
-            self.eligible.remove(&(e.deadline_ns, id));
-        }
+        let (e, _) = self.entities.get_mut(id as usize)?.take()?;
+        self.waiting -= 1;
         self.load -= i128::from(e.weight);
         self.weighted_ns -= i128::from(e.weight) * i128::from(e.vruntime_ns);
         Some(e)
@@ -205,27 +219,44 @@ impl Queue {
         };
         let limit = e.virtual_ns((2 * e.slice).max(TICK_NS));
         e.vlag_ns = (average - e.vruntime_ns).clamp(-limit, limit);
-        if self.entities.is_empty() && self.curr.is_none() {
+        if self.waiting == 0 && self.curr.is_none() {
             self.rest_ns = average.max(e.vruntime_ns);
         }
         Some(e)
     }
 
-    /// `pick_eevdf` of those that wait; all are ahead only when the one that runs is not.
+    /// The one that a key is of, when it has not left since.
+    fn of_key(&self, Reverse((_, id, stay)): Key) -> Option<&Entity> {
+        let (e, now) = self.entities.get(id as usize)?.as_ref()?;
+        (*now == stay).then_some(e)
+    }
+
+    /// `pick_eevdf` of those that wait, whose key is taken out; all are ahead only when the one
+    /// that runs is not.
     fn first(&mut self) -> Option<u32> {
-        while let Some((v, id)) = self.ahead.first().copied().filter(|f| self.is_eligible(f.0)) {
-            self.ahead.remove(&(v, id));
-            self.eligible.insert((self.entities[&id].deadline_ns, id));
-        }
-        while let Some((deadline, id)) = self.eligible.first().copied() {
-            let v = self.entities[&id].vruntime_ns;
-            if self.is_eligible(v) {
-                return Some(id);
+        while let Some(key) = self.ahead.peek().copied() {
+            match self.of_key(key).map(|e| e.deadline_ns) {
+                None => {}
+                Some(deadline) if self.is_eligible(key.0.0) => {
+                    self.eligible.push(Reverse((deadline, key.0.1, key.0.2)));
+                }
+                Some(_) => break,
             }
-            self.eligible.remove(&(deadline, id));
-            self.ahead.insert((v, id));
+            self.ahead.pop();
         }
-        self.ahead.first().map(|f| f.1)
+        while let Some(key) = self.eligible.pop() {
+            match self.of_key(key).map(|e| e.vruntime_ns) {
+                None => {}
+                Some(v) if self.is_eligible(v) => return Some(key.0.1),
+                Some(v) => self.ahead.push(Reverse((v, key.0.1, key.0.2))),
+            }
+        }
+        while let Some(key) = self.ahead.pop() {
+            if self.of_key(key).is_some() {
+                return Some(key.0.1);
+            }
+        }
+        None
     }
 
     /// The task that runs from now on; the one that ran, if there was one, waits or has left.
@@ -244,7 +275,7 @@ impl Queue {
     /// already: only a shorter slice comes before.
     pub(super) fn preempts(&mut self, id: u32) -> bool {
         let Some((_, curr)) = self.curr else { return true };
-        let Some(new) = self.entities.get(&id).copied() else { return false };
+        let Some(new) = self.waits(id).copied() else { return false };
         let shorter = new.slice < curr.slice;
         shorter && self.is_eligible(new.vruntime_ns) && new.deadline_ns < curr.deadline_ns
     }
@@ -260,14 +291,18 @@ impl Queue {
         }
     }
 
-    /// Tasks that wait, those that would run last first (`detach_tasks`).
+    /// Tasks that wait, more or less those that would run last first (`detach_tasks`).
     pub(super) fn last(&self) -> impl Iterator<Item = u32> {
-        self.ahead.iter().rev().chain(self.eligible.iter().rev()).map(|e| e.1)
+        fn keys(heap: &BinaryHeap<Key>) -> impl Iterator<Item = Key> {
+            heap.as_slice().iter().rev().copied()
+        }
+        let all = keys(&self.ahead).chain(keys(&self.eligible));
+        all.filter(|k| self.of_key(*k).is_some()).map(|k| k.0.1)
     }
 
     /// One that waits.
     pub(super) fn waits(&self, id: u32) -> Option<&Entity> {
-        self.entities.get(&id)
+        self.entities.get(id as usize)?.as_ref().map(|e| &e.0)
     }
 }
 
