@@ -116,11 +116,16 @@ impl<'a> Run<'a> {
     }
 
     /// Does something to all tasks of a name, now.
-    pub(super) fn each_task(&mut self, name: &Name, act: fn(&mut Kernel, TaskId, u64)) {
+    pub(super) fn each_task(
+        &mut self,
+        name: &Name,
+        act: fn(&mut Kernel, TaskId, u64),
+    ) -> Result<(), RunError> {
         let k = &mut self.machine.kernel;
         let now = k.cpus.iter().map(|c| c.clock_ns).max().unwrap_or(0);
         let tasks: Vec<TaskId> = k.tasks_named(&name.v).collect();
         tasks.into_iter().for_each(|id| act(k, id, now));
+        Ok(())
     }
 
     /// What the script says of the result of an operation, when it is another one.
