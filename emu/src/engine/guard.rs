@@ -4,8 +4,8 @@
 //! it is: one that is wrong is a fault, or, of a load that may fail, is told of and goes on; one
 //! that is right is done by itself: a plain load or store here, by its BPF instruction, whose
 //! registers are known and untouched; others on an engine beside the CPU's that sees all pages and
-//! runs single instructions. Unicorn counts instructions by hooks that are compiled in, so an engine that
-//! does so now and then would throw its code away each time.
+//! runs single instructions. Unicorn counts instructions by hooks that are compiled in, so an
+//! engine that does so now and then would throw its code away each time.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
