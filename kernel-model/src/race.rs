@@ -15,7 +15,8 @@
 //!
 //! `READ_ONCE` and `volatile` leave no trace in an instruction: a marked read that races with a
 //! plain write is told, and a plain read that races with an atomic operation or a store-release
-//! is not. Atomic operations never race with each other. Packets, contexts and stacks are not
+//! is not. Atomic operations never race with each other. A plain store to a word that is exchanged
+//! elsewhere is taken for the end of a lock, and orders as one. Packets, contexts and stacks are not
 //! looked at, nor is what user space writes. Of the accesses of one CPU to the same bytes the last
 //! of each kind is known. Accesses beside a freed object (guarded pages) are not seen.
 
@@ -120,12 +121,18 @@ struct Epoch {
     /// Bytes of the cell.
     mask: u8,
     write: bool,
-    atomic: bool,
+    order: Order,
     who: Who,
     task: u64,
     clock_ns: u64,
     /// Events there were.
     event: usize,
+}
+
+impl Epoch {
+    fn is_atomic(&self) -> bool {
+        self.order != Order::Plain
+    }
 }
 
 type Clock = Vec<u64>;
@@ -161,6 +168,8 @@ enum Order {
     Release,
     /// A full barrier.
     Full,
+    /// The same, of an exchange: what is written to its word plainly is taken for its release.
+    Swap,
 }
 
 impl Races {
@@ -207,8 +216,10 @@ impl Races {
         let races = |e: &&Epoch| {
             let ordered = e.clock <= clock[e.cpu.idx()];
             // A plain read may be READ_ONCE.
-            let plain_write = |e: &Epoch| e.write && !e.atomic;
-            let marked = (e.atomic || new.atomic) && !plain_write(e) && !plain_write(&new);
+            let plain_write = |e: &Epoch| e.write && !e.is_atomic();
+            let atomic = e.is_atomic() || new.is_atomic();
+            let swap = e.order == Order::Swap || new.order == Order::Swap;
+            let marked = swap || atomic && !plain_write(e) && !plain_write(&new);
             e.cpu != new.cpu
                 && !ordered
                 && e.mask & new.mask != 0
@@ -217,7 +228,7 @@ impl Races {
         };
         let found = epochs.iter().filter(races).cloned().collect();
         let same = |e: &Epoch| {
-            (e.cpu, e.write, e.atomic, e.mask) == (new.cpu, new.write, new.atomic, new.mask)
+            (e.cpu, e.write, e.order, e.mask) == (new.cpu, new.write, new.order, new.mask)
         };
         epochs.retain(|e| !same(e));
         epochs.push(new);
@@ -246,13 +257,16 @@ impl Kernel {
         if !self.race_looks_at(a.phys) {
             return;
         }
-        let end = order != Order::Full || a.write;
-        if end && matches!(order, Order::Acquire | Order::Full) {
-            self.race_acquire(cpu, &Sync::Word(a.phys));
+        let word = Sync::Word(a.phys);
+        // Of the two halves of an atomic operation the store is the one that counts.
+        let full = matches!(order, Order::Full | Order::Swap) && a.write;
+        let unlocks = order == Order::Plain && a.write && self.races.syncs.contains_key(&word);
+        if full || order == Order::Acquire {
+            self.race_acquire(cpu, &word);
         }
-        self.race_access(cpu, (a.phys, a.size.into()), a.write, order != Order::Plain, (at, ""));
-        if end && matches!(order, Order::Release | Order::Full) {
-            self.race_release(cpu, Sync::Word(a.phys));
+        self.race_access(cpu, (a.phys, a.size.into()), a.write, order, (at, ""));
+        if full || unlocks || order == Order::Release {
+            self.race_release(cpu, word);
         }
     }
 
@@ -264,6 +278,7 @@ impl Kernel {
             Some(Insn::StoreRelease { .. }) => Order::Release,
             Some(Insn::Atomic { op, .. }) => match op {
                 AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => Order::Relaxed,
+                AtomicOp::Xchg | AtomicOp::Cmpxchg => Order::Swap,
                 _ => Order::Full,
             },
             _ => Order::Plain,
@@ -276,7 +291,7 @@ impl Kernel {
         let phys = pte.phys + va % crate::layout::PAGE_SIZE;
         let pc = self.cpus[cpu.idx()].called_from;
         let at = pc.checked_sub(1).and_then(|pc| self.place_of(pc));
-        self.race_access(cpu, (phys, len), true, false, (at, func));
+        self.race_access(cpu, (phys, len), true, Order::Plain, (at, func));
     }
 
     fn race_access(
@@ -284,7 +299,7 @@ impl Kernel {
         cpu: CpuId,
         (phys, len): (u64, u64),
         write: bool,
-        atomic: bool,
+        order: Order,
         who: Who,
     ) {
         let c = &self.cpus[cpu.idx()];
@@ -293,7 +308,7 @@ impl Kernel {
             clock: self.races.clocks[cpu.idx()][cpu.idx()],
             mask: 0,
             write,
-            atomic,
+            order,
             who,
             task: c.task,
             clock_ns: c.clock_ns,
@@ -338,7 +353,7 @@ impl Kernel {
             at,
             source,
             write: e.write,
-            atomic: e.atomic,
+            atomic: e.is_atomic(),
             clock_ns: e.clock_ns,
         }
     }

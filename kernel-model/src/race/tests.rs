@@ -14,7 +14,8 @@ fn kernel() -> (Kernel, u64) {
 fn access(k: &mut Kernel, cpu: u32, phys: u64, len: u64, write: bool, atomic: bool) {
     // Each access is at a place of its own, or only the first pair would be told of.
     let at = Some((ProgId(1), InsnIdx(k.events.len() as u32 * 8 + cpu * 2 + u32::from(write))));
-    k.race_access(CpuId(cpu), (phys, len), write, atomic, (at, ""));
+    let order = if atomic { Order::Relaxed } else { Order::Plain };
+    k.race_access(CpuId(cpu), (phys, len), write, order, (at, ""));
 }
 
 #[test]
@@ -63,11 +64,28 @@ fn atomics_race_with_plain_writes_alone() {
     }
 }
 
+/// A lock of the program's own: taken by an exchange, given back by a store.
+#[test]
+fn a_word_that_is_exchanged_orders_as_a_lock() {
+    let (mut k, at) = kernel();
+    let (swap, plain) = (0x1000, 0x2000);
+    k.races.insns.insert(swap, (None, Order::Swap));
+    k.races.insns.insert(plain, (None, Order::Plain));
+    for cpu in [0, 1, 2, 0] {
+        for write in [false, true] {
+            k.race_native(CpuId(cpu), Native { pc: swap, phys: at, size: 4, write });
+        }
+        k.race_native(CpuId(cpu), Native { pc: plain, phys: at + 8, size: 8, write: true });
+        k.race_native(CpuId(cpu), Native { pc: plain, phys: at, size: 4, write: true });
+    }
+    assert_eq!(k.races(), []);
+}
+
 #[test]
 fn a_pair_of_places_is_told_of_once_and_new_objects_have_no_history() {
     let (mut k, at) = kernel();
     for cpu in [0, 1, 0, 1] {
-        k.race_access(CpuId(cpu), (at, 8), true, false, WHO);
+        k.race_access(CpuId(cpu), (at, 8), true, Order::Plain, WHO);
     }
     assert_eq!(k.races().len(), 1);
     let (mut k, at) = kernel();
