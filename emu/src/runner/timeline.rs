@@ -436,8 +436,8 @@ impl<'a> Run<'a> {
                 self.machine.kernel.nmi(CpuId(cpu.v));
                 Ok(())
             }
-            Action::Start(task) => self.each_task(task, Kernel::task_start),
-            Action::Kill(task) => self.each_task(task, Kernel::task_kill),
+            Action::Start(task) => self.each_task(task, kernel_model::Kernel::task_start),
+            Action::Kill(task) => self.each_task(task, kernel_model::Kernel::task_kill),
         }
     }
 
