@@ -19,8 +19,8 @@ use bpf::insn::InsnIdx;
 use jit::{Compiled, ExEntry, InsnRange, NativeOff, RelocKind};
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{
-    HELPER_STUBS, KFUNC_STUBS, LAP_STUB, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END, RETURN_TRAP,
-    STUB_STRIDE, VMALLOC, VMALLOC_OBJECTS, helper_stub, kfunc_stub,
+    ARENAS, ARENAS_END, HELPER_STUBS, KFUNC_STUBS, LAP_STUB, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END,
+    RETURN_TRAP, STUB_STRIDE, VMALLOC, VMALLOC_OBJECTS, helper_stub, kfunc_stub,
 };
 use kernel_model::mem::{self, GuestMemory, Perms, Walker};
 use kernel_model::{Fault, Kernel, ProgId};
@@ -340,6 +340,15 @@ pub enum Exit {
         /// R1 to R5.
         args: [u64; 5],
     },
+    /// An access to a page that an arena does not have. It is fixed up: a load gave 0.
+    Arena {
+        /// The native instruction.
+        at: u64,
+        /// The address.
+        addr: u64,
+        /// Where it goes on.
+        pc: u64,
+    },
     /// The outermost `exit` of this entry.
     Return,
     /// It cannot go on.
@@ -419,7 +428,11 @@ pub fn exec(
                             let native = cpu.spec().bpf[r.idx()];
                             cpu.set_reg(native, 0);
                         }
-                        base + u64::from(e.resume.0)
+                        let next = base + u64::from(e.resume.0);
+                        if (ARENAS..ARENAS_END).contains(&addr) {
+                            return Ok(Exit::Arena { at, addr, pc: next });
+                        }
+                        next
                     }
                     (Look::Fault, None) => return Ok(fault(text, at, denied(access, addr))),
                 };

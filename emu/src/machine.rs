@@ -11,14 +11,15 @@
 //! on all four.
 
 mod backtrace;
+mod cancel;
 pub mod path;
 mod run;
 pub mod schedule;
 mod state;
+pub mod sweep;
 mod syscall;
 
 use bpf::Arch;
-use bpf::insn::Reg;
 use kernel_model::context::Point;
 use kernel_model::cpu::FaultKind;
 use kernel_model::kfuncs::THROW;
@@ -169,6 +170,8 @@ pub struct Machine {
     pause_at: Option<u64>,
     /// The turn that was left when it did.
     held_turn: Option<(CpuId, u64)>,
+    /// Cancels at every point, when that is tried.
+    sweep: Option<Box<sweep::Sweep>>,
     /// Events that are in the trace no more.
     forgotten: usize,
 }
@@ -196,6 +199,7 @@ impl Machine {
             in_call: false,
             pause_at: None,
             held_turn: None,
+            sweep: None,
             forgotten: 0,
         })
     }
@@ -340,7 +344,8 @@ impl Machine {
                 return Ok(true);
             }
             Step::Enter(entry) => {
-                let free = self.path.is_none() && !self.kernel.fine;
+                let free =
+                    self.path.is_none() && !self.kernel.fine && self.kernel.watchdog.is_none();
                 if laps && free && self.kernel.now(cpu) < clock_ns {
                     again = entry.again;
                 }
@@ -527,14 +532,22 @@ impl Machine {
         mut pc: u64,
         mut laps: (u32, u64),
     ) -> Result<(), MachineError> {
+        let (began, left) = (self.kernel.now(cpu), laps.1);
         let exit = loop {
             match self.native_exit(cpu, pc, laps)? {
                 Exit::Helper { id: TIMED_MAY_GOTO, .. } => pc = self.timed_may_goto(cpu),
+                Exit::Arena { at, addr, pc: next } => {
+                    self.arena_fault(cpu, at, addr);
+                    pc = next;
+                }
                 exit => break exit,
             }
-            laps.0 = 0;
+            let ran = self.kernel.now(cpu) - began;
+            laps = (0, left.saturating_sub(ran));
         };
+        self.look_at_watchdog(cpu);
         match exit {
+            Exit::Point { kind, pc } if self.ends_at(cpu, kind, pc) => {}
             Exit::Point { kind, pc } => {
                 self.hold(cpu, Held::At(pc));
                 let at = self.text.point_of(pc, kind).map(|(prog, insn)| match kind {
@@ -565,15 +578,12 @@ impl Machine {
     /// Runs native code to its next exit.
     fn native_exit(&mut self, cpu: CpuId, pc: u64, laps: (u32, u64)) -> Result<Exit, MachineError> {
         let epoch = self.kernel.mem.epoch();
-        let lane = &mut self.lanes[cpu.idx()];
+        let lane = &self.lanes[cpu.idx()];
         let used = lane.charged - lane.run_start;
         let insns = self.config.run_insns_max.saturating_sub(used);
         // Blocks of native code that is no program's (a wild jump) retire nothing.
         let blocks = insns.saturating_mul(4).saturating_add(1 << 20);
-        let points = match self.kernel.fine {
-            true => Points::Nth(1),
-            false => Points::After(laps.1.min(self.kernel.until_sample(cpu))),
-        };
+        let points = self.points(cpu, laps.1.min(self.kernel.until_sample(cpu)));
         let fuel = Fuel { insns, blocks, laps: laps.0, lap_insns: laps.1, points };
         let slot = self.slots[cpu.idx()].as_mut().expect("made by enter");
         if slot.epoch != epoch {
@@ -616,21 +626,6 @@ impl Machine {
         self.kernel.races()
     }
 
-    /// `arch_bpf_timed_may_goto`; where the program goes on.
-    fn timed_may_goto(&mut self, cpu: CpuId) -> u64 {
-        let slot = self.slots[cpu.idx()].as_mut().expect("it ran");
-        let spec = slot.vcpu.spec();
-        let (fp, ax) = (spec.bpf[Reg::FP.idx()], spec.bpf[Reg::AX.idx()]);
-        let pair = slot.vcpu.reg(fp).wrapping_add(slot.vcpu.reg(ax));
-        let count = self.kernel.check_timed_may_goto(cpu, pair);
-        slot.vcpu.set_reg(ax, count);
-        if count == 0 {
-            let stack = self.backtrace(cpu);
-            self.kernel.may_goto_expired(cpu, &stack);
-        }
-        helper_stub(TIMED_MAY_GOTO.unsigned_abs()) + spec.stub_ret
-    }
-
     /// Tells the kernel of an exit.
     fn tell(&mut self, cpu: CpuId, exit: Exit) -> Step {
         let stub_ret = crate::unicorn::spec(self.arch()).stub_ret;
@@ -655,7 +650,7 @@ impl Machine {
                 self.kernel.prog_return(cpu, r0)
             }
             Exit::Fault(f) => self.kernel.prog_fault(cpu, f),
-            Exit::Point { .. } => unreachable!("held by `native`"),
+            Exit::Point { .. } | Exit::Arena { .. } => unreachable!("held by `native`"),
             Exit::Fuel => {
                 let lane = &self.lanes[cpu.idx()];
                 let insns = lane.charged - lane.run_start;

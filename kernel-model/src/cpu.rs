@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bpf::insn::InsnIdx;
 
+use crate::cancel::Cancelled;
 use crate::context::{Interrupts, IrqFrame, Point, Stand};
 use crate::helpers::HelperFrame;
 use crate::lock::path::LockPath;
@@ -212,6 +213,12 @@ pub struct ProgFrame {
     pub started_ns: u64,
     /// The helper it is in, when that has frames of its own, and the number of the call.
     pub calling: Option<(&'static str, u32)>,
+    /// The run that began with it is cancelled.
+    pub cancelled: Option<Box<Cancelled>>,
+    /// The watchdog has reported it.
+    pub(crate) warned: bool,
+    /// It was told of as a lockup.
+    pub(crate) locked_up: bool,
 }
 
 impl ProgFrame {
@@ -231,6 +238,9 @@ impl ProgFrame {
             tail_calls: 0,
             started_ns: 0,
             calling: None,
+            cancelled: None,
+            warned: false,
+            locked_up: false,
         }
     }
 
@@ -323,6 +333,8 @@ pub enum Flow {
     Iret(Option<Stand>),
     /// Complete, with a value for the frame below.
     Done(u64),
+    /// The program that led here is cancelled and cannot have what it waits for.
+    Unwind,
     /// The program that led here cannot go on.
     Fault(Fault),
 }
@@ -365,6 +377,8 @@ pub struct Cpu {
     pub(crate) preempt_off: u32,
     /// Points of programs passed so far.
     pub points: u64,
+    /// Runs of this CPU that are cancelled and not over.
+    pub(crate) cancelling: u32,
 }
 
 impl Cpu {

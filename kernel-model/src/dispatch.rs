@@ -1,8 +1,9 @@
 //! The frame machine: runs kernel paths until a program must run or nothing is left.
 
 use crate::Kernel;
+use crate::cancel::Plan;
 use crate::context::Stand;
-use crate::cpu::{CpuId, Fault, FaultKind, Flow, Frame, Input, ProgFrame, Step};
+use crate::cpu::{CancelledBy, CpuId, Fault, FaultKind, Flow, Frame, Input, ProgFrame, Step};
 use crate::event::{EventKind, Value};
 use crate::helpers::{self, Ret};
 use crate::kfuncs;
@@ -89,11 +90,16 @@ impl Kernel {
             return self.abort(cpu, Fault::unsupported(format!("helper {id} outside a program")));
         };
         let prog = frame.prog;
-        let Some(row) = helpers::row(id) else {
+        let Some(mut row) = helpers::row(id) else {
             frame.helper_calls += 1;
             return self.abort(cpu, Fault::unsupported(helper_text(id)));
         };
-        self.call(cpu, prog, (row.name, row.nargs, row.body), args)
+        let mut plan = Plan::Do;
+        if self.is_cancelled(cpu) {
+            row = helpers::row(helpers::cleanup_of(id)).unwrap_or(row);
+            plan = self.plan_helper((id, row.name), args, self.running_type(cpu));
+        }
+        self.call(cpu, prog, (row.name, row.nargs, row.body), args, plan)
     }
 
     /// A program called a kernel function by its BTF id.
@@ -109,7 +115,11 @@ impl Kernel {
             let what = format!("kfunc {}", name());
             return self.abort(cpu, Fault::unsupported(what));
         };
-        self.call(cpu, prog, (row.name, row.nargs, row.body), args)
+        let mut plan = Plan::Do;
+        if self.is_cancelled(cpu) {
+            plan = self.plan_kfunc(row.name, btf_id);
+        }
+        self.call(cpu, prog, (row.name, row.nargs, row.body), args, plan)
     }
 
     /// A call of the kernel by the program on top.
@@ -119,6 +129,7 @@ impl Kernel {
         prog: ProgId,
         (name, nargs, body): (&'static str, u8, helpers::Body),
         args: [u64; 5],
+        plan: Plan,
     ) -> Step {
         let frame = self.cpus[cpu.idx()].prog_frame_mut().expect("a program called");
         let nth = frame.helper_calls;
@@ -127,9 +138,9 @@ impl Kernel {
         let at = self.events.len();
         self.emit(cpu, EventKind::HelperCall { prog, name, args: seen, ret: None, nth });
         self.race_call(cpu, name, args);
-        let ret = match self.inject_call(cpu, name, prog) {
-            Some(r0) => Ret::Val(r0),
-            None => body(self, cpu, args),
+        let ret = match (plan, self.inject_call(cpu, name, prog)) {
+            (Plan::Answer(r0), _) | (Plan::Do, Some(r0)) => Ret::Val(r0),
+            (Plan::Do, None) => body(self, cpu, args),
         };
         self.cpus[cpu.idx()].call_stack.clear();
         self.irq_work_run(cpu);
@@ -170,16 +181,21 @@ impl Kernel {
         frame.helper_calls += 1;
         let args = vec![Value::of(cookie)];
         self.emit(cpu, EventKind::HelperCall { prog, name: "bpf_throw", args, ret: None, nth });
+        self.emit(cpu, EventKind::Cancelled { prog, by: CancelledBy::Throw });
         Step::Throw { cookie }
     }
 
     /// The innermost program or callback reached its `exit`.
-    pub fn prog_return(&mut self, cpu: CpuId, r0: u64) -> Step {
+    pub fn prog_return(&mut self, cpu: CpuId, mut r0: u64) -> Step {
         self.this_cpu = cpu;
         let top = self.cpus[cpu.idx()].frames.pop();
         let Some(Frame::Prog(p)) = top else {
             panic!("prog_return without a running program");
         };
+        if p.cancelled.is_some() {
+            r0 = self.value_of_nothing(p.prog);
+            self.run_over(cpu, &p, false);
+        }
         if !p.entry.callback {
             let ran = self.now(cpu).saturating_sub(p.started_ns);
             if let Some(prog) = self.progs.get_mut(&p.entry.prog) {
@@ -205,6 +221,7 @@ impl Kernel {
             let from = std::mem::replace(&mut p.prog, to);
             p.tail_calls += 1;
             self.emit(cpu, EventKind::TailCall { from, to });
+            self.cancel_tail(cpu, to);
         }
     }
 
@@ -255,6 +272,7 @@ impl Kernel {
                     return self.next(cpu);
                 }
                 Flow::Done(value) => return self.finish(cpu, value),
+                Flow::Unwind => return self.cancel_unwind(cpu),
                 Flow::Fault(fault) => return self.abort(cpu, fault),
             }
         }
@@ -344,25 +362,10 @@ impl Kernel {
     fn abort(&mut self, cpu: CpuId, fault: Fault) -> Step {
         let prog = self.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
         self.emit(cpu, EventKind::Fault { prog, fault: fault.clone() });
-        let mut contexts = 0;
-        while let Some(frame) = self.cpus[cpu.idx()].frames.pop() {
-            if let Frame::Lock(path) = &frame {
-                self.lock_dropped(cpu, path);
-            }
-            if let Frame::Helper(h) = &frame {
-                self.helper_dropped(h);
-            }
-            if let Frame::Timer(t) = &frame {
-                self.timer_ended(t);
-                break;
-            }
-            if let Frame::Prog(p) = frame {
-                contexts += 1;
-                if !p.entry.callback {
-                    break;
-                }
-            }
+        if let Some(prog) = prog {
+            self.emit(cpu, EventKind::Cancelled { prog, by: CancelledBy::Fault });
         }
+        let contexts = self.drop_run(cpu);
         self.check_leaks(cpu);
         self.rcu_update(cpu);
         let c = &mut self.cpus[cpu.idx()];

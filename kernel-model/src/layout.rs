@@ -24,6 +24,8 @@ pub const PERCPU: u64 = 0xffff_e8ff_0000_0000;
 pub const ARENAS: u64 = 0xffff_d000_0000_0000;
 /// Distance between two arenas.
 pub const ARENA_STRIDE: u64 = (1 << 32) + (1 << 17);
+/// End of the addresses set aside for arenas.
+pub const ARENAS_END: u64 = ARENAS + (1 << 44);
 /// Addresses that stand for the kernel's own locks in reports: nothing is mapped there.
 pub const KERNEL_LOCKS: u64 = 0xffff_f000_0000_0000;
 /// Text of the kernel's own functions: their addresses have names but no code behind them.

@@ -41,6 +41,8 @@ pub struct Held {
     pub what: &'static str,
     /// Virtual time.
     pub clock_ns: u64,
+    /// Of all acquisitions, which; the ledger counts them.
+    pub order: u64,
     /// Call stack of the program, innermost first.
     pub stack: Vec<Site>,
 }
@@ -52,11 +54,15 @@ pub struct Ledger {
     /// How many things a CPU holds from a frame depth. Asked at the end of every run, when rings
     /// may hold thousands of things that are none of that run's.
     depths: BTreeMap<(CpuId, usize), u32>,
+    /// Acquisitions so far.
+    acquired: u64,
 }
 
 impl Ledger {
     /// Notes an acquisition.
-    pub fn acquire(&mut self, kind: Kind, addr: u64, held: Held) {
+    pub fn acquire(&mut self, kind: Kind, addr: u64, mut held: Held) {
+        self.acquired += 1;
+        held.order = self.acquired;
         *self.depths.entry((held.cpu, held.depth)).or_default() += 1;
         self.held.entry((kind, addr)).or_default().push(held);
     }
@@ -105,6 +111,18 @@ impl Ledger {
     /// Everything held, in order of kind and address.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u64, &Held)> {
         self.held.iter().flat_map(|((k, a), v)| v.iter().map(|h| (*k, *a, h)))
+    }
+
+    /// What a CPU acquired at or above a frame depth, the last first.
+    #[must_use]
+    pub fn above(&self, cpu: CpuId, depth: usize) -> Vec<(Kind, u64, Held)> {
+        if self.depths.range((cpu, depth)..=(cpu, usize::MAX)).next().is_none() {
+            return Vec::new();
+        }
+        let all = self.iter().filter(|(_, _, h)| h.cpu == cpu && h.depth >= depth);
+        let mut out: Vec<_> = all.map(|(kind, addr, h)| (kind, addr, h.clone())).collect();
+        out.sort_by_key(|(_, _, h)| std::cmp::Reverse(h.order));
+        out
     }
 
     /// Takes out what a CPU acquired at or above a frame depth: the leaks of a run that ended.

@@ -13,6 +13,7 @@
 //! not modelled is `Unsupported`, never a guess.
 
 pub mod alloc;
+pub mod cancel;
 pub mod cgroup;
 pub mod context;
 pub mod cpu;
@@ -196,6 +197,10 @@ pub struct Kernel {
     pub(crate) objects: kfuncs::Objects,
     /// Control groups; none until one is asked for.
     pub(crate) cgroups: cgroup::Cgroups,
+    /// Limits of program runs.
+    pub watchdog: Option<cancel::Watchdog>,
+    /// Runs that were cancelled, as they ended.
+    pub cancelled: Vec<cancel::Ended>,
     /// What is held.
     pub ledger: ledger::Ledger,
     /// Spin locks.
@@ -256,6 +261,8 @@ impl Kernel {
             memcg: memcg::Memcg::new(config.memcg_max),
             objects: kfuncs::Objects::default(),
             cgroups: cgroup::Cgroups::default(),
+            watchdog: None,
+            cancelled: Vec::new(),
             ledger: ledger::Ledger::default(),
             locks: lock::Locks::new(config.cpus),
             net: net::Net::default(),
@@ -345,6 +352,7 @@ impl Kernel {
         let c = &mut self.cpus[cpu.idx()];
         c.retired += insns;
         c.clock_ns += insns;
+        self.cancel_charge(cpu, insns);
         self.rcu_check_stall(cpu);
     }
 

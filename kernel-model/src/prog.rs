@@ -49,6 +49,8 @@ pub struct Prog {
     pub tag: [u8; 8],
     /// Lines of its source, by original instruction.
     pub line_info: Vec<LineInfo>,
+    /// Runs that were cancelled.
+    pub strikes: u32,
     /// stdout and stderr.
     pub streams: [crate::stream::Stream; 2],
     /// BTF object of the program, 0 for none.
@@ -91,6 +93,7 @@ impl Prog {
             jited_len: 0,
             tag: [0; 8],
             line_info: Vec::new(),
+            strikes: 0,
             streams: Default::default(),
             btf_id: 0,
             target: None,

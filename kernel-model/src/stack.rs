@@ -1,6 +1,6 @@
 //! Call stacks of programs: where they are stored, and as text.
 //!
-//! The engine unwinds ([`crate::Cpu::call_stack`]); this says what a place is in the source.
+//! The engine unwinds ([`crate::cpu::Cpu::call_stack`]); this says what a place is in the source.
 //! Offsets count BPF code, eight bytes an instruction, so that a stack reads the same on every
 //! architecture; the kernel's count native code.
 

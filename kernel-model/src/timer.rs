@@ -164,6 +164,14 @@ impl Kernel {
         }
     }
 
+    /// Timers and work whose callback is one of a program do not start it again.
+    pub(crate) fn timers_disarm(&mut self, prog: ProgId) {
+        let its = self.timers.all.iter().filter(|(_, t)| t.callback.is_some_and(|c| c.0 == prog));
+        for at in its.map(|(at, _)| *at).collect::<Vec<_>>() {
+            self.timers.disarm(at);
+        }
+    }
+
     /// Virtual time of the next expiry, of a timer or of what tasks wait for.
     #[must_use]
     pub fn next_timer(&self) -> Option<u64> {

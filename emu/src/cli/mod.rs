@@ -13,6 +13,7 @@ mod beneath;
 mod beyond;
 mod btf;
 mod build;
+mod cancel;
 mod completions;
 mod explore;
 mod features;
@@ -105,6 +106,8 @@ enum Verb {
     Jit(jit::Args),
     /// Compiles .bpf.c files, for both byte orders
     Build(build::Args),
+    /// Cancels programs wherever they can be stopped, to see that they end clean
+    Cancel(cancel::Args),
     /// Measures what things cost, against what else there is
     Bench(bench::Args),
     /// Prints the types of the modelled kernel
@@ -141,6 +144,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Inspect(a) => inspect::run(&a).into(),
         Verb::Jit(a) => jit::run(&a).into(),
         Verb::Build(a) => build::run(&a).into(),
+        Verb::Cancel(a) => cancel::run(&a).into(),
         Verb::Bench(a) => bench::run(&a).into(),
         Verb::Btf(a) => btf::run(&a).into(),
         Verb::Features(a) => features::run(&a).into(),

@@ -24,11 +24,25 @@ struct Frame {
     link: Option<u64>,
 }
 
+/// A frame of a program.
+pub(super) struct Unwound {
+    pub site: Site,
+    /// Its function, of those of the program.
+    pub func: usize,
+    /// Canonical frame address, when the frame is whole.
+    pub cfa: Option<u64>,
+}
+
 impl Machine {
     /// Where the programs of a CPU are, innermost first: through subprograms, callbacks and what
     /// an interrupt stopped.
     #[must_use]
     pub fn backtrace(&self, cpu: CpuId) -> Vec<Site> {
+        self.frames(cpu).into_iter().map(|f| f.site).collect()
+    }
+
+    /// All frames of programs of a CPU, innermost first.
+    pub(super) fn frames(&self, cpu: CpuId) -> Vec<Unwound> {
         let mut out = Vec::new();
         let lane = &self.lanes[cpu.idx()];
         let live = self.slots[cpu.idx()].as_ref().filter(|_| !lane.switched);
@@ -59,7 +73,7 @@ impl Machine {
     }
 
     /// The frames of one context.
-    fn unwind(&self, spec: &Spec, mut at: Frame, out: &mut Vec<Site>) {
+    fn unwind(&self, spec: &Spec, mut at: Frame, out: &mut Vec<Unwound>) {
         let read = |va: u64| self.kernel.mem.read_u64(va).unwrap_or(0);
         // The instruction that an address behind a call belongs to is the one before it.
         let mut back = 0;
@@ -70,18 +84,21 @@ impl Machine {
                 off == u64::from(f.start.0) || off == u64::from(f.tail_call_entry.0)
             };
             let func = pc.and_then(|(p, off)| {
-                let mut funcs = p.compiled.debug.funcs.iter();
-                Some((p, off, funcs.find(|f| (f.start.0.into()..f.end.0.into()).contains(&off))?))
+                let funcs = &p.compiled.debug.funcs;
+                let n =
+                    funcs.iter().position(|f| (f.start.0.into()..f.end.0.into()).contains(&off));
+                Some((p, off, n?, &funcs[n?]))
             });
-            let whole = func.filter(|(_, off, f)| back > 0 || !entered(f, *off));
-            if let Some((p, off, f)) = func {
+            let whole = func.filter(|(_, off, _, f)| back > 0 || !entered(f, *off));
+            let cfa = whole.map(|(.., f)| at.sp.wrapping_add(f.frame_bytes.into()));
+            if let Some((p, off, func, f)) = func
                 // A prologue belongs to the function's first instruction.
-                let insn = p.insn_at(p.base + off.max(f.body.0.into()));
-                out.extend(insn.map(|insn| Site { prog: p.prog, insn }));
+                && let Some(insn) = p.insn_at(p.base + off.max(f.body.0.into()))
+            {
+                out.push(Unwound { site: Site { prog: p.prog, insn }, func, cfa });
             }
-            let ret = match whole {
-                Some((_, _, f)) => {
-                    let cfa = at.sp.wrapping_add(f.frame_bytes.into());
+            let ret = match whole.zip(cfa) {
+                Some(((.., f), cfa)) => {
                     let saved = f.saved.iter().find(|s| s.reg.is_none());
                     let ret = saved.map(|s| read(cfa.wrapping_add_signed(s.cfa_off.into())));
                     at.sp = cfa.wrapping_sub(spec.frame_reserve);

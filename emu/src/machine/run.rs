@@ -11,7 +11,8 @@ impl Machine {
     /// Under a chooser from now on, which is asked at every point; `None` is round robin by
     /// virtual time.
     pub fn schedule(&mut self, chooser: Option<Box<dyn Chooser>>) {
-        self.kernel.fine = chooser.is_some() || self.kernel.faults_at_points();
+        let points = self.kernel.faults_at_points() || self.sweep.is_some();
+        self.kernel.fine = chooser.is_some() || points;
         self.chooser = chooser;
     }
 
@@ -52,6 +53,7 @@ impl Machine {
             while self.ready_at(cpu).is_some_and(|t| t < limit) {
                 let to = self.paused_at(cpu, limit)?;
                 self.step_until(cpu, to, self.pause_at.is_none())?;
+                self.sweep_step(cpu)?;
             }
             if self.kernel.events.len() > events {
                 return Ok(true);
@@ -70,6 +72,7 @@ impl Machine {
             while self.ready_at(cpu).is_some_and(|t| t < limit) {
                 let to = self.paused_at(cpu, limit)?;
                 self.step_until(cpu, to, false)?;
+                self.sweep_step(cpu)?;
                 if self.kernel.events.len() > seen {
                     return Ok(true);
                 }
@@ -196,6 +199,7 @@ impl Machine {
             let cpu = self.chosen(&ready)?;
             self.kernel.cpus[cpu.idx()].clock_ns = now;
             self.step_until(cpu, 0, false)?;
+            self.sweep_step(cpu)?;
             if self.kernel.events.len() > events {
                 return Ok(true);
             }

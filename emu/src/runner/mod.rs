@@ -67,6 +67,8 @@ pub struct RunOptions {
     pub keep: trace::Keep,
     /// Look for data races, which a scenario that names them asks for too.
     pub races: bool,
+    /// Cancel the running program at every so many points, and go back each time.
+    pub cancel_every: Option<u64>,
     /// Told how much of its time a run has behind it, in permille.
     pub progress: Option<Arc<AtomicU64>>,
     /// Hash the state whenever so many instructions were retired, where CPUs or steps take turns.
@@ -202,6 +204,8 @@ pub struct Outcome {
     pub native_insns: u64,
     /// Captures of what left, by nic.
     pub out: Vec<(String, Spool)>,
+    /// What trying to cancel came to.
+    pub sweep: Option<crate::machine::sweep::Report>,
     /// Program runs as spans of virtual time.
     pub perfetto: Vec<trace::Slice>,
     /// What `RunOptions::checkpoints` asked for, and the end.
@@ -371,6 +375,7 @@ impl<'a> Run<'a> {
             insns,
             native_insns: self.machine.native_insns(),
             out: recorded.out,
+            sweep: self.machine.take_sweep(),
             perfetto: recorded.slices,
             checkpoints: std::mem::take(&mut self.checkpoints),
         }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use bpf::Arch;
 use bpf::uapi::{AttachType, ProgType};
+use kernel_model::cancel::Watchdog;
+use kernel_model::cpu::CancelledBy;
 use kernel_model::net::{Dir, NicConfig, Order, Rss};
 use kernel_model::rcu::STALL_NS;
 use scenarios::schema::Name;
@@ -27,7 +29,6 @@ pub(super) fn begin<'a>(
     arch: Arch,
     opts: &RunOptions,
 ) -> Result<Run<'a>, RunError> {
-    unsupported(s)?;
     let kernel = kernel_config(s, arch, opts)?;
     if kernel.memory_bytes < 8 << 20 || kernel.memory_bytes > 4 << 30 {
         return Err(RunError::input(s.machine.memory.span, "memory is 8MiB to 4GiB"));
@@ -76,15 +77,25 @@ pub(super) fn begin<'a>(
     for attach in &s.attach {
         run.attach(attach)?;
     }
+    run.machine.kernel.watchdog = watchdog(s);
+    if let Some(every) = opts.cancel_every {
+        run.machine.sweep(every);
+    }
     run.open_consumers()?;
     run.arm_faults()?;
     run.arm_schedule();
     run.watch_tracepoints()?;
     run.watch_lines()?;
-    let recorder = Recorder::new(Arc::new(Names::of(&run.machine)), opts.keep.clone());
+    let mut recorder = Recorder::new(Arc::new(Names::of(&run.machine)), opts.keep.clone());
+    recorder.by_time = s.machine.watchdog.is_some();
     run.watch = Watch::new(&run, recorder)?;
     run.plan()?;
     Ok(run)
+}
+
+fn watchdog(s: &Scenario) -> Option<Watchdog> {
+    let w = s.machine.watchdog.as_ref()?;
+    Some(Watchdog { soft_ns: w.soft.v.ns, hard_ns: w.hard.v.ns, strikes: w.strikes })
 }
 
 fn kernel_config(
@@ -169,14 +180,6 @@ fn sockets(s: &Scenario, machine: &mut Machine) -> Result<(), RunError> {
             RunError::input(socket.local.span, format!("socket: {}", e.name()))
         };
         added.map_err(said)?;
-    }
-    Ok(())
-}
-
-/// Says no to what this version has no machinery for.
-fn unsupported(s: &Scenario) -> Result<(), RunError> {
-    if let Some(w) = &s.machine.watchdog {
-        return Err(RunError::unsupported(w.soft.span, "the watchdog"));
     }
     Ok(())
 }
@@ -390,15 +393,16 @@ impl Run<'_> {
     /// Takes a program off every hook.
     pub(super) fn detach(&mut self, prog: &Name) -> Result<(), RunError> {
         let id = self.prog(prog)?;
-        for nic in self.machine.kernel.net.nics.values_mut() {
-            if nic.xdp == Some(id) {
-                nic.xdp = None;
-            }
-            nic.ingress.remove(id);
-            nic.egress.remove(id);
+        self.machine.kernel.prog_detach(id);
+        Ok(())
+    }
+
+    /// Cancels what runs of a program.
+    pub(super) fn cancel(&mut self, prog: &Name) -> Result<(), RunError> {
+        let id = self.prog(prog)?;
+        if !self.machine.cancel(id, CancelledBy::Request) {
+            self.fail(prog.span, format!("{} does not run: nothing to cancel", prog.v));
         }
-        self.machine.kernel.trace_detach(id);
-        self.machine.kernel.cgroup_detach(id);
         Ok(())
     }
 

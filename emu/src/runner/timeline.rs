@@ -373,6 +373,7 @@ impl<'a> Run<'a> {
         Ok(Some((when, Source::Capture { file, nic, pace, pick, next, start, given })))
     }
 
+    // tidy: flat match
     fn act(&mut self, at: u64, action: &'a Action) -> Result<(), RunError> {
         self.plan.seq += 1;
         let key = (at, self.plan.seq);
@@ -424,9 +425,7 @@ impl<'a> Run<'a> {
             }
             Action::Snapshot(name) => self.mark(name),
             Action::TestRun { .. } => self.test_run(action),
-            Action::Cancel { prog } => {
-                Err(RunError::unsupported(prog.span, "Cancel in the timeline"))
-            }
+            Action::Cancel { prog } => self.cancel(prog),
             Action::Fire { tracepoint, args, cpu } => self.fire(tracepoint, args.as_ref(), *cpu),
             Action::Irq { cpu, line } => {
                 self.machine.kernel.irq(CpuId(cpu.v), *line);

@@ -199,6 +199,8 @@ impl Hash {
 pub(super) struct Recorder {
     pub names: Arc<Names>,
     keep: Keep,
+    /// A watchdog ends runs by their length.
+    pub by_time: bool,
     /// Of each CPU's lines.
     hashes: BTreeMap<u32, Hash>,
     /// CPU, line, number of the event.
@@ -220,6 +222,7 @@ impl Clone for Recorder {
             trace: Spool::default(),
             out: BTreeMap::new(),
             slices: self.slices.clone(),
+            by_time: false,
         }
     }
 }
@@ -254,6 +257,7 @@ impl Recorder {
             out: BTreeMap::new(),
             slices: Slices::default(),
             keep,
+            by_time: false,
         }
     }
 
@@ -266,7 +270,7 @@ impl Recorder {
         if self.keep.trace {
             writeln!(self.trace, "{number:>7} {}", line(e, &self.names, true))?;
         }
-        if is_compared(e) {
+        if is_compared(e, self.by_time) {
             let text = line(e, &self.names, false);
             self.hashes.entry(e.cpu.0).or_default().line(&text);
             if self.keep.compared {
@@ -316,9 +320,17 @@ fn combined(hashes: &BTreeMap<u32, Hash>) -> u64 {
 }
 
 /// Lines of source are other instructions in the other byte order; which CPU ends a grace period
-/// is a matter of clocks.
-fn is_compared(e: &Event) -> bool {
+/// is a matter of clocks. Where runs end by time, so is how many calls they have come to.
+fn is_compared(e: &Event, by_time: bool) -> bool {
     match &e.kind {
+        EventKind::Callback { .. }
+        | EventKind::HelperCall { .. }
+        | EventKind::HelperReturn { .. }
+        | EventKind::MapUpdate { .. }
+        | EventKind::MapDelete { .. }
+        | EventKind::Record { .. }
+        | EventKind::Print { .. }
+        | EventKind::Stream { .. } => !by_time,
         EventKind::Note { topic, .. } => *topic != crate::machine::path::LINE,
         EventKind::RcuFree { .. } | EventKind::RcuStall(_) | EventKind::Race(_) => false,
         _ => true,

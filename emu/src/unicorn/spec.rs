@@ -57,6 +57,8 @@ pub struct Spec {
     /// Code a program returns to that is to run again at once: R1 and the entry point are above
     /// the stack pointer it returns with (and `frame_reserve`). The return address is made anew.
     pub lap: &'static [u8],
+    /// How far below the canonical frame address R10 is, in a function that uses it.
+    pub fp_below_cfa: u64,
     /// Bytes a caller leaves above a callee's frame (the s390x register save area).
     pub frame_reserve: u64,
 }
@@ -108,6 +110,7 @@ static X86_64: Spec = Spec {
         0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff, 0x50, 0x48, 0x8b, 0x7c, 0x24, 0x08, 0xff, 0x64,
         0x24, 0x10,
     ],
+    fp_below_cfa: 16,
     frame_reserve: 0,
 };
 
@@ -138,6 +141,7 @@ static ARM64: Spec = Spec {
     intno: 2,
     // ldp x0, x10, [sp]; adr x30, .-4; br x10
     lap: &[0xe0, 0x2b, 0x40, 0xa9, 0xfe, 0xff, 0xff, 0x10, 0x40, 0x01, 0x1f, 0xd6],
+    fp_below_cfa: 0,
     frame_reserve: 0,
 };
 
@@ -171,6 +175,7 @@ static RISCV64: Spec = Spec {
         0x97, 0x00, 0x00, 0x00, 0x03, 0x35, 0x01, 0x00, 0x03, 0x33, 0x81, 0x00, 0x67, 0x00, 0x03,
         0x00,
     ],
+    fp_below_cfa: 0,
     frame_reserve: 0,
 };
 
@@ -202,5 +207,6 @@ static S390X: Spec = Spec {
         0xc0, 0xe0, 0x00, 0x00, 0x00, 0x00, 0xe3, 0x20, 0xf0, 0xa0, 0x00, 0x04, 0xe3, 0x10, 0xf0,
         0xa8, 0x00, 0x04, 0x07, 0xf1,
     ],
+    fp_below_cfa: 160,
     frame_reserve: 160, // STACK_FRAME_OVERHEAD
 };

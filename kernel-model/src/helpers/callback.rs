@@ -111,8 +111,11 @@ impl Kernel {
         if let Over::RbAdd(adding) = f.over {
             return self.rb_step(cpu, HelperFrame { over: Over::Count(0), ..f }, adding, input);
         }
-        let stop =
-            matches!(input, Input::Return(r) if r != 0) || matches!(input, Input::Aborted(_));
+        let stop = match input {
+            Input::Return(r) => r != 0 || self.is_cancelled(cpu),
+            Input::Aborted(_) => true,
+            Input::Start | Input::Again => false,
+        };
         if let (Over::Samples(s), Input::Return(_)) = (&mut f.over, &input) {
             // Also the sample at which the callback says stop.
             s.size.take().into_iter().for_each(|size| self.user_ring_release(s.id, size));

@@ -3,6 +3,7 @@
 
 use super::{HelperRow, Ret, net, skb};
 use crate::cpu::{CpuId, Fault};
+use crate::ledger::Kind;
 use crate::mem::MemFault;
 use crate::{Errno, EventKind, Kernel, field};
 
@@ -274,6 +275,7 @@ fn reserve_now(k: &mut Kernel, cpu: CpuId, [map, size, flags, ptr, _]: [u64; 5])
             k.emit(cpu, EventKind::Drop { reason: "ringbuf full" });
             return null(k, ptr, Errno::EINVAL);
         }
+        k.prog_holds(cpu, Kind::RingbufRecord, at, "bpf_ringbuf_reserve_dynptr");
         k.dynptr_init(ptr, at, Type::Ringbuf, size)?;
         Ok(Ok(0))
     };

@@ -4,6 +4,7 @@ use bpf::uapi::MapType;
 
 use super::{Body, HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
+use crate::ledger::Kind as Held;
 use crate::maps::MapId;
 use crate::net::{RedirectInfo, Target};
 use crate::{Errno, EventKind, Kernel};
@@ -182,8 +183,9 @@ fn reserve_now(k: &mut Kernel, cpu: CpuId, [map, size, flags, ..]: [u64; 5]) -> 
         Err(f) => return Ret::Fault(f),
     };
     let at = if flags == 0 { k.ring_reserve(id, size) } else { 0 };
-    if at == 0 {
-        k.emit(cpu, EventKind::Drop { reason: "ringbuf full" });
+    match at {
+        0 => k.emit(cpu, EventKind::Drop { reason: "ringbuf full" }),
+        _ => k.prog_holds(cpu, Held::RingbufRecord, at, "bpf_ringbuf_reserve"),
     }
     Ret::Val(at)
 }

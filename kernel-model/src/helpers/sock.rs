@@ -94,13 +94,20 @@ fn arrived_at(k: &Kernel, cpu: CpuId, ctx: u64) -> u32 {
     if dev == 0 { 0 } else { k.get(dev, field!("net_device", "ifindex")) as u32 }
 }
 
-fn release(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
-    if k.net.sockets.is_counted(sk) {
-        let count = field!("sock", "__sk_common.skc_refcnt");
-        let now = k.get(sk, count);
-        k.set(sk, count, now.saturating_sub(1));
-        k.ledger.release(Kind::Sock, sk);
+impl Kernel {
+    /// `sock_gen_put` of a program's reference.
+    pub(crate) fn sock_put(&mut self, sk: u64) {
+        if self.net.sockets.is_counted(sk) {
+            let count = field!("sock", "__sk_common.skc_refcnt");
+            let now = self.get(sk, count);
+            self.set(sk, count, now.saturating_sub(1));
+            self.ledger.release(Kind::Sock, sk);
+        }
     }
+}
+
+fn release(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
+    k.sock_put(sk);
     Ret::Val(0)
 }
 

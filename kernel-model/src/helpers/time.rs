@@ -42,12 +42,15 @@ impl Kernel {
             let _ = self.mem.write_u64(at, now);
             return MAY_GOTO_COUNT;
         }
-        if now - began >= MAY_GOTO_NS { 0 } else { MAY_GOTO_COUNT }
+        if now - began >= MAY_GOTO_NS || self.is_cancelled(cpu) { 0 } else { MAY_GOTO_COUNT }
     }
 
     /// `bpf_prog_report_may_goto_violation`, with where the loop is.
     pub fn may_goto_expired(&mut self, cpu: CpuId, stack: &[Site]) {
         let Some(prog) = self.cpus[cpu.idx()].prog_frame().map(|p| p.prog) else { return };
+        if self.is_cancelled(cpu) {
+            return;
+        }
         let text = "ERROR: Timeout detected for may_goto instruction";
         self.stream_report(cpu, prog, text, stack);
         self.emit(cpu, EventKind::Cancelled { prog, by: CancelledBy::MayGoto });

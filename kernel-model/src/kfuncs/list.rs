@@ -99,6 +99,31 @@ fn look(k: &mut Kernel, head: u64, tail: bool) -> Outcome {
     Ok(if node == head { 0 } else { node })
 }
 
+/// Whether a list leads from its head back to it, both ways, over nodes that are its own.
+pub(crate) fn damage(k: &Kernel, head: u64) -> Option<String> {
+    let walk = || -> Result<bool, MemFault> {
+        let mut at = head;
+        // A head of zeroes has never been used.
+        if next(k, head)? == 0 {
+            return Ok(true);
+        }
+        loop {
+            let after = next(k, at)?;
+            if prev(k, after)? != at {
+                return Ok(false);
+            }
+            if after == head {
+                return Ok(true);
+            }
+            if k.mem.read_u64(owner_at(after))? != head {
+                return Ok(false);
+            }
+            at = after;
+        }
+    };
+    (walk() != Ok(true)).then(|| format!("list {head:#x} is broken"))
+}
+
 /// `bpf_list_head_free`: all nodes, taken out.
 pub(super) fn drain(k: &mut Kernel, head: u64) -> Result<Vec<u64>, Fault> {
     let mut out = Vec::new();

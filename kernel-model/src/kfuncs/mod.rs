@@ -28,8 +28,9 @@ use bpf::Arch;
 use bpf::btf::Kind;
 use verifier::tables;
 
+pub(crate) use list::damage as list_damage;
 pub(crate) use obj::Objects;
-pub(crate) use rbtree::Adding;
+pub(crate) use rbtree::{Adding, damage as tree_damage};
 pub(crate) use sync::save as irq_save;
 
 use crate::helpers::Body;

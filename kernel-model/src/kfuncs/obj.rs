@@ -178,6 +178,36 @@ impl Kernel {
         Ok(())
     }
 
+    /// Gives back an object that a program held, by what gave it to the program.
+    pub(crate) fn held_put(&mut self, at: u64, by: &str) -> Result<(), Fault> {
+        match by {
+            "bpf_task_acquire" => self.task_put(at),
+            "bpf_cgroup_acquire" => self.cgroup_put(at),
+            "bpf_cpumask_create" | "bpf_cpumask_acquire" => self.cpumask_put(at)?,
+            "bpf_percpu_obj_new" => self.percpu_put(at)?,
+            _ => return self.object_or_kptr_put(at),
+        }
+        Ok(())
+    }
+
+    /// An object of a program, or what a map's value held and the program took out.
+    fn object_or_kptr_put(&mut self, at: u64) -> Result<(), Fault> {
+        if self.objects.live.contains_key(&at) {
+            return match (PERCPU..PERCPU + PERCPU_STRIDE).contains(&at) {
+                true => self.percpu_put(at),
+                false => self.object_put(at),
+            };
+        }
+        let what = self.alloc.live().find(|o| o.0 == at).map(|o| o.2.what);
+        match what {
+            Some("task_struct") => self.task_put(at),
+            Some("cgroup") => self.cgroup_put(at),
+            Some("bpf_cpumask") => self.cpumask_put(at)?,
+            _ => return self.object_put(at),
+        }
+        Ok(())
+    }
+
     /// Zeroed memory of every CPU; the address is CPU 0's.
     fn percpu_alloc(&mut self, size: u64) -> Result<u64, Errno> {
         if self.inject_alloc("percpu") {

@@ -359,26 +359,38 @@ pub(super) fn drain(k: &mut Kernel, root: u64) -> Result<Vec<u64>, Fault> {
     }
 }
 
+/// Black height of a subtree, when the rules hold in it; its nodes in their order.
+fn subtree(k: &Kernel, n: u64, above: u64, order: &mut Vec<u64>) -> M<Option<u32>> {
+    if n == 0 {
+        return Ok(Some(1));
+    }
+    let black = is_black(k, n)?;
+    let red_below_red = !black && (above == 0 || !is_black(k, above)?);
+    if parent(k, n)? != above || red_below_red {
+        return Ok(None);
+    }
+    let left = subtree(k, get(k, n, LEFT())?, n, order)?;
+    order.push(n);
+    let right = subtree(k, get(k, n, RIGHT())?, n, order)?;
+    Ok(left.filter(|_| left == right).map(|h| h + u32::from(black)))
+}
+
+/// Whether the rules of red-black trees hold.
+pub(crate) fn damage(k: &Kernel, root: u64) -> Option<String> {
+    let whole = || -> M<bool> {
+        let mut order = Vec::new();
+        let height = subtree(k, get(k, root, ROOT())?, 0, &mut order)?;
+        let first = order.first().copied().unwrap_or(0);
+        Ok(height.is_some() && get(k, root, LEFTMOST())? == first)
+    };
+    (whole() != Ok(true)).then(|| format!("tree {root:#x} is broken"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Config;
     use crate::layout::DIRECT_MAP;
-
-    /// Black height of a subtree; its rules are checked on the way.
-    fn check(k: &Kernel, n: u64, above: u64, order: &mut Vec<u64>) -> u32 {
-        if n == 0 {
-            return 1;
-        }
-        assert_eq!(parent(k, n), Ok(above));
-        let black = is_black(k, n).unwrap();
-        assert!(black || is_black(k, above).unwrap(), "red below red");
-        let left = check(k, get(k, n, LEFT()).unwrap(), n, order);
-        order.push(n);
-        let right = check(k, get(k, n, RIGHT()).unwrap(), n, order);
-        assert_eq!(left, right, "black heights");
-        left + u32::from(black)
-    }
 
     #[test]
     fn every_insertion_and_removal_keeps_the_rules() {
@@ -405,10 +417,9 @@ mod tests {
             }
             let mut order = Vec::new();
             let top = get(&k, root, ROOT()).unwrap();
-            assert!(is_black(&k, top).unwrap());
-            check(&k, top, 0, &mut order);
+            assert!(subtree(&k, top, 0, &mut order).unwrap().is_some());
             assert_eq!(order, inside);
-            assert_eq!(get(&k, root, LEFTMOST()).unwrap(), inside.first().copied().unwrap_or(0));
+            assert_eq!(damage(&k, root), None);
         }
     }
 }

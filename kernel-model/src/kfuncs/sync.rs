@@ -39,6 +39,7 @@ impl Kernel {
             depth: c.frames.len(),
             what,
             clock_ns: c.clock_ns,
+            order: 0,
             stack: c.call_stack.clone(),
         }
     }

@@ -120,6 +120,14 @@ impl Kernel {
                 let point = Point::Inside { prog: p.prog, func: p.func, at };
                 Flow::Pause { frame: Frame::Lock(p), point }
             }
+            Stop::Wait(_) if self.is_cancelled(cpu) => {
+                self.lock_dropped(cpu, &p);
+                match p.todo.front() {
+                    // A program goes on as if it had a plain lock.
+                    Some(Do::Own { rules: Rules::Plain, .. }) => Flow::Unwind,
+                    _ => Flow::Done(Errno::ETIMEDOUT.ret()),
+                }
+            }
             Stop::Wait(until) => Flow::Wait { frame: Frame::Lock(p), until },
             Stop::Done(ret) => {
                 self.path_left(cpu, &p);

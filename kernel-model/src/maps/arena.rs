@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::{Kind, MapDef, MapId};
+use crate::cpu::{CpuId, Site};
 use crate::layout::{ARENA_STRIDE, ARENAS, DIRECT_MAP, PAGE_SIZE};
 use crate::mem::Perms;
 use crate::{Errno, Kernel};
@@ -58,6 +59,24 @@ pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
     match def.map_extra >> 32 == def.map_extra.wrapping_add(range - 1) >> 32 {
         true => Ok(()),
         false => Err(Errno::ERANGE),
+    }
+}
+
+impl Kernel {
+    /// `bpf_prog_report_arena_violation`: a program came to a page that an arena does not have.
+    pub fn arena_violation(&mut self, cpu: CpuId, addr: u64, write: bool, stack: &[Site]) {
+        let Some(prog) = self.cpus[cpu.idx()].prog_frame().map(|p| p.prog) else { return };
+        let arenas = self.maps.values().filter_map(|m| match &m.kind {
+            Kind::Arena(a) => Some(a),
+            _ => None,
+        });
+        let within = |a: &&Arena| addr.wrapping_sub(a.kern_vm_start - GUARD) < ARENA_STRIDE;
+        let Some(arena) = arenas.into_iter().find(within) else { return };
+        let low = addr.wrapping_sub(arena.kern_vm_start);
+        let user = (arena.user_vm_start & !u64::from(u32::MAX)).wrapping_add(low);
+        let what = if write { "WRITE" } else { "READ" };
+        let text = format!("ERROR: Arena {what} access at unmapped address {user:#x}");
+        self.stream_report(cpu, prog, &text, stack);
     }
 }
 

@@ -167,7 +167,8 @@ impl Kernel {
             Queue | Stack => (self.kzalloc(plain, "bpf_map")?, Kind::Fifo(Default::default())),
             BloomFilter => (self.kzalloc(plain, "bpf_map")?, Kind::Bloom(Default::default())),
             Ringbuf | UserRingbuf => {
-                let ring = Ring::new(self, entries)?;
+                let user = def.map_type == MapType::UserRingbuf;
+                let ring = Ring::new(self, entries, user)?;
                 (self.kzalloc(plain, "bpf_map")?, Kind::Ring(ring))
             }
             SkStorage | InodeStorage | TaskStorage | CgrpStorage => {

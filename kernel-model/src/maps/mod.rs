@@ -16,6 +16,7 @@ mod ring;
 mod rules;
 mod store;
 mod user;
+mod whole;
 
 use std::collections::{BTreeMap, VecDeque};
 

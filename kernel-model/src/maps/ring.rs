@@ -5,6 +5,7 @@ use bpf::uapi::MapType;
 
 use super::{Kind, MapId};
 use crate::layout::{PAGE_SIZE, VMALLOC_OBJECTS};
+use crate::ledger::Kind as Held;
 use crate::mem::Perms;
 use crate::{CpuId, Errno, EventKind, Kernel};
 
@@ -24,6 +25,8 @@ pub(crate) struct Ring {
     producer: u64,
     /// Bytes ever consumed.
     consumer: u64,
+    /// User space produces.
+    user: bool,
     /// A program takes samples (user ring buffers).
     busy: bool,
 }
@@ -40,7 +43,7 @@ pub(crate) enum Peek {
 }
 
 impl Ring {
-    pub(super) fn new(k: &mut Kernel, size: u64) -> Result<Ring, Errno> {
+    pub(super) fn new(k: &mut Kernel, size: u64, user: bool) -> Result<Ring, Errno> {
         if size > k.mem.ram_bytes() {
             return Err(Errno::ENOMEM);
         }
@@ -55,7 +58,7 @@ impl Ring {
         }
         // One unmapped page behind.
         k.next_vmalloc = data + 2 * size + PAGE_SIZE;
-        Ok(Ring { data, size, producer: 0, consumer: 0, busy: false })
+        Ok(Ring { data, size, producer: 0, consumer: 0, user, busy: false })
     }
 
     /// `bpf_ringbuf_free`.
@@ -99,6 +102,7 @@ impl Kernel {
 
     /// `bpf_ringbuf_submit` and `bpf_ringbuf_discard` of a record.
     pub(crate) fn ring_commit(&mut self, cpu: CpuId, record: u64, discard: bool) {
+        self.ledger.release(Held::RingbufRecord, record);
         let at = record - HEADER;
         let Ok(word) = self.mem.read_u32(at) else { return };
         let len = word & !(BUSY | DISCARD);
@@ -136,6 +140,23 @@ impl Kernel {
                 return self.mem.read_vec(at + HEADER, len as usize).ok();
             }
         }
+    }
+
+    /// What is wrong with a ring: lengths that lead past what was reserved, records that nobody
+    /// will commit.
+    pub(super) fn ring_damage(&self, ring: &Ring) -> Option<String> {
+        let mut at = ring.consumer;
+        while at < ring.producer {
+            let record = ring.data + (at & (ring.size - 1));
+            let word = self.mem.read_u32(record).ok()?;
+            // A user ring buffer is what user space makes of it.
+            let its = self.ledger.holds(Held::RingbufRecord, record + HEADER);
+            if word & BUSY != 0 && !its && !ring.user {
+                return Some(format!("record {:#x} is reserved by nobody", record + HEADER));
+            }
+            at += (u64::from(word & !(BUSY | DISCARD)) + HEADER).next_multiple_of(8);
+        }
+        (at != ring.producer && !ring.user).then(|| "its records do not end with it".to_owned())
     }
 
     /// `bpf_ringbuf_query`.

@@ -272,7 +272,8 @@ impl Kernel {
     pub(crate) fn kernel_holds(&mut self, kind: Kind, addr: u64, what: &'static str) {
         let cpu = self.this_cpu;
         let clock_ns = self.now(cpu);
-        let held = Held { cpu, prog: None, depth: 0, what, clock_ns, stack: Vec::new() };
+        let (order, stack) = (0, Vec::new());
+        let held = Held { cpu, prog: None, depth: 0, what, clock_ns, order, stack };
         self.ledger.acquire(kind, addr, held);
     }
 }

@@ -5,7 +5,7 @@ use super::nic::{DESC_BYTES, DESC_DONE, DESC_EOP, HEADROOM, Rss};
 use super::xdp::{Buffer, Next};
 use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
-use crate::{Kernel, field};
+use crate::{Kernel, ProgId, field};
 
 /// `NAPI_POLL_WEIGHT`.
 pub(super) const BUDGET: u32 = 64;
@@ -45,6 +45,8 @@ pub struct Poll {
     pub(super) done: u32,
     /// The frame whose program runs.
     pub(super) current: Option<Buffer>,
+    /// That program, which may have left its hook meanwhile.
+    pub(super) prog: Option<ProgId>,
     stage: Stage,
 }
 
@@ -150,7 +152,8 @@ impl Kernel {
         q.filled += parts;
         if !std::mem::replace(&mut q.scheduled, true) {
             let cpu = q.cpu;
-            let poll = Poll { ifindex, queue, done: 0, current: None, stage: Stage::New };
+            let poll =
+                Poll { ifindex, queue, done: 0, current: None, prog: None, stage: Stage::New };
             let work = Frame::Net(Box::new(NetFrame::Poll(poll)));
             self.interrupt(cpu, Level::Soft, [work]);
         }
@@ -188,7 +191,7 @@ impl Kernel {
                 let xdp = nic.queues[poll.queue as usize].xdp;
                 self.xdp_prepare(xdp, &buffer);
                 let child = ProgFrame::main(prog, self.entry_of(prog), xdp);
-                poll.current = Some(buffer);
+                (poll.current, poll.prog) = (Some(buffer), Some(prog));
                 return call(poll, Frame::Prog(child));
             }
             if let Some(child) = self.up_the_stack(cpu, buffer) {

@@ -46,6 +46,21 @@ impl TcHook {
     }
 }
 
+impl crate::Kernel {
+    /// Takes a program off every hook of devices, functions of the kernel and control groups.
+    pub fn prog_detach(&mut self, prog: ProgId) {
+        for nic in self.net.nics.values_mut() {
+            if nic.xdp == Some(prog) {
+                nic.xdp = None;
+            }
+            nic.ingress.remove(prog);
+            nic.egress.remove(prog);
+        }
+        self.trace_detach(prog);
+        self.cgroup_detach(prog);
+    }
+}
+
 /// How far a packet has come on its way up or out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {

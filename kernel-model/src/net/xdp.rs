@@ -112,7 +112,7 @@ impl Kernel {
         verdict: Option<u64>,
     ) -> Next {
         let nic = &self.net.nics[&poll.ifindex];
-        let (xdp, prog) = (nic.queues[poll.queue as usize].xdp, nic.xdp);
+        let (xdp, prog) = (nic.queues[poll.queue as usize].xdp, poll.prog);
         self.xdp_read_back(xdp, &mut b);
         // The driver looks at the low 32 bits (bpf_prog_run_xdp returns u32).
         let act = verdict.unwrap_or(0) as u32;

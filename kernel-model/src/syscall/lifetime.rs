@@ -188,7 +188,7 @@ impl Kernel {
     }
 
     /// Addresses of all values that may have special fields.
-    fn value_addresses(&self, id: MapId) -> Vec<u64> {
+    pub(crate) fn value_addresses(&self, id: MapId) -> Vec<u64> {
         let map = &self.maps[&id];
         if map.def.record.is_empty() && map.def.timer_off.is_none() {
             return Vec::new();
