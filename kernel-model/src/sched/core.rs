@@ -484,3 +484,90 @@ impl Kernel {
         self.sched.arm(now + limit / 2, Due::Stalls);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::Config;
+    use crate::sched::{Op, Script, TaskConfig};
+
+    /// A kernel with tasks of these scripts on one CPU, and what happened until nothing was left.
+    fn switches(scripts: &[(&[Op], Option<u64>)], until: u64) -> Vec<(u64, String)> {
+        let mut k = Kernel::new(Config { cpus: 1, clock_ns: 0, ..Config::default() });
+        for _ in 0..2 {
+            k.sched_name(if k.sched.waits.is_empty() { "event go" } else { "mutex m" });
+        }
+        for (n, (ops, times)) in scripts.iter().enumerate() {
+            let name = format!("t{n}");
+            let config = TaskConfig {
+                name: name.as_str().into(),
+                comm: name,
+                script: Arc::new(Script { ops: ops.to_vec(), times: *times }),
+                cpus: Vec::new(),
+                nice: 0,
+                weight: None,
+                cgroup: String::new(),
+                start_ns: Some(0),
+            };
+            k.task_add(&config).unwrap();
+        }
+        let cpu = CpuId(0);
+        loop {
+            if k.ready_at(cpu).is_some() {
+                k.next(cpu);
+                continue;
+            }
+            match k.next_timer().filter(|t| *t <= until) {
+                Some(t) => {
+                    k.advance_to(t);
+                    k.timers_expire(t);
+                }
+                None => break,
+            }
+        }
+        let to = k.events.iter().filter_map(|e| match &e.kind {
+            EventKind::Switch { to, .. } => Some((e.clock_ns, to.to_string())),
+            _ => None,
+        });
+        to.collect()
+    }
+
+    fn names(scripts: &[(&[Op], Option<u64>)], until: u64) -> Vec<String> {
+        switches(scripts, until).into_iter().map(|s| s.1).collect()
+    }
+
+    #[test]
+    fn a_slice_ends_at_a_tick_and_the_other_runs() {
+        let forever: (&[Op], _) = (&[Op::Run(1_000_000_000)], Some(1));
+        let seen = switches(&[forever, forever], 4_500_000);
+        let at: Vec<u64> = seen.iter().map(|s| s.0).collect();
+        // 0.7 ms, seen at the next tick; half a slice at first.
+        assert_eq!(at, [0, 1_000_000, 2_000_000, 3_000_000, 4_000_000], "{seen:?}");
+        assert!(seen.windows(2).all(|w| w[0].1 != w[1].1));
+    }
+
+    #[test]
+    fn an_event_that_came_early_is_not_lost_and_a_mutex_goes_in_turn() {
+        let waits: (&[Op], _) = (&[Op::Run(1000), Op::Wait(0), Op::Run(10)], Some(1));
+        let wakes: (&[Op], _) = (&[Op::Wake(0)], Some(1));
+        assert_eq!(names(&[wakes, waits], 1 << 40), ["t0", "t1", "swapper/0"]);
+        assert_eq!(names(&[waits, wakes], 1 << 40), ["t0", "t1", "t0", "swapper/0"]);
+        let lock: (&[Op], _) = (&[Op::Lock(1), Op::Sleep(500), Op::Unlock(1)], Some(1));
+        let all = names(&[lock, lock, lock], 1 << 40);
+        // Each sleeps with the mutex, the others wait for it in their order.
+        let runs: Vec<&str> =
+            all.iter().map(String::as_str).filter(|n| *n != "swapper/0").collect();
+        assert_eq!(runs, ["t0", "t1", "t2", "t0", "t1", "t1", "t2", "t2"], "{all:?}");
+    }
+
+    #[test]
+    fn scripts_repeat_and_end() {
+        let twice: (&[Op], _) = (&[Op::Sleep(100)], Some(2));
+        let idle = "swapper/0";
+        assert_eq!(names(&[twice], 1 << 40), ["t0", idle, "t0", idle, "t0", idle]);
+        let empty: (&[Op], _) = (&[], None);
+        assert_eq!(names(&[empty], 1 << 40), ["t0", idle]);
+    }
+}
