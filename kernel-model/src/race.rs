@@ -15,10 +15,11 @@
 //!
 //! `READ_ONCE` and `volatile` leave no trace in an instruction: a marked read that races with a
 //! plain write is told, and a plain read that races with an atomic operation or a store-release
-//! is not. Atomic operations never race with each other. A plain store to a word that is exchanged
-//! elsewhere is taken for the end of a lock, and orders as one. Packets, contexts and stacks are not
-//! looked at, nor is what user space writes. Of the accesses of one CPU to the same bytes the last
-//! of each kind is known. Accesses beside a freed object (guarded pages) are not seen.
+//! is not. Atomic operations never race with each other. A plain store to a word that is
+//! exchanged elsewhere is taken for the end of a lock, and orders as one. Packets, contexts and
+//! stacks are not looked at, nor is what user space writes. Of the accesses of one CPU to the same
+//! bytes the last of each kind is known. Accesses beside a freed object (guarded pages) are not
+//! seen.
 
 mod place;
 mod sync;
