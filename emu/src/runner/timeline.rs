@@ -378,19 +378,7 @@ impl<'a> Run<'a> {
         self.plan.seq += 1;
         let key = (at, self.plan.seq);
         match action {
-            Action::Send { packet, on, queue: rx, times, gap, skb } => {
-                let nic = self.nic(on)?;
-                let layers = self.s.packets.get(&packet.v).cloned().unwrap_or_default();
-                let bytes = self.packet_bytes(&layers, nic, packet.span)?;
-                let left = times.as_ref().map_or(1, |t| t.v);
-                let rx = rx.as_ref().map(|q| q.v);
-                let given = given(skb.as_ref());
-                if left > 0 {
-                    let source = Source::Frame { nic, queue: rx, bytes, given, left, gap: gap.ns };
-                    self.plan.queue.insert(key, source);
-                }
-                Ok(())
-            }
+            Action::Send { .. } => self.send(action, key),
             Action::Play { flows, on } => self.play(flows, on, key),
             Action::Replay { pcap, on, pace, frames, skb } => {
                 let nic = self.nic(on)?;
@@ -438,6 +426,23 @@ impl<'a> Run<'a> {
             Action::Start(task) => self.each_task(task, kernel_model::Kernel::task_start),
             Action::Kill(task) => self.each_task(task, kernel_model::Kernel::task_kill),
         }
+    }
+
+    /// The first frame of a `Send` comes now.
+    fn send(&mut self, action: &'a Action, key: (u64, u64)) -> Result<(), RunError> {
+        let Action::Send { packet, on, queue, times, gap, skb } = action else {
+            unreachable!("called for Send alone")
+        };
+        let nic = self.nic(on)?;
+        let layers = self.s.packets.get(&packet.v).cloned().unwrap_or_default();
+        let bytes = self.packet_bytes(&layers, nic, packet.span)?;
+        let left = times.as_ref().map_or(1, |t| t.v);
+        let (queue, given) = (queue.as_ref().map(|q| q.v), given(skb.as_ref()));
+        if left > 0 {
+            let source = Source::Frame { nic, queue, bytes, given, left, gap: gap.ns };
+            self.plan.queue.insert(key, source);
+        }
+        Ok(())
     }
 
     /// A point to go back to, which the trace shows.

@@ -88,7 +88,7 @@ impl Goal {
 pub fn shrink(place: &Place<'_>, text: &str, found: &Found) -> Option<Case> {
     let mut text = write::without_matrix(text);
     for fault in &found.faults {
-        text = write::with_fault(&text, &fault.ron);
+        text = write::with_item(&text, "faults", &fault.ron);
     }
     let signature = found.signature.clone();
     let message = found.wrong.get(&signature)?.clone();

@@ -28,20 +28,18 @@ pub fn pinned(seed: u64, way: &Way) -> String {
     format!("Pinned(seed: {seed}, first: {first}, switches: [{open}{switches}{close}])")
 }
 
-/// A scenario with one more fault.
+/// A scenario with one more item in a list of its own, such as `faults`.
 #[must_use]
-pub fn with_fault(text: &str, fault: &str) -> String {
-    let there = edit::find(text, "faults").ok().flatten();
-    let list = match there {
-        None => format!("[{fault}]"),
-        Some(node) => {
-            let old = &text[node.span.start as usize..node.span.end as usize];
-            let inner = old.trim_start_matches('[').trim_end_matches(']').trim();
-            let inner = inner.trim_end_matches(',');
-            if inner.is_empty() { format!("[{fault}]") } else { format!("[{inner}, {fault}]") }
-        }
+pub fn with_item(text: &str, list: &str, item: &str) -> String {
+    let there = edit::find(text, list).ok().flatten();
+    let Some(node) = there else {
+        let list_of_one = format!("[{item}]");
+        let with = edit::with_field(text, list, &list_of_one, "expect");
+        return with.unwrap_or_else(|_| text.to_owned());
     };
-    edit::with_field(text, "faults", &list, "expect").unwrap_or_else(|_| text.to_owned())
+    let (from, to) = (node.span.start as usize + 1, node.span.end as usize - 1);
+    let more = if text[from..to].trim().is_empty() { "" } else { ", " };
+    format!("{}{item}{more}{}", &text[..from], &text[from..])
 }
 
 /// A scenario with its schedule pinned; a matrix gives way to it.
@@ -163,7 +161,7 @@ mod tests {
         let way = Way { first: cpu, switches: vec![switch] };
         let text =
             "Scenario(\n    orrery: 1,\n    machine: (cpus: 2),\n    expect: [Leaks([])],\n)";
-        let text = with_schedule(&with_fault(text, "Alloc(nth: 3)"), &pinned(7, &way));
+        let text = with_schedule(&with_item(text, "faults", "Alloc(nth: 3)"), &pinned(7, &way));
         let parsed = scenarios::parse::parse("a.ron", &text, &[], &crate::runner::cells::Disk);
         assert!(parsed.findings.is_empty(), "{text}\n{:?}", parsed.findings);
         let s = parsed.scenario.unwrap();
@@ -172,8 +170,8 @@ mod tests {
             panic!("{text}")
         };
         assert_eq!(switches[0].at.v, "count: bpf_ktime_get_ns returned");
-        let more = with_fault(&text, "Alloc(nth: 4)");
-        assert!(more.contains("[Alloc(nth: 3), Alloc(nth: 4)]"), "{more}");
+        let more = with_item(&text, "faults", "Alloc(nth: 4)");
+        assert!(more.contains("[Alloc(nth: 4), Alloc(nth: 3)]"), "{more}");
     }
 
     #[test]

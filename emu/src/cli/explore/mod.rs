@@ -58,6 +58,9 @@ pub(super) struct Args {
     /// Also failing allocations and calls, and NMIs at safepoints
     #[arg(long)]
     faults: bool,
+    /// Also data races: as if the scenario expected Never(Race())
+    #[arg(long)]
+    races: bool,
     /// Every Nth run, from the Ith on
     #[arg(long, value_name = "I/N", value_parser = super::fuzz::shard)]
     shard: Option<(u64, u64)>,
@@ -174,6 +177,8 @@ fn explore(args: &Args, path: &Path) -> Result<Exit, Exit> {
     let text = fs::read_to_string(path).map_err(|e| {
         bad(format!("{}: {e}", path.display()), "give the path of a scenario (.ron)")
     })?;
+    let asked = args.races && !text.contains("Race(");
+    let text = if asked { write::with_item(&text, "expect", "Never(Race())") } else { text };
     let parsed = cells::read(path, &text, &Cell::default());
     let wrong = parsed.findings.iter().any(cells::is_error);
     let Some(scenario) = parsed.scenario.as_ref().filter(|_| !wrong) else {
