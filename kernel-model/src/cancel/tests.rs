@@ -88,7 +88,9 @@ fn limits_are_reached_by_virtual_time() {
     k.watchdog_bites(CPU, Due::Hard, &[]);
     assert!(k.is_cancelled(CPU));
     assert_eq!((k.watchdog_due(CPU), k.watchdog_left(CPU)), (None, u64::MAX));
-    let by = |e: &crate::Event| matches!(e.kind, EventKind::Cancelled { by, .. }
-        if by == CancelledBy::Watchdog);
+    let by = |e: &crate::Event| {
+        matches!(e.kind, EventKind::Cancelled { by, .. }
+        if by == CancelledBy::Watchdog)
+    };
     assert_eq!(k.events.iter().filter(|e| by(e)).count(), 1);
 }

@@ -17,7 +17,7 @@ use kernel_model::layout::{DIRECT_MAP, PAGE_SIZE};
 
 /// Two tasks on two CPUs, of which no order is wrong.
 const TWO_CPUS: &str = "scenarios/library/explore/lost_update_fixed.ron";
-/// Twenty thousand packets.
+/// Flows through a load balancer, with everything a scenario has.
 const LONG: &str = "scenarios/library/lb/l4_lb.ron";
 /// Pages written between two snapshots.
 const DIRTY: u64 = 256;
@@ -51,7 +51,7 @@ pub(super) fn measure(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
     rows.push(row("snapshot of 64 MiB, 256 pages written", arch, snapshot(arch, times)?, "ns"));
     let times = if quick { 1 } else { 5 };
     let (kept, without) = recording(arch, times)?;
-    let mut row = row("20,000 packets with snapshots all the time", arch, kept, "ms");
+    let mut row = row("the load balancer's scenario with its past kept", arch, kept, "ms");
     (row.peer, row.peer_name) = (Some(without), "without");
     rows.push(row);
     Ok(())
