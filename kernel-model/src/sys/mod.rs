@@ -1,7 +1,7 @@
 //! System calls of tasks, as far as programs can see them: tracepoints, the functions on the way
 //! with their probes, LSM hooks whose verdicts hold, and what the call does.
 //!
-//! A call is a list of things to do ([`Do`]). What fails skips the rest, but for the returns of
+//! A call is a list of things to do (`Do`). What fails skips the rest, but for the returns of
 //! the functions that were entered, as in the kernel.
 //!
 //! Sources: fs/open.c, fs/read_write.c, fs/exec.c, kernel/fork.c, kernel/signal.c, net/socket.c,
