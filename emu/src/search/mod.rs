@@ -71,7 +71,7 @@ pub struct Attempt {
 pub struct Found {
     /// Number of the run.
     pub run: u64,
-    /// What is wrong; of several things the first.
+    /// What is wrong; of several things the gravest.
     pub signature: Signature,
     /// All that is wrong.
     pub wrong: BTreeMap<Signature, String>,
@@ -84,7 +84,9 @@ pub struct Found {
 impl Found {
     fn new(run: u64, attempt: Attempt) -> Option<Found> {
         let Attempt { wrong, way, faults, .. } = attempt;
-        let signature = wrong.keys().next()?.clone();
+        // What is wrong in itself says more than the expectation that it breaks.
+        let grave = wrong.keys().find(|s| s.kind != Kind::Expectation);
+        let signature = grave.or(wrong.keys().next())?.clone();
         Some(Found { run, signature, wrong, way: way?, faults })
     }
 }
