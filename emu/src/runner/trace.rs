@@ -222,7 +222,7 @@ impl Clone for Recorder {
             trace: Spool::default(),
             out: BTreeMap::new(),
             slices: self.slices.clone(),
-            by_time: false,
+            by_time: self.by_time,
         }
     }
 }
