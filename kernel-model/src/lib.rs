@@ -365,7 +365,8 @@ impl Kernel {
 
     /// Adds to the trace.
     pub fn emit(&mut self, cpu: CpuId, kind: EventKind) {
-        self.events.push(Event { clock_ns: self.now(cpu), cpu, kind });
+        let Cpu { clock_ns, retired, .. } = self.cpus[cpu.idx()];
+        self.events.push(Event { clock_ns, retired, cpu, kind });
     }
 
     pub(crate) fn site(&self, what: &'static str) -> Site {

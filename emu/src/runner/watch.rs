@@ -42,6 +42,16 @@ pub(super) struct Runs {
     pub worst_at: u64,
 }
 
+/// A run in progress.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    prog: ProgId,
+    /// Instructions of its CPU when it began.
+    start: u64,
+    /// Instructions of runs that came between: tracing programs, interrupts.
+    within: u64,
+}
+
 /// What came before and after a place.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Context {
@@ -121,7 +131,7 @@ pub(super) struct Watch<'a> {
     packets: BTreeMap<ProgId, usize>,
     pub runs: BTreeMap<ProgId, Runs>,
     /// Entered and not left, by CPU.
-    open: BTreeMap<u32, Vec<(ProgId, u64)>>,
+    open: BTreeMap<u32, Vec<Open>>,
     /// Records of the maps that are asked for.
     pub records: BTreeMap<u32, Vec<Vec<u8>>>,
     pub lost: u64,
@@ -266,13 +276,17 @@ impl<'a> Watch<'a> {
                 }
             }
             EventKind::Enter { prog } => {
-                self.open.entry(e.cpu.0).or_default().push((*prog, e.clock_ns));
+                let run = Open { prog: *prog, start: e.retired, within: 0 };
+                self.open.entry(e.cpu.0).or_default().push(run);
             }
             EventKind::Exit { .. } => {
-                let Some((prog, start)) = self.open.entry(e.cpu.0).or_default().pop() else {
-                    return;
-                };
-                let (runs, length) = (self.runs.entry(prog).or_default(), e.clock_ns - start);
+                let open = self.open.entry(e.cpu.0).or_default();
+                let Some(Open { prog, start, within }) = open.pop() else { return };
+                let whole = e.retired - start;
+                if let Some(below) = open.last_mut() {
+                    below.within += whole;
+                }
+                let (runs, length) = (self.runs.entry(prog).or_default(), whole - within);
                 runs.count += 1;
                 runs.total += length;
                 if length >= runs.worst {

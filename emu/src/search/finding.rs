@@ -88,10 +88,6 @@ pub fn signatures(outcome: &Outcome, text: &str, injected: bool) -> BTreeMap<Sig
         }
         let (from, to) = (f.span.start as usize, f.span.end as usize);
         let quoted = text.get(from..to).filter(|_| f.span.file == 0).unwrap_or_default();
-        // A run's length is told by its clock, which a switch may have moved on.
-        if in_file(quoted, text, from).is_some_and(|e| e.starts_with("Budget(")) {
-            return None;
-        }
         let signature = match Kind::of(&f.message) {
             Some(kind) => Signature { kind, what: shape(&f.message) },
             None => {
