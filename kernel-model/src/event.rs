@@ -53,7 +53,8 @@ impl std::fmt::Display for Value {
 pub struct Event {
     /// Virtual time of the CPU.
     pub clock_ns: u64,
-    /// BPF instructions that the CPU has retired: unlike its clock it stands still while the CPU waits.
+    /// BPF instructions that the CPU has retired. Unlike its clock it stands still while the CPU
+    /// waits.
     pub retired: u64,
     /// CPU.
     pub cpu: CpuId,
