@@ -127,7 +127,8 @@ impl std::fmt::Display for Stall {
 
 #[derive(Clone, Debug, Default)]
 struct State {
-    sections: BTreeMap<CpuId, Section>,
+    /// By CPU. A section begins and ends with every run, so it costs no allocation.
+    sections: Vec<Option<Section>>,
     /// Of tasks that sleep.
     asleep: BTreeMap<u64, Section>,
     current: Option<GracePeriod>,
@@ -162,7 +163,7 @@ impl Rcu {
     /// The section that a CPU is in.
     #[must_use]
     pub fn section(&self, cpu: CpuId, flavor: Flavor) -> Option<&Section> {
-        self.states[flavor as usize].sections.get(&cpu)
+        self.states[flavor as usize].sections.get(cpu.idx())?.as_ref()
     }
 
     /// Sections that began from now on have numbers from this one.
@@ -260,7 +261,8 @@ impl Kernel {
     /// A section that the CPU is in no more has ended, unless its task sleeps in it; and those of
     /// tasks that never woke have.
     fn rcu_leave(&mut self, cpu: CpuId, flavor: Flavor) {
-        let Some(section) = self.rcu.state(flavor).sections.remove(&cpu) else { return };
+        let left = self.rcu.state(flavor).sections.get_mut(cpu.idx()).and_then(Option::take);
+        let Some(section) = left else { return };
         if flavor == Flavor::TasksTrace && self.sleeps_in_program(section.task) {
             self.rcu.state(flavor).asleep.insert(section.task, section);
             return;
@@ -292,7 +294,10 @@ impl Kernel {
                     self.rcu.sections += 1;
                     let state = self.rcu.state(flavor);
                     let old = state.asleep.remove(&task).map(|s| Section { cpu, ..s });
-                    state.sections.insert(cpu, old.unwrap_or(new));
+                    if state.sections.len() <= cpu.idx() {
+                        state.sections.resize(cpu.idx() + 1, None);
+                    }
+                    state.sections[cpu.idx()] = Some(old.unwrap_or(new));
                 }
                 (true, None) => self.rcu_leave(cpu, flavor),
                 _ => {}
@@ -354,7 +359,7 @@ impl Kernel {
             if state.current.is_some() || state.next.is_empty() {
                 break;
             }
-            let sections = state.sections.values().chain(state.asleep.values());
+            let sections = state.sections.iter().flatten().chain(state.asleep.values());
             let sections: Vec<Section> = sections.cloned().collect();
             let named = |s: Section| Section { comm: self.task_comm(s.task), ..s };
             let holders = sections.into_iter().map(named).map(|s| (s.number, s)).collect();
