@@ -57,6 +57,14 @@ pub struct Program {
     pub lines: Vec<Line>,
 }
 
+impl Line {
+    /// The source file without its folder.
+    #[must_use]
+    pub fn file_name(&self) -> &str {
+        self.file.rsplit('/').next().unwrap_or(&self.file)
+    }
+}
+
 impl Program {
     /// The line record that covers a slot.
     #[must_use]

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bpf::Arch;
 use bpf::insn::InsnIdx;
-use jit::{Compiled, ExEntry, InsnRange, NativeOff, RelocKind};
+use jit::{Compiled, ExEntry, InsnRange, NativeOff, PointKind, RelocKind};
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{
     ARENAS, ARENAS_END, HELPER_STUBS, KFUNC_STUBS, LAP_STUB, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END,
@@ -26,8 +26,8 @@ use kernel_model::mem::{self, GuestMemory, Perms, Walker};
 use kernel_model::{Fault, Kernel, ProgId};
 
 use crate::unicorn::{
-    Access, Accounting, CpuError, Fuel, POINT, PageTable, PointAt, PointKind, Rights, Stop,
-    TAIL_ENTRY, Vcpu, spec,
+    Access, Accounting, CpuError, Fuel, POINT, PageTable, PointAt, Rights, Stop, TAIL_ENTRY, Vcpu,
+    spec,
 };
 
 use guard::Look;
@@ -208,9 +208,8 @@ impl Text {
                     loop_head: false,
                 });
                 match p.kind {
-                    jit::PointKind::Enter => point.from_outside = Some(PointKind::Enter),
-                    jit::PointKind::Leave => point.from_outside = Some(PointKind::Leave),
-                    jit::PointKind::Back => point.loop_head = true,
+                    PointKind::Back => point.loop_head = true,
+                    kind => point.from_outside = Some(kind),
                 }
             }
         }
@@ -229,13 +228,8 @@ impl Text {
     pub fn point_of(&self, pc: u64, kind: PointKind) -> Option<(ProgId, InsnIdx)> {
         let p = self.prog_at(pc)?;
         let off = NativeOff(u32::try_from(pc - p.base).ok()?);
-        let wanted = match kind {
-            PointKind::Enter => jit::PointKind::Enter,
-            PointKind::Leave => jit::PointKind::Leave,
-            PointKind::Back => jit::PointKind::Back,
-        };
         let mut all = p.compiled.debug.points.iter();
-        let found = all.find(|q| q.kind == wanted && (q.first..=q.last).contains(&off))?;
+        let found = all.find(|q| q.kind == kind && (q.first..=q.last).contains(&off))?;
         Some((p.prog, found.orig))
     }
 

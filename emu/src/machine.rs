@@ -20,6 +20,7 @@ pub mod sweep;
 mod syscall;
 
 use bpf::Arch;
+use jit::PointKind;
 use kernel_model::context::Point;
 use kernel_model::cpu::FaultKind;
 use kernel_model::kfuncs::THROW;
@@ -36,7 +37,7 @@ use crate::machine::path::{LineWatch, PathLog};
 use crate::machine::schedule::{Chooser, Switch};
 pub use state::Snapshot;
 
-use crate::unicorn::{CpuError, Fuel, NativeReg, Observed, PointKind, Points, RegFile, Vcpu};
+use crate::unicorn::{CpuError, Fuel, NativeReg, Observed, Points, RegFile, Vcpu};
 
 /// What a machine is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,24 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bpf::Arch;
 use emu::machine::sweep::Report;
 use emu::runner::cells::{self, Cell};
 use emu::runner::{RunOptions, run};
 
-/// Scenarios below a folder.
-fn scenarios(dir: &Path, out: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            scenarios(&path, out);
-        } else if path.extension().is_some_and(|e| e == "ron") {
-            out.push(path);
-        }
-    }
-}
+mod common;
+
+use common::library;
 
 /// One run of a scenario's first cell; `None` when the architecture is not among its own.
 fn sweep(path: &Path, arch: Arch, every: u64) -> Option<Report> {
@@ -29,13 +21,7 @@ fn sweep(path: &Path, arch: Arch, every: u64) -> Option<Report> {
     let cell = cells::cells(&first, 1).into_iter().next()?;
     let archs = cells::archs_of(&first, &cell, &cells::archs(&first));
     let scenario = cells::read(path, &text, &cell).scenario?;
-    let options = RunOptions {
-        dir: cells::folder(path),
-        seed: cell.seed,
-        cpus: cell.cpus,
-        cancel_every: Some(every),
-        ..RunOptions::default()
-    };
+    let options = RunOptions { cancel_every: Some(every), ..cells::options(path, &cell) };
     if !archs.contains(&arch) {
         return None;
     }
@@ -45,12 +31,8 @@ fn sweep(path: &Path, arch: Arch, every: u64) -> Option<Report> {
 #[test]
 fn programs_cancelled_anywhere_end_clean() {
     let every = std::env::var("CANCEL_EVERY").ok().and_then(|v| v.parse().ok());
-    let mut all = Vec::new();
-    let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/library");
-    scenarios(&library, &mut all);
-    all.sort();
     let (mut tried, mut dirty) = (0, Vec::new());
-    for (n, path) in all.iter().enumerate() {
+    for (n, path) in library().iter().enumerate() {
         // One architecture each, in turn: the points are the same ones on all.
         let Some(r) = sweep(path, Arch::ALL[n % 4], every.unwrap_or(997)) else { continue };
         tried += r.tried;

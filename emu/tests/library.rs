@@ -1,12 +1,16 @@
 //! The library of scenarios: each holds on all architectures, with equal traces, twice.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bpf::Arch;
 use emu::runner::cells::{self, Cell};
 use emu::runner::trace::Keep;
 use emu::runner::{RunError, RunOptions, Runs, run};
+
+mod common;
+
+use common::library;
 
 /// What is wrong with a cell of a scenario on an architecture, and the hash of its trace.
 fn outcome(path: &Path, cell: &Cell, arch: Arch) -> (Vec<String>, Option<u64>) {
@@ -17,13 +21,8 @@ fn outcome(path: &Path, cell: &Cell, arch: Arch) -> (Vec<String>, Option<u64>) {
     let name = path.file_stem().unwrap().to_string_lossy();
     let said = |line: usize, what: String| format!("{name}{}:{line} [{arch:?}] {what}", cell.name);
     let show = std::env::var_os("SHOW_TRACE").is_some();
-    let options = RunOptions {
-        dir: cells::folder(path),
-        seed: cell.seed,
-        cpus: cell.cpus,
-        keep: Keep { trace: show, ..Keep::default() },
-        ..RunOptions::default()
-    };
+    let options =
+        RunOptions { keep: Keep { trace: show, ..Keep::default() }, ..cells::options(path, cell) };
     match run(&scenario, arch, &options) {
         Ok(o) => {
             if let Some(trace) = o.trace {
@@ -45,13 +44,7 @@ fn again(path: &Path, cell: &Cell, arch: Arch) -> [Option<u64>; 2] {
     let text = fs::read_to_string(path).unwrap();
     let parsed = cells::read(path, &text, cell);
     let scenario = parsed.scenario.expect("the library parses");
-    let options = RunOptions {
-        dir: cells::folder(path),
-        seed: cell.seed,
-        cpus: cell.cpus,
-        checkpoints: Some(2000),
-        ..RunOptions::default()
-    };
+    let options = RunOptions { checkpoints: Some(2000), ..cells::options(path, cell) };
     let mut runs = Runs::new(&scenario, arch, &options).unwrap();
     let outcomes = [runs.once().unwrap(), runs.once().unwrap()];
     assert!(!outcomes[0].checkpoints.is_empty());
@@ -70,28 +63,6 @@ fn cells_of(path: &Path) -> Vec<(Cell, Vec<Arch>)> {
     let step = all.len().div_ceil(CELLS);
     let some = all.into_iter().step_by(step);
     some.map(|c| (c.clone(), cells::archs_of(&scenario, &c, &archs))).collect()
-}
-
-/// Only the scenarios whose path contains `LIBRARY_ONLY`, when it is set.
-fn library() -> Vec<PathBuf> {
-    let only = std::env::var("LIBRARY_ONLY").unwrap_or_default();
-    let mut found = Vec::new();
-    let mut dirs = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/library")];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(dir).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                dirs.push(path);
-            } else if path.extension().is_some_and(|e| e == "ron")
-                && path.to_string_lossy().contains(&only)
-            {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    assert!(!found.is_empty());
-    found
 }
 
 #[test]

@@ -68,11 +68,8 @@ impl Kernel {
         let start = func.map_or(InsnIdx(0), |f| f.start);
         let name = func.map_or(program.name.as_str(), |f| f.name.as_str());
         let tag: String = prog.tag.iter().map(|b| format!("{b:02x}")).collect();
-        let line = program.lines.iter().take_while(|l| l.insn <= site.insn).last();
-        let line = line.map(|l| {
-            let file = l.file.rsplit('/').next().unwrap_or_default();
-            (file.to_owned(), l.line, l.text.trim_start().to_owned())
-        });
+        let line = program.line_at(site.insn);
+        let line = line.map(|l| (l.file_name().to_owned(), l.line, l.text.trim_start().to_owned()));
         Some(Place {
             func: name.to_owned(),
             symbol: format!("bpf_prog_{tag}_{name}"),

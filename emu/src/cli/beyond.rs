@@ -77,10 +77,8 @@ struct Differs {
 
 /// The line of C an instruction comes from.
 fn line(program: &Program, insn: u32) -> Option<String> {
-    let before = program.lines.partition_point(|l| l.insn.0 <= insn).checked_sub(1)?;
-    let l = &program.lines[before];
-    let file = l.file.rsplit('/').next().unwrap_or_default();
-    Some(format!("{file}:{}: {}", l.line, l.text.trim()))
+    let l = program.line_at(bpf::insn::InsnIdx(insn))?;
+    Some(format!("{}:{}: {}", l.file_name(), l.line, l.text.trim()))
 }
 
 impl Beyond {

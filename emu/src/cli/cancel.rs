@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bpf::Arch;
 
+use super::replay::report::error_word;
 use super::{Exit, gravest, out};
 use crate::machine::sweep::Report;
 use crate::runner::cells::{self, Cell};
@@ -70,13 +71,7 @@ fn try_all(
     every: u64,
 ) -> Result<Report, RunError> {
     let scenario = cells::read(path, text, cell).scenario.expect("its other cells are valid");
-    let options = RunOptions {
-        dir: cells::folder(path),
-        seed: cell.seed,
-        cpus: cell.cpus,
-        cancel_every: Some(every),
-        ..RunOptions::default()
-    };
+    let options = RunOptions { cancel_every: Some(every), ..cells::options(path, cell) };
     play(&scenario, arch, &options).map(|o| o.sweep.unwrap_or_default())
 }
 
@@ -93,9 +88,5 @@ fn told(said: &str, r: &Report) -> Exit {
 
 fn failed(said: &str, e: &RunError) -> Exit {
     out::error(&format!("{said}: {e}"), "orrery replay says where");
-    match e {
-        RunError::Unsupported { .. } => Exit::Unsupported,
-        RunError::Internal(_) | RunError::Paused => Exit::Internal,
-        RunError::Input(_) | RunError::Rejected(_) => Exit::BadInput,
-    }
+    error_word(e).1
 }

@@ -8,7 +8,7 @@ use scenarios::edit::{self, Edit};
 use scenarios::schema::Schedule;
 use scenarios::{Finding, render};
 
-use super::replay::report::findings;
+use super::replay::report::{error_word, findings};
 use super::{Exit, gravest, out};
 use crate::machine::schedule::PinnedSwitch;
 use crate::runner::cells::{self, Cell};
@@ -45,15 +45,7 @@ fn repin(path: &Path) -> Result<Exit, Exit> {
         out::line(&format!("{shown}: its schedule is not pinned"));
         return Ok(Exit::Ok);
     };
-    let pinned: Vec<PinnedSwitch> = switches
-        .iter()
-        .map(|s| PinnedSwitch {
-            cpu: CpuId(s.cpu.v),
-            after: s.after.v,
-            at: s.at.v.clone(),
-            to: CpuId(s.to.v),
-        })
-        .collect();
+    let pinned: Vec<PinnedSwitch> = switches.iter().map(PinnedSwitch::from).collect();
     let opts = RunOptions { dir: cells::folder(path), ..RunOptions::default() };
     let arch = cells::archs(s).first().copied().unwrap_or(bpf::Arch::X86_64);
     let told = |e: RunError| {
@@ -63,7 +55,7 @@ fn repin(path: &Path) -> Result<Exit, Exit> {
             _ => s.span,
         };
         out::warn(&render::human(&parsed.files, &Finding::error(span, e.to_string())));
-        if matches!(e, RunError::Unsupported { .. }) { Exit::Unsupported } else { Exit::BadInput }
+        error_word(&e).1
     };
     let mut runs = Runs::new(s, arch, &opts).map_err(told)?;
     let found = places(&mut runs, CpuId(first.v), &pinned).map_err(told)?;

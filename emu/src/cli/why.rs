@@ -33,8 +33,7 @@ pub(super) fn source(program: &Program, insn: u32) -> String {
     match program.line_at(InsnIdx(insn)) {
         Some(l) => {
             let words: Vec<&str> = l.text.split_whitespace().collect();
-            let file = l.file.rsplit('/').next().unwrap_or(&l.file);
-            format!("{file}:{}: {}", l.line, words.join(" "))
+            format!("{}:{}: {}", l.file_name(), l.line, words.join(" "))
         }
         None => String::new(),
     }

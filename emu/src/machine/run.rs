@@ -46,36 +46,36 @@ impl Machine {
     /// As [`Machine::run_until`], but stops between the turns of two CPUs, where nothing depends
     /// on it, when the trace has more than so many events. False when there was no need to.
     pub fn run_some(&mut self, clock_ns: u64, events: usize) -> Result<bool, MachineError> {
+        self.run_turns(clock_ns, events, false)
+    }
+
+    /// As [`Machine::run_until`], but stops at the point at which the trace has grown beyond
+    /// `seen` events. True when it has.
+    pub fn run_until_event(&mut self, clock_ns: u64, seen: usize) -> Result<bool, MachineError> {
+        self.run_turns(clock_ns, seen, true)
+    }
+
+    /// Turn after turn; the trace is looked at after each step, or else only after each turn.
+    fn run_turns(
+        &mut self,
+        clock_ns: u64,
+        events: usize,
+        each: bool,
+    ) -> Result<bool, MachineError> {
         if self.chooser.is_some() {
             return self.run_chosen(clock_ns, events);
         }
         while let Some((cpu, limit)) = self.held_turn.take().or_else(|| self.turn(clock_ns)) {
             while self.ready_at(cpu).is_some_and(|t| t < limit) {
                 let to = self.paused_at(cpu, limit)?;
-                self.step_until(cpu, to, self.pause_at.is_none())?;
+                self.step_until(cpu, to, !each && self.pause_at.is_none())?;
                 self.sweep_step(cpu)?;
-            }
-            if self.kernel.events.len() > events {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// As [`Machine::run_until`], but stops at the point at which the trace has grown beyond
-    /// `seen` events. True when it has.
-    pub fn run_until_event(&mut self, clock_ns: u64, seen: usize) -> Result<bool, MachineError> {
-        if self.chooser.is_some() {
-            return self.run_chosen(clock_ns, seen);
-        }
-        while let Some((cpu, limit)) = self.held_turn.take().or_else(|| self.turn(clock_ns)) {
-            while self.ready_at(cpu).is_some_and(|t| t < limit) {
-                let to = self.paused_at(cpu, limit)?;
-                self.step_until(cpu, to, false)?;
-                self.sweep_step(cpu)?;
-                if self.kernel.events.len() > seen {
+                if each && self.kernel.events.len() > events {
                     return Ok(true);
                 }
+            }
+            if !each && self.kernel.events.len() > events {
+                return Ok(true);
             }
         }
         Ok(false)
@@ -280,7 +280,7 @@ impl Machine {
         let program = self.kernel.prog(prog).map(|p| p.verified.program());
         let line = program.and_then(|p| p.line_at(insn));
         match line {
-            Some(l) => format!("{}:{}", l.file.rsplit('/').next().unwrap_or(&l.file), l.line),
+            Some(l) => format!("{}:{}", l.file_name(), l.line),
             None => format!("insn {}", insn.0),
         }
     }

@@ -10,6 +10,8 @@ use scenarios::tree::{Kind, Node};
 use scenarios::validate::{NoObjects, validate};
 use scenarios::{Finding, Scenario, Severity, Span};
 
+use super::RunOptions;
+
 /// Cells beyond which a run has to be asked for.
 pub const CELLS_MAX: usize = 10_000;
 
@@ -39,6 +41,13 @@ pub struct Cell {
     pub vars: Vec<(String, String)>,
     /// `[seed=2,n=3]`, empty without a matrix.
     pub name: String,
+}
+
+/// How a cell of a file runs.
+#[must_use]
+pub fn options(path: &Path, cell: &Cell) -> RunOptions {
+    let (dir, seed, cpus) = (folder(path), cell.seed, cell.cpus);
+    RunOptions { dir, seed, cpus, ..RunOptions::default() }
 }
 
 /// Reads a file for a cell, semantic findings included.

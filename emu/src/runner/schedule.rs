@@ -17,6 +17,13 @@ pub(super) fn seed(s: &Scenario, given: u64) -> u64 {
     }
 }
 
+impl From<&Switch> for PinnedSwitch {
+    fn from(s: &Switch) -> PinnedSwitch {
+        let (cpu, to) = (CpuId(s.cpu.v), CpuId(s.to.v));
+        PinnedSwitch { cpu, after: s.after.v, at: s.at.v.clone(), to }
+    }
+}
+
 impl Run<'_> {
     /// Hands the schedule to the machine.
     pub(super) fn arm_schedule(&mut self) {
@@ -29,13 +36,8 @@ impl Run<'_> {
                 return self.next_schedule_step();
             }
             Schedule::Pinned { first, switches, .. } => {
-                let switches = switches.iter().map(|s| PinnedSwitch {
-                    cpu: CpuId(s.cpu.v),
-                    after: s.after.v,
-                    at: s.at.v.clone(),
-                    to: CpuId(s.to.v),
-                });
-                Some(Box::new(Pinned::new(CpuId(first.v), switches.collect())))
+                let switches = switches.iter().map(PinnedSwitch::from).collect();
+                Some(Box::new(Pinned::new(CpuId(first.v), switches)))
             }
         };
         self.machine.schedule(chooser);

@@ -327,8 +327,7 @@ impl Run<'_> {
 /// Source line of an instruction.
 pub(super) fn source_line(lines: &[Line], at: InsnIdx) -> Option<(&str, u32)> {
     let n = lines.partition_point(|l| l.insn <= at).checked_sub(1)?;
-    let file = lines[n].file.rsplit('/').next().unwrap_or(&lines[n].file);
-    Some((file, lines[n].line))
+    Some((lines[n].file_name(), lines[n].line))
 }
 
 /// Where a program was rejected, for the end of a message.

@@ -130,8 +130,7 @@ pub fn explanation(
 fn source(m: &Machine, site: Site) -> String {
     let program = m.kernel.prog(site.prog).map(|p| p.verified.program());
     let Some(line) = program.and_then(|p| p.line_at(site.insn)) else { return String::new() };
-    let file = line.file.rsplit('/').next().unwrap_or(&line.file);
-    format!(" ({file}:{}, `{}`)", line.line, line.text.trim())
+    format!(" ({}:{}, `{}`)", line.file_name(), line.line, line.text.trim())
 }
 
 fn comment(words: &str) -> String {

@@ -6,7 +6,8 @@
 #![allow(unsafe_code, reason = "callbacks from C")]
 
 use super::vcpu::{FLAGS, POINT, TAIL_ENTRY};
-use super::{Access, Accounting, Fuel, PAGE_BYTES, PageTable, PointAt, PointKind, Points, Rights};
+use super::{Access, Accounting, Fuel, PAGE_BYTES, PageTable, PointAt, Points, Rights};
+use jit::PointKind;
 use std::ffi::c_void;
 use unicorn_engine_sys::{MemType, Prot, TlbEntry, uc_emu_stop, uc_engine, uc_reg_read};
 

@@ -27,9 +27,7 @@ mod vcpu;
 pub use hooks::Observed;
 pub use regs::RegFile;
 pub use spec::{NativeReg, Spec, spec};
-pub use vcpu::{
-    Accounting, CpuError, Fuel, POINT, PointAt, PointKind, Points, Stop, TAIL_ENTRY, Vcpu,
-};
+pub use vcpu::{Accounting, CpuError, Fuel, POINT, PointAt, Points, Stop, TAIL_ENTRY, Vcpu};
 
 /// Size of a page, on every architecture here.
 pub const PAGE_BYTES: u64 = 4096;

@@ -7,6 +7,7 @@ use super::regs::RegFile;
 use super::spec::{NativeReg, Spec, spec};
 use super::{Access, PageTable, selftest};
 use bpf::Arch;
+use jit::PointKind;
 use unicorn_engine_sys::uc_error;
 
 /// The CPU layer could not be set up.
@@ -57,17 +58,6 @@ pub enum Stop {
         /// Where it goes on.
         pc: u64,
     },
-}
-
-/// What a program does at a point.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PointKind {
-    /// It enters a function of its own.
-    Enter,
-    /// A function of its own returned.
-    Leave,
-    /// It took a back-edge.
-    Back,
 }
 
 /// An address at which a block begins where a program comes to a point.
@@ -289,16 +279,29 @@ impl Vcpu {
         fuel: Fuel,
         pc: u64,
     ) -> Result<Stop, CpuError> {
-        let err = |what| move |why| CpuError::Unicorn { what, why };
-        if self.engine.map(ram).map_err(err("map memory"))? {
+        let result = self.lent(ram, table, acct, fuel, |engine, ram| engine.start(ram, pc))?;
+        self.classify(result, acct)
+    }
+
+    /// Lets the engine run with memory, page table and counts lent to it and its hooks.
+    fn lent(
+        &mut self,
+        ram: &mut [u8],
+        table: &mut dyn PageTable,
+        acct: Accounting<'_>,
+        fuel: Fuel,
+        run: impl FnOnce(&Engine, &mut [u8]) -> Result<(), uc_error>,
+    ) -> Result<Result<(), uc_error>, CpuError> {
+        let err = |why| CpuError::Unicorn { what: "map memory", why };
+        if self.engine.map(ram).map_err(err)? {
             self.engine.flush_tlb();
             self.engine.flush_code();
         }
         self.state.lend(private::erase(table), acct, fuel);
-        let result = self.engine.start(ram, pc);
+        let result = run(&self.engine, ram);
         self.state.fold();
         self.state.table = None;
-        self.classify(result, acct)
+        Ok(result)
     }
 
     /// Runs the one instruction at `pc`: [`Stop::Fuel`] when it is done. For an engine that does
@@ -309,16 +312,8 @@ impl Vcpu {
         table: &mut dyn PageTable,
         pc: u64,
     ) -> Result<Stop, CpuError> {
-        let err = |what| move |why| CpuError::Unicorn { what, why };
-        if self.engine.map(ram).map_err(err("map memory"))? {
-            self.engine.flush_tlb();
-            self.engine.flush_code();
-        }
-        let unbounded = Fuel::new(u64::MAX, u64::MAX);
-        self.state.lend(private::erase(table), Accounting::NONE, unbounded);
-        let result = self.engine.step(ram, pc);
-        self.state.fold();
-        self.state.table = None;
+        let (acct, unbounded) = (Accounting::NONE, Fuel::new(u64::MAX, u64::MAX));
+        let result = self.lent(ram, table, acct, unbounded, |engine, ram| engine.step(ram, pc))?;
         match (result, self.state.event) {
             (Ok(()), Event::None) => Ok(Stop::Fuel),
             _ => self.classify(result, Accounting::NONE),

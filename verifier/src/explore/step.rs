@@ -250,8 +250,7 @@ impl Ver<'_> {
         if !self.log.on() || self.log.last_line.is_some_and(same) {
             return;
         }
-        let file = l.file.rsplit('/').next().unwrap_or_default();
-        self.log.put(&format!("; {} @ {file}:{}\n", l.text.trim_start(), l.line));
+        self.log.put(&format!("; {} @ {}:{}\n", l.text.trim_start(), l.file_name(), l.line));
         self.log.last_line = Some(i);
     }
 

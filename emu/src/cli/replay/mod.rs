@@ -294,13 +294,10 @@ impl Session<'_> {
         let name = title(path, cell, &self.args.files);
         let options = RunOptions {
             races: self.args.races,
-            dir: cells::folder(path),
-            seed: cell.seed,
-            cpus: cell.cpus,
             keep: files::keep(self.args),
             progress: Some(self.far.clone()),
             checkpoints: self.args.check_determinism.then_some(twice::CHECKPOINT_INSNS),
-            ..RunOptions::default()
+            ..cells::options(path, cell)
         };
         let archs = cells::archs_of(scenario, cell, archs);
         self.bar.set_prefix(name.clone());

@@ -35,10 +35,17 @@ pub(super) fn word(ran: &Ran) -> (&'static str, Exit) {
     match &ran.result {
         Ok(o) if o.failures.is_empty() => ("met", Exit::Ok),
         Ok(_) => ("not_met", Exit::NotMet),
-        Err(RunError::Rejected(_)) => ("rejected", Exit::NotMet),
-        Err(RunError::Input(_)) => ("bad_input", Exit::BadInput),
-        Err(RunError::Unsupported { .. }) => ("unsupported", Exit::Unsupported),
-        Err(RunError::Internal(_) | RunError::Paused) => ("internal", Exit::Internal),
+        Err(e) => error_word(e),
+    }
+}
+
+/// One word for why a scenario could not be run.
+pub(in crate::cli) fn error_word(e: &RunError) -> (&'static str, Exit) {
+    match e {
+        RunError::Rejected(_) => ("rejected", Exit::NotMet),
+        RunError::Input(_) => ("bad_input", Exit::BadInput),
+        RunError::Unsupported { .. } => ("unsupported", Exit::Unsupported),
+        RunError::Internal(_) | RunError::Paused => ("internal", Exit::Internal),
     }
 }
 
