@@ -40,34 +40,19 @@ pub enum Kind {
         /// By so many nanoseconds.
         by: u64,
     },
-    /// An interrupt at a point of a program.
-    Irq {
-        /// CPU that gets it.
-        cpu: CpuId,
-        /// Line.
-        line: u32,
-        /// Whose points count.
-        prog: ProgId,
-    },
-    /// A non-maskable interrupt there.
-    Nmi {
-        /// CPU that gets it.
-        cpu: CpuId,
-        /// Whose points count.
-        prog: ProgId,
-    },
-    /// An interrupt at a point inside a kernel path that a program called.
-    Inside {
+    /// An interrupt at a point of a program, or inside a kernel path that it called.
+    Interrupt {
         /// A hard or non-maskable interrupt.
         level: Level,
         /// CPU that gets it.
         cpu: CpuId,
         /// Line of a hard interrupt.
         line: u32,
-        /// Whose paths count.
+        /// Whose points count.
         prog: ProgId,
-        /// Name of the point, `FUNCTION: WHERE`; those of this name count.
-        at: String,
+        /// Points inside kernel paths count that have this name, `FUNCTION: WHERE`; without a name,
+        /// those of the program itself.
+        inside: Option<String>,
     },
     /// A receive ring takes nothing for a while.
     RingFull {
@@ -89,9 +74,8 @@ impl Kind {
             Kind::Call { .. } => "call",
             Kind::UserPage { .. } => "user_page",
             Kind::TimerLate { .. } => "timer_late",
-            Kind::Irq { .. } | Kind::Inside { level: Level::Hard, .. } => "irq",
-            Kind::Inside { .. } => "nmi",
-            Kind::Nmi { .. } => "nmi",
+            Kind::Interrupt { level: Level::Hard, .. } => "irq",
+            Kind::Interrupt { .. } => "nmi",
             Kind::RingFull { .. } => "ring_full",
         }
     }
@@ -238,36 +222,28 @@ impl Kernel {
         }
         let at = point.prog();
         let hit = self.faults.strike(&mut self.rng.faults, |kind| match kind {
-            Kind::Irq { prog, .. } | Kind::Nmi { prog, .. } => {
-                point.is_counted() && Some(*prog) == at
-            }
-            Kind::Inside { prog, at: name, .. } => Some(*prog) == at && is_at(point, name),
+            Kind::Interrupt { prog, inside, .. } if Some(*prog) == at => match inside {
+                Some(name) => is_at(point, name),
+                None => point.is_counted(),
+            },
             _ => false,
         });
-        match hit {
-            Some(
-                Kind::Irq { cpu: on, line, .. }
-                | Kind::Inside { level: Level::Hard, cpu: on, line, .. },
-            ) => {
-                let what = format!("line {line} on CPU {}", on.0);
-                self.emit(cpu, EventKind::Injected { fault: "irq", what });
-                self.irq(on, line);
-            }
-            Some(Kind::Nmi { cpu: on, .. } | Kind::Inside { cpu: on, .. }) => {
-                let what = format!("on CPU {}", on.0);
-                self.emit(cpu, EventKind::Injected { fault: "nmi", what });
-                self.nmi(on);
-            }
-            _ => {}
+        let Some(Kind::Interrupt { level, cpu: on, line, .. }) = hit else { return };
+        if level == Level::Hard {
+            let what = format!("line {line} on CPU {}", on.0);
+            self.emit(cpu, EventKind::Injected { fault: "irq", what });
+            self.irq(on, line);
+        } else {
+            let what = format!("on CPU {}", on.0);
+            self.emit(cpu, EventKind::Injected { fault: "nmi", what });
+            self.nmi(on);
         }
     }
 
     /// Whether a fault of the list needs the points of programs.
     #[must_use]
     pub fn faults_at_points(&self) -> bool {
-        let at_point = |f: &Injected| {
-            matches!(f.kind, Kind::Irq { .. } | Kind::Nmi { .. } | Kind::Inside { .. })
-        };
+        let at_point = |f: &Injected| matches!(f.kind, Kind::Interrupt { .. });
         self.faults.list.iter().any(at_point)
     }
 

@@ -69,20 +69,13 @@ impl Run<'_> {
                     (Injection::RingFull { ifindex, from, to }, 1, u64::MAX)
                 }
                 Fault::TimerLate { by, nth } => (Injection::TimerLate { by: by.ns }, nth.v, 1),
-                Fault::Irq { cpu, line, safepoint, prog, inside: Some(at) } => {
-                    let level = Level::Hard;
-                    (self.inside(level, (cpu.v, *line), prog, at)?, safepoint.v, 1)
+                Fault::Irq { cpu, line, safepoint, prog, inside } => {
+                    let on = (Level::Hard, cpu.v, *line);
+                    (self.interrupt(on, prog, inside.as_ref())?, safepoint.v, 1)
                 }
-                Fault::Nmi { cpu, safepoint, prog, inside: Some(at) } => {
-                    (self.inside(Level::Nmi, (cpu.v, 0), prog, at)?, safepoint.v, 1)
-                }
-                Fault::Irq { cpu, line, safepoint, prog, inside: None } => {
-                    let (cpu, prog) = (CpuId(cpu.v), self.prog(prog)?);
-                    (Injection::Irq { cpu, line: *line, prog }, safepoint.v, 1)
-                }
-                Fault::Nmi { cpu, safepoint, prog, inside: None } => {
-                    let (cpu, prog) = (CpuId(cpu.v), self.prog(prog)?);
-                    (Injection::Nmi { cpu, prog }, safepoint.v, 1)
+                Fault::Nmi { cpu, safepoint, prog, inside } => {
+                    let on = (Level::Nmi, cpu.v, 0);
+                    (self.interrupt(on, prog, inside.as_ref())?, safepoint.v, 1)
                 }
             };
             self.machine.kernel.faults.add(kind, nth, times);
@@ -90,21 +83,20 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// An interrupt at points of a name inside kernel paths.
-    fn inside(
+    /// An interrupt at points of a program, or at those of a name inside kernel paths.
+    fn interrupt(
         &self,
-        level: Level,
-        (cpu, line): (u32, u32),
+        (level, cpu, line): (Level, u32, u32),
         prog: &Name,
-        at: &Name,
+        inside: Option<&Name>,
     ) -> Result<Injection, RunError> {
-        if !at.v.contains(": ") {
+        if let Some(at) = inside.filter(|at| !at.v.contains(": ")) {
             let finding = Finding::error(at.span, format!("`{}` is no point", at.v));
             let hint = "write \"bpf_map_update_elem: in the critical section\"";
             return Err(finding.hint(hint).into());
         }
-        let (cpu, prog, at) = (CpuId(cpu), self.prog(prog)?, at.v.clone());
-        Ok(Injection::Inside { level, cpu, line, prog, at })
+        let (cpu, prog, inside) = (CpuId(cpu), self.prog(prog)?, inside.map(|at| at.v.clone()));
+        Ok(Injection::Interrupt { level, cpu, line, prog, inside })
     }
 
     /// A fault that never happened fails the run, except in a sweep: there it ends the sweep.

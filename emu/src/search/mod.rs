@@ -20,7 +20,7 @@ pub mod write;
 use std::collections::BTreeMap;
 
 use bpf::Arch;
-use kernel_model::context::Point;
+use kernel_model::context::{Level, Point};
 use kernel_model::fault;
 use scenarios::Scenario;
 
@@ -298,7 +298,8 @@ fn menu(m: &Machine, points: &[Point]) -> Vec<Injection> {
             (0..m.config().kernel.cpus).flat_map(|c| (1..=points).map(move |n| (c, n)))
         {
             let ron = format!("Nmi(cpu: {cpu}, safepoint: {nth}, prog: \"{name}\")");
-            let kind = fault::Kind::Nmi { cpu: kernel_model::CpuId(cpu), prog };
+            let (level, cpu) = (Level::Nmi, kernel_model::CpuId(cpu));
+            let kind = fault::Kind::Interrupt { level, cpu, line: 0, prog, inside: None };
             out.push(Injection { kind, nth, ron });
         }
     }
