@@ -106,6 +106,34 @@ fn externs_are_resolved_first() {
     }
 }
 
+/// Every instruction says which bytes of the file it is made of; what a relocation leaves alone is
+/// there to compare.
+#[test]
+fn instructions_know_where_they_come_from() {
+    for order in ["el", "eb"] {
+        let bytes = load(order, "object_basic");
+        let elf = goblin::elf::Elf::parse(&bytes).unwrap();
+        let obj = Object::parse(&bytes).unwrap();
+        let mut sections = std::collections::BTreeSet::new();
+        for def in obj.programs() {
+            let program = link(&obj, &def.name, obj.btf().unwrap());
+            let origins = obj.origins(def).unwrap();
+            assert_eq!(origins.len(), program.insns.len());
+            for (insn, (section, off)) in program.insns.iter().zip(&origins) {
+                sections.insert(*section);
+                let at = elf.section_headers[*section as usize].sh_offset + off;
+                let exit = bytes[at as usize] == 0x95;
+                assert_eq!(exit, *insn == bpf::insn::Insn::Exit);
+            }
+        }
+        assert!(sections.len() > 1, "programs call functions of .text");
+        for (section, map) in obj.data_sections() {
+            let name = elf.section_headers[section as usize].sh_name;
+            assert_eq!(elf.shdr_strtab.get_at(name), Some(obj.maps()[map].section.as_str()));
+        }
+    }
+}
+
 /// What libbpf refuses when it opens an object: a static program, and a call out of .text.
 #[test]
 fn programs_and_functions_keep_apart() {

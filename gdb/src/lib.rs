@@ -55,11 +55,12 @@ pub struct Image {
 pub struct Origin {
     /// The whole file: ELF with clang's DWARF, or without.
     pub object: Arc<[u8]>,
-    /// Per original instruction: its section's index in the file and byte offset; `None` where the
-    /// loader made it up.
+    /// Per original instruction: its section's index in the file and byte offset
+    /// (`bpf::object::Object::origins`); `None` where the loader made it up.
     pub insns: Vec<Option<(u32, u64)>>,
     /// Guest address of what is at offset 0 of a section of data (`.data`, `.bss`, `.rodata`,
-    /// `.maps` has none), by section index. Per-CPU ones: CPU 0's copy.
+    /// `.maps` has none), by section index (`bpf::object::Object::data_sections`). Per-CPU ones: CPU
+    /// 0's copy.
     pub data: BTreeMap<u32, u64>,
     /// Guest address of externs (kconfig, ksyms) by name.
     pub externs: BTreeMap<String, u64>,
@@ -70,7 +71,8 @@ pub struct Origin {
 pub struct Listed {
     /// The instruction as the verifier's log writes it, without its number.
     pub text: String,
-    /// Abstract state before it, as the verifier's log writes it; empty when not known.
+    /// Abstract state before it, as the verifier's log writes it, with every register that may be
+    /// read; empty when not known. Registers it does not name are shown as unavailable.
     pub state: String,
     /// File and line of the C source, from BTF line info: what is shown where there is no DWARF.
     pub line: Option<(String, u32)>,

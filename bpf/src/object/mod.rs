@@ -43,6 +43,8 @@ use reloc::Target;
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     pub(crate) name: String,
+    /// Index of the section in the file.
+    index: u32,
     pub(crate) slots: Vec<Slot>,
     relocs: BTreeMap<u32, Target>,
     records: SectionRecords,
@@ -94,6 +96,8 @@ pub struct Object {
     functions: Vec<FuncDef>,
     externs: Vec<Extern>,
     texts: Vec<Text>,
+    /// Map of a section of data, by the section's index in the file.
+    data_maps: BTreeMap<usize, usize>,
     /// Contents of `.jumptables`: byte offsets of instructions in their section.
     jump_tables: Vec<u64>,
     /// Map of a jump table by program (its function) and byte offset of the table.
@@ -144,6 +148,7 @@ impl Object {
             functions,
             externs,
             texts,
+            data_maps,
             jump_tables,
             jump_table_maps: BTreeMap::new(),
         };
@@ -198,6 +203,28 @@ impl Object {
     #[must_use]
     pub fn btf(&self) -> Option<&Btf> {
         self.btf.as_ref()
+    }
+
+    /// Where each instruction of a linked program comes from: index of its section in the file and
+    /// byte offset in it. As many as [`Object::link`] makes.
+    ///
+    /// # Errors
+    /// What cannot be resolved.
+    pub fn origins(&self, prog: &ProgramDef) -> Result<Vec<(u32, u64)>, ObjectError> {
+        let from = |p: &link::Placed| {
+            let f = &self.functions[p.func];
+            let section = self.texts[f.text].index;
+            (f.start..f.start + f.len).map(move |slot| (section, u64::from(slot) * 8))
+        };
+        Ok(self.layout(prog)?.iter().flat_map(from).collect())
+    }
+
+    /// Sections of data by index in the file, with the map that has their contents from its first
+    /// byte on: `.data`, `.bss`, `.rodata`, and the arena's variables.
+    #[must_use]
+    pub fn data_sections(&self) -> Vec<(u32, usize)> {
+        let index = |n: &usize| u32::try_from(*n).unwrap_or(u32::MAX);
+        self.data_maps.iter().map(|(section, map)| (index(section), *map)).collect()
     }
 
     /// Contents of the `.kconfig` map under a configuration.
@@ -322,7 +349,8 @@ fn parse_texts(elf: &Elf<'_>) -> Result<Texts, ObjectError> {
         let slots = chunks.iter().map(|b| Slot::from_bytes(*b, elf.endian)).collect();
         index.insert(i, texts.len());
         let (relocs, records) = (BTreeMap::new(), SectionRecords::default());
-        texts.push(Text { name: s.name.to_owned(), slots, relocs, records });
+        let (name, i) = (s.name.to_owned(), u32::try_from(i).unwrap_or(u32::MAX));
+        texts.push(Text { name, index: i, slots, relocs, records });
     }
     for s in &elf.symbols {
         let Some(text) = s.section.and_then(|i| index.get(&i)).copied() else { continue };
