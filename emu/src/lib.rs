@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod compile;
+pub mod cover;
 pub mod engine;
 pub mod host;
 pub mod loader;

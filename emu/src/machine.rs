@@ -12,6 +12,7 @@
 
 mod backtrace;
 mod cancel;
+pub mod cover;
 pub mod path;
 mod run;
 pub mod schedule;
@@ -175,6 +176,8 @@ pub struct Machine {
     sweep: Option<Box<sweep::Sweep>>,
     /// Events that are in the trace no more.
     forgotten: usize,
+    /// Blocks are counted.
+    covering: bool,
 }
 
 impl Machine {
@@ -202,6 +205,7 @@ impl Machine {
             held_turn: None,
             sweep: None,
             forgotten: 0,
+            covering: false,
         })
     }
 
@@ -289,6 +293,7 @@ impl Machine {
         let entry = self.text.place(&mut self.kernel, prog, insns, compiled)?;
         let vcpus = self.slots.iter_mut().flatten().map(|s| &mut s.vcpu);
         vcpus.chain(self.stepper.vcpu()).for_each(|v| v.code_changed(from, self.text.end()));
+        self.cover_what_is_new();
         self.kernel.set_prog_code(prog, entry, len);
         if let Some(loaded) = self.text.prog(prog) {
             self.kernel.set_prog_places(prog, loaded.places());
@@ -432,8 +437,9 @@ impl Machine {
             let clean = vcpu.regs();
             *slot = Some(Slot { vcpu, epoch, clean });
             self.lanes[cpu.idx()].charged = 0;
+            self.cover_what_is_new();
         }
-        Ok(&mut slot.as_mut().expect("just made").vcpu)
+        Ok(&mut self.slots[cpu.idx()].as_mut().expect("just made").vcpu)
     }
 
     /// Pushes a context and sets the registers of a native call; with `laps` it returns to the
@@ -448,6 +454,9 @@ impl Machine {
         let top = match lane.contexts.last_mut() {
             None => {
                 lane.run_start = lane.charged;
+                if let Some(slot) = self.slots[cpu.idx()].as_mut().filter(|_| self.covering) {
+                    slot.vcpu.cover_fresh();
+                }
                 stack_top(cpu.0)
             }
             Some(below) => {

@@ -45,6 +45,7 @@ use kernel_model::stream::StreamId;
 use scenarios::{Finding, Scenario, Span};
 
 use self::spool::Spool;
+use crate::cover::Covered;
 use crate::machine::path::Point;
 use crate::machine::{Machine, MachineError, Snapshot};
 
@@ -71,6 +72,8 @@ pub struct RunOptions {
     pub cancel_every: Option<u64>,
     /// Told how much of its time a run has behind it, in permille.
     pub progress: Option<Arc<AtomicU64>>,
+    /// Count what programs do, by instruction.
+    pub cover: bool,
     /// Hash the state whenever so many instructions were retired, where CPUs or steps take turns.
     pub checkpoints: Option<u64>,
 }
@@ -177,6 +180,25 @@ pub struct Checkpoint {
     pub hash: u64,
 }
 
+/// What the runs of one program cost, in BPF instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cost {
+    /// Name of the program.
+    pub prog: String,
+    /// Runs that ended.
+    pub runs: u64,
+    /// All of them together.
+    pub total: u64,
+    /// The shortest one.
+    pub best: u64,
+    /// The longest one.
+    pub worst: u64,
+    /// Which it was, from 1.
+    pub worst_at: u64,
+    /// Events before and after it, as `RunOptions::probe` takes them.
+    pub worst_events: std::ops::Range<usize>,
+}
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -204,6 +226,10 @@ pub struct Outcome {
     pub native_insns: u64,
     /// Captures of what left, by nic.
     pub out: Vec<(String, Spool)>,
+    /// What `RunOptions::cover` asked for.
+    pub cover: Option<Covered>,
+    /// What the runs of each program cost.
+    pub costs: Vec<Cost>,
     /// What trying to cancel came to.
     pub sweep: Option<crate::machine::sweep::Report>,
     /// Program runs as spans of virtual time.
@@ -353,6 +379,30 @@ impl<'a> Run<'a> {
         Probe { points, progs }
     }
 
+    fn costs(&self) -> Vec<Cost> {
+        let cost = |(id, r): (&ProgId, &watch::Runs)| {
+            let name = |p: &kernel_model::Prog| p.name().to_owned();
+            let (from, to) = r.worst_events;
+            Cost {
+                prog: self.machine.kernel.prog(*id).map_or("?".to_owned(), name),
+                runs: r.count,
+                total: r.total,
+                best: r.best,
+                worst: r.worst,
+                worst_at: r.worst_at,
+                worst_events: from..to,
+            }
+        };
+        self.watch.runs.iter().map(cost).collect()
+    }
+
+    fn covered(&self) -> Option<Covered> {
+        let counts = self.machine.covers()?;
+        let program = |id| self.machine.kernel.prog(id).map(|p| p.verified.program().clone());
+        let progs = counts.into_iter().filter_map(|c| Some((program(c.prog)?, c))).collect();
+        Some(Covered { progs, folded: self.machine.folded() })
+    }
+
     /// What it came to so far; what was recorded is handed over.
     fn outcome(&mut self) -> Outcome {
         let (arch, insns) = (self.machine.arch(), self.machine.insns());
@@ -375,6 +425,8 @@ impl<'a> Run<'a> {
             insns,
             native_insns: self.machine.native_insns(),
             out: recorded.out,
+            cover: self.covered(),
+            costs: self.costs(),
             sweep: self.machine.take_sweep(),
             perfetto: recorded.slices,
             checkpoints: std::mem::take(&mut self.checkpoints),

@@ -37,6 +37,9 @@ pub(super) fn begin<'a>(
     if let Some(range) = &opts.probe {
         machine.log_path(crate::machine::path::PathLog::new(range.clone()));
     }
+    if opts.cover {
+        machine.cover();
+    }
     for (n, (name, nic)) in s.machine.nics.iter().enumerate() {
         let config = nic_config(n, name, nic);
         let added = machine.kernel.net_add(config);

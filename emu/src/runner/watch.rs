@@ -40,6 +40,9 @@ pub(super) struct Runs {
     pub worst: u64,
     /// Which of them was the worst, from 1.
     pub worst_at: u64,
+    /// Events between which that was.
+    pub worst_events: (usize, usize),
+    pub best: u64,
 }
 
 /// A run in progress.
@@ -50,6 +53,8 @@ struct Open {
     start: u64,
     /// Instructions of runs that came between: tracing programs, interrupts.
     within: u64,
+    /// Number of the event.
+    event: usize,
 }
 
 /// What came before and after a place.
@@ -276,12 +281,12 @@ impl<'a> Watch<'a> {
                 }
             }
             EventKind::Enter { prog } => {
-                let run = Open { prog: *prog, start: e.retired, within: 0 };
+                let run = Open { prog: *prog, start: e.retired, within: 0, event: self.count };
                 self.open.entry(e.cpu.0).or_default().push(run);
             }
             EventKind::Exit { .. } => {
                 let open = self.open.entry(e.cpu.0).or_default();
-                let Some(Open { prog, start, within }) = open.pop() else { return };
+                let Some(Open { prog, start, within, event }) = open.pop() else { return };
                 let whole = e.retired - start;
                 if let Some(below) = open.last_mut() {
                     below.within += whole;
@@ -289,8 +294,10 @@ impl<'a> Watch<'a> {
                 let (runs, length) = (self.runs.entry(prog).or_default(), whole - within);
                 runs.count += 1;
                 runs.total += length;
+                runs.best = if runs.count == 1 { length } else { runs.best.min(length) };
                 if length >= runs.worst {
                     (runs.worst, runs.worst_at) = (length, runs.count);
+                    runs.worst_events = (event, self.count);
                 }
             }
             EventKind::Record { map, data } => {

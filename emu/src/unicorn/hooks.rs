@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code, reason = "callbacks from C")]
 
+use super::cover::Cover;
 use super::vcpu::{FLAGS, POINT, TAIL_ENTRY};
 use super::{Access, Accounting, Fuel, PAGE_BYTES, PageTable, PointAt, Points, Rights};
 use jit::PointKind;
@@ -131,6 +132,8 @@ pub(super) struct HookState {
     pub(super) unobserved: std::ops::Range<u64>,
     /// Register of the program counter.
     pub(super) pc: i32,
+    /// Counts of each block, for an engine that is asked for them: then none is remembered.
+    pub(super) cover: Option<Box<Cover>>,
 }
 
 impl HookState {
@@ -163,6 +166,7 @@ impl HookState {
             observed: Vec::new(),
             unobserved: 0..0,
             pc: 0,
+            cover: None,
         }
     }
 
@@ -264,12 +268,16 @@ impl HookState {
         let flags = self.flags(at);
         let tail_entry = flags & TAIL_ENTRY != 0;
         let (before, bytes) = self.last_block();
-        if tail_entry && before.wrapping_add(u64::from(bytes)) != at {
+        let tail_call = tail_entry && before.wrapping_add(u64::from(bytes)) != at;
+        if tail_call {
             self.tail_calls.push((self.retired, at));
         }
-        let looked_at = tail_entry || self.each_point && flags & POINT != 0;
-        self.last = if looked_at { SEEN } else { slot(at) };
+        let each = self.each_point && flags & POINT != 0 || self.cover.is_some();
+        self.last = if tail_entry || each { SEEN } else { slot(at) };
         let counts = self.count(at, at.wrapping_add(u64::from(size)));
+        if let Some(cover) = &mut self.cover {
+            cover.enter(at, size, counts & 0xffff_ffff, tail_call);
+        }
         self.seen[self.last] = Seen { at, size, counts };
         let stop = if self.each_point { u64::MAX } else { self.stop.1 };
         let room = self.fuel_retired.min(stop).saturating_sub(self.retired) >> BLOCK_BITS;
@@ -317,6 +325,9 @@ impl HookState {
             return false;
         }
         laps.left -= 1;
+        if let Some(cover) = &mut self.cover {
+            cover.fresh();
+        }
         let mut r0 = 0u64;
         // SAFETY: `uc` is the engine that is calling; the register is at most 8 bytes wide.
         unsafe { uc_reg_read(uc, laps.ret, (&raw mut r0).cast()) };

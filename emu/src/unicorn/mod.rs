@@ -14,6 +14,7 @@
 //! Why it is so is measured: TLB_VIRTUAL with a hook that returns all rights is 8 times faster
 //! than the default TLB, a trap and re-entry costs 100-200 ns, any memory hook costs a factor 8.
 
+mod cover;
 mod ffi;
 mod hooks;
 mod private;
@@ -24,6 +25,7 @@ mod spec;
 mod tests;
 mod vcpu;
 
+pub use cover::{Cover, FuncAt, Node};
 pub use hooks::Observed;
 pub use regs::RegFile;
 pub use spec::{NativeReg, Spec, spec};

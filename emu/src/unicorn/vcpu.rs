@@ -1,5 +1,6 @@
 //! One virtual CPU: registers, run, stop reasons.
 
+use super::cover::{Cover, FuncAt};
 use super::ffi::Engine;
 use super::hooks::{Event, HookState, Observed, StateBox};
 use super::private;
@@ -359,6 +360,9 @@ impl Vcpu {
             let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
             if let (Some(a), Some(b)) = (at(pc + 1), at(end)) {
                 let n = (b & !FLAGS).saturating_sub(a & !FLAGS);
+                if let Some(cover) = &mut st.cover {
+                    cover.cut(start, size, pc, n & 0xffff_ffff);
+                }
                 st.retired -= n & 0xffff_ffff;
                 st.native -= n >> 32;
             }
@@ -416,6 +420,26 @@ impl Vcpu {
             n += 1;
         }
         self.engine.write_all(&regs[..n], &vals);
+    }
+
+    /// Counts blocks, ways and stacks from now on; the functions are those of programs.
+    pub fn cover(&mut self, funcs: std::sync::Arc<[FuncAt]>) {
+        let cover = self.state.cover.get_or_insert_with(|| Box::new(Cover::new()));
+        cover.know(funcs);
+        self.state.forget_blocks();
+    }
+
+    /// A run begins that nothing has called.
+    pub fn cover_fresh(&mut self) {
+        if let Some(cover) = &mut self.state.cover {
+            cover.fresh();
+        }
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn covered(&self) -> Option<&Cover> {
+        self.state.cover.as_deref()
     }
 
     /// Sets the counters of retired instructions, when a snapshot is restored.

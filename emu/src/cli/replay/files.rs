@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::report::word;
 use super::{Args, Exit, Ran, out};
+use crate::cover::Sum;
 use crate::runner::spool::Spool;
 use crate::runner::trace::Keep;
 
@@ -18,6 +19,8 @@ pub(super) struct Collected {
     slices: u64,
     cases: String,
     counts: [u64; 3],
+    /// What programs did.
+    pub(super) cover: Sum,
 }
 
 fn folder_of(file: &Path) -> PathBuf {
@@ -42,7 +45,8 @@ pub(super) fn check(args: &Args) -> Result<(), Exit> {
         out::error(&format!("{}: {e}", path.display()), hint);
         Exit::BadInput
     };
-    for file in [&args.trace, &args.perfetto, &args.junit].into_iter().flatten() {
+    let files = [&args.trace, &args.perfetto, &args.junit].into_iter().flatten();
+    for file in files.chain(args.cover.files()) {
         let folder = folder_of(file);
         let there = fs::metadata(&folder).map_err(|e| fail(&folder, e, "make the folder first"))?;
         if !there.is_dir() || file.is_dir() {
@@ -194,6 +198,9 @@ impl Collected {
         }
         if let Some(path) = &args.junit {
             exits.push(write_to(path, &mut |to| to.write_all(junit.as_bytes())));
+        }
+        for (path, text) in args.cover.written(&self.cover) {
+            exits.push(write_to(path, &mut |to| to.write_all(text.as_bytes())));
         }
         super::gravest(exits)
     }

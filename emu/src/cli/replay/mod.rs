@@ -7,6 +7,7 @@
 //! ```
 
 mod bless;
+mod cover;
 mod diverge;
 mod files;
 pub(super) mod report;
@@ -68,6 +69,8 @@ pub(super) struct Args {
     /// Put what was measured into the files where it is not what they expect
     #[arg(long)]
     bless: bool,
+    #[command(flatten)]
+    cover: cover::Args,
     /// Only the cell of this name, such as '[seed=2,n=3]'
     #[arg(long, value_name = "CELL")]
     cell: Option<String>,
@@ -94,6 +97,7 @@ pub(super) fn bless(path: &Path) -> Exit {
         junit: None,
         json: false,
         bless: true,
+        cover: cover::Args::default(),
         cell: None,
         races: false,
         big: false,
@@ -296,6 +300,7 @@ impl Session<'_> {
             races: self.args.races,
             keep: files::keep(self.args),
             progress: Some(self.far.clone()),
+            cover: self.args.cover.counts(),
             checkpoints: self.args.check_determinism.then_some(twice::CHECKPOINT_INSNS),
             ..cells::options(path, cell)
         };
@@ -305,7 +310,13 @@ impl Session<'_> {
         self.bar.inc(archs.len() as u64);
         let shown = Some(name.as_str()).filter(|_| !cell.name.is_empty());
         let mut exits = report.runs(shown, &name, &ran, &parsed, told);
+        if self.args.cover.costs {
+            report.words(cover::costs(&name, scenario, &ran, &options));
+        }
         for one in &mut ran {
+            if let Ok(Some(covered)) = one.result.as_mut().map(|o| o.cover.take()) {
+                self.collected.cover.add(covered, &options.dir);
+            }
             exits.push(self.collected.keep(&name, one, self.args));
             if self.args.bless
                 && let Ok(outcome) = &one.result
