@@ -19,15 +19,15 @@ use bpf::insn::InsnIdx;
 use jit::{Compiled, ExEntry, InsnRange, NativeOff, PointKind, RelocKind};
 use kernel_model::cpu::FaultKind;
 use kernel_model::layout::{
-    ARENAS, ARENAS_END, HELPER_STUBS, KFUNC_STUBS, LAP_STUB, PAGE_SIZE, PROG_TEXT, PROG_TEXT_END,
-    RETURN_TRAP, STUB_STRIDE, VMALLOC, VMALLOC_OBJECTS, helper_stub, kfunc_stub,
+    ARENAS, ARENAS_END, CALLBACK_RETURN, HELPER_STUBS, KFUNC_STUBS, LAP_STUB, PAGE_SIZE, PROG_TEXT,
+    PROG_TEXT_END, RETURN_TRAP, STUB_STRIDE, VMALLOC, VMALLOC_OBJECTS, helper_stub, kfunc_stub,
 };
 use kernel_model::mem::{self, GuestMemory, Perms, Walker};
 use kernel_model::{Fault, Kernel, ProgId};
 
 use crate::unicorn::{
-    Access, Accounting, CpuError, Fuel, POINT, PageTable, PointAt, Rights, Stop, TAIL_ENTRY, Vcpu,
-    spec,
+    Access, Accounting, CpuError, Fuel, Halt, POINT, PageTable, PointAt, Rights, Stop, TAIL_ENTRY,
+    Vcpu, spec,
 };
 
 use guard::Look;
@@ -111,10 +111,8 @@ impl Text {
         // Helpers without a UAPI number are numbered from 0x1000 on.
         for page in [HELPER_STUBS, helper_stub(0x1000), KFUNC_STUBS, RETURN_TRAP] {
             map_text(k, page, 1)?;
-            let stub = spec(arch).stub;
-            for at in (page..page + PAGE_SIZE).step_by(STUB_STRIDE as usize) {
-                k.mem.poke(at, stub).expect("just mapped");
-            }
+            let stubs = spec(arch).stub_slot().repeat((PAGE_SIZE / STUB_STRIDE) as usize);
+            k.mem.poke(page, &stubs).expect("just mapped");
         }
         k.mem.poke(LAP_STUB, spec(arch).lap).expect("on the page of RETURN_TRAP");
         let (progs, kfuncs, points) = (Vec::new(), Vec::new(), Vec::new());
@@ -252,6 +250,12 @@ impl Text {
         &self.progs
     }
 
+    /// BTF ids of kernel functions, in the order of their stubs.
+    #[must_use]
+    pub fn kfuncs(&self) -> &[i32] {
+        &self.kfuncs
+    }
+
     /// One past the last address used.
     #[must_use]
     pub fn end(&self) -> u64 {
@@ -361,6 +365,8 @@ pub enum Exit {
         /// Where it goes on.
         pc: u64,
     },
+    /// A debugger's, before the instruction at an address, where it goes on ([`Halt::rest`]).
+    Held(u64),
 }
 
 struct Mmu<'a>(Walker<'a>);
@@ -401,8 +407,21 @@ pub fn exec(
     let mut ends = None;
     loop {
         let (ram, walker) = memory.lend();
-        let stop = cpu.run(ram, &mut Mmu(walker), text.accounting(), left, pc)?;
+        let mut stop = cpu.run(ram, &mut Mmu(walker), text.accounting(), left, pc)?;
+        if let Stop::Held { pc: at, stop: to } = stop {
+            if let Some(end) = guard.atomic_around(text, to) {
+                let halt = left.halt.map(|h| pass_by(h, cpu, text, at..end));
+                left = what_is_left(cpu, fuel, &mut ends, halt);
+                pc = at;
+                continue;
+            }
+            match one_by_one(cpu, memory, text, guard, at..to)? {
+                Some(other) => stop = other,
+                None => return Ok(Exit::Held(to)),
+            }
+        }
         match stop {
+            Stop::Held { .. } => unreachable!("looked at above"),
             Stop::Fuel => return Ok(Exit::Fuel),
             Stop::Lap => return Ok(Exit::Return),
             Stop::Point { kind, pc } => return Ok(Exit::Point { kind, pc }),
@@ -435,17 +454,46 @@ pub fn exec(
                     }
                     (Look::Fault, None) => return Ok(fault(text, at, denied(access, addr))),
                 };
-                let (insns, blocks) = *ends.get_or_insert_with(|| {
-                    let (insns, blocks) = cpu.lap_began();
-                    (insns.saturating_add(fuel.insns), blocks.saturating_add(fuel.blocks))
-                });
-                let points = cpu.points_left();
-                let (insns, blocks) =
-                    (insns.saturating_sub(cpu.retired()), blocks.saturating_sub(cpu.blocks()));
-                left = Fuel { points, ..Fuel::new(insns, blocks) };
+                let halt = fuel.halt.map(|h| Halt { rest: false, ..h });
+                left = what_is_left(cpu, fuel, &mut ends, halt);
             }
         }
     }
+}
+
+/// Runs part of a block that the debugger stops in; what else stopped it there.
+fn one_by_one(
+    cpu: &mut Vcpu,
+    memory: &mut GuestMemory,
+    text: &Text,
+    guard: &mut Guard<'_>,
+    part: std::ops::Range<u64>,
+) -> Result<Option<Stop>, CpuError> {
+    let stopped = guard.stepper.advance(cpu, memory, part.start, part.end)?;
+    if let Some(hits) = guard.stepper.vcpu().and_then(Vcpu::take_watch_hits) {
+        cpu.note_beside(hits, text.accounting(), part.start);
+    }
+    let end = stopped.map_or(part.end, |(_, pc)| pc + 1);
+    cpu.ran(text.accounting(), part.start, end);
+    Ok(stopped.map(|s| s.0))
+}
+
+/// Fuel for what is left of a run that was stopped and goes on; `ends` is where it is used up.
+fn what_is_left(cpu: &Vcpu, fuel: Fuel, ends: &mut Option<(u64, u64)>, halt: Option<Halt>) -> Fuel {
+    let (insns, blocks) = *ends.get_or_insert_with(|| {
+        let (insns, blocks) = cpu.lap_began();
+        (insns.saturating_add(fuel.insns), blocks.saturating_add(fuel.blocks))
+    });
+    let (insns, blocks) =
+        (insns.saturating_sub(cpu.retired()), blocks.saturating_sub(cpu.blocks()));
+    Fuel { points: cpu.points_left(), halt, ..Fuel::new(insns, blocks) }
+}
+
+/// An atomic instruction of BPF is one step: a reservation (lr, sc) is the engine's that made it.
+/// The debugger stops behind it.
+fn pass_by(h: Halt, cpu: &Vcpu, text: &Text, run: std::ops::Range<u64>) -> Halt {
+    let behind = cpu.place() + (text.accounting().between(run.start, run.end) >> 32);
+    Halt { place: h.place.max(behind), from: h.from.max(behind), rest: true, ..h }
 }
 
 fn trap(cpu: &Vcpu, text: &Text, pc: u64) -> Exit {
@@ -454,6 +502,7 @@ fn trap(cpu: &Vcpu, text: &Text, pc: u64) -> Exit {
     let on_stub = pc.is_multiple_of(STUB_STRIDE);
     match pc {
         RETURN_TRAP => Exit::Return,
+        HELPER_STUBS..RETURN_TRAP if pc % STUB_STRIDE == CALLBACK_RETURN => Exit::Return,
         HELPER_STUBS..KFUNC_STUBS if on_stub => {
             let id = i32::try_from(slot(HELPER_STUBS)).expect("stubs are few");
             Exit::Helper { id, args: args() }

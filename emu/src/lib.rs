@@ -10,6 +10,7 @@
 pub mod cli;
 pub mod compile;
 pub mod cover;
+pub mod debug;
 pub mod engine;
 pub mod host;
 pub mod loader;

@@ -12,20 +12,25 @@
 
 mod backtrace;
 mod cancel;
+mod contexts;
 pub mod cover;
+pub mod halt;
 pub mod path;
 mod run;
 pub mod schedule;
 mod state;
 pub mod sweep;
 mod syscall;
+pub mod watch;
 
 use bpf::Arch;
 use jit::PointKind;
 use kernel_model::context::Point;
 use kernel_model::cpu::FaultKind;
 use kernel_model::kfuncs::THROW;
-use kernel_model::layout::{LAP_STUB, RETURN_TRAP, helper_stub, stack_top};
+use kernel_model::layout::{
+    CALLBACK_RETURN, HELPER_STUBS, LAP_STUB, RETURN_TRAP, STUB_STRIDE, helper_stub, stack_top,
+};
 use kernel_model::race::{Native, Race};
 use kernel_model::stack::Callee;
 use kernel_model::types::Types;
@@ -37,6 +42,7 @@ use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
 use crate::machine::path::{LineWatch, PathLog};
 use crate::machine::schedule::{Chooser, Switch};
 pub use state::Snapshot;
+pub use syscall::TestCall;
 
 use crate::unicorn::{CpuError, Fuel, NativeReg, Observed, Points, RegFile, Vcpu};
 
@@ -168,10 +174,22 @@ pub struct Machine {
     switches: Vec<Switch>,
     /// A system call of user space runs CPUs to its end.
     in_call: bool,
-    /// Instructions at which a run pauses.
-    pause_at: Option<u64>,
-    /// The turn that was left when it did.
+    /// The same, and no debugger can stop it there.
+    closed: bool,
+    /// Where a debugged run stops.
+    halting: Option<halt::Halting>,
+    /// Where it stopped in the middle of a step.
+    mid: Option<halt::Mid>,
+    /// The turn that was left when it stopped.
     held_turn: Option<(CpuId, u64)>,
+    /// Steps that were natively begun, and all that were ended.
+    steps: (u64, u64),
+    /// Breakpoints, in order of address.
+    breaks: Vec<u64>,
+    /// Position of the last breakpoint that was noted.
+    last_break: Option<u64>,
+    /// Watchpoints.
+    watch: watch::Watch,
     /// Cancels at every point, when that is tried.
     sweep: Option<Box<sweep::Sweep>>,
     /// Events that are in the trace no more.
@@ -201,8 +219,14 @@ impl Machine {
             current: CpuId(0),
             switches: Vec::new(),
             in_call: false,
-            pause_at: None,
+            closed: false,
+            halting: None,
+            mid: None,
             held_turn: None,
+            steps: (0, 0),
+            breaks: Vec::new(),
+            last_break: None,
+            watch: watch::Watch::default(),
             sweep: None,
             forgotten: 0,
             covering: false,
@@ -311,6 +335,20 @@ impl Machine {
     /// engine is left once for all returns that only run the program again, and the kernel told of
     /// each.
     fn step_until(&mut self, cpu: CpuId, clock_ns: u64, laps: bool) -> Result<bool, MachineError> {
+        self.note_trap(0);
+        let busy = self.step_once(cpu, clock_ns, laps)?;
+        self.steps.1 += 1;
+        self.note_written(cpu);
+        Ok(busy)
+    }
+
+    fn step_once(&mut self, cpu: CpuId, clock_ns: u64, laps: bool) -> Result<bool, MachineError> {
+        if let Some(mid) = self.mid.take() {
+            assert_eq!(mid.cpu, cpu, "a step that was stopped goes on before all else");
+            let left = clock_ns.saturating_sub(self.kernel.now(cpu));
+            self.native(cpu, mid.pc, (0, left), Some(mid))?;
+            return Ok(true);
+        }
         let mut next = self.lanes[cpu.idx()].next.take();
         if let Some(Step::Resume { r0 }) = next
             && self.kernel.interrupt_ready(cpu).is_some()
@@ -370,7 +408,8 @@ impl Machine {
             },
         };
         let left = clock_ns.saturating_sub(self.kernel.now(cpu));
-        self.native(cpu, pc, (again, left))?;
+        self.steps.0 += 1;
+        self.native(cpu, pc, (again, left), None)?;
         Ok(true)
     }
 
@@ -433,6 +472,9 @@ impl Machine {
                 Config { exit_checks: true, .. } => Vcpu::as_shipped(arch)?,
                 _ => Vcpu::new(arch)?,
             };
+            let mut vcpu = vcpu;
+            vcpu.set_breaks(&self.breaks);
+            vcpu.watch(&self.watch.phys)?;
             let epoch = self.kernel.mem.epoch();
             let clean = vcpu.regs();
             *slot = Some(Slot { vcpu, epoch, clean });
@@ -442,98 +484,6 @@ impl Machine {
         Ok(&mut self.slots[cpu.idx()].as_mut().expect("just made").vcpu)
     }
 
-    /// Pushes a context and sets the registers of a native call; with `laps` it returns to the
-    /// lap stub.
-    fn enter(&mut self, cpu: CpuId, entry: Entry, laps: bool) -> Result<u64, MachineError> {
-        let lane = &self.lanes[cpu.idx()];
-        let save = !lane.contexts.is_empty() && !lane.switched;
-        let vcpu = self.vcpu(cpu)?;
-        let spec = vcpu.spec();
-        let saved = save.then(|| vcpu.regs());
-        let lane = &mut self.lanes[cpu.idx()];
-        let top = match lane.contexts.last_mut() {
-            None => {
-                lane.run_start = lane.charged;
-                if let Some(slot) = self.slots[cpu.idx()].as_mut().filter(|_| self.covering) {
-                    slot.vcpu.cover_fresh();
-                }
-                stack_top(cpu.0)
-            }
-            Some(below) => {
-                below.regs = saved.unwrap_or(below.regs);
-                below.regs.get(spec.sp)
-            }
-        };
-        let slots = (top & !15) - 16;
-        let (cfa, mut sp) = (slots, slots - spec.frame_reserve);
-        let back = if laps { LAP_STUB } else { RETURN_TRAP };
-        // An overflowing stack is found by the program's own accesses.
-        if laps {
-            let _ = self.kernel.mem.write_u64(slots, entry.args[0]);
-            let _ = self.kernel.mem.write_u64(slots + 8, entry.func_addr);
-        }
-        if spec.link.is_none() {
-            sp -= 8;
-            let _ = self.kernel.mem.write_u64(sp, back);
-        }
-        lane.switched = false;
-        let (callback, resume) = (entry.callback, entry.func_addr);
-        let regs = RegFile::default();
-        let (held, called) = (None, None);
-        lane.contexts.push(Context { callback, resume, cfa, regs, held, called });
-        self.vcpu(cpu)?.set_call(entry.args, sp, back);
-        Ok(entry.func_addr)
-    }
-
-    /// Gives a helper's result to the innermost context.
-    fn resume(&mut self, cpu: CpuId, r0: u64) -> Result<u64, MachineError> {
-        let pc = self.switch_in(cpu)?;
-        let vcpu = self.vcpu(cpu)?;
-        let ret = vcpu.spec().ret;
-        vcpu.set_reg(ret, r0);
-        Ok(pc)
-    }
-
-    /// The vCPU gets the registers of the innermost context; where that resumes.
-    fn switch_in(&mut self, cpu: CpuId) -> Result<u64, MachineError> {
-        let lane = &mut self.lanes[cpu.idx()];
-        let switched = std::mem::take(&mut lane.switched);
-        let top = lane.contexts.last().expect("a program goes on");
-        let (regs, pc) = (switched.then_some(top.regs), top.resume);
-        if let Some(regs) = &regs {
-            self.vcpu(cpu)?.set_regs(regs);
-        }
-        Ok(pc)
-    }
-
-    /// Unwinds the innermost context to the caller of its program, as `arch_bpf_stack_walk` and the
-    /// epilogue of the exception callback do in the kernel, and sets the registers of a call of
-    /// the callback; its address, when the program has one.
-    fn throw(&mut self, cpu: CpuId, cookie: u64) -> Result<Option<u64>, MachineError> {
-        let running = self.kernel.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
-        let loaded = running.and_then(|p| self.text.prog(p)).cloned();
-        let found = loaded.as_ref().and_then(|l| Some((l, l.compiled.exception?)));
-        let Some((loaded, at)) = found else { return Ok(None) };
-        let context = self.lanes[cpu.idx()].contexts.last().expect("a program threw");
-        let cfa = context.cfa;
-        let saved = &loaded.compiled.debug.funcs[0].saved;
-        let mut back = 0;
-        for s in saved {
-            let value = self.kernel.mem.read_u64(cfa.wrapping_add_signed(s.cfa_off.into()));
-            // The frame was written by the program itself.
-            let value = value.unwrap_or(0);
-            match s.reg {
-                Some(r) => self.vcpu(cpu)?.set_reg(NativeReg(r.num), value),
-                None => back = value,
-            }
-        }
-        let vcpu = self.vcpu(cpu)?;
-        let spec = vcpu.spec();
-        let sp = cfa - spec.frame_reserve - if spec.link.is_none() { 8 } else { 0 };
-        vcpu.set_call([cookie, 0, 0, 0, 0], sp, back);
-        Ok(Some(loaded.base + u64::from(at.0)))
-    }
-
     /// Runs native code to its next exit and tells the kernel, or holds it as a point. `laps`: how
     /// many may follow, and for how many instructions they begin.
     fn native(
@@ -541,10 +491,12 @@ impl Machine {
         cpu: CpuId,
         mut pc: u64,
         mut laps: (u32, u64),
+        mut mid: Option<halt::Mid>,
     ) -> Result<(), MachineError> {
         let (began, left) = (self.kernel.now(cpu), laps.1);
         let exit = loop {
-            match self.native_exit(cpu, pc, laps)? {
+            match self.native_exit(cpu, pc, laps, mid.take())? {
+                Exit::Held(_) => return Err(MachineError::Paused),
                 Exit::Helper { id: TIMED_MAY_GOTO, .. } => pc = self.timed_may_goto(cpu),
                 Exit::Arena { at, addr, pc: next } => {
                     self.arena_fault(cpu, at, addr);
@@ -555,6 +507,7 @@ impl Machine {
             let ran = self.kernel.now(cpu) - began;
             laps = (0, left.saturating_sub(ran));
         };
+        self.note_trap(1);
         self.look_at_watchdog(cpu);
         match exit {
             Exit::Point { kind, pc } if self.ends_at(cpu, kind, pc) => {}
@@ -586,15 +539,24 @@ impl Machine {
     }
 
     /// Runs native code to its next exit.
-    fn native_exit(&mut self, cpu: CpuId, pc: u64, laps: (u32, u64)) -> Result<Exit, MachineError> {
+    fn native_exit(
+        &mut self,
+        cpu: CpuId,
+        pc: u64,
+        laps: (u32, u64),
+        mid: Option<halt::Mid>,
+    ) -> Result<Exit, MachineError> {
         let epoch = self.kernel.mem.epoch();
+        let retired = self.slots[cpu.idx()].as_ref().map_or(0, |s| s.vcpu.retired());
         let lane = &self.lanes[cpu.idx()];
-        let used = lane.charged - lane.run_start;
+        // What was retired before a debugger stopped it has not been told.
+        let (used, untold) = (retired - lane.run_start, retired - lane.charged);
         let insns = self.config.run_insns_max.saturating_sub(used);
         // Blocks of native code that is no program's (a wild jump) retire nothing.
         let blocks = insns.saturating_mul(4).saturating_add(1 << 20);
-        let points = self.points(cpu, laps.1.min(self.kernel.until_sample(cpu)));
-        let fuel = Fuel { insns, blocks, laps: laps.0, lap_insns: laps.1, points };
+        let points = self.points(cpu, laps.1.min(self.kernel.until_sample(cpu)), untold);
+        let halt = self.halt_of(cpu, mid.is_some());
+        let fuel = Fuel { insns, blocks, laps: laps.0, lap_insns: laps.1, points, halt };
         let slot = self.slots[cpu.idx()].as_mut().expect("made by enter");
         if slot.epoch != epoch {
             slot.vcpu.pages_changed();
@@ -602,18 +564,24 @@ impl Machine {
         }
         let events = self.forgotten + self.kernel.events.len();
         if self.path.as_ref().is_none_or(|p| !p.is_on(events)) && !self.lines.is_empty() {
-            return Ok(self.by_lines(cpu, fuel, pc)?);
+            return Ok(self.by_lines(cpu, fuel, pc, mid)?);
         }
         let section = self.kernel.oldest_section(cpu);
         let (vcpu, memory, text) = (&mut slot.vcpu, &mut self.kernel.mem, &self.text);
         let (alloc, progs) = (&self.kernel.alloc, &self.kernel.progs);
         let stepper = &mut self.stepper;
-        let mut guard = Guard { alloc, section, progs, stepper, found: Vec::new() };
+        let found = mid.map_or(Vec::new(), |m| m.found);
+        let mut guard = Guard { alloc, section, progs, stepper, found };
         let exit = match self.path.as_mut().filter(|p| p.is_on(events)) {
             Some(path) => path.exec((cpu, events), vcpu, memory, text, &mut guard, fuel, pc)?,
             None => exec(vcpu, memory, text, &mut guard, fuel, pc)?,
         };
         let found = guard.found;
+        self.note_break(cpu);
+        if let Exit::Held(pc) = exit {
+            self.mid = Some(halt::Mid { cpu, pc, found });
+            return Ok(exit);
+        }
         self.charge(cpu);
         found.into_iter().for_each(|(pc, addr)| self.kernel.probed(cpu, pc, addr));
         self.tell_accesses(cpu);
@@ -660,7 +628,9 @@ impl Machine {
                 self.kernel.prog_return(cpu, r0)
             }
             Exit::Fault(f) => self.kernel.prog_fault(cpu, f),
-            Exit::Point { .. } | Exit::Arena { .. } => unreachable!("held by `native`"),
+            Exit::Point { .. } | Exit::Arena { .. } | Exit::Held(_) => {
+                unreachable!("held by `native`")
+            }
             Exit::Fuel => {
                 let lane = &self.lanes[cpu.idx()];
                 let insns = lane.charged - lane.run_start;

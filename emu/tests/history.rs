@@ -1,4 +1,5 @@
-//! A run gone over forward and back is the same at each of its points.
+//! A run gone over forward and back, stopped before any native instruction, is the same at each of
+//! them as one that was not stopped.
 
 use std::fs;
 use std::path::Path;
@@ -6,40 +7,75 @@ use std::path::Path;
 use bpf::Arch;
 use emu::runner::cells::{self, Cell};
 use emu::runner::history::History;
-use emu::runner::{RunOptions, run};
+use emu::runner::run;
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+mod common;
+
+use common::library;
+
+/// Stops a run `stops` times at random positions, then goes to them again, in any order.
+fn check(path: &Path, cell: &Cell, arch: Arch, stops: u64, max: usize) {
+    let name = format!("{} {arch}", path.display());
+    let text = fs::read_to_string(path).unwrap();
+    let parsed = cells::read(path, &text, cell);
+    let s = parsed.scenario.expect("the library parses");
+    let options = cells::options(path, cell);
+    let whole = run(&s, arch, &options).unwrap();
+    let mut history = History::new(&s, arch, &options, max).unwrap();
+    let start = history.position();
+    history.seek(u64::MAX).unwrap();
+    let length = history.position() - start;
+    let end = history.end().expect("it is at its end");
+    assert_eq!(end.trace_hash, whole.trace_hash, "{name}: under a debugger");
+    if length == 0 {
+        return;
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(length);
+    let mut marks: Vec<u64> = (0..stops).map(|_| start + rng.next_u64() % length).collect();
+    // Neighbours: single steps.
+    let first = marks[0];
+    marks.extend((0..stops / 4).map(|n| first + n));
+    marks.sort_unstable();
+    let mut seen = Vec::new();
+    for mark in &marks {
+        let at = history.seek(*mark).unwrap();
+        assert!(at >= *mark || history.is_over(), "{name}: {at} instead of {mark}");
+        seen.push((at, history.state_hash()));
+    }
+    history.seek(u64::MAX).unwrap();
+    let end = history.end().expect("it is at its end");
+    assert_eq!(end.trace_hash, whole.trace_hash, "{name}: stopped {stops} times");
+    assert_eq!(end.insns, whole.insns, "{name}");
+    assert!(history.kept().0 <= max);
+    for _ in 0..stops {
+        let n = rng.next_u64() as usize % marks.len();
+        assert_eq!(history.seek(marks[n]).unwrap(), seen[n].0, "{name}");
+        assert_eq!(history.state_hash(), seen[n].1, "{name} at {}", seen[n].0);
+    }
+}
 
 #[test]
 fn forward_and_back_is_where_it_was() {
     let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/library");
     for (name, max) in [("lb/l4_lb.ron", 6), ("explore/abba.ron", 4), ("timers/ageing.ron", 4)] {
-        let path = library.join(name);
-        let text = fs::read_to_string(&path).unwrap();
-        let parsed = cells::read(&path, &text, &Cell::default());
-        let s = parsed.scenario.expect("the library parses");
-        let options = RunOptions { dir: cells::folder(&path), ..RunOptions::default() };
-        for arch in [Arch::X86_64, Arch::S390x] {
-            let whole = run(&s, arch, &options).unwrap();
-            let mut history = History::new(&s, arch, &options, max).unwrap();
-            let steps = 37;
-            let marks: Vec<u64> = (1..steps).map(|n| n * whole.insns / steps).collect();
-            let mut seen = Vec::new();
-            for mark in &marks {
-                let at = history.seek(*mark).unwrap();
-                seen.push((at, history.state_hash()));
-            }
-            assert!(history.kept().0 <= max, "{name} {arch}: {:?}", history.kept());
-            // Every way there: backwards, in leaps, and on from a place in the middle.
-            for n in (0..seen.len()).rev().chain([20, 3, 30, 7, 8, 35, 0]) {
-                assert_eq!(history.seek(marks[n]).unwrap(), seen[n].0, "{name} {arch}");
-                assert_eq!(history.state_hash(), seen[n].1, "{name} {arch} at {}", seen[n].0);
-            }
-            history.seek(u64::MAX).unwrap();
-            let end = history.end().expect("it is at its end");
-            assert_eq!(end.trace_hash, whole.trace_hash, "{name} {arch}");
-            assert_eq!(end.insns, whole.insns, "{name} {arch}");
-            assert!(history.kept().0 <= max);
-            assert_eq!(history.seek(marks[5]).unwrap(), seen[5].0, "{name} {arch}");
-            assert_eq!(history.state_hash(), seen[5].1, "{name} {arch}");
+        for arch in [Arch::X86_64, Arch::S390x, Arch::Arm64, Arch::Riscv64] {
+            check(&library.join(name), &Cell::default(), arch, 40, max);
         }
+    }
+}
+
+/// A sample of the library, each on one architecture, in turn.
+#[test]
+fn the_library_is_stopped_anywhere() {
+    let every = std::env::var("LIBRARY_EVERY").ok().and_then(|n| n.parse().ok()).unwrap_or(7);
+    for (n, path) in library().iter().enumerate().step_by(every) {
+        let text = fs::read_to_string(path).unwrap();
+        let parsed = cells::read(path, &text, &Cell::default());
+        let s = parsed.scenario.expect("the library parses");
+        let cell = cells::cells(&s, 1).swap_remove(0);
+        let allowed = cells::archs_of(&s, &cell, &cells::archs(&s));
+        check(path, &cell, *allowed.get(n / every % 4).unwrap_or(&allowed[0]), 8, 16);
     }
 }

@@ -96,6 +96,13 @@ pub struct KernelSymbol {
 pub enum KernelUnwind {
     /// It has made no frame: the return address is where the call put it.
     Leaf,
+    /// A stub of a function that programs call. In its first 7 bytes it is as [`Leaf`]. The rest is
+    /// where callbacks return to: there two words lie above the stack pointer (on s390x, above the
+    /// 160 bytes that a caller leaves), that with which the function was called, and the address it
+    /// returns to.
+    ///
+    /// [`Leaf`]: KernelUnwind::Leaf
+    Stub,
     /// Nobody: the bottom of a stack.
     Bottom,
 }

@@ -42,6 +42,9 @@ pub const RETURN_TRAP: u64 = HELPER_STUBS + 0x1f_0000;
 pub const LAP_STUB: u64 = RETURN_TRAP + PAGE_SIZE / 2;
 /// Distance between two stubs.
 pub const STUB_STRIDE: u64 = 16;
+/// Where callbacks of the function that a stub stands for return to, from the stub's start: so that
+/// a debugger finds the function below them.
+pub const CALLBACK_RETURN: u64 = 8;
 /// First byte of JITed programs; every stub is within +-128 MiB.
 pub const PROG_TEXT: u64 = HELPER_STUBS + 0x20_0000;
 /// One past the last byte of JITed programs.

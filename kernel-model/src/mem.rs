@@ -165,6 +165,9 @@ pub struct GuestMemory {
     dirty: Vec<bool>,
     dirty_list: Vec<u32>,
     epoch: u64,
+    /// Physical ranges of which writes by the model are noted, and the notes.
+    watched: Vec<std::ops::Range<u64>>,
+    written: Vec<u64>,
 }
 
 /// Page table and dirty marks, lent to an emulator beside the RAM ([`GuestMemory::lend`]).
@@ -294,6 +297,8 @@ impl GuestMemory {
             dirty: vec![false; len / PAGE],
             dirty_list: Vec::new(),
             epoch: 0,
+            watched: Vec::new(),
+            written: Vec::new(),
         }
     }
 
@@ -310,6 +315,8 @@ impl GuestMemory {
             dirty: Vec::new(),
             dirty_list: Vec::new(),
             epoch: 0,
+            watched: Vec::new(),
+            written: Vec::new(),
         }
     }
 
@@ -398,6 +405,21 @@ impl GuestMemory {
     #[must_use]
     pub fn translate(&self, va: u64) -> Option<Pte> {
         lookup(&self.table, self.len, va)
+    }
+
+    /// What is mapped, in order of address: ranges of pages, which may touch.
+    #[must_use]
+    pub fn mapped(&self) -> Vec<(std::ops::Range<u64>, Perms)> {
+        let linear = (DIRECT_MAP..DIRECT_MAP + self.len as u64, Perms::RW);
+        let page = |(va, pte): (&u64, &Pte)| {
+            let va = *va << PAGE_SHIFT;
+            (va..va + PAGE_SIZE, pte.perms)
+        };
+        let pages = self.table.entries.iter().map(page);
+        let mut all: Vec<_> = pages.filter(|p| !linear.0.contains(&p.0.start)).collect();
+        all.push(linear);
+        all.sort_by_key(|p| p.0.start);
+        all
     }
 
     /// RAM and, apart from it, what an emulator asks on a miss of its own TLB.
@@ -491,6 +513,7 @@ impl GuestMemory {
             self.walk(va, data.len(), access, |p, _| at = p)?;
             self.ram_mut()[at..at + data.len()].copy_from_slice(data);
             self.mark_dirty(at as u64);
+            self.note_written(at as u64, data.len());
             return Ok(());
         }
         let mut spans = Vec::with_capacity(2);
@@ -499,8 +522,28 @@ impl GuestMemory {
             let n = r.len();
             self.ram_mut()[p..p + n].copy_from_slice(&data[r]);
             self.mark_dirty(p as u64);
+            self.note_written(p as u64, n);
         }
         Ok(())
+    }
+
+    /// Writes by the model to physical ranges are noted from now on, for a debugger.
+    pub fn watch(&mut self, ranges: Vec<std::ops::Range<u64>>) {
+        self.watched = ranges;
+        self.written.clear();
+    }
+
+    /// First physical addresses of what was written of the watched ranges since last asked.
+    pub fn take_written(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.written)
+    }
+
+    fn note_written(&mut self, at: u64, len: usize) {
+        let end = at + len as u64;
+        let hit = self.watched.iter().find(|w| w.start < end && at < w.end);
+        if let Some(w) = hit {
+            self.written.push(at.max(w.start));
+        }
     }
 
     /// Fills with one byte.

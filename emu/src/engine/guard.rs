@@ -16,8 +16,8 @@ use kernel_model::alloc::{Alloc, Wrong};
 use kernel_model::mem::GuestMemory;
 use kernel_model::{Prog, ProgId};
 
-use super::Mmu;
-use crate::unicorn::{CpuError, Stop, Vcpu};
+use super::{Mmu, Text};
+use crate::unicorn::{CpuError, Stop, Vcpu, Watched};
 
 /// Native instructions of one BPF instruction, tries of a store that is conditional included.
 const STEPS_MAX: u64 = 1000;
@@ -27,12 +27,56 @@ const STEPS_MAX: u64 = 1000;
 pub struct Stepper {
     vcpu: Option<Vcpu>,
     epoch: u64,
+    /// What it watches, once it is there.
+    pub(crate) watched: Vec<Watched>,
 }
 
 impl Stepper {
     /// The engine, if there is one.
     pub fn vcpu(&mut self) -> Option<&mut Vcpu> {
         self.vcpu.as_mut()
+    }
+
+    /// The engine with the registers of a CPU.
+    fn beside(&mut self, cpu: &Vcpu, memory: &GuestMemory) -> Result<&mut Vcpu, CpuError> {
+        if self.vcpu.is_none() {
+            let vcpu = self.vcpu.insert(cpu.beside()?);
+            vcpu.watch(&self.watched)?;
+            self.epoch = memory.epoch();
+        }
+        let beside = self.vcpu.as_mut().expect("just made");
+        if self.epoch != memory.epoch() {
+            beside.pages_changed();
+            self.epoch = memory.epoch();
+        }
+        beside.set_regs(&cpu.regs());
+        Ok(beside)
+    }
+
+    /// Runs native instructions one by one from `pc` to `to`, inside one block, for a debugger.
+    /// What stopped it before, and where.
+    pub(super) fn advance(
+        &mut self,
+        cpu: &mut Vcpu,
+        memory: &mut GuestMemory,
+        mut pc: u64,
+        to: u64,
+    ) -> Result<Option<(Stop, u64)>, CpuError> {
+        if pc == to {
+            return Ok(None);
+        }
+        let beside = self.beside(cpu, memory)?;
+        beside.take_watch_hits();
+        let mut stopped = None;
+        while pc != to && stopped.is_none() {
+            let (ram, walker) = memory.lend();
+            let stop = beside.step(ram, &mut Mmu(walker), pc)?;
+            stopped = Some(stop).filter(|s| *s != Stop::Fuel).map(|s| (s, pc));
+            pc = beside.pc();
+        }
+        cpu.set_regs(&beside.regs());
+        cpu.add_observed(beside.take_observed());
+        Ok(stopped)
     }
 
     /// Runs native instructions from `pc` to the end of the BPF instruction they belong to, with
@@ -45,16 +89,7 @@ impl Stepper {
         within: Range<u64>,
         mut pc: u64,
     ) -> Result<bool, CpuError> {
-        if self.vcpu.is_none() {
-            self.vcpu = Some(Vcpu::as_shipped(cpu.spec().arch)?);
-            self.epoch = memory.epoch();
-        }
-        let beside = self.vcpu.as_mut().expect("just made");
-        if self.epoch != memory.epoch() {
-            beside.pages_changed();
-            self.epoch = memory.epoch();
-        }
-        beside.set_regs(&cpu.regs());
+        let beside = self.beside(cpu, memory)?;
         let mut done = 0;
         while done == 0 || within.contains(&pc) && done < STEPS_MAX {
             let (ram, walker) = memory.lend();
@@ -65,6 +100,7 @@ impl Stepper {
             done += 1;
         }
         cpu.set_regs(&beside.regs());
+        beside.take_observed();
         // The first was counted when its block began.
         cpu.set_counts(cpu.retired(), cpu.native() + done - 1);
         Ok(true)
@@ -121,6 +157,14 @@ pub(super) enum Look {
 }
 
 impl Guard<'_> {
+    /// Behind the atomic instruction that has an address in its middle.
+    pub(super) fn atomic_around(&self, text: &Text, pc: u64) -> Option<u64> {
+        let (range, insn) = text.native_range(pc);
+        let (prog, at) = insn.filter(|_| range.start != pc)?;
+        let insn = self.progs.get(&prog)?.verified.insn(at).0;
+        matches!(insn, Insn::Atomic { .. }).then_some(range.end)
+    }
+
     /// Looks at an access of the instruction at `pc` that the engine stopped at.
     pub(super) fn look(
         &mut self,

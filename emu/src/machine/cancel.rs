@@ -33,11 +33,15 @@ impl Machine {
         }
     }
 
-    /// At which points native code stops; `after` is for those that only the clock needs.
-    pub(super) fn points(&self, cpu: CpuId, after: u64) -> Points {
+    /// At which points native code stops; `after` is for those that only the clock needs, of which
+    /// `untold` are behind it.
+    pub(super) fn points(&self, cpu: CpuId, after: u64, untold: u64) -> Points {
         match self.kernel.fine || self.kernel.is_cancelled(cpu) {
             true => Points::Nth(1),
-            false => Points::After(after.min(self.kernel.watchdog_left(cpu))),
+            false => {
+                let after = after.min(self.kernel.watchdog_left(cpu));
+                Points::After(after.saturating_sub(untold))
+            }
         }
     }
 

@@ -14,8 +14,9 @@ use kernel_model::mem::GuestMemory;
 use kernel_model::{CpuId, EventKind, ProgId};
 
 use super::Machine;
+use super::halt::Mid;
 use crate::engine::{Exit, Guard, Text, exec};
-use crate::unicorn::{CpuError, Fuel, Vcpu};
+use crate::unicorn::{CpuError, Fuel, Halt, Vcpu};
 
 /// Topic of the notes of a `LineWatch`.
 pub const LINE: &str = "line";
@@ -133,7 +134,10 @@ impl Machine {
         cpu: CpuId,
         fuel: Fuel,
         mut pc: u64,
+        mid: Option<Mid>,
     ) -> Result<Exit, CpuError> {
+        let mut found = mid.map_or(Vec::new(), |m| m.found);
+        let mut halt = fuel.halt;
         let slot = |m: &Machine| m.slots[cpu.idx()].as_ref().map_or(0, |s| s.vcpu.retired());
         let end = slot(self).saturating_add(fuel.insns);
         loop {
@@ -142,19 +146,26 @@ impl Machine {
                 return Ok(Exit::Fuel);
             }
             let vcpu = &mut self.slots[cpu.idx()].as_mut().expect("made by enter").vcpu;
-            let one = Fuel::new(end - before, 1);
+            let one = Fuel { halt, ..Fuel::new(end - before, 1) };
+            halt = halt.map(|h| Halt { rest: false, ..h });
             let section = self.kernel.oldest_section(cpu);
             let (alloc, progs) = (&self.kernel.alloc, &self.kernel.progs);
             let stepper = &mut self.stepper;
-            let mut guard = Guard { alloc, section, progs, stepper, found: Vec::new() };
+            let mut guard =
+                Guard { alloc, section, progs, stepper, found: std::mem::take(&mut found) };
             let exit = exec(vcpu, &mut self.kernel.mem, &self.text, &mut guard, one, pc)?;
-            let found = guard.found;
+            let looked_at = guard.found;
             let (next, insns) = (vcpu.pc(), vcpu.retired() - before);
             for text in self.lines.reached(&self.text, pc, insns) {
                 self.kernel.emit(cpu, EventKind::Note { topic: LINE, text });
             }
+            self.note_break(cpu);
+            if let Exit::Held(pc) = exit {
+                self.mid = Some(Mid { cpu, pc, found: looked_at });
+                return Ok(exit);
+            }
             self.charge(cpu);
-            found.into_iter().for_each(|(pc, addr)| self.kernel.probed(cpu, pc, addr));
+            looked_at.into_iter().for_each(|(pc, addr)| self.kernel.probed(cpu, pc, addr));
             self.tell_accesses(cpu);
             match exit {
                 Exit::Fuel => pc = next,

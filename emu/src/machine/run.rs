@@ -66,9 +66,17 @@ impl Machine {
             return self.run_chosen(clock_ns, events);
         }
         while let Some((cpu, limit)) = self.held_turn.take().or_else(|| self.turn(clock_ns)) {
-            while self.ready_at(cpu).is_some_and(|t| t < limit) {
-                let to = self.paused_at(cpu, limit)?;
-                self.step_until(cpu, to, !each && self.pause_at.is_none())?;
+            while self.mid.is_some() || self.ready_at(cpu).is_some_and(|t| t < limit) {
+                let laps = !each && self.halting.is_none();
+                self.note_written(cpu);
+                let went = match self.halts_here() {
+                    true => Err(MachineError::Paused),
+                    false => self.step_until(cpu, limit, laps),
+                };
+                if matches!(went, Err(MachineError::Paused)) {
+                    self.held_turn = Some((cpu, limit));
+                }
+                went?;
                 self.sweep_step(cpu)?;
                 if each && self.kernel.events.len() > events {
                     return Ok(true);
@@ -94,23 +102,6 @@ impl Machine {
             }
         }
         Ok(())
-    }
-
-    /// Runs stop with [`MachineError::Paused`] at the first point at which so many BPF instructions
-    /// were retired on all CPUs, and go on from there as if they had not.
-    pub fn pause_at(&mut self, insns: Option<u64>) {
-        self.pause_at = insns;
-    }
-
-    /// How far a CPU goes in one step of a turn; the error when it is time to pause.
-    fn paused_at(&mut self, cpu: CpuId, limit: u64) -> Result<u64, MachineError> {
-        let Some(at) = self.pause_at.filter(|_| !self.in_call) else { return Ok(limit) };
-        let left = at.saturating_sub(self.insns());
-        if left == 0 {
-            self.held_turn = Some((cpu, limit));
-            return Err(MachineError::Paused);
-        }
-        Ok(limit.min(self.kernel.now(cpu).saturating_add(left)))
     }
 
     /// The CPU that runs next and how far. Timers that are due come first; with nothing else to
@@ -170,6 +161,16 @@ impl Machine {
     fn run_chosen(&mut self, clock_ns: u64, events: usize) -> Result<bool, MachineError> {
         let mut ready = Vec::new();
         loop {
+            if let Some(cpu) = self.mid.as_ref().map(|m| m.cpu) {
+                if self.halts_here() {
+                    return Err(MachineError::Paused);
+                }
+                self.step_until(cpu, 0, false)?;
+                self.sweep_step(cpu)?;
+                if self.kernel.events.len() > events {
+                    return Ok(true);
+                }
+            }
             let timer = self.kernel.next_timer().unwrap_or(u64::MAX);
             let mut now = self.latest();
             if timer <= now {
@@ -193,7 +194,7 @@ impl Machine {
             }
             ready.clear();
             ready.extend(self.cpus().filter(|c| self.ready_at(*c).is_some_and(|t| t <= now)));
-            if self.pause_at.is_some_and(|at| self.insns() >= at && !self.in_call) {
+            if self.halts_here() {
                 return Err(MachineError::Paused);
             }
             let cpu = self.chosen(&ready)?;

@@ -4,6 +4,7 @@ use kernel_model::mem::{GuestMemory, MemSnapshot};
 use kernel_model::state_hash::{self, Times};
 
 use super::*;
+use crate::unicorn::Counts;
 
 /// A machine at one instant. Memory pages are shared with other snapshots.
 #[derive(Clone, Debug)]
@@ -14,11 +15,29 @@ pub struct Snapshot {
     lanes: Vec<Lane>,
     current: CpuId,
     held_turn: Option<(CpuId, u64)>,
+    mid: Option<halt::Mid>,
+    steps: (u64, u64),
+    in_call: bool,
     chooser: Option<Box<dyn Chooser>>,
     switches: Vec<Switch>,
-    /// Registers and native instructions of each vCPU.
-    regs: Vec<Option<(RegFile, u64)>>,
+    /// Registers and counts of each vCPU.
+    regs: Vec<Option<(RegFile, Counts)>>,
     forgotten: usize,
+}
+
+impl Snapshot {
+    /// BPF instructions retired on all CPUs.
+    pub(crate) fn retired(&self) -> u64 {
+        let told: u64 = self.kernel.cpus.iter().map(|c| c.retired).sum();
+        let counts =
+            self.regs.iter().zip(&self.lanes).filter_map(|(r, lane)| Some((r.as_ref()?, lane)));
+        told + counts.map(|((_, c), lane)| c.retired - lane.charged).sum::<u64>()
+    }
+
+    /// Native instructions of a CPU, those of stubs included.
+    pub(crate) fn place_of(&self, cpu: CpuId) -> u64 {
+        self.regs[cpu.idx()].as_ref().map_or(0, |r| r.1.place())
+    }
 }
 
 impl Machine {
@@ -26,11 +45,12 @@ impl Machine {
     pub fn snapshot(&mut self) -> Snapshot {
         let memory = self.kernel.mem.snapshot();
         let kernel = self.without_memory(Kernel::clone);
-        let state = |s: &Slot| (s.vcpu.regs(), s.vcpu.native());
+        let state = |s: &Slot| (s.vcpu.regs(), s.vcpu.counts());
         let regs = self.slots.iter().map(|s| s.as_ref().map(state)).collect();
         let (text, lanes) = (self.text.clone(), self.lanes.clone());
         let (current, switches) = (self.current, self.switches.clone());
         let (held_turn, forgotten) = (self.held_turn, self.forgotten);
+        let (mid, steps, in_call) = (self.mid.clone(), self.steps, self.in_call);
         let chooser = self.chooser.clone();
         Snapshot {
             kernel,
@@ -39,6 +59,9 @@ impl Machine {
             lanes,
             current,
             held_turn,
+            mid,
+            steps,
+            in_call,
             chooser,
             switches,
             regs,
@@ -58,6 +81,8 @@ impl Machine {
         self.text = to.text.clone();
         self.lanes.clone_from(&to.lanes);
         (self.current, self.held_turn) = (to.current, to.held_turn);
+        self.mid.clone_from(&to.mid);
+        (self.steps, self.in_call) = (to.steps, to.in_call);
         self.chooser.clone_from(&to.chooser);
         self.switches.clone_from(&to.switches);
         if let Some(vcpu) = self.stepper.vcpu() {
@@ -70,11 +95,10 @@ impl Machine {
             if text_differs {
                 slot.vcpu.memory_replaced();
             }
-            slot.vcpu.take_tail_calls();
-            let native = to.regs[i].as_ref().map_or(0, |r| r.1);
-            slot.vcpu.set_counts(self.lanes[i].charged, native);
-            let regs = to.regs[i].as_ref().map_or(slot.clean, |r| r.0);
-            slot.vcpu.set_regs(&regs);
+            let new = (slot.clean, Counts::of_retired(self.lanes[i].charged));
+            let (regs, counts) = to.regs[i].as_ref().unwrap_or(&new);
+            slot.vcpu.restore_counts(counts);
+            slot.vcpu.set_regs(regs);
         }
     }
 

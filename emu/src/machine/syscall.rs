@@ -3,10 +3,19 @@
 use bpf::uapi::Cmd;
 use bpf::uapi::attr::TestRun;
 use bpf::uapi::fields::Struct;
+use kernel_model::syscall::test_run::Ticket;
 use kernel_model::syscall::{SysError, SysResult, UserMemory, UserSpace};
 
 use super::{Machine, MachineError};
 use crate::host::{TestRunIn, TestRunOut};
+
+/// A test run that has begun.
+#[derive(Clone, Debug)]
+pub struct TestCall {
+    ticket: Ticket,
+    bytes: Vec<u8>,
+    user: UserSpace,
+}
 
 fn internal(e: &MachineError) -> SysError {
     SysError::unsupported(e.to_string())
@@ -22,9 +31,9 @@ impl Machine {
     pub fn bpf(&mut self, cmd: u32, attr: &mut [u8], user: &mut dyn UserMemory) -> SysResult {
         if cmd == Cmd::ProgTestRun as u32 {
             let ticket = self.kernel.test_run_start(attr, user)?;
-            self.in_call = true;
+            (self.in_call, self.closed) = (true, true);
             let ran = self.run_test(ticket);
-            self.in_call = false;
+            (self.in_call, self.closed) = (false, false);
             ran.map_err(|e| internal(&e))?;
             return self.kernel.test_run_finish(ticket, attr, user);
         }
@@ -42,6 +51,47 @@ impl Machine {
     /// # Errors
     /// The kernel's errno, or what is not modelled.
     pub fn test_run(&mut self, prog: i32, given: &TestRunIn<'_>) -> Result<TestRunOut, SysError> {
+        let (mut bytes, mut user) = self.test_run_call(prog, given);
+        self.bpf(Cmd::ProgTestRun as u32, &mut bytes, &mut user)?;
+        Ok(self.test_run_out(&bytes, &user))
+    }
+
+    /// Begins what [`Machine::test_run`] does.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn test_run_begin(
+        &mut self,
+        prog: i32,
+        given: &TestRunIn<'_>,
+    ) -> Result<TestCall, SysError> {
+        let (bytes, user) = self.test_run_call(prog, given);
+        let ticket = self.kernel.test_run_start(&bytes, &user)?;
+        Ok(TestCall { ticket, bytes, user })
+    }
+
+    /// Runs until a test run has ended, or a debugger stops it: it goes on from there.
+    ///
+    /// # Errors
+    /// [`MachineError::Paused`], and what goes wrong inside.
+    pub fn test_run_on(&mut self, call: &TestCall) -> Result<(), MachineError> {
+        self.in_call = true;
+        let ran = self.run_test(call.ticket);
+        self.in_call = matches!(ran, Err(MachineError::Paused));
+        ran
+    }
+
+    /// What a test run that has ended gives back.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn test_run_end(&mut self, mut call: TestCall) -> Result<TestRunOut, SysError> {
+        self.kernel.test_run_finish(call.ticket, &mut call.bytes, &mut call.user)?;
+        Ok(self.test_run_out(&call.bytes, &call.user))
+    }
+
+    /// The call as user space makes it.
+    fn test_run_call(&self, prog: i32, given: &TestRunIn<'_>) -> (Vec<u8>, UserSpace) {
         let endian = self.arch().endian();
         let mut user = UserSpace::new();
         let (data_out, ctx_out) = (user.room(given.data_out), user.room(given.ctx_out));
@@ -60,20 +110,23 @@ impl Machine {
             cpu: given.cpu,
             ..TestRun::default()
         };
-        let mut bytes = a.encode(endian);
-        self.bpf(Cmd::ProgTestRun as u32, &mut bytes, &mut user)?;
-        let out = TestRun::decode(&bytes, endian);
+        (a.encode(endian).to_vec(), user)
+    }
+
+    fn test_run_out(&self, bytes: &[u8], user: &UserSpace) -> TestRunOut {
+        let a = TestRun::decode(bytes, self.arch().endian());
+        let out = &a;
         let cut = |at: u64, len: u32| {
             let b = user.bytes(at);
             b[..b.len().min(len as usize)].to_vec()
         };
         // A syscall program's context is written where it was read.
         let ctx = if a.ctx_out == 0 { user.bytes(a.ctx_in).to_vec() } else { Vec::new() };
-        Ok(TestRunOut {
+        TestRunOut {
             retval: out.retval,
             duration_ns: out.duration,
             data: cut(a.data_out, out.data_size_out),
             ctx: if a.ctx_out == 0 { ctx } else { cut(a.ctx_out, out.ctx_size_out) },
-        })
+        }
     }
 }

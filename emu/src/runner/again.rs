@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use bpf::Arch;
 use kernel_model::state_hash::Times;
 use kernel_model::stream::StreamId;
-use kernel_model::{ProgId, fault};
+use kernel_model::{CpuId, ProgId, fault};
 use scenarios::Scenario;
 use scenarios::schema::{Action, Event};
 
+use super::test_run::Testing;
 use super::timeline::Plan;
 use super::watch::Watch;
 use super::{Checkpoint, Failure, Mark, Outcome, Run, RunError, RunOptions, Steps, setup};
@@ -20,6 +21,7 @@ use crate::machine::{Machine, Snapshot};
 #[derive(Clone, Debug)]
 pub(crate) struct Saved<'a> {
     machine: Snapshot,
+    testing: Option<Testing<'a>>,
     sent: u64,
     sent_malformed: bool,
     consumed: BTreeMap<u32, Vec<Vec<u8>>>,
@@ -35,6 +37,18 @@ pub(crate) struct Saved<'a> {
     checkpoints: Vec<Checkpoint>,
 }
 
+impl Saved<'_> {
+    /// [`Machine::retired`] then.
+    pub(super) fn insns(&self) -> u64 {
+        self.machine.retired()
+    }
+
+    /// [`Machine::place_of`] then.
+    pub(super) fn place_of(&self, cpu: CpuId) -> u64 {
+        self.machine.place_of(cpu)
+    }
+}
+
 impl<'a> Run<'a> {
     /// Keeps the present state.
     pub(crate) fn save(&mut self) -> Saved<'a> {
@@ -44,6 +58,7 @@ impl<'a> Run<'a> {
             machine,
             captures: _,
             objects: _,
+            testing,
             sent,
             sent_malformed,
             consumed,
@@ -64,6 +79,7 @@ impl<'a> Run<'a> {
         } = self;
         Saved {
             machine: machine.snapshot(),
+            testing: testing.clone(),
             sent: *sent,
             sent_malformed: *sent_malformed,
             consumed: consumed.clone(),
@@ -83,6 +99,7 @@ impl<'a> Run<'a> {
     /// Goes back to a state of this run.
     pub(crate) fn restore(&mut self, to: &Saved<'a>) {
         self.machine.restore(&to.machine);
+        self.testing.clone_from(&to.testing);
         (self.sent, self.sent_malformed) = (to.sent, to.sent_malformed);
         self.consumed.clone_from(&to.consumed);
         self.streams.clone_from(&to.streams);

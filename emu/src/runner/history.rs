@@ -1,22 +1,23 @@
 //! A run that is gone over in both directions: snapshots at intervals, and from the nearest one on
 //! to the point that is wanted.
 //!
-//! Positions are BPF instructions retired on all CPUs since time 0. A run stands at points (calls
-//! and returns, back-edges, what kernel paths name), so it stops at the first point not before a
-//! position. Snapshots share the pages that are alike; when there are too many, every second one
-//! goes and the interval is doubled, so that a run of any length keeps a bounded number of them.
+//! Positions are those of [`crate::machine::halt`]: one for each native instruction. Snapshots
+//! share the pages that are alike; when there are too many, every second one goes and the interval
+//! is doubled, so that a run of any length keeps a bounded number of them.
 
 use std::collections::BTreeMap;
 
 use bpf::Arch;
+use kernel_model::CpuId;
 use kernel_model::state_hash::Times;
 use scenarios::Scenario;
 
 use super::again::Saved;
 use super::{Outcome, Run, RunError, RunOptions, setup};
 use crate::machine::Machine;
+use crate::machine::halt::Halting;
 
-/// Instructions between two snapshots, at first.
+/// Positions between two snapshots, at first.
 const INTERVAL: u64 = 10_000;
 
 /// A run with its past.
@@ -28,6 +29,17 @@ pub struct History<'a> {
     kept_max: usize,
     /// What the run came to, and its length.
     end: Option<(Outcome, u64)>,
+    /// It is at its end, from where it does not go on.
+    over: bool,
+}
+
+/// How a stretch of a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Went {
+    /// It stopped where it was told to.
+    Stopped,
+    /// The run is over.
+    End,
 }
 
 impl<'a> History<'a> {
@@ -42,15 +54,15 @@ impl<'a> History<'a> {
         kept_max: usize,
     ) -> Result<History<'a>, RunError> {
         let mut run = setup::begin(s, arch, opts)?;
-        let kept = BTreeMap::from([(0, run.save())]);
+        let kept = BTreeMap::from([(run.machine.position(), run.save())]);
         let kept_max = kept_max.max(2);
-        Ok(History { run, kept, interval: INTERVAL, kept_max, end: None })
+        Ok(History { run, kept, interval: INTERVAL, kept_max, end: None, over: false })
     }
 
     /// Where it stands.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.run.machine.insns()
+        self.run.machine.position()
     }
 
     /// The machine as it is there.
@@ -59,12 +71,22 @@ impl<'a> History<'a> {
         &self.run.machine
     }
 
+    /// The run as it is there; what changes it has to be told of with [`History::fork`].
+    pub(crate) fn run(&self) -> &Run<'a> {
+        &self.run
+    }
+
+    /// As [`History::run`].
+    pub(crate) fn run_mut(&mut self) -> &mut Run<'a> {
+        &mut self.run
+    }
+
     /// Hash of memory and kernel state as they are there.
     pub fn state_hash(&mut self) -> u64 {
         self.run.machine.state_hash(Times::Kept)
     }
 
-    /// Snapshots that are kept, and instructions between them.
+    /// Snapshots that are kept, and positions between them.
     #[must_use]
     pub fn kept(&self) -> (usize, u64) {
         (self.kept.len(), self.interval)
@@ -76,51 +98,107 @@ impl<'a> History<'a> {
         self.end.as_ref().map(|e| &e.0)
     }
 
-    /// Goes to the first point not before a position, or to the end of the run; where that is.
+    /// Whether it is at its end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Position of the last snapshot before another one.
+    #[must_use]
+    pub fn kept_before(&self, position: u64) -> Option<u64> {
+        self.kept.range(..position).next_back().map(|k| *k.0)
+    }
+
+    /// Goes to the first place not before a position at which a run can stop, or to the end of the
+    /// run; where that is.
     ///
     /// # Errors
     /// As for [`super::run`].
-    pub fn seek(&mut self, insns: u64) -> Result<u64, RunError> {
-        // The end is no point to go on from.
-        let over = self.end.is_some() && self.position() >= self.end.as_ref().map_or(0, |e| e.1);
-        if over || insns <= self.position() {
-            let (_, from) = self.kept.range(..=insns).next_back().expect("time 0 is kept");
-            self.run.restore(from);
+    pub fn seek(&mut self, to: u64) -> Result<u64, RunError> {
+        if to < self.position() || self.over {
+            self.back_to(to);
         }
-        while self.position() < insns {
-            let next = self.kept.range(..=self.position()).next_back().map_or(0, |k| *k.0);
-            let stop = insns.min(next + self.interval);
-            self.run.machine.pause_at(Some(stop));
-            let went = self.run.story();
-            self.run.machine.pause_at(None);
-            match went {
-                Err(RunError::Paused) => self.keep(),
+        self.forward(&Halting { until: to, scan: true, from: u64::MAX, ..Halting::NEVER })?;
+        Ok(self.position())
+    }
+
+    /// Goes back to the last snapshot not after a position.
+    pub fn back_to(&mut self, position: u64) {
+        let first = *self.kept.first_key_value().expect("time 0 is kept").0;
+        let (_, from) =
+            self.kept.range(..=position.max(first)).next_back().expect("time 0 is kept");
+        self.run.restore(from);
+        self.over = false;
+    }
+
+    /// Goes back to a snapshot in which no more than so many BPF instructions are retired, when the
+    /// present is not one of them.
+    pub fn back_to_insns(&mut self, insns: u64) {
+        if self.over || self.run.machine.retired() > insns {
+            let before = self.kept.iter().rev().find(|k| k.1.insns() <= insns);
+            let at = before.map_or(0, |k| *k.0);
+            self.back_to(at);
+        }
+    }
+
+    /// [`Machine::place_of`] in the last snapshot not after a position.
+    #[must_use]
+    pub fn place_in(&self, position: u64, cpu: CpuId) -> u64 {
+        self.kept.range(..=position).next_back().map_or(0, |k| k.1.place_of(cpu))
+    }
+
+    /// Goes on until it stops as it is told, or to the end.
+    ///
+    /// # Errors
+    /// As for [`super::run`].
+    pub fn forward(&mut self, halting: &Halting) -> Result<Went, RunError> {
+        while !self.over {
+            let last = self.kept.range(..=self.position()).next_back().map_or(0, |k| *k.0);
+            let until = halting.until.min(last.saturating_add(self.interval));
+            self.run.machine.halt(Some(Halting { until, ..halting.clone() }));
+            match self.run.story() {
+                Err(RunError::Paused) => {
+                    let at = self.position();
+                    let early = at < until;
+                    self.keep();
+                    if early || at >= halting.until {
+                        return Ok(Went::Stopped);
+                    }
+                }
                 Ok(()) => {
                     let at = self.position();
                     self.end = Some((self.run.outcome(), at));
-                    break;
+                    self.over = true;
                 }
                 Err(e) => return Err(e),
             }
         }
-        Ok(self.position())
+        Ok(Went::End)
+    }
+
+    /// The present was changed: what was the future is none any more.
+    pub fn fork(&mut self) {
+        let at = self.position();
+        self.kept.split_off(&at);
+        self.kept.insert(at, self.run.save());
+        (self.end, self.over) = (None, false);
     }
 
     /// Keeps the present, when the last that was kept is an interval ago.
     fn keep(&mut self) {
         let at = self.position();
         let last = self.kept.range(..=at).next_back().map_or(0, |k| *k.0);
-        if at < last + self.interval {
+        if at < last.saturating_add(self.interval) {
             return;
         }
         self.kept.insert(at, self.run.save());
         if self.kept.len() > self.kept_max {
             self.interval *= 2;
-            let mut last = 0;
-            let interval = self.interval;
+            let (mut last, interval) = (None, self.interval);
             self.kept.retain(|at, _| {
-                let keep = *at == 0 || *at >= last + interval;
-                last = if keep { *at } else { last };
+                let keep = last.is_none_or(|l| *at >= l + interval);
+                last = if keep { Some(*at) } else { last };
                 keep
             });
         }

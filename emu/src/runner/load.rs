@@ -1,6 +1,7 @@
 //! Objects of a scenario: files with their twin of the other byte order, or assembler text.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bpf::Endian;
 use bpf::object::Object as ElfObject;
@@ -47,6 +48,8 @@ pub struct Loaded {
     pub name: String,
     /// The ELF object, when it came from a file.
     pub elf: Option<ElfObject>,
+    /// That file.
+    pub file: Option<Arc<[u8]>>,
     /// Accepted programs.
     pub progs: Vec<LoadedProg>,
     /// Rejected programs.
@@ -109,7 +112,8 @@ fn load_file(
     let maps = maps.collect();
     let progs = done.progs.iter().map(|p| LoadedProg { name: p.name.clone(), id: ProgId(p.id) });
     let progs = progs.collect();
-    Ok(Loaded { name: String::new(), elf: Some(elf), progs, refused: done.refused, maps })
+    let file = Some(bytes.into());
+    Ok(Loaded { name: String::new(), elf: Some(elf), file, progs, refused: done.refused, maps })
 }
 
 fn options(elf: &ElfObject, object: &Object, endian: Endian) -> Result<LoadOptions, RunError> {
@@ -185,7 +189,8 @@ fn load_asm(
             },
         }
     }
-    Ok(Loaded { name: String::new(), elf: None, progs, refused, maps: Vec::new() })
+    let (elf, file, maps) = (None, None, Vec::new());
+    Ok(Loaded { name: String::new(), elf, file, progs, refused, maps })
 }
 
 /// Default Ethernet addresses of a nic and of the other end.

@@ -252,6 +252,8 @@ pub(crate) struct Run<'a> {
     pub(crate) captures: captures::CaptureFiles,
     /// Objects in file order.
     pub(crate) objects: Vec<Loaded>,
+    /// A test run that has begun and not ended.
+    pub(in crate::runner) testing: Option<test_run::Testing<'a>>,
     /// Frames sent so far.
     pub(crate) sent: u64,
     /// A frame that was sent had wrong lengths or sums itself.

@@ -40,11 +40,7 @@ pub(super) fn begin<'a>(
     if opts.cover {
         machine.cover();
     }
-    for (n, (name, nic)) in s.machine.nics.iter().enumerate() {
-        let config = nic_config(n, name, nic);
-        let added = machine.kernel.net_add(config);
-        added.map_err(|e| RunError::input(name.span, format!("nic {}: {e:?}", name.v)))?;
-    }
+    nics(s, &mut machine)?;
     routes(s, &mut machine)?;
     sockets(s, &mut machine)?;
     let mut objects = Vec::new();
@@ -56,6 +52,7 @@ pub(super) fn begin<'a>(
         machine,
         captures: captures::CaptureFiles::new(&opts.dir),
         objects,
+        testing: None,
         sent: 0,
         sent_malformed: false,
         consumed: BTreeMap::new(),
@@ -118,6 +115,15 @@ fn kernel_config(
         races: opts.races || super::watch::names_races(s),
         level: level(s)?,
     })
+}
+
+fn nics(s: &Scenario, machine: &mut Machine) -> Result<(), RunError> {
+    for (n, (name, nic)) in s.machine.nics.iter().enumerate() {
+        let config = nic_config(n, name, nic);
+        let added = machine.kernel.net_add(config);
+        added.map_err(|e| RunError::input(name.span, format!("nic {}: {e:?}", name.v)))?;
+    }
+    Ok(())
 }
 
 /// Routes and neighbours, and the addresses of the machine's own devices.

@@ -1,8 +1,10 @@
 //! `TestRun` steps: `BPF_PROG_TEST_RUN` of the scenario's user space, and what it must give back.
 
+use std::collections::VecDeque;
+
 use bpf::btf::Kind as BtfKind;
 use bpf::uapi::ProgType;
-use kernel_model::syscall::{FdObject, Why};
+use kernel_model::syscall::{FdObject, SysError, Why};
 use scenarios::leaf::Data;
 use scenarios::schema::{Action, Name};
 use scenarios::tree::{Kind, Member, Node};
@@ -10,6 +12,7 @@ use scenarios::tree::{Kind, Member, Node};
 use super::data::Types;
 use super::{Failure, Run, RunError, wire};
 use crate::host::{TestRunIn, TestRunOut};
+use crate::machine::{MachineError, TestCall};
 
 /// `BPF_F_TEST_RUN_ON_CPU`.
 const ON_CPU: u32 = 1;
@@ -32,10 +35,32 @@ pub(super) fn no_packet(kind: ProgType) -> Vec<u8> {
     if ctx_struct(kind).is_some() { vec![0; 14] } else { Vec::new() }
 }
 
+fn test_failed(prog: &Name, e: SysError) -> RunError {
+    match e.why {
+        Why::Unsupported(what) => RunError::unsupported(prog.span, what),
+        _ => {
+            let message = format!("the test run failed: {}", e.errno.name());
+            RunError::input(prog.span, message)
+        }
+    }
+}
+
+/// A `TestRun` step that has begun.
+#[derive(Clone, Debug)]
+pub(super) struct Testing<'a> {
+    action: &'a Action,
+    kind: ProgType,
+    fd: i32,
+    ctx: Vec<u8>,
+    /// Frames that are left.
+    inputs: VecDeque<Vec<u8>>,
+    running: Option<TestCall>,
+}
+
 impl<'a> Run<'a> {
-    /// One run, or one for each frame of a capture.
+    /// Begins one run, or one for each frame of a capture; the timeline goes on with them.
     pub(super) fn test_run(&mut self, action: &'a Action) -> Result<(), RunError> {
-        let Action::TestRun { prog, cpu, packet, frames, ctx, ret, out } = action else {
+        let Action::TestRun { prog, cpu, packet, frames, ctx, .. } = action else {
             unreachable!("called for TestRun alone")
         };
         let id = self.prog(prog)?;
@@ -54,27 +79,56 @@ impl<'a> Run<'a> {
             Some(data) => self.test_ctx(kind, data)?,
             None => Vec::new(),
         };
-        let fd = self.prog_fd(id)?;
-        for data in &inputs {
-            let given = TestRunIn {
-                data,
-                data_out: if data.is_empty() { 0 } else { OUT_ROOM },
-                ctx: &ctx_bytes,
-                ctx_out: if kind == ProgType::RawTracepoint { 0 } else { ctx_bytes.len() },
-                flags: if *cpu == 0 { 0 } else { ON_CPU },
-                cpu: *cpu,
-                ..TestRunIn::default()
+        let (fd, ctx, inputs) = (self.prog_fd(id)?, ctx_bytes, inputs.into());
+        self.testing = Some(Testing { action, kind, fd, ctx, inputs, running: None });
+        Ok(())
+    }
+
+    /// Runs what is left of a `TestRun` step.
+    pub(super) fn go_on_testing(&mut self) -> Result<(), RunError> {
+        while let Some(mut t) = self.testing.take() {
+            let Action::TestRun { prog, ret, out, .. } = t.action else {
+                unreachable!("begun by a TestRun")
             };
-            let result = self.machine.test_run(fd, &given).map_err(|e| match e.why {
-                Why::Unsupported(what) => RunError::unsupported(prog.span, what),
-                _ => {
-                    let message = format!("the test run failed: {}", e.errno.name());
-                    RunError::input(prog.span, message)
+            let call = match t.running.take() {
+                Some(call) => call,
+                None => match t.inputs.pop_front() {
+                    Some(data) => self.begin_test(&t, prog, &data)?,
+                    None => break,
+                },
+            };
+            match self.machine.test_run_on(&call) {
+                Err(MachineError::Paused) => {
+                    t.running = Some(call);
+                    self.testing = Some(t);
+                    return Err(RunError::Paused);
                 }
-            })?;
-            self.test_result(prog, kind, ret.as_ref(), out.as_ref(), &result)?;
+                ran => ran?,
+            }
+            let result = self.machine.test_run_end(call).map_err(|e| test_failed(prog, e))?;
+            self.test_result(prog, t.kind, ret.as_ref(), out.as_ref(), &result)?;
+            self.testing = Some(t);
         }
         Ok(())
+    }
+
+    fn begin_test(
+        &mut self,
+        t: &Testing<'a>,
+        prog: &Name,
+        data: &[u8],
+    ) -> Result<TestCall, RunError> {
+        let Action::TestRun { cpu, .. } = t.action else { unreachable!("begun by a TestRun") };
+        let given = TestRunIn {
+            data,
+            data_out: if data.is_empty() { 0 } else { OUT_ROOM },
+            ctx: &t.ctx,
+            ctx_out: if t.kind == ProgType::RawTracepoint { 0 } else { t.ctx.len() },
+            flags: if *cpu == 0 { 0 } else { ON_CPU },
+            cpu: *cpu,
+            ..TestRunIn::default()
+        };
+        self.machine.test_run_begin(t.fd, &given).map_err(|e| test_failed(prog, e))
     }
 
     /// A program's descriptor in the process that loaded it.

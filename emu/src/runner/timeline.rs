@@ -100,6 +100,7 @@ impl<'a> Run<'a> {
         let boot = self.s.machine.clock.ns;
         let until = self.s.machine.until.v.ns;
         loop {
+            self.go_on_testing()?;
             let next = self.plan.queue.first_key_value().map(|(k, _)| *k);
             let Some((at, order)) = next.filter(|n| n.0 <= until && !self.plan.idle) else {
                 // Nothing but a `When` step can have more.
@@ -155,7 +156,8 @@ impl<'a> Run<'a> {
                 }
                 continue;
             }
-            while self.seen < self.machine.events().len() {
+            // What a step does is looked at when it is over.
+            while self.machine.held().is_none() && self.seen < self.machine.events().len() {
                 let n = self.seen;
                 self.seen += 1;
                 self.schedule_step(n)?;

@@ -8,8 +8,8 @@ use super::spec::Spec;
 use std::ffi::c_void;
 use unicorn_engine_sys::{
     ControlType, HookType, Prot, TlbType, uc_close, uc_ctl, uc_emu_start, uc_engine, uc_error,
-    uc_hook_add, uc_mem_map_ptr, uc_mem_unmap, uc_open, uc_reg_read, uc_reg_read_batch,
-    uc_reg_write, uc_reg_write_batch,
+    uc_hook, uc_hook_add, uc_hook_del, uc_mem_map_ptr, uc_mem_unmap, uc_open, uc_reg_read,
+    uc_reg_read_batch, uc_reg_write, uc_reg_write_batch,
 };
 
 /// Size of the buffer for translated code. The default maps 1 GiB of address space per engine;
@@ -86,6 +86,29 @@ impl Engine {
         let f = hooks::access as *mut c_void;
         // SAFETY: as for `hook`.
         check(unsafe { uc_hook_add(self.uc, &raw mut id, kind as i32, f, data, 1, 0) })
+    }
+
+    /// Installs a hook of loads and stores of a physical range; its handle. What is translated is
+    /// translated anew.
+    pub(super) fn watch(
+        &self,
+        state: *mut HookState,
+        (from, to): (u64, u64),
+    ) -> Result<uc_hook, uc_error> {
+        let (data, mut id) = (state.cast::<c_void>(), 0);
+        let kind = HookType::MEM_READ.0 | HookType::MEM_WRITE.0;
+        let f = hooks::watched as *mut c_void;
+        // SAFETY: as for `hook`; an inclusive range.
+        check(unsafe { uc_hook_add(self.uc, &raw mut id, kind as i32, f, data, from, to - 1) })?;
+        self.flush_code();
+        Ok(id)
+    }
+
+    /// Takes such a hook out.
+    pub(super) fn unwatch(&self, id: uc_hook) {
+        // SAFETY: a live handle, not running; `id` is a hook of this engine.
+        unsafe { uc_hook_del(self.uc, id) };
+        self.flush_code();
     }
 
     /// Makes `ram` the physical memory; does nothing when it is already.

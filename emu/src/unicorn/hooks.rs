@@ -7,7 +7,7 @@
 
 use super::cover::Cover;
 use super::vcpu::{FLAGS, POINT, TAIL_ENTRY};
-use super::{Access, Accounting, Fuel, PAGE_BYTES, PageTable, PointAt, Points, Rights};
+use super::{Access, Accounting, Fuel, Halt, PAGE_BYTES, PageTable, PointAt, Points, Rights};
 use jit::PointKind;
 use std::ffi::c_void;
 use unicorn_engine_sys::{MemType, Prot, TlbEntry, uc_emu_stop, uc_engine, uc_reg_read};
@@ -27,6 +27,39 @@ pub(super) enum Event {
     Lap,
     /// A point, and it stops there.
     Point(PointKind),
+    /// A block begins in which a debugger stops the CPU, which is at this address; the block is not
+    /// counted.
+    Held {
+        /// The block.
+        at: u64,
+        /// Before which of its instructions.
+        stop: u64,
+    },
+}
+
+/// Where a debugger stops a CPU.
+#[derive(Default)]
+pub(super) struct Halts {
+    /// It may; then instructions of stubs are counted as well.
+    pub(super) on: bool,
+    /// `place` at which it does.
+    pub(super) place: u64,
+    /// `retired` from which on it does.
+    pub(super) retired: u64,
+    /// Breakpoints, in order of address.
+    pub(super) breaks: Vec<u64>,
+    /// Breakpoints before this place are passed by.
+    pub(super) from: u64,
+    /// Breakpoints do not stop it: the place of the last one is noted.
+    pub(super) scan: bool,
+    /// The note.
+    pub(super) last: Option<u64>,
+    /// Addresses (from, to) outside of which it stops, from a place on.
+    pub(super) within: Option<(u64, u64, u64)>,
+    /// The next block is the rest of one that was entered and looked at before.
+    pub(super) rest: bool,
+    /// Instructions outside of programs so far: those of stubs.
+    pub(super) outside: u64,
 }
 
 /// A load or store of guest code.
@@ -40,6 +73,40 @@ pub struct Observed {
     pub size: u32,
     /// A store.
     pub write: bool,
+}
+
+/// A physical range that is watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// First byte and one past the last.
+    pub range: std::ops::Range<u64>,
+    /// Loads are told of.
+    pub reads: bool,
+    /// Stores are told of.
+    pub writes: bool,
+}
+
+/// An access to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchHit {
+    /// [`super::Vcpu::place`] before the instruction.
+    pub place: u64,
+    /// The instruction.
+    pub pc: u64,
+    /// Which of those that are watched.
+    pub which: usize,
+    /// A store.
+    pub write: bool,
+}
+
+/// What is watched, and the accesses since last asked.
+#[derive(Default)]
+pub(super) struct Watch {
+    pub(super) all: Vec<Watched>,
+    pub(super) first: Option<WatchHit>,
+    pub(super) last: Option<WatchHit>,
+    /// The engine's hook.
+    pub(super) hook: Option<unicorn_engine_sys::uc_hook>,
 }
 
 /// Blocks that are remembered.
@@ -124,6 +191,10 @@ pub(super) struct HookState {
     carried: (u64, u32),
     /// Laps.
     pub(super) laps: Laps,
+    /// What a debugger wants.
+    pub(super) halts: Halts,
+    /// Watchpoints.
+    pub(super) watch: Watch,
     /// What happened.
     pub(super) event: Event,
     /// Loads and stores, for an engine that observes them.
@@ -162,6 +233,8 @@ impl HookState {
             each_point: false,
             carried: (0, 0),
             laps,
+            halts: Halts::default(),
+            watch: Watch::default(),
             event: Event::None,
             observed: Vec::new(),
             unobserved: 0..0,
@@ -195,14 +268,37 @@ impl HookState {
         self.laps.until = self.retired.saturating_add(fuel.lap_insns);
         self.laps.began = (self.retired, self.blocks);
         self.event = Event::None;
+        self.set_halt(fuel.halt);
         (self.left, self.batch, self.noted, self.last) = (0, 0, 0, SEEN);
         let (at, size) = std::mem::take(&mut self.carried);
         self.seen[SEEN] = Seen { at, size, counts: 0 };
     }
 
+    fn set_halt(&mut self, halt: Option<Halt>) {
+        if halt.is_some() != self.halts.on {
+            self.forget_blocks();
+        }
+        let h = &mut self.halts;
+        h.on = halt.is_some();
+        if let Some(Halt { place, retired, rest, from, scan, within }) = halt {
+            (h.place, h.retired, h.rest, h.from, h.scan) = (place, retired, rest, from, scan);
+            h.within = within;
+        }
+    }
+
+    /// Native instructions so far, those of stubs included while a debugger may stop the CPU.
+    pub(super) fn place(&self) -> u64 {
+        self.native + self.halts.outside
+    }
+
     /// The next run goes on where this one stopped for want of fuel.
     pub(super) fn carry(&mut self) {
         self.carried = self.last_block();
+    }
+
+    /// The next run goes on from elsewhere.
+    pub(super) fn forget_carried(&mut self) {
+        self.carried = (0, 0);
     }
 
     /// What is left of the points to pass.
@@ -245,6 +341,70 @@ impl HookState {
         (self.batch, self.noted) = (self.left, 0);
     }
 
+    /// A block of so many native instructions is about to be entered: where in it the debugger
+    /// stops the CPU. Breakpoints may only be noted.
+    fn halts_in(&mut self, at: u64, size: u32, natives: u64) -> Option<u64> {
+        if self.watch.first.is_some() && !self.halts.scan {
+            return Some(at);
+        }
+        let (here, end) = (self.place(), at.wrapping_add(size.into()));
+        let mut stop = (here + natives > self.halts.place)
+            .then(|| self.nth(at, end, self.halts.place.saturating_sub(here)));
+        if let Some((low, high, place)) = self.halts.within
+            && let Some(left) = self.leaves(at, end, low..high)
+            && here + (self.count(at, left) >> 32) >= place
+            && stop.is_none_or(|s| left < s)
+        {
+            stop = Some(left);
+        }
+        let first = self.halts.breaks.partition_point(|b| *b < at);
+        for n in first..self.halts.breaks.len() {
+            let b = self.halts.breaks[n];
+            if b >= end || stop.is_some_and(|s| s <= b) {
+                break;
+            }
+            let place = here + (self.count(at, b) >> 32);
+            if place >= self.halts.from {
+                match self.halts.scan {
+                    true => self.halts.last = Some(place),
+                    false => stop = Some(b),
+                }
+            }
+        }
+        let bpf = |from, to| self.count(from, to) & 0xffff_ffff;
+        if self.retired + bpf(at, end) > self.halts.retired {
+            let enough =
+                |a: &u64| bpf(*a, a + 1) > 0 && self.retired + bpf(at, *a) >= self.halts.retired;
+            stop = (at..stop.unwrap_or(end)).find(enough).or(stop);
+        }
+        stop
+    }
+
+    /// The first instruction of a block that is outside of a range.
+    fn leaves(&self, at: u64, end: u64, range: std::ops::Range<u64>) -> Option<u64> {
+        match range.contains(&at) {
+            true => (range.end < end).then_some(range.end),
+            false => Some(at),
+        }
+    }
+
+    /// Address of the n-th native instruction from `at`, from 0.
+    fn nth(&self, at: u64, end: u64, n: u64) -> u64 {
+        (at..end).find(|a| self.count(at, a + 1) >> 32 > n).unwrap_or(at)
+    }
+
+    /// A watched access is about to happen in the block that was entered last.
+    fn note_access(&mut self, pc: u64, which: usize, write: bool) {
+        self.fold();
+        // The next block is looked at: it stops there, unless it only takes notes.
+        (self.left, self.batch) = (0, 0);
+        let (at, size) = self.last_block();
+        let behind = self.count(pc, at.wrapping_add(size.into())) >> 32;
+        let hit = WatchHit { place: self.place() - behind, pc, which, write };
+        self.watch.first.get_or_insert(hit);
+        self.watch.last = Some(hit);
+    }
+
     /// The fast path: a block that is known, with fuel beyond doubt.
     #[inline]
     fn note(&mut self, at: u64, size: u32) -> bool {
@@ -259,32 +419,62 @@ impl HookState {
         true
     }
 
-    /// A block that is not known, or that the fuel may not reach. False when it is used up.
-    fn enter_block(&mut self, at: u64, size: u32) -> bool {
+    /// A block that is not known, or that the fuel may not reach. What keeps it from being entered.
+    fn enter_block(&mut self, at: u64, size: u32, rest: bool) -> Option<Event> {
         self.fold();
-        if self.retired >= self.fuel_retired || self.blocks >= self.fuel_blocks {
-            return false;
+        if !rest && (self.retired >= self.fuel_retired || self.blocks >= self.fuel_blocks) {
+            return Some(Event::Fuel);
         }
         let flags = self.flags(at);
         let tail_entry = flags & TAIL_ENTRY != 0;
         let (before, bytes) = self.last_block();
-        let tail_call = tail_entry && before.wrapping_add(u64::from(bytes)) != at;
+        let tail_call = !rest && tail_entry && before.wrapping_add(u64::from(bytes)) != at;
         if tail_call {
             self.tail_calls.push((self.retired, at));
         }
-        let each = self.each_point && flags & POINT != 0 || self.cover.is_some();
-        self.last = if tail_entry || each { SEEN } else { slot(at) };
         let counts = self.count(at, at.wrapping_add(u64::from(size)));
+        let each = self.each_point && flags & POINT != 0 || self.cover.is_some();
+        let mut looked_at = rest || tail_entry || each;
+        if self.halts.on {
+            let stub = u64::from(at.wrapping_sub(self.text) >= self.cum_len);
+            if let Some(stop) = self.halts_in(at, size, (counts >> 32) + stub) {
+                return Some(Event::Held { at, stop });
+            }
+            self.halts.outside += stub;
+            looked_at |= stub > 0 || self.breaks_in(at, size);
+        }
         if let Some(cover) = &mut self.cover {
             cover.enter(at, size, counts & 0xffff_ffff, tail_call);
         }
+        self.last = if looked_at { SEEN } else { slot(at) };
         self.seen[self.last] = Seen { at, size, counts };
-        let stop = if self.each_point { u64::MAX } else { self.stop.1 };
-        let room = self.fuel_retired.min(stop).saturating_sub(self.retired) >> BLOCK_BITS;
-        self.batch = room.min(self.fuel_blocks - self.blocks).clamp(1, NOTED_MAX);
+        let room = self.room() >> BLOCK_BITS;
+        self.batch = room.min(self.fuel_blocks.saturating_sub(self.blocks)).clamp(1, NOTED_MAX);
         self.left = self.batch - 1;
         self.noted = counts;
-        true
+        None
+    }
+
+    /// Instructions, of either kind, that can be run without looking at what is to stop it.
+    fn room(&self) -> u64 {
+        let stop = if self.each_point { u64::MAX } else { self.stop.1 };
+        let room = self.fuel_retired.min(stop).saturating_sub(self.retired);
+        let halts = &self.halts;
+        if !halts.on {
+            return room;
+        }
+        if halts.within.is_some() {
+            return 0;
+        }
+        let native = halts.place.saturating_sub(self.place());
+        room.min(native).min(halts.retired.saturating_sub(self.retired))
+    }
+
+    /// Whether a breakpoint is in a block.
+    fn breaks_in(&self, at: u64, size: u32) -> bool {
+        let breaks = &self.halts.breaks;
+        let first = breaks.get(breaks.partition_point(|b| *b < at));
+        first.is_some_and(|b| *b < at.wrapping_add(size.into()))
     }
 
     /// Flags of an address. Falling through from the prologue to where a tail call enters looks
@@ -415,12 +605,13 @@ pub(super) unsafe extern "C" fn block(uc: *mut uc_engine, at: u64, size: u32, da
 #[cold]
 #[inline(never)]
 fn look_at(uc: *mut uc_engine, st: &mut HookState, at: u64, size: u32) {
+    let rest = std::mem::take(&mut st.halts.rest);
     if at == st.laps.stub && !st.next_lap(uc) {
         st.event = Event::Lap;
-    } else if let Some(kind) = st.stops_at(at) {
+    } else if let Some(kind) = (!rest).then(|| st.stops_at(at)).flatten() {
         st.event = Event::Point(kind);
-    } else if !st.enter_block(at, size) {
-        st.event = Event::Fuel;
+    } else if let Some(event) = st.enter_block(at, size, rest) {
+        st.event = event;
     } else {
         return;
     }
@@ -447,6 +638,28 @@ pub(super) unsafe extern "C" fn access(
     unsafe { uc_reg_read(uc, st.pc, (&raw mut pc).cast()) };
     let (size, write) = (size.unsigned_abs(), kind == MemType::WRITE);
     st.observed.push(Observed { pc, phys, size, write });
+}
+
+/// A load or store near what is watched is about to happen.
+pub(super) unsafe extern "C" fn watched(
+    uc: *mut uc_engine,
+    kind: MemType,
+    phys: u64,
+    size: i32,
+    _value: i64,
+    data: *mut c_void,
+) {
+    // SAFETY: registered by `Vcpu::watch` with its state; see `state`.
+    let st = unsafe { state(data) };
+    let (end, write) = (phys + u64::from(size.unsigned_abs()), kind == MemType::WRITE);
+    let hit = |w: &Watched| {
+        w.range.start < end && phys < w.range.end && if write { w.writes } else { w.reads }
+    };
+    let Some(which) = st.watch.all.iter().position(hit) else { return };
+    let mut pc = 0u64;
+    // SAFETY: `uc` is the engine that is calling; the register is at most 8 bytes wide.
+    unsafe { uc_reg_read(uc, st.pc, (&raw mut pc).cast()) };
+    st.note_access(pc, which, write);
 }
 
 /// TLB miss: the page table decides.

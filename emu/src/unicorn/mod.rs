@@ -26,10 +26,12 @@ mod tests;
 mod vcpu;
 
 pub use cover::{Cover, FuncAt, Node};
-pub use hooks::Observed;
+pub use hooks::{Observed, WatchHit, Watched};
 pub use regs::RegFile;
 pub use spec::{NativeReg, Spec, spec};
-pub use vcpu::{Accounting, CpuError, Fuel, POINT, PointAt, Points, Stop, TAIL_ENTRY, Vcpu};
+pub use vcpu::{
+    Accounting, Counts, CpuError, Fuel, Halt, POINT, PointAt, Points, Stop, TAIL_ENTRY, Vcpu,
+};
 
 /// Size of a page, on every architecture here.
 pub const PAGE_BYTES: u64 = 4096;

@@ -4,6 +4,7 @@
 //! nothing else in this crate asks which one it runs.
 
 use bpf::Arch;
+use kernel_model::layout::{CALLBACK_RETURN, STUB_STRIDE};
 use unicorn_engine_sys::{
     Arch as UcArch, Arm64CpuModel, Mode, RegisterARM64, RegisterRISCV, RegisterS390X, RegisterX86,
     Riscv64CpuModel, S390xCpuModel, X86CpuModel,
@@ -61,6 +62,24 @@ pub struct Spec {
     pub fp_below_cfa: u64,
     /// Bytes a caller leaves above a callee's frame (the s390x register save area).
     pub frame_reserve: u64,
+}
+
+impl Spec {
+    /// All bytes of a stub: its trap and return, and the trap that callbacks return to.
+    #[must_use]
+    pub fn stub_slot(&self) -> Vec<u8> {
+        let mut slot = vec![0; STUB_STRIDE as usize];
+        for at in [0, CALLBACK_RETURN as usize] {
+            slot[at..at + self.stub.len()].copy_from_slice(self.stub);
+        }
+        slot
+    }
+
+    /// Flags of a CPU that has run nothing.
+    #[must_use]
+    pub fn flags_at_start(&self) -> u64 {
+        self.flags_init.unwrap_or(0)
+    }
 }
 
 /// The row of `arch`.

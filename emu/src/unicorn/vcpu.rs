@@ -2,7 +2,7 @@
 
 use super::cover::{Cover, FuncAt};
 use super::ffi::Engine;
-use super::hooks::{Event, HookState, Observed, StateBox};
+use super::hooks::{Event, HookState, Observed, StateBox, WatchHit, Watched};
 use super::private;
 use super::regs::RegFile;
 use super::spec::{NativeReg, Spec, spec};
@@ -59,6 +59,31 @@ pub enum Stop {
         /// Where it goes on.
         pc: u64,
     },
+    /// [`Fuel::halt`] stops it before the instruction at `stop` of the block at `pc`, whose start
+    /// it stands at; what lies between is to be run one by one ([`Vcpu::ran`]).
+    Held {
+        /// The block.
+        pc: u64,
+        /// Where to stop.
+        stop: u64,
+    },
+}
+
+/// Where a debugger stops a `run`: before an instruction. Counts are the CPU's since creation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// [`Vcpu::place`] there.
+    pub place: u64,
+    /// [`Vcpu::retired`] from which on it stops.
+    pub retired: u64,
+    /// Breakpoints before this place are passed by.
+    pub from: u64,
+    /// Breakpoints do not stop it, but are noted ([`Vcpu::take_last_break`]).
+    pub scan: bool,
+    /// It goes on inside a block that was entered before: points and fuel were looked at then.
+    pub rest: bool,
+    /// It stops where it leaves these addresses, when `place` is not before this one.
+    pub within: Option<(u64, u64, u64)>,
 }
 
 /// An address at which a block begins where a program comes to a point.
@@ -108,6 +133,14 @@ pub struct Accounting<'a> {
 impl Accounting<'_> {
     /// For code that is not BPF.
     pub const NONE: Accounting<'static> = Accounting { text: 0, cum: &[], lap: 0, points: &[] };
+
+    /// What starts in `[from, to)`: BPF instructions in the low half, native ones in the high.
+    #[must_use]
+    pub fn between(&self, from: u64, to: u64) -> u64 {
+        let at = |va: u64| self.cum.get(va.wrapping_sub(self.text) as usize).copied();
+        let (Some(a), Some(b)) = (at(from), at(to)) else { return 0 };
+        (b & !FLAGS).saturating_sub(a & !FLAGS)
+    }
 }
 
 /// Flag in [`Accounting::cum`]: a tail call enters here.
@@ -145,13 +178,40 @@ pub struct Fuel {
     pub lap_insns: u64,
     /// Points at which it stops.
     pub points: Points,
+    /// Where a debugger stops it.
+    pub halt: Option<Halt>,
 }
 
 impl Fuel {
     /// Without laps.
     #[must_use]
     pub const fn new(insns: u64, blocks: u64) -> Fuel {
-        Fuel { insns, blocks, laps: 0, lap_insns: 0, points: Points::Pass }
+        Fuel { insns, blocks, laps: 0, lap_insns: 0, points: Points::Pass, halt: None }
+    }
+}
+
+/// What a CPU has counted since creation, and what nobody has asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// BPF instructions.
+    pub retired: u64,
+    native: u64,
+    outside: u64,
+    tail_calls: Vec<(u64, u64)>,
+    observed: Vec<Observed>,
+}
+
+impl Counts {
+    /// Native instructions, those of stubs included.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.native + self.outside
+    }
+
+    /// A CPU that has run so many BPF instructions and no native ones that count.
+    #[must_use]
+    pub fn of_retired(retired: u64) -> Counts {
+        Counts { retired, ..Counts::default() }
     }
 }
 
@@ -163,6 +223,7 @@ pub struct Vcpu {
     state: StateBox,
     spec: &'static Spec,
     fast_memory: bool,
+    observing: bool,
 }
 
 impl std::fmt::Debug for StateBox {
@@ -193,7 +254,24 @@ impl Vcpu {
         (cpu.state.unobserved, cpu.state.pc) = (unobserved, cpu.spec.pc);
         let installed = cpu.engine.observe(cpu.state.as_ptr());
         installed.map_err(|why| CpuError::Unicorn { what: "install hooks", why })?;
+        cpu.observing = true;
         Ok(cpu)
+    }
+
+    /// An engine for single instructions of this CPU, which observes as it does.
+    ///
+    /// # Errors
+    /// When Unicorn cannot make one.
+    pub fn beside(&self) -> Result<Vcpu, CpuError> {
+        match self.observing {
+            true => Vcpu::observing(self.spec.arch, self.state.unobserved.clone()),
+            false => Vcpu::as_shipped(self.spec.arch),
+        }
+    }
+
+    /// Takes over loads and stores of the engine beside it.
+    pub fn add_observed(&mut self, more: Vec<Observed>) {
+        self.state.observed.extend(more);
     }
 
     /// Loads and stores since the last time this was asked, in order.
@@ -213,7 +291,7 @@ impl Vcpu {
         if let Some(v) = spec.flags_init {
             engine.write(spec.flags, v);
         }
-        Ok(Vcpu { engine, state, spec, fast_memory })
+        Ok(Vcpu { engine, state, spec, fast_memory, observing: false })
     }
 
     /// The facts about this CPU's architecture.
@@ -238,6 +316,68 @@ impl Vcpu {
     #[must_use]
     pub fn native(&self) -> u64 {
         self.state.native
+    }
+
+    /// Native instructions since creation, those of stubs included while a debugger may stop it.
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        self.state.place()
+    }
+
+    /// Where a debugger stops it, in order of address.
+    pub fn set_breaks(&mut self, breaks: &[u64]) {
+        self.state.halts.breaks = breaks.to_vec();
+        self.state.forget_blocks();
+    }
+
+    /// Place of the last breakpoint that was noted.
+    pub fn take_last_break(&mut self) -> Option<u64> {
+        self.state.halts.last.take()
+    }
+
+    /// Loads and stores of physical ranges are noted from now on; with a halt that does not only
+    /// scan, the next block after one is not entered.
+    ///
+    /// # Errors
+    /// When Unicorn takes no hook.
+    pub fn watch(&mut self, all: &[Watched]) -> Result<(), CpuError> {
+        if self.state.watch.all == all {
+            return Ok(());
+        }
+        if let Some(hook) = self.state.watch.hook.take() {
+            self.engine.unwatch(hook);
+        }
+        let from = all.iter().map(|w| w.range.start).min();
+        let to = all.iter().map(|w| w.range.end).max();
+        if let Some(range) = from.zip(to) {
+            let hook = self.engine.watch(self.state.as_ptr(), range);
+            let hook = hook.map_err(|why| CpuError::Unicorn { what: "watch", why })?;
+            self.state.watch.hook = Some(hook);
+        }
+        (self.state.pc, self.state.watch.all) = (self.spec.pc, all.to_vec());
+        self.take_watch_hits();
+        Ok(())
+    }
+
+    /// The first and the last watched access since this was asked.
+    pub fn take_watch_hits(&mut self) -> Option<(WatchHit, WatchHit)> {
+        let w = &mut self.state.watch;
+        w.first.take().zip(w.last.take())
+    }
+
+    /// Takes over accesses of the engine beside it, which ran a block from an address on.
+    pub fn note_beside(&mut self, hits: (WatchHit, WatchHit), acct: Accounting<'_>, at: u64) {
+        let here = self.place();
+        let moved = |h: WatchHit| WatchHit { place: here + (acct.between(at, h.pc) >> 32), ..h };
+        self.state.watch.first.get_or_insert(moved(hits.0));
+        self.state.watch.last = Some(moved(hits.1));
+    }
+
+    /// Counts what was run beside the engine of a block that it was held at.
+    pub fn ran(&mut self, acct: Accounting<'_>, from: u64, to: u64) {
+        let n = acct.between(from, to);
+        self.state.retired += n & 0xffff_ffff;
+        self.state.native += n >> 32;
     }
 
     /// Tail calls since the last time this was asked: the count of retired instructions when
@@ -337,6 +477,7 @@ impl Vcpu {
             }
             (Ok(()), Event::Point(kind)) => return Ok(Stop::Point { kind, pc }),
             (Ok(()), Event::Lap) => return Ok(Stop::Lap),
+            (Ok(()), Event::Held { at, stop }) => return Ok(Stop::Held { pc: at, stop }),
             (Err(uc_error::EXCEPTION), Event::Denied { page, access }) => {
                 let exact = private::invalid_address(&self.engine)
                     .filter(|a| a & !(super::PAGE_BYTES - 1) == page);
@@ -357,15 +498,12 @@ impl Vcpu {
         let (start, size) = st.last_block();
         let end = start.wrapping_add(u64::from(size));
         if (start..end).contains(&pc) {
-            let at = |va: u64| acct.cum.get(va.wrapping_sub(acct.text) as usize).copied();
-            if let (Some(a), Some(b)) = (at(pc + 1), at(end)) {
-                let n = (b & !FLAGS).saturating_sub(a & !FLAGS);
-                if let Some(cover) = &mut st.cover {
-                    cover.cut(start, size, pc, n & 0xffff_ffff);
-                }
-                st.retired -= n & 0xffff_ffff;
-                st.native -= n >> 32;
+            let n = acct.between(pc + 1, end);
+            if let Some(cover) = &mut st.cover {
+                cover.cut(start, size, pc, n & 0xffff_ffff);
             }
+            st.retired -= n & 0xffff_ffff;
+            st.native -= n >> 32;
         }
     }
 
@@ -442,10 +580,32 @@ impl Vcpu {
         self.state.cover.as_deref()
     }
 
-    /// Sets the counters of retired instructions, when a snapshot is restored.
+    /// Sets the counters of retired and native instructions.
     pub fn set_counts(&mut self, retired: u64, native: u64) {
         self.state.retired = retired;
         self.state.native = native;
+    }
+
+    /// What has been counted and not been told of, for a snapshot.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let s = &self.state;
+        Counts {
+            retired: s.retired,
+            native: s.native,
+            outside: s.halts.outside,
+            tail_calls: s.tail_calls.clone(),
+            observed: s.observed.clone(),
+        }
+    }
+
+    /// Goes back to what was counted.
+    pub fn restore_counts(&mut self, c: &Counts) {
+        let s = &mut self.state;
+        (s.retired, s.native, s.halts.outside) = (c.retired, c.native, c.outside);
+        s.tail_calls.clone_from(&c.tail_calls);
+        s.observed.clone_from(&c.observed);
+        s.forget_carried();
     }
 
     /// Must be called after the host changed code in `[from, to)`, on every CPU.

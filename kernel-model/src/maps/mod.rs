@@ -115,6 +115,15 @@ impl Map {
         matches!(self.kind, Kind::Array { .. } | Kind::Hash(_) | Kind::Targets(_))
     }
 
+    /// Address of the first value of an array: of CPU 0, where each CPU has its own.
+    #[must_use]
+    pub fn array_values(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Array { values, .. } => Some(values),
+            _ => None,
+        }
+    }
+
     /// Distance between the values of two CPUs.
     #[must_use]
     pub fn value_stride(&self) -> u64 {
