@@ -16,6 +16,7 @@ const WAY_SHOWN: usize = 40;
 
 /// Arguments.
 #[derive(Debug, Default, clap::Args)]
+#[group(skip)] // its name is that of the arguments it is a part of
 pub(super) struct Args {
     /// Write what lines, branches and functions of the source ran, in lcov's format
     #[arg(long, value_name = "FILE")]
