@@ -8,7 +8,7 @@
 //! is the last. **What leaves must keep.** A leaf asks for as many sites, in the same order, on
 //! every pass.
 
-use crate::{NativeOff, Reloc, RelocKind};
+use crate::{FrameChange, NativeOff, Reloc, RelocKind};
 
 /// A place in the code, bound once per pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,9 @@ pub(crate) struct Buffer {
     sites: u32,
     relocs: Vec<Reloc>,
     fault: Option<NativeOff>,
+    frame: Vec<(NativeOff, FrameChange)>,
+    /// End of the first native instruction since it was taken; 0 before there is one.
+    first_end: u32,
 }
 
 impl Buffer {
@@ -62,6 +65,9 @@ impl Buffer {
     pub(crate) fn put(&mut self, insn: &[u8]) {
         self.code.extend_from_slice(insn);
         self.insns += 1;
+        if self.first_end == 0 {
+            self.first_end = self.here().0;
+        }
     }
 
     /// Appends one native instruction kept as a little-endian word (arm64, riscv64).
@@ -120,6 +126,22 @@ impl Buffer {
     /// Takes the mark of [`Buffer::mark_fault`].
     pub(crate) fn take_fault(&mut self) -> Option<NativeOff> {
         self.fault.take()
+    }
+
+    /// Where the caller's frame is has changed with the instruction last put.
+    pub(crate) fn frame(&mut self, change: FrameChange) {
+        self.frame.push((self.here(), change));
+    }
+
+    /// Takes what [`Buffer::frame`] collected.
+    pub(crate) fn take_frame(&mut self) -> Vec<(NativeOff, FrameChange)> {
+        std::mem::take(&mut self.frame)
+    }
+
+    /// End of the first native instruction that was put since the last call; here if there is none.
+    pub(crate) fn take_first_end(&mut self) -> NativeOff {
+        let end = std::mem::take(&mut self.first_end);
+        if end == 0 { self.here() } else { NativeOff(end) }
     }
 
     /// Patches every use. `Err` has the forms for the next pass.

@@ -5,10 +5,12 @@
 //! an epilogue is shared.
 
 use crate::buffer::{Buffer, Finished, Label};
-use crate::frame::{Frame, HELPER_TAIL_CALL};
+use crate::frame::{Frame, HELPER_TAIL_CALL, unsettled};
+use crate::halves::{self, Halves};
 use crate::isa::{Isa, Mem};
 use crate::{
-    Compiled, DebugMap, ExEntry, FuncMap, InsnRange, NativeOff, Point, PointKind, RelocKind,
+    Compiled, DebugMap, ExEntry, FrameChange, FuncMap, InsnRange, NativeOff, Point, PointKind,
+    RelocKind,
 };
 use bpf::insn::{AluOp, AtomicOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
 use verifier::Verified;
@@ -20,16 +22,19 @@ pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
     let targets = jump_targets(v);
     let frames: Vec<Frame> =
         v.subprogs().iter().enumerate().map(|(i, f)| Frame::of(v, f, i == 0)).collect();
+    let halves = halves::of::<I>(v);
     let mut forms = Vec::new();
     loop {
         let mut pass = Pass::<I> {
             v,
             targets: &targets,
             frames: &frames,
+            halves: &halves,
             b: Buffer::new(v.len() + v.subprogs().len(), forms),
             extable: Vec::new(),
             debug: DebugMap::default(),
             shared_epilogue: None,
+            exits: 0,
             isa: std::marker::PhantomData,
         };
         for i in 0..v.subprogs().len() {
@@ -110,11 +115,13 @@ struct Pass<'a, I> {
     v: &'a Verified,
     targets: &'a [bool],
     frames: &'a [Frame],
+    halves: &'a [Halves],
     b: Buffer,
     extable: Vec<ExEntry>,
     debug: DebugMap,
     /// The epilogue of the current function that later exits jump to.
     shared_epilogue: Option<(Label, NativeOff)>,
+    exits: u32,
     isa: std::marker::PhantomData<I>,
 }
 
@@ -139,6 +146,7 @@ impl<I: Isa> Pass<'_, I> {
         let f: &SubprogFacts = &self.v.subprogs()[index];
         let frame = self.frames[index];
         self.shared_epilogue = None;
+        self.exits = 0;
         self.b.bind(self.func_label(index));
         let start = self.b.here();
         I::prologue(&mut self.b, &frame);
@@ -153,9 +161,11 @@ impl<I: Isa> Pass<'_, I> {
             body,
             tail_call_entry: NativeOff(start.0 + skip),
             epilogue: self.shared_epilogue.map(|(_, at)| at),
+            exits: self.exits,
             end: self.b.here(),
             frame_bytes: I::frame_bytes(&frame),
             saved: I::saved_regs(&frame),
+            frame: self.b.take_frame(),
         });
     }
 
@@ -163,6 +173,7 @@ impl<I: Isa> Pass<'_, I> {
         let (insn, facts) = self.v.insn(at);
         self.b.bind(self.insn_label(at));
         let start = self.b.here();
+        self.b.take_first_end();
         if facts.mem == MemClass::Arena {
             self.arena_address(insn);
         }
@@ -184,7 +195,21 @@ impl<I: Isa> Pass<'_, I> {
             let fault = fault.expect("memory leaves mark the instruction that may fault");
             self.extable.push(ex_entry(&accessed(insn, facts.mem), fault, end));
         }
-        self.debug.insns.push(InsnRange { insn: at, orig: facts.orig, first, start, end });
+        let first_end = self.b.take_first_end();
+        let unsettled = unsettled(insn);
+        let Halves { low, unsure } = self.halves.get(at.idx()).copied().unwrap_or_default();
+        let orig = facts.orig;
+        self.debug.insns.push(InsnRange {
+            insn: at,
+            orig,
+            first,
+            start,
+            end,
+            first_end,
+            unsettled,
+            low,
+            unsure,
+        });
     }
 
     /// One leaf per instruction.
@@ -282,6 +307,7 @@ impl<I: Isa> Pass<'_, I> {
             Call::Helper(HELPER_TAIL_CALL) => {
                 let known = self.v.insn(at).1.tail_index;
                 I::emit_tail_call(&mut self.b, frame, self.v.layout(), known);
+                self.b.frame(FrameChange::Body);
             }
             Call::Helper(TIMED_MAY_GOTO) => {
                 I::emit_call_keeping(&mut self.b, RelocKind::Helper(TIMED_MAY_GOTO));
@@ -301,6 +327,7 @@ impl<I: Isa> Pass<'_, I> {
     /// as a jump.
     fn exit(&mut self, at: InsnIdx, f: &SubprogFacts, frame: &Frame) {
         assert!(at < f.end, "an exit is inside its function");
+        self.exits += 1;
         if let Some((label, _)) = self.shared_epilogue {
             I::emit_jump(&mut self.b, label);
             return;
@@ -309,6 +336,7 @@ impl<I: Isa> Pass<'_, I> {
         let label = self.b.label();
         self.b.bind(label);
         I::epilogue(&mut self.b, frame);
+        self.b.frame(FrameChange::Body);
         if self.b.here().0 - start.0 > I::FACTS.jump_bytes {
             self.shared_epilogue = Some((label, start));
         }

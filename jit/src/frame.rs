@@ -1,6 +1,6 @@
 //! What a (sub)program's native frame must provide; how it is laid out is the architecture's.
 
-use bpf::insn::{AtomicOp, Call, Insn, Reg};
+use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg};
 use verifier::Verified;
 use verifier::verified::{MemClass, SubprogFacts};
 
@@ -93,7 +93,7 @@ impl Frame {
 }
 
 /// Register an instruction writes; of a call it is R0, and the argument registers are its own.
-fn written(insn: &Insn) -> Option<Reg> {
+pub(crate) fn written(insn: &Insn) -> Option<Reg> {
     match *insn {
         Insn::Alu { dst, .. }
         | Insn::Neg { dst, .. }
@@ -121,6 +121,22 @@ fn written(insn: &Insn) -> Option<Reg> {
         | Insn::Gotox { .. }
         | Insn::Exit => None,
         Insn::Call(_) | Insn::Callx { .. } => Some(Reg::R0),
+    }
+}
+
+/// Registers that an architecture may use or leave unfinished while it executes an instruction.
+pub(crate) fn unsettled(insn: &Insn) -> u16 {
+    /// R0 and R3 are operands of division on x86-64.
+    const DIVISION: u16 = 1 << 0 | 1 << 3;
+    let all = (1 << 11) - 1;
+    let own = written(insn).map_or(0, |r| 1 << r.0);
+    match *insn {
+        Insn::Exit | Insn::Call(Call::Helper(HELPER_TAIL_CALL)) => all,
+        Insn::Call(_) | Insn::Callx { .. } => 0b11_1111,
+        Insn::Alu { op: AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod, .. } => own | DIVISION,
+        // The old value is kept there on x86-64 by loops of `cmpxchg`.
+        Insn::Atomic { .. } => own | 1 << 0,
+        _ => own,
     }
 }
 

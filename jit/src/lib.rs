@@ -12,6 +12,7 @@ mod buffer;
 mod caps;
 mod compile;
 mod frame;
+mod halves;
 mod isa;
 
 pub use caps::{CAPABILITIES, Capability};
@@ -137,6 +138,32 @@ pub struct InsnRange {
     pub start: NativeOff,
     /// One past the last byte.
     pub end: NativeOff,
+    /// End of its first native instruction: up to there nothing has happened.
+    pub first_end: NativeOff,
+    /// BPF registers, by bit, that may be neither what they were before nor what they will be
+    /// while the program counter is behind `first_end`.
+    pub unsettled: u16,
+    /// BPF registers, by bit, of which before the instruction only the lower half is held: the
+    /// upper, which is 0, was not made because nothing reads it.
+    pub low: u16,
+    /// BPF registers, by bit, that are so on some paths only, or are not known to be otherwise.
+    pub unsure: u16,
+}
+
+/// What a native instruction of a prologue or epilogue does to where the caller's frame is. At
+/// entry the CFA is the stack pointer before the call, and nothing is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameChange {
+    /// The stack pointer went down by so many bytes.
+    Sp(i32),
+    /// The CFA is this register plus so many bytes, whatever the stack pointer does.
+    Cfa(NativeReg, i32),
+    /// A register of the caller's is saved.
+    Save(SavedReg),
+    /// A register, or the return address, is where it was at entry.
+    Restore(Option<NativeReg>),
+    /// Everything is as it was at `FuncMap::body`.
+    Body,
 }
 
 /// Native layout of one (sub)program.
@@ -150,14 +177,18 @@ pub struct FuncMap {
     pub body: NativeOff,
     /// Where a tail call enters (after the counter is initialised).
     pub tail_call_entry: NativeOff,
-    /// Shared epilogue, if any.
+    /// Shared epilogue, if any: the end of the first exit, to which later ones jump.
     pub epilogue: Option<NativeOff>,
+    /// Exits, reached or not.
+    pub exits: u32,
     /// One past the last byte.
     pub end: NativeOff,
     /// Native stack bytes from the CFA down to SP in the body.
     pub frame_bytes: u32,
     /// Where the caller's registers and the return address are in the body.
     pub saved: Vec<SavedReg>,
+    /// How that changes, each from an address on.
+    pub frame: Vec<(NativeOff, FrameChange)>,
 }
 
 /// A register of the caller, saved in the frame.

@@ -17,9 +17,9 @@
 use super::asm::{self, Cond, Gpr, OpImm, Pair, SP};
 use super::lower::add_imm;
 use super::regs::{COUNTER, FP, LR, R0, TMP1, X0, X29, native, native_num};
-use crate::SavedReg;
 use crate::buffer::Buffer;
 use crate::frame::{Frame, Role, TAIL_CALL_MAX};
+use crate::{FrameChange, SavedReg};
 use bpf::insn::{Size, Width};
 
 /// Bytes of `mov COUNTER, #0`: a tail call brings its own counter.
@@ -84,7 +84,10 @@ pub(crate) fn prologue(b: &mut Buffer, f: &Frame) {
         (1, &[x]) => b.put_u32(asm::str_pre(x, SP, -i64::from(bytes))),
         _ => add_imm(b, Width::W64, SP, SP, -i64::from(bytes)),
     }
-    each_slot(b, &regs, pushed, true);
+    b.frame(FrameChange::Sp(bytes.cast_signed()));
+    let saved = saved_regs(f);
+    note_saved(b, &saved[..pushed]);
+    each_slot(b, f, pushed, true);
     if f.calls {
         add_imm(b, Width::W64, X29, SP, 0);
     }
@@ -97,16 +100,34 @@ pub(crate) fn prologue(b: &mut Buffer, f: &Frame) {
 }
 
 /// Stores or loads the slots from `first` on, in pairs.
-fn each_slot(b: &mut Buffer, regs: &[Gpr], first: usize, store: bool) {
+fn each_slot(b: &mut Buffer, f: &Frame, first: usize, store: bool) {
     let mut at = 8 * i64::try_from(first).expect("at most seven");
-    for two in regs[first..].chunks(2) {
+    let (regs, saved) = (slots(f), saved_regs(f));
+    for (two, saved) in regs[first..].chunks(2).zip(saved[first..].chunks(2)) {
         b.put_u32(match *two {
             [x, y] => asm::pair(if store { Pair::St } else { Pair::Ld }, x, y, SP, at),
             [x] if store => asm::mem_scaled(asm::Mem::St, Size::DW, x, SP, at),
             [x] => asm::mem_scaled(asm::Mem::Ld, Size::DW, x, SP, at),
             _ => unreachable!("chunks of two"),
         });
+        if store {
+            note_saved(b, saved)
+        } else {
+            note_restored(b, saved)
+        }
         at += 16;
+    }
+}
+
+fn note_saved(b: &mut Buffer, saved: &[SavedReg]) {
+    for s in saved {
+        b.frame(FrameChange::Save(*s));
+    }
+}
+
+fn note_restored(b: &mut Buffer, saved: &[SavedReg]) {
+    for s in saved {
+        b.frame(FrameChange::Restore(s.reg));
     }
 }
 
@@ -124,12 +145,11 @@ fn start_counter(b: &mut Buffer, f: &Frame) {
     b.put_u32(asm::pair(Pair::St, COUNTER, TMP1, SP, own));
 }
 
-/// Function exit. R0 stays in x8 for callers in the program, which therefore copy nothing.
+/// Function exit. R0 stays in x8 for callers in the program, which therefore copy nothing; it goes
+/// to x0 as well, where a debugger looks for what a function returned.
 pub(crate) fn epilogue(b: &mut Buffer, f: &Frame) {
     leave(b, f);
-    if f.role != Role::Sub {
-        b.put_u32(asm::mov(Width::W64, X0, R0));
-    }
+    b.put_u32(asm::mov(Width::W64, X0, R0));
     b.put_u32(asm::ret());
 }
 
@@ -138,12 +158,14 @@ pub(crate) fn leave(b: &mut Buffer, f: &Frame) {
     let bytes = frame_bytes(f);
     let regs = slots(f);
     let pushed = pushed(&regs, bytes);
-    each_slot(b, &regs, pushed, false);
+    each_slot(b, f, pushed, false);
     match (pushed, &regs[..]) {
         (2, &[x, y, ..]) => b.put_u32(asm::pair(Pair::LdPost, x, y, SP, bytes.into())),
         (1, &[x]) => b.put_u32(asm::ldr_post(x, SP, bytes.into())),
         _ => add_imm(b, Width::W64, SP, SP, bytes.into()),
     }
+    note_restored(b, &saved_regs(f)[..pushed]);
+    b.frame(FrameChange::Sp(-bytes.cast_signed()));
 }
 
 /// Bytes from the CFA to `sp` in the body; `sp` is always 16-byte aligned.

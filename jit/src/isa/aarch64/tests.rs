@@ -262,6 +262,7 @@ fn calls_and_frames() {
             mov x0, x8
             ret
             add x8, x8, #1
+            mov x0, x8
             ret
         "#]],
     );
@@ -303,6 +304,7 @@ fn tail_call() {
             add x11, x11, #4
             br x11
             add sp, sp, #16
+            mov x0, x8
             ret
         "#]],
     );

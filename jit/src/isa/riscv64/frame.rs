@@ -21,9 +21,9 @@ use super::asm::short;
 use super::asm::{self, Cond, Gpr, OpI, RA, SP, ZERO};
 use super::lower::{branch, mov_imm, put, reach};
 use super::regs::{COUNTER, FP, FRAME, R0, RESULT, TMP1, native, native_num};
-use crate::SavedReg;
 use crate::buffer::Buffer;
 use crate::frame::{Frame, Role, TAIL_CALL_MAX};
+use crate::{FrameChange, SavedReg};
 use bpf::insn::Size;
 
 /// Bytes of `li COUNTER, 0`: a tail call brings its own counter.
@@ -72,8 +72,10 @@ pub(crate) fn prologue(b: &mut Buffer, f: &Frame) {
     }
     let bytes = i64::from(frame_bytes(f));
     add_sp(b, SP, -bytes);
-    for (at, reg) in slot_offsets(f) {
+    b.frame(FrameChange::Sp(frame_bytes(f).cast_signed()));
+    for ((at, reg), saved) in slot_offsets(f).zip(saved_regs(f)) {
         put(b, short::store(Size::DW, reg, SP, at));
+        b.frame(FrameChange::Save(saved));
     }
     if f.calls {
         put(b, short::op_i(OpI::Addi, FRAME, SP, slot_bytes(f).into()));
@@ -112,21 +114,22 @@ fn start_counter(b: &mut Buffer, f: &Frame) {
     put(b, short::store(Size::DW, COUNTER, SP, counter_ptr(f)));
 }
 
-/// Function exit. R0 stays in a5 for callers in the program, which therefore copy nothing.
+/// Function exit. R0 stays in a5 for callers in the program, which therefore copy nothing; it goes
+/// to a0 as well, where a debugger looks for what a function returned.
 pub(crate) fn epilogue(b: &mut Buffer, f: &Frame) {
     leave(b, f);
-    if f.role != Role::Sub {
-        put(b, short::mv(RESULT, R0));
-    }
+    put(b, short::mv(RESULT, R0));
     put(b, short::op_i(OpI::Jalr, ZERO, RA, 0));
 }
 
 /// Restores the caller's registers and drops the frame.
 pub(crate) fn leave(b: &mut Buffer, f: &Frame) {
-    for (at, reg) in slot_offsets(f) {
+    for ((at, reg), saved) in slot_offsets(f).zip(saved_regs(f)) {
         put(b, short::load(Size::DW, true, reg, SP, at));
+        b.frame(FrameChange::Restore(saved.reg));
     }
     add_sp(b, SP, frame_bytes(f).into());
+    b.frame(FrameChange::Sp(-frame_bytes(f).cast_signed()));
 }
 
 /// Bytes from the CFA to `sp` in the body; `sp` is always 16-byte aligned.

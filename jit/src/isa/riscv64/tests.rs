@@ -290,6 +290,7 @@ fn calls_and_frames() {
             mv a0, a5
             ret
             addi a5, a5, 1
+            mv a0, a5
             ret
         "#]],
     );
@@ -337,6 +338,7 @@ fn tail_call() {
             addi sp, sp, 16
             jr 2(t3)
             addi sp, sp, 16
+            mv a0, a5
             ret
         "#]],
     );

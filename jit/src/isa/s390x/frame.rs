@@ -14,9 +14,9 @@
 
 use super::asm::{self, At, Ri, Rre, Rsy, Rxy, Ss};
 use super::regs::{R, R1, R2, R13, R14, R15, native, native_num};
-use crate::SavedReg;
 use crate::buffer::Buffer;
 use crate::frame::{Frame, Role};
+use crate::{FrameChange, SavedReg};
 use bpf::insn::Reg;
 
 /// Bytes of `xc` (or a nop of that length): a tail call brings its own counter.
@@ -63,6 +63,9 @@ pub(crate) fn prologue(b: &mut Buffer, f: &Frame) {
     }
     let (first, last) = saved_range(f);
     b.put(&asm::rsy(Rsy::Stmg, first, last, save_slot(first, 0)));
+    for saved in saved_regs(f) {
+        b.frame(FrameChange::Save(saved));
+    }
     let old = if f.uses_fp { R13 } else { R1 };
     if f.uses_fp || f.calls {
         b.put(&asm::rre(Rre::Lgr, old, R15));
@@ -70,6 +73,7 @@ pub(crate) fn prologue(b: &mut Buffer, f: &Frame) {
     if bytes(f) > 0 {
         let down = i16::try_from(-bytes(f)).expect("the verifier keeps a BPF frame at 512 bytes");
         b.put(&asm::ri(Ri::Aghi, R15, down));
+        b.frame(FrameChange::Sp(bytes(f)));
     }
     if f.calls {
         b.put(&asm::rxy(Rxy::Stg, old, 0, At { base: R15, disp: 0 }));
@@ -87,6 +91,10 @@ pub(crate) fn epilogue(b: &mut Buffer, f: &Frame) {
 pub(crate) fn restore_saved(b: &mut Buffer, f: &Frame) {
     let (first, last) = saved_range(f);
     b.put(&asm::rsy(Rsy::Lmg, first, last, save_slot(first, bytes(f))));
+    b.frame(FrameChange::Sp(-bytes(f)));
+    for saved in saved_regs(f) {
+        b.frame(FrameChange::Restore(saved.reg));
+    }
 }
 
 /// Bytes from the CFA (old %r15 + 160) to %r15 in the body.

@@ -15,9 +15,9 @@
 
 use super::asm::{self, At, Op};
 use super::regs::{RAX, RBP, RSP, native, native_num};
-use crate::SavedReg;
 use crate::buffer::Buffer;
 use crate::frame::{Frame, Role, TAIL_CALL_MAX};
+use crate::{FrameChange, SavedReg};
 use bpf::insn::{Reg, Width};
 
 /// Bytes of `xor eax, eax`: a tail call brings its own counter.
@@ -55,7 +55,10 @@ pub(crate) fn prologue(b: &mut Buffer, f: &Frame) {
     }
     if has_rbp(f) {
         b.put(&asm::push(RBP));
+        b.frame(FrameChange::Sp(8));
+        b.frame(FrameChange::Save(saved_fp()));
         b.put(&asm::mov_rr(Width::W64, RBP, RSP));
+        b.frame(FrameChange::Cfa(native_num(RBP), 16));
     }
     if f.stack_bytes > 0 {
         let imm = f.stack_bytes.cast_signed();
@@ -71,8 +74,10 @@ pub(crate) fn prologue(b: &mut Buffer, f: &Frame) {
             b.put(&asm::push(RAX));
         }
     }
-    for r in f.saved() {
+    for (r, saved) in f.saved().zip(saved_slots(f).rev()) {
         b.put(&asm::push(native(r)));
+        b.frame(FrameChange::Sp(8));
+        b.frame(FrameChange::Save(saved));
     }
 }
 
@@ -87,6 +92,8 @@ pub(crate) fn epilogue(b: &mut Buffer, f: &Frame) {
 pub(crate) fn restore_saved(b: &mut Buffer, f: &Frame) {
     for r in f.saved().rev() {
         b.put(&asm::pop(native(r)));
+        b.frame(FrameChange::Sp(-8));
+        b.frame(FrameChange::Restore(Some(native_num(native(r)))));
     }
 }
 
@@ -96,6 +103,10 @@ pub(crate) fn leave(b: &mut Buffer, f: &Frame) {
         b.put(&asm::LEAVE);
     } else if has_rbp(f) {
         b.put(&asm::pop(RBP));
+    }
+    if has_rbp(f) {
+        b.frame(FrameChange::Cfa(native_num(RSP), 8));
+        b.frame(FrameChange::Restore(Some(native_num(RBP))));
     }
 }
 
@@ -108,12 +119,22 @@ pub(crate) fn frame_bytes(f: &Frame) -> u32 {
 /// Saved registers by CFA offset.
 pub(crate) fn saved_regs(f: &Frame) -> Vec<SavedReg> {
     let mut out = vec![SavedReg { reg: None, cfa_off: -8 }];
-    if has_rbp(f) {
-        out.push(SavedReg { reg: Some(native_num(native(Reg::FP))), cfa_off: -16 });
-    }
-    let lowest = -frame_bytes(f).cast_signed();
-    for (i, r) in (0i32..).zip(f.saved().rev()) {
-        out.push(SavedReg { reg: Some(native_num(native(r))), cfa_off: lowest + 8 * i });
-    }
+    out.extend(has_rbp(f).then_some(saved_fp()));
+    out.extend(saved_slots(f));
     out
+}
+
+fn saved_fp() -> SavedReg {
+    SavedReg { reg: Some(native_num(native(Reg::FP))), cfa_off: -16 }
+}
+
+/// R6..R9 from rsp up: the last one pushed first.
+fn saved_slots(f: &Frame) -> impl DoubleEndedIterator<Item = SavedReg> {
+    let lowest = -frame_bytes(f).cast_signed();
+    let regs: Vec<Reg> = f.saved().rev().collect();
+    let slot = move |(i, r): (usize, Reg)| SavedReg {
+        reg: Some(native_num(native(r))),
+        cfa_off: lowest + 8 * i32::try_from(i).expect("at most four"),
+    };
+    regs.into_iter().enumerate().map(slot)
 }

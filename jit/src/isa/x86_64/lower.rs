@@ -3,6 +3,7 @@
 
 use super::asm::{self, At, Bit, Cc, Op, Shift, Unary};
 use super::regs::{R, R11, RAX, RCX, RDX, native};
+use crate::FrameChange;
 use crate::buffer::{Buffer, Label};
 use crate::isa::Mem;
 use bpf::insn::{AluOp, AtomicOp, EndianOp, Insn, JmpOp, Reg, Size, Src, Width};
@@ -190,6 +191,7 @@ fn div_reg(b: &mut Buffer, width: Width, op: AluOp, d: R, s: R) {
     for r in [RAX, RDX] {
         if d != r {
             b.put(&asm::push(r));
+            b.frame(FrameChange::Sp(8));
         }
     }
     if d != RAX {
@@ -208,6 +210,7 @@ fn div_reg(b: &mut Buffer, width: Width, op: AluOp, d: R, s: R) {
     for r in [RDX, RAX] {
         if d != r {
             b.put(&asm::pop(r));
+            b.frame(FrameChange::Sp(-8));
         }
     }
 }
