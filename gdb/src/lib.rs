@@ -8,6 +8,8 @@
 //! **Invariants.** A wrong value is never shown: what is not known is optimised out or unavailable.
 //! Threads are CPUs, numbered from 1. Everything the stub serves is a function of the debuggee.
 
+pub mod symbols;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
