@@ -61,8 +61,8 @@ pub struct Origin {
     /// (`bpf::object::Object::origins`); `None` where the loader made it up.
     pub insns: Vec<Option<(u32, u64)>>,
     /// Guest address of what is at offset 0 of a section of data (`.data`, `.bss`, `.rodata`,
-    /// `.maps` has none), by section index (`bpf::object::Object::data_sections`). Per-CPU ones: CPU
-    /// 0's copy.
+    /// `.maps` has none), by section index (`bpf::object::Object::data_sections`). Per-CPU ones:
+    /// CPU 0's copy.
     pub data: BTreeMap<u32, u64>,
     /// Guest address of externs (kconfig, ksyms) by name.
     pub externs: BTreeMap<String, u64>,

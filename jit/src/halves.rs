@@ -1,10 +1,10 @@
 //! Registers whose upper half is not what the program says, for the debugger.
 //!
 //! A 32-bit operation clears the upper half of its result. Where nothing reads that half, a back
-//! end of a machine that does not clear it by itself leaves it as it falls: the program cannot tell,
-//! but who looks at the register can. This finds, before each instruction, the registers of which
-//! only the lower half is held on every path (`low`), and those of which that is so on some paths
-//! (`unsure`). Which paths can be taken is not asked, so `unsure` may say too much, never too little.
+//! end of a machine that does not clear it by itself leaves it as it falls: the program cannot
+//! tell, but who looks at the register can. This finds, before each instruction, the registers of
+//! which only the lower half is held on every path (`low`), and those of which that is so on some
+//! (`unsure`). Which paths can be taken is not asked: `unsure` may say too much, never too little.
 //!
 //! A value with such a half is never copied or used at 64 bits: that would be a read of it. So it
 //! stays in its register, but for arguments and results of functions, which are followed.

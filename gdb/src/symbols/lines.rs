@@ -34,8 +34,7 @@ pub(super) fn translate(
     for (start, rows) in rows {
         let Some(func) = places.ranges.func(start) else { continue };
         table.begin_sequence(Some(places.ranges.address(start)));
-        let first = rows.first().map(|r| r.1);
-        for row in first {
+        if let Some((_, row)) = rows.first().copied() {
             table.generate_row(LineRow { address_offset: 0, prologue_end: false, ..row });
         }
         for (n, (at, row)) in rows.into_iter().enumerate() {

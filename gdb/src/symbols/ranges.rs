@@ -12,8 +12,6 @@ use bpf::Arch;
 use gimli::write::{Address, Expression, Location, LocationList};
 use jit::{FuncMap, InsnRange};
 
-/// Every register there is, by bit.
-pub(super) const ALL: u16 = (1 << 11) - 1;
 /// Arguments: in place before the prologue, which leaves them alone.
 const ARGS: u16 = 0b11_1110;
 
