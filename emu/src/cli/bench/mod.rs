@@ -5,6 +5,7 @@
 //!  speed (three loops)        ├─► rows {what, where, ours, peer} ─► text, JSON or the README
 //!  packets (growth, CPUs)     │
 //!  search (runs, snapshots)   │
+//!  debug (a long run)         │
 //!  size (against the JIT here)│
 //!  verify (against the kernel)┘
 //! ```
@@ -14,6 +15,7 @@
 //! references, marked as such. Nothing here fails when a figure is bad: it is a measurement.
 
 mod cold;
+mod debug;
 mod packets;
 mod search;
 mod size;
@@ -59,6 +61,8 @@ enum Part {
     Packets,
     /// Interleavings a second, snapshots
     Search,
+    /// Under a debugger, forwards and backwards
+    Debug,
     /// Native code against the kernel's JIT
     Size,
     /// The verifier against the kernel's
@@ -105,6 +109,7 @@ pub(super) fn run(args: &Args) -> Exit {
             Part::Cold => cold::measure(args.quick, &mut rows),
             Part::Speed => speed::measure(args.quick, &mut rows),
             Part::Packets => packets::measure(args.quick, &mut rows),
+            Part::Debug => debug::measure(args.quick, &mut rows),
             Part::Search => search::measure(args.quick, &mut rows),
             Part::Size => size::measure(args.objects.as_deref(), &mut rows),
             Part::Verifier => verify::measure(args.quick, &mut rows),

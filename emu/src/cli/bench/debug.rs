@@ -1,0 +1,117 @@
+//! What a debugger costs on a run of a hundred million native instructions.
+
+use std::path::Path;
+
+use bpf::Arch;
+use gdb::{Debuggee, Direction, Resume, Stop, WatchKind};
+
+use super::{Clock, Row, best};
+use crate::debug::Target;
+use crate::runner::cells::{self, Cell};
+use crate::runner::{RunOptions, run};
+
+/// Ten thousand BPF instructions a packet, half of them on memory.
+const SCENARIO: &str = r##"Scenario(
+    orrery: 1,
+    about: "a long run",
+    machine: (nics: {"eth0": ()}),
+    objects: {"long": (asm: r#"
+        ; prog xdp long
+        r2 = 0
+        r3 = 0
+        again: r3 += r2
+        *(u64 *)(r10 - 8) = r3
+        r4 = *(u64 *)(r10 - 8)
+        r3 ^= r4
+        r2 += 1
+        if r2 < 1500 goto again
+        r0 = 2
+        exit
+    "#)},
+    attach: [Xdp(prog: "long", nic: "eth0")],
+    packets: {"p": [Eth(), Zeros("46B")]},
+    timeline: [At("0us", Send(packet: "p", on: "eth0", times: TIMES, gap: "20us"))],
+    expect: [Verdicts(prog: "long", are: (PASS: TIMES))],
+)
+"##;
+
+fn row(what: &str, on: Arch, ours: f64, unit: &'static str) -> Row {
+    let on = on.name().to_owned();
+    Row { part: "debug", what: what.to_owned(), on, ours, unit, peer: None, peer_name: "" }
+}
+
+fn going(direction: Direction, step: Option<u32>) -> Resume {
+    Resume { direction, step: step.map(|cpu| (cpu, None)), only: None }
+}
+
+fn go(t: &mut Target<'_>, direction: Direction, step: Option<u32>) -> Result<Stop, String> {
+    t.resume(&going(direction, step), &mut || false).map_err(|e| e.to_string())
+}
+
+pub(super) fn measure(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
+    let times = if quick { "1000" } else { "11000" };
+    let text = SCENARIO.replace("TIMES", times);
+    let parsed = cells::read(Path::new("long.ron"), &text, &Cell::default());
+    let s = parsed.scenario.ok_or("the scenario of the bench does not parse")?;
+    let opts = RunOptions::default();
+    for arch in [Arch::X86_64, Arch::Arm64, Arch::Riscv64, Arch::S390x] {
+        let mut natives = 0;
+        let without = best(2, || {
+            let clock = Clock::start();
+            natives = run(&s, arch, &opts).map_err(|e| e.to_string())?.native_insns;
+            Ok(clock.seconds() * 1e3)
+        })?;
+        let mut t = Target::new(&s, arch, &opts).map_err(|e| e.to_string())?;
+        let start = t.position().at;
+        let clock = Clock::start();
+        go(&mut t, Direction::Forward, None)?;
+        let what = format!("a run of {} million instructions under it", natives / 1_000_000);
+        let mut forward = row(&what, arch, clock.seconds() * 1e3, "ms");
+        (forward.peer, forward.peer_name) = (Some(without), "without");
+        rows.push(forward);
+        let end = t.position().at;
+        let clock = Clock::start();
+        go(&mut t, Direction::Backward, None)?;
+        rows.push(row("reverse-continue across it", arch, clock.seconds() * 1e3, "ms"));
+        steps(&mut t, arch, start..end, rows)?;
+        watch(&mut t, arch, end, rows)?;
+    }
+    Ok(())
+}
+
+/// Single steps in both directions, at places all over the run; the slowest of each.
+fn steps(
+    t: &mut Target<'_>,
+    arch: Arch,
+    range: std::ops::Range<u64>,
+    rows: &mut Vec<Row>,
+) -> Result<(), String> {
+    let (mut back, mut on) = (0f64, 0f64);
+    for n in 1..20 {
+        t.seek(range.start + (range.end - range.start) * n / 20).map_err(|e| e.to_string())?;
+        let cpu = t.current();
+        let clock = Clock::start();
+        go(t, Direction::Backward, Some(cpu))?;
+        back = back.max(clock.seconds() * 1e3);
+        let clock = Clock::start();
+        go(t, Direction::Forward, Some(cpu))?;
+        on = on.max(clock.seconds() * 1e3);
+    }
+    rows.push(row("reverse-stepi anywhere in it, the slowest", arch, back, "ms"));
+    rows.push(row("stepi anywhere in it, the slowest", arch, on, "ms"));
+    Ok(())
+}
+
+/// Back over the whole run to a write that is never made, with the page of the stack watched.
+fn watch(t: &mut Target<'_>, arch: Arch, end: u64, rows: &mut Vec<Row>) -> Result<(), String> {
+    t.seek(end / 2).map_err(|e| e.to_string())?;
+    let fp = t.regs(t.current()).gprs[usize::from(jit::facts(arch).regs[10].num)];
+    let at = (fp.wrapping_sub(512), 8, WatchKind::Write);
+    t.add_watchpoint(at.0, at.1, at.2);
+    t.seek(end).map_err(|e| e.to_string())?;
+    let clock = Clock::start();
+    go(t, Direction::Backward, None)?;
+    rows.push(row("the same with a watchpoint", arch, clock.seconds() * 1e3, "ms"));
+    t.remove_watchpoint(at.0, at.1, at.2);
+    Ok(())
+}
