@@ -23,7 +23,8 @@ fn check(path: &Path, cell: &Cell, arch: Arch, stops: u64, max: usize) {
     let s = parsed.scenario.expect("the library parses");
     let options = cells::options(path, cell);
     let whole = run(&s, arch, &options).unwrap();
-    let mut history = History::new(&s, arch, &options, max).unwrap();
+    let history = History::new(&s, arch, &options, max).unwrap();
+    let mut history = history.with_interval(2000);
     let start = history.position();
     history.seek(u64::MAX).unwrap();
     let length = history.position() - start;

@@ -72,7 +72,8 @@ impl Target<'_> {
         let text = machine.text().end();
         loop {
             let until = self.history.position().saturating_add(QUANTUM);
-            let halting = Halting { until, from, step: stepping.clone(), ..Halting::NEVER };
+            let (loose, step) = (true, stepping.clone());
+            let halting = Halting { until, from, loose, step, ..Halting::NEVER };
             let went = self.history.forward(&halting).map_err(internal)?;
             let machine = self.history.machine();
             if let Some((cpu, _)) = machine.held() {

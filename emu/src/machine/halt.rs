@@ -23,6 +23,8 @@ pub struct Halting {
     pub from: u64,
     /// Breakpoints do not stop it: the last one is noted ([`Machine::take_last_break`]).
     pub scan: bool,
+    /// Where it stops for `until` matters little: rather before a block than inside it.
+    pub loose: bool,
     /// Stops one CPU.
     pub step: Option<Stepping>,
 }
@@ -40,8 +42,14 @@ pub struct Stepping {
 
 impl Halting {
     /// Nowhere but at breakpoints.
-    pub const NEVER: Halting =
-        Halting { until: u64::MAX, insns: u64::MAX, from: 0, scan: false, step: None };
+    pub const NEVER: Halting = Halting {
+        until: u64::MAX,
+        insns: u64::MAX,
+        from: 0,
+        scan: false,
+        loose: false,
+        step: None,
+    };
 }
 
 /// A step that was stopped in the middle, before a native instruction.
@@ -74,6 +82,12 @@ impl Machine {
     pub fn position(&self) -> u64 {
         let places: u64 = self.slots.iter().flatten().map(|s| s.vcpu.place()).sum();
         places + self.steps.0 + self.steps.1
+    }
+
+    /// What it took to come here, in native instructions: a step between them costs a hundred.
+    #[must_use]
+    pub fn work(&self) -> u64 {
+        self.position() + 100 * self.steps.1
     }
 
     /// The CPU that is about to run a native instruction, and where that is; `None` between two
@@ -166,7 +180,15 @@ impl Machine {
         let (now, place) = (self.position(), slot.vcpu.place());
         if self.closed {
             let (place, retired, from) = (u64::MAX, u64::MAX, u64::MAX);
-            return Some(Halt { place, retired, from, scan: false, rest, within: None });
+            return Some(Halt {
+                place,
+                retired,
+                from,
+                scan: false,
+                loose: false,
+                rest,
+                within: None,
+            });
         }
         let mut stop = place.saturating_add(h.until.saturating_sub(now));
         let mut within = None;
@@ -184,7 +206,8 @@ impl Machine {
             Some(more) => place.saturating_add(more),
             None => place.saturating_sub(now - h.from),
         };
-        Some(Halt { place: stop, retired, from, scan: h.scan, rest, within })
+        let (scan, loose) = (h.scan, h.loose && h.step.is_none());
+        Some(Halt { place: stop, retired, from, scan, loose, rest, within })
     }
 
     /// Keeps what the engine of a CPU has noted.

@@ -90,7 +90,7 @@ impl Machine {
         let (mut at, end) = (addr, addr.saturating_add(len));
         let mut out = Vec::new();
         while at < end {
-            let next = end.min((at | 4095) + 1);
+            let next = end.min((at | 4095).saturating_add(1));
             if let Some(pte) = self.kernel.mem.translate(at) {
                 let from = pte.phys + (at & 4095);
                 out.push(from..from + (next - at));

@@ -17,14 +17,18 @@ use super::{Outcome, Run, RunError, RunOptions, setup};
 use crate::machine::Machine;
 use crate::machine::halt::Halting;
 
-/// Positions between two snapshots, at first.
-const INTERVAL: u64 = 10_000;
+/// Work ([`Machine::work`]) between two snapshots, at first: so much that snapshots are a small
+/// part of it, and so little that nobody waits for it to be done again.
+const INTERVAL: u64 = 1_000_000;
+/// How often in an interval it is looked at what was done.
+const LOOKS: u64 = 16;
 
 /// A run with its past.
 #[derive(Debug)]
 pub struct History<'a> {
     run: Run<'a>,
-    kept: BTreeMap<u64, Saved<'a>>,
+    /// By position, with the work up to there.
+    kept: BTreeMap<u64, (u64, Saved<'a>)>,
     interval: u64,
     kept_max: usize,
     /// What the run came to, and its length.
@@ -54,9 +58,16 @@ impl<'a> History<'a> {
         kept_max: usize,
     ) -> Result<History<'a>, RunError> {
         let mut run = setup::begin(s, arch, opts)?;
-        let kept = BTreeMap::from([(run.machine.position(), run.save())]);
+        let first = (run.machine.work(), run.save());
+        let kept = BTreeMap::from([(run.machine.position(), first)]);
         let kept_max = kept_max.max(2);
         Ok(History { run, kept, interval: INTERVAL, kept_max, end: None, over: false })
+    }
+
+    /// With so much work between two snapshots, at first.
+    #[must_use]
+    pub fn with_interval(self, interval: u64) -> History<'a> {
+        History { interval: interval.max(1), ..self }
     }
 
     /// Where it stands.
@@ -86,7 +97,7 @@ impl<'a> History<'a> {
         self.run.machine.state_hash(Times::Kept)
     }
 
-    /// Snapshots that are kept, and positions between them.
+    /// Snapshots that are kept, and work between them.
     #[must_use]
     pub fn kept(&self) -> (usize, u64) {
         (self.kept.len(), self.interval)
@@ -126,7 +137,7 @@ impl<'a> History<'a> {
     /// Goes back to the last snapshot not after a position.
     pub fn back_to(&mut self, position: u64) {
         let first = *self.kept.first_key_value().expect("time 0 is kept").0;
-        let (_, from) =
+        let (_, (_, from)) =
             self.kept.range(..=position.max(first)).next_back().expect("time 0 is kept");
         self.run.restore(from);
         self.over = false;
@@ -136,7 +147,7 @@ impl<'a> History<'a> {
     /// present is not one of them.
     pub fn back_to_insns(&mut self, insns: u64) {
         if self.over || self.run.machine.retired() > insns {
-            let before = self.kept.iter().rev().find(|k| k.1.insns() <= insns);
+            let before = self.kept.iter().rev().find(|k| k.1.1.insns() <= insns);
             let at = before.map_or(0, |k| *k.0);
             self.back_to(at);
         }
@@ -145,7 +156,7 @@ impl<'a> History<'a> {
     /// [`Machine::place_of`] in the last snapshot not after a position.
     #[must_use]
     pub fn place_in(&self, position: u64, cpu: CpuId) -> u64 {
-        self.kept.range(..=position).next_back().map_or(0, |k| k.1.place_of(cpu))
+        self.kept.range(..=position).next_back().map_or(0, |k| k.1.1.place_of(cpu))
     }
 
     /// Goes on until it stops as it is told, or to the end.
@@ -154,9 +165,10 @@ impl<'a> History<'a> {
     /// As for [`super::run`].
     pub fn forward(&mut self, halting: &Halting) -> Result<Went, RunError> {
         while !self.over {
-            let last = self.kept.range(..=self.position()).next_back().map_or(0, |k| *k.0);
-            let until = halting.until.min(last.saturating_add(self.interval));
-            self.run.machine.halt(Some(Halting { until, ..halting.clone() }));
+            let next = self.position().saturating_add((self.interval / LOOKS).max(1));
+            let until = halting.until.min(next);
+            let loose = halting.loose || until < halting.until;
+            self.run.machine.halt(Some(Halting { until, loose, ..halting.clone() }));
             match self.run.story() {
                 Err(RunError::Paused) => {
                     let at = self.position();
@@ -181,24 +193,24 @@ impl<'a> History<'a> {
     pub fn fork(&mut self) {
         let at = self.position();
         self.kept.split_off(&at);
-        self.kept.insert(at, self.run.save());
+        self.kept.insert(at, (self.run.machine.work(), self.run.save()));
         (self.end, self.over) = (None, false);
     }
 
     /// Keeps the present, when the last that was kept is an interval ago.
     fn keep(&mut self) {
-        let at = self.position();
-        let last = self.kept.range(..=at).next_back().map_or(0, |k| *k.0);
-        if at < last.saturating_add(self.interval) {
+        let (at, work) = (self.position(), self.run.machine.work());
+        let last = self.kept.range(..=at).next_back().map_or(0, |k| k.1.0);
+        if work < last.saturating_add(self.interval) {
             return;
         }
-        self.kept.insert(at, self.run.save());
+        self.kept.insert(at, (work, self.run.save()));
         if self.kept.len() > self.kept_max {
             self.interval *= 2;
             let (mut last, interval) = (None, self.interval);
-            self.kept.retain(|at, _| {
-                let keep = last.is_none_or(|l| *at >= l + interval);
-                last = if keep { Some(*at) } else { last };
+            self.kept.retain(|_, (work, _)| {
+                let keep = last.is_none_or(|l| *work >= l + interval);
+                last = if keep { Some(*work) } else { last };
                 keep
             });
         }

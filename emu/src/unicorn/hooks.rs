@@ -54,6 +54,8 @@ pub(super) struct Halts {
     pub(super) scan: bool,
     /// The note.
     pub(super) last: Option<u64>,
+    /// At `place` it stops before a block alone.
+    pub(super) loose: bool,
     /// Addresses (from, to) outside of which it stops, from a place on.
     pub(super) within: Option<(u64, u64, u64)>,
     /// The next block is the rest of one that was entered and looked at before.
@@ -280,9 +282,9 @@ impl HookState {
         }
         let h = &mut self.halts;
         h.on = halt.is_some();
-        if let Some(Halt { place, retired, rest, from, scan, within }) = halt {
+        if let Some(Halt { place, retired, rest, from, scan, loose, within }) = halt {
             (h.place, h.retired, h.rest, h.from, h.scan) = (place, retired, rest, from, scan);
-            h.within = within;
+            (h.loose, h.within) = (loose, within);
         }
     }
 
@@ -348,8 +350,11 @@ impl HookState {
             return Some(at);
         }
         let (here, end) = (self.place(), at.wrapping_add(size.into()));
-        let mut stop = (here + natives > self.halts.place)
-            .then(|| self.nth(at, end, self.halts.place.saturating_sub(here)));
+        let mut stop = match self.halts.loose {
+            true => (here >= self.halts.place).then_some(at),
+            false => (here + natives > self.halts.place)
+                .then(|| self.nth(at, end, self.halts.place.saturating_sub(here))),
+        };
         if let Some((low, high, place)) = self.halts.within
             && let Some(left) = self.leaves(at, end, low..high)
             && here + (self.count(at, left) >> 32) >= place

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use bpf::Arch;
 use gdb::{Debuggee, Direction, Resume, Stop, WatchKind};
+use kernel_model::layout::stack_top;
 
 use super::{Clock, Row, best};
 use crate::debug::Target;
@@ -104,9 +105,7 @@ fn steps(
 
 /// Back over the whole run to a write that is never made, with the page of the stack watched.
 fn watch(t: &mut Target<'_>, arch: Arch, end: u64, rows: &mut Vec<Row>) -> Result<(), String> {
-    t.seek(end / 2).map_err(|e| e.to_string())?;
-    let fp = t.regs(t.current()).gprs[usize::from(jit::facts(arch).regs[10].num)];
-    let at = (fp.wrapping_sub(512), 8, WatchKind::Write);
+    let at = (stack_top(t.current()) - 1024, 8, WatchKind::Write);
     t.add_watchpoint(at.0, at.1, at.2);
     t.seek(end).map_err(|e| e.to_string())?;
     let clock = Clock::start();
