@@ -1,4 +1,4 @@
-//! Register contexts of a CPU: entering a program or a callback, going on in one, throwing out of it.
+//! Register contexts of a CPU: entering a program or a callback, going on, throwing.
 
 use kernel_model::Frame;
 

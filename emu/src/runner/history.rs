@@ -22,6 +22,8 @@ use crate::machine::halt::Halting;
 const INTERVAL: u64 = 1_000_000;
 /// How often in an interval it is looked at what was done.
 const LOOKS: u64 = 16;
+/// Instructions of a block at most (`TCG_MAX_INSNS`).
+const BLOCK_MAX: u64 = 512;
 
 /// A run with its past.
 #[derive(Debug)]
@@ -166,8 +168,11 @@ impl<'a> History<'a> {
     pub fn forward(&mut self, halting: &Halting) -> Result<Went, RunError> {
         while !self.over {
             let next = self.position().saturating_add((self.interval / LOOKS).max(1));
-            let until = halting.until.min(next);
-            let loose = halting.loose || until < halting.until;
+            // A block may go beyond where a look is due, but not beyond where it is to stop.
+            let (until, loose) = match next.saturating_add(BLOCK_MAX) < halting.until {
+                true => (next, true),
+                false => (halting.until, halting.loose),
+            };
             self.run.machine.halt(Some(Halting { until, loose, ..halting.clone() }));
             match self.run.story() {
                 Err(RunError::Paused) => {
