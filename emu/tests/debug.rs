@@ -201,3 +201,50 @@ fn the_kernel_has_names_and_text() {
         }
     }
 }
+
+/// The words that [`gdb::KernelUnwind::Stub`] speaks of.
+#[test]
+fn from_a_callback_the_way_leads_to_the_program() {
+    let (s, options) = library("streams/report.ron");
+    for arch in ARCHS {
+        let mut t = Target::new(&s, arch, &options).unwrap();
+        let images = t.images();
+        let calls = |name: &str| {
+            let all = images.iter().flat_map(|i| i.debug.funcs.iter().map(move |f| (i, f)));
+            let range = |i: &gdb::Image, f: &jit::FuncMap| {
+                i.base + u64::from(f.start.0)..i.base + u64::from(f.end.0)
+            };
+            let found = all.filter(|(_, f)| f.name == name).map(|(i, f)| range(i, f));
+            found.collect::<Vec<_>>()
+        };
+        for each in calls("each") {
+            t.add_breakpoint(each.start, false);
+        }
+        assert!(matches!(go(&mut t, FORWARD, None), Stop::Breakpoint { .. }), "{arch}");
+        let regs = t.regs(t.current());
+        let word = |at: u64| {
+            let mut bytes = [0; 8];
+            assert_eq!(t.read(t.current(), at, &mut bytes), 8);
+            match arch.endian() {
+                bpf::Endian::Little => u64::from_le_bytes(bytes),
+                bpf::Endian::Big => u64::from_be_bytes(bytes),
+            }
+        };
+        let (back, above) = match arch {
+            Arch::X86_64 => (word(regs.gprs[4]), regs.gprs[4] + 8),
+            Arch::Arm64 => (regs.gprs[30], regs.gprs[31]),
+            Arch::Riscv64 => (regs.gprs[1], regs.gprs[2]),
+            Arch::S390x => (regs.gprs[14], regs.gprs[15] + 160),
+        };
+        let kernel = t.kernel();
+        let stub = kernel.symbols.iter().find(|s| (s.addr..s.addr + s.size).contains(&(back - 1)));
+        let stub = stub.expect("it returns to a stub");
+        assert_eq!((stub.name.as_str(), back - stub.addr), ("bpf_loop", 8), "{arch}");
+        assert!(calls("looped").iter().any(|f| f.contains(&word(above + 8))), "{arch}");
+        assert!(word(above) > above, "{arch}: the caller's frame is older");
+        if arch == Arch::X86_64 {
+            assert_eq!(word(word(above)), word(above + 8));
+        }
+        assert!(!gdb::symbols::kernel(&kernel).is_empty());
+    }
+}

@@ -8,7 +8,8 @@ use crate::{Image, KernelImage, KernelUnwind};
 use bpf::Arch;
 use gimli::Register;
 use gimli::write::{
-    Address, CallFrameInstruction as Cfi, CommonInformationEntry, FrameDescriptionEntry, FrameTable,
+    Address, CallFrameInstruction as Cfi, CommonInformationEntry, Expression,
+    FrameDescriptionEntry, FrameTable,
 };
 use jit::{FrameChange, FuncMap, NativeOff};
 
@@ -49,12 +50,44 @@ pub(super) fn of_kernel(image: &KernelImage) -> FrameTable {
     for s in &image.symbols {
         let size = u32::try_from(s.size).unwrap_or(u32::MAX);
         let mut fde = FrameDescriptionEntry::new(Address::Constant(s.addr), size);
-        if s.unwind == KernelUnwind::Bottom {
-            fde.add_instruction(0, Cfi::Undefined(native::of(image.arch).ra));
+        match s.unwind {
+            KernelUnwind::Leaf => {}
+            KernelUnwind::Bottom => {
+                fde.add_instruction(0, Cfi::Undefined(native::of(image.arch).ra));
+            }
+            KernelUnwind::Stub => {
+                for rule in below_callbacks(native::of(image.arch)) {
+                    fde.add_instruction(LEAF_BYTES, rule);
+                }
+            }
         }
         table.add_fde(cie, fde);
     }
     table
+}
+
+/// Bytes of a stub in which it has made no frame.
+const LEAF_BYTES: u32 = 7;
+
+/// Where the caller of a stub is while a callback of its function runs: see [`KernelUnwind::Stub`].
+fn below_callbacks(n: &Native) -> Vec<Cfi> {
+    let pushed = matches!(n.ra_at_entry, Ra::Stack(_));
+    // What a caller leaves above the frame of a callee.
+    let left = if pushed { 0 } else { i64::from(n.cfa_at_entry) };
+    let word = |nth: i64| {
+        let mut at = Expression::new();
+        at.op_breg(n.sp, left + 8 * nth);
+        at
+    };
+    let mut cfa = word(0);
+    cfa.op_deref();
+    cfa.op_plus_uconst(n.cfa_at_entry.unsigned_abs().into());
+    let mut rules = vec![Cfi::CfaExpression(cfa), Cfi::Expression(n.ra, word(1))];
+    // Where the call pushes nothing, the CFA need not be the caller's stack pointer.
+    if !pushed {
+        rules.push(Cfi::Expression(n.sp, word(0)));
+    }
+    rules
 }
 
 /// The rules of a function while its changes are written down.
