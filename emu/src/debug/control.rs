@@ -13,7 +13,7 @@ use crate::machine::watch::Hit;
 use crate::runner::history::Went;
 
 /// Positions between two looks at whether the user wants it to stop.
-const QUANTUM: u64 = 1_000_000;
+const QUANTUM: u64 = 100_000;
 
 type Poll<'p> = &'p mut dyn FnMut() -> bool;
 
