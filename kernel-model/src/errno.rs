@@ -51,6 +51,12 @@ impl Errno {
     pub const fn ret(self) -> u64 {
         -(self as i64) as u64
     }
+
+    /// From what a function returned; none for a value that is no error of the model.
+    #[must_use]
+    pub fn from_ret(ret: u64) -> Option<Errno> {
+        Errno::from_raw(i32::try_from(-(ret as i64)).ok()?)
+    }
 }
 
 impl std::fmt::Display for Errno {

@@ -4,12 +4,13 @@
 //! An expiry is a softirq (`HRTIMER_MODE_REL_SOFT`): it interrupts what runs in a task, and waits
 //! for the end of another softirq.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use verifier::btf::record::FieldKind;
 
 use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
+use crate::lock::path::Busy;
 use crate::maps::MapId;
 use crate::race::Sync;
 use crate::{Errno, EventKind, Kernel, ProgId};
@@ -37,6 +38,10 @@ pub struct Timers {
     /// By expiry and order of starting.
     queue: BTreeMap<(u64, u64), u64>,
     started: u64,
+    /// The timer that the callback of a CPU is cancelling (`bpf_hrtimer.cancelling`).
+    cancels: BTreeMap<CpuId, u64>,
+    /// CPUs that wait for the end of a callback.
+    waiting: BTreeSet<CpuId>,
 }
 
 /// A callback in progress.
@@ -136,14 +141,35 @@ impl Kernel {
         Ok(())
     }
 
-    /// `bpf_timer_cancel`: 1 when it was active.
+    /// The timer whose callback runs on a CPU (`hrtimer_running`).
+    fn hrtimer_running(&self, cpu: CpuId) -> Option<u64> {
+        let runs = |t: &Timer| t.running == Some(cpu) && t.by == "timer_start";
+        self.timers.all.iter().find(|(_, t)| runs(t)).map(|(at, _)| *at)
+    }
+
+    /// The part of `bpf_timer_cancel` that is under the timer's lock: its callback is gone. A
+    /// callback would wait for itself, and two that cancel each other's timers for each other.
     pub(crate) fn timer_cancel(&mut self, at: u64, cpu: CpuId) -> Result<u64, Errno> {
+        let mine = self.hrtimer_running(cpu);
         let timer = self.timers.all.get_mut(&at).ok_or(Errno::EINVAL)?;
-        // Its own callback would wait for itself.
-        if timer.running == Some(cpu) {
-            return Err(Errno::EDEADLK);
+        if let Some(own) = mine {
+            if own == at || self.timers.cancels.values().any(|t| *t == own) {
+                return Err(Errno::EDEADLK);
+            }
+            self.timers.cancels.insert(cpu, at);
         }
         timer.callback = None;
+        Ok(0)
+    }
+
+    /// `hrtimer_cancel`: 1 when the timer was active, and nothing yet while its callback runs.
+    pub(crate) fn timer_gone(&mut self, cpu: CpuId, [at, ..]: [u64; 5]) -> Result<u64, Busy> {
+        let running = self.timers.all.get(&at).and_then(|t| t.running);
+        if running.is_some_and(|c| c != cpu) {
+            self.timers.waiting.insert(cpu);
+            return Err(Busy);
+        }
+        self.timers.cancels.remove(&cpu);
         Ok(u64::from(self.timers.disarm(at)))
     }
 
@@ -222,8 +248,13 @@ impl Kernel {
         if t.key != 0 {
             self.kfree(t.key, "timer key");
         }
-        if let Some(timer) = self.timers.all.get_mut(&t.timer) {
-            timer.running = None;
+        if let Some(timer) = self.timers.all.get_mut(&t.timer)
+            && let Some(cpu) = timer.running.take()
+        {
+            self.timers.cancels.remove(&cpu);
+        }
+        for cpu in std::mem::take(&mut self.timers.waiting) {
+            self.wake(cpu);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The semantic pass: names, order, patterns where values belong. Collects all findings.
 
-use crate::leaf::suggest;
+use crate::leaf::{Data, suggest};
 use crate::schema::expect::On;
 use crate::schema::machine::{Attach, RouteKind};
 use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Step};
@@ -150,6 +150,15 @@ impl Check<'_> {
 
     fn prog(&mut self, name: &Name) {
         self.in_objects("program", name, |o, n| o.programs(n));
+    }
+
+    /// An element that user space writes.
+    fn put(&mut self, map: &Name, key: &Data, value: &Data) {
+        self.map(map);
+        for (data, is_key) in [(key, true), (value, false)] {
+            let found = self.objects.check_data(&map.v, data, is_key);
+            self.found.extend(found);
+        }
     }
 
     fn map(&mut self, name: &Name) {
@@ -388,13 +397,7 @@ impl Check<'_> {
                     self.packet(p);
                 }
             }
-            Action::Put { map, key, value } => {
-                self.map(map);
-                let found = self.objects.check_data(&map.v, key, true);
-                self.found.extend(found);
-                let found = self.objects.check_data(&map.v, value, false);
-                self.found.extend(found);
-            }
+            Action::Put { map, key, value } => self.put(map, key, value),
             Action::Delete { map, .. } => self.map(map),
             Action::Set { global, to } => {
                 self.in_objects("global", global, |o, n| o.globals(n));

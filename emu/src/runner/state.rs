@@ -3,9 +3,9 @@
 use bpf::insn::InsnIdx;
 use bpf::program::Line;
 use bpf::uapi::MapType;
-use kernel_model::ProgId;
-use kernel_model::maps::MapId;
+use kernel_model::maps::{MapCommand, MapId};
 use kernel_model::syscall::FdObject;
+use kernel_model::{CpuId, ProgId};
 use scenarios::Finding;
 use scenarios::leaf::{Data, Leaf, suggest};
 use scenarios::schema::Name;
@@ -153,37 +153,50 @@ impl Run<'_> {
     /// User space writes an element; members of a struct that are left out keep theirs.
     pub(super) fn put(&mut self, map: &Name, key: &Node, value: &Node) -> Result<(), RunError> {
         let at = self.map(map)?;
-        let def = self.machine.kernel.map(at.0).expect("found by name").def.clone();
+        let map_type = self.machine.kernel.map(at.0).expect("found by name").def.map_type;
         let key_bytes = self.key_of(at, key)?;
-        let failed = |e: kernel_model::Errno| {
-            RunError::input(value.span, format!("writing to {}: {}", map.v, e.name()))
-        };
-        match def.map_type {
+        let done = match map_type {
             MapType::ProgArray => {
                 let prog = self.prog(&name_of(value)?)?;
                 let index = index(&key_bytes, self.machine.arch().endian());
-                self.machine.kernel.prog_array_set(at.0, index, Some(prog)).map_err(failed)
+                self.machine.kernel.prog_array_set(at.0, index, Some(prog))
             }
             MapType::ArrayOfMaps | MapType::HashOfMaps => {
                 let inner = self.map(&name_of(value)?)?.0;
-                self.machine.kernel.map_in_map_set(at.0, &key_bytes, Some(inner)).map_err(failed)
-            }
-            MapType::Devmap | MapType::DevmapHash | MapType::Cpumap
-                if matches!(value.kind, Kind::Record(None, _)) =>
-            {
-                let bytes = self.entry_value(def.value_size as usize, value)?;
-                self.machine.kernel.user_update(at.0, &key_bytes, &bytes, 0).map_err(failed)
-            }
-            MapType::Devmap | MapType::DevmapHash if matches!(value.kind, Kind::Str(_)) => {
-                let nic = self.nic(&name_of(value)?)?;
-                let mut bytes = vec![0; def.value_size as usize];
-                super::data::put_int(&mut bytes[..4], nic.into(), self.machine.arch().endian());
-                self.machine.kernel.user_update(at.0, &key_bytes, &bytes, 0).map_err(failed)
+                self.machine.kernel.map_in_map_set(at.0, &key_bytes, Some(inner))
             }
             _ => {
-                let bytes = self.value_bytes(at, &key_bytes, value)?;
-                self.machine.kernel.user_update(at.0, &key_bytes, &bytes, 0).map_err(failed)
+                let old = self.machine.kernel.user_lookup(at.0, &key_bytes).unwrap_or_default();
+                let bytes = self.element_bytes(at, value, old)?;
+                let command =
+                    MapCommand { map: at.0, key: key_bytes, value: Some(bytes), flags: 0 };
+                self.machine.kernel.user_command(CpuId(0), command)
             }
+        };
+        done.map_err(|e| RunError::input(value.span, format!("writing to {}: {}", map.v, e.name())))
+    }
+
+    /// What user space writes for an element of a map that holds no objects; members of a struct
+    /// that are left out are those of `base`.
+    pub(super) fn element_bytes(
+        &self,
+        at: (MapId, usize, usize),
+        value: &Node,
+        base: Vec<u8>,
+    ) -> Result<Vec<u8>, RunError> {
+        let def = &self.machine.kernel.map(at.0).expect("found by name").def;
+        let size = def.value_size as usize;
+        match (def.map_type, &value.kind) {
+            (MapType::Devmap | MapType::DevmapHash | MapType::Cpumap, Kind::Record(None, _)) => {
+                self.entry_value(size, value)
+            }
+            (MapType::Devmap | MapType::DevmapHash, Kind::Str(_)) => {
+                let nic = self.nic(&name_of(value)?)?;
+                let mut bytes = vec![0; size];
+                super::data::put_int(&mut bytes[..4], nic.into(), self.machine.arch().endian());
+                Ok(bytes)
+            }
+            _ => self.value_bytes(at, value, base),
         }
     }
 
@@ -224,16 +237,15 @@ impl Run<'_> {
     }
 
     fn value_bytes(
-        &mut self,
+        &self,
         at: (MapId, usize, usize),
-        key: &[u8],
         value: &Node,
+        old: Vec<u8>,
     ) -> Result<Vec<u8>, RunError> {
         let map = self.machine.kernel.map(at.0).expect("found by name");
         let (size, percpu) = (map.def.value_size as usize, map.is_percpu());
         let stride = map.value_stride() as usize;
         let ty = self.entry(at).value_type;
-        let old = self.machine.kernel.user_lookup(at.0, key).unwrap_or_default();
         if !percpu {
             return Ok(self.bytes_of(value, ty, size, at.1, old)?);
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bpf::uapi::ProgType;
 use kernel_model::Kernel;
+use kernel_model::maps::MapCommand;
 use kernel_model::sched::{Op, Script, TaskConfig, TaskId, TestArgs, is_named};
 use scenarios::leaf::{Data, Time};
 use scenarios::schema::machine::Cpus;
@@ -88,6 +89,7 @@ impl<'a> Run<'a> {
         })
     }
 
+    // tidy: flat match
     fn task_op(&mut self, task: &Name, op: &'a play::Op) -> Result<Op, RunError> {
         let k = &mut self.machine.kernel;
         Ok(match op {
@@ -106,6 +108,17 @@ impl<'a> Run<'a> {
                 let ctx = ctx.as_ref().map(|data| self.test_ctx(kind, data)).transpose()?;
                 let (fd, data, ctx) = (self.prog_fd(id)?, no_packet(kind), ctx.unwrap_or_default());
                 Op::TestRun(TestArgs { prog: id, fd, data, ctx })
+            }
+            play::Op::Put { map, key, value, .. } => {
+                let at = self.map(map)?;
+                let key = self.key_of(at, &key.node)?;
+                let value = Some(self.element_bytes(at, &value.node, Vec::new())?);
+                Op::Map(MapCommand { map: at.0, key, value, flags: 0 })
+            }
+            play::Op::Delete { map, key, .. } => {
+                let at = self.map(map)?;
+                let key = self.deleted_key(at, key)?;
+                Op::Map(MapCommand { map: at.0, key, value: None, flags: 0 })
             }
             play::Op::Sys { call, args, .. } => Op::Sys(self.sys_call(call, args.as_ref())?),
             play::Op::Call { symbol, args } => {
@@ -143,6 +156,9 @@ impl<'a> Run<'a> {
                 (&prog.v, ret.as_ref(), Some(self.prog(prog)?))
             }
             Some(play::Op::Sys { call, ret, .. }) => (&call.v, ret.as_ref(), None),
+            Some(play::Op::Put { map, ret, .. } | play::Op::Delete { map, ret, .. }) => {
+                (&map.v, ret.as_ref(), None)
+            }
             _ => return Ok(None),
         };
         let Some(pattern) = pattern else { return Ok(None) };

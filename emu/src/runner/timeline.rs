@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use kernel_model::maps::MapId;
+use kernel_model::maps::{MapCommand, MapId};
 use kernel_model::net::SkbFields;
 use kernel_model::net::check::check_packet;
 use kernel_model::{CpuId, EventKind, ProgId};
@@ -482,12 +482,22 @@ impl<'a> Run<'a> {
 
     fn delete(&mut self, map: &Name, key: &scenarios::leaf::Data) -> Result<(), RunError> {
         let at = self.map(map)?;
-        let key_bytes = match key.node.kind {
-            Kind::Tuple(ref items) if items.is_empty() => Vec::new(),
-            _ => self.key_of(at, &key.node)?,
-        };
-        let done = self.machine.kernel.user_delete(at.0, &key_bytes);
+        let key_bytes = self.deleted_key(at, key)?;
+        let command = MapCommand { map: at.0, key: key_bytes, value: None, flags: 0 };
+        let done = self.machine.kernel.user_command(CpuId(0), command);
         done.map_err(|e| RunError::input(key.span(), format!("deleting: {}", e.name())))
+    }
+
+    /// A key, or `()` for the next element of a map without keys.
+    pub(super) fn deleted_key(
+        &self,
+        at: (MapId, usize, usize),
+        key: &scenarios::leaf::Data,
+    ) -> Result<Vec<u8>, RunError> {
+        match key.node.kind {
+            Kind::Tuple(ref items) if items.is_empty() => Ok(Vec::new()),
+            _ => self.key_of(at, &key.node),
+        }
     }
 }
 

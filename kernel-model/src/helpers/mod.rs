@@ -15,7 +15,7 @@ mod storage;
 mod sync;
 mod task;
 mod time;
-mod timer;
+pub(crate) mod timer;
 mod trace;
 mod tunnel;
 
@@ -120,6 +120,11 @@ const MAP_OPS: &[&str] = &[
     "task_storage_delete",
     "cgrp_storage_get",
     "cgrp_storage_delete",
+    "get_stackid",
+    "timer_init",
+    "timer_set_callback",
+    "timer_start",
+    "timer_cancel",
 ];
 
 static ACQUIRES: LazyLock<Vec<bool>> = LazyLock::new(|| {

@@ -36,7 +36,7 @@ fn get(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
         return get_now(k, cpu, args);
     }
     let call = ("bpf_local_storage_update", args);
-    k.under_locks(cpu, call, get_now, |k| k.storage_plan(map, owner))
+    k.under_locks(cpu, call, get_now, |k| k.storage_plan(map, owner, true))
 }
 
 /// Whether an owner has a value.
@@ -92,7 +92,7 @@ fn delete(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
         return delete_now(k, cpu, args);
     }
     let call = ("bpf_local_storage_delete", args);
-    k.under_locks(cpu, call, delete_now, |k| k.storage_plan(map, owner))
+    k.under_locks(cpu, call, delete_now, |k| k.storage_plan(map, owner, false))
 }
 
 impl Kernel {

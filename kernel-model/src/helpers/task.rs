@@ -6,6 +6,7 @@ use bpf::uapi::{AttachType, ProgType};
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::layout::DIRECT_MAP;
+use crate::maps::{Kind, MapId};
 use crate::{Errno, Kernel, field};
 
 /// The rows.
@@ -107,7 +108,8 @@ fn stack_hash(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193))
 }
 
-fn get_stackid(k: &mut Kernel, cpu: CpuId, [_, map, flags, ..]: [u64; 5]) -> Ret {
+fn get_stackid(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    let [_, map, flags, ..] = args;
     let id = match k.helper_map(map) {
         Ok(id) => id,
         Err(f) => return Ret::Fault(f),
@@ -118,22 +120,49 @@ fn get_stackid(k: &mut Kernel, cpu: CpuId, [_, map, flags, ..]: [u64; 5]) -> Ret
     if flags & USER_STACK != 0 {
         return Ret::Val(Errno::EFAULT.ret());
     }
+    let Some((bucket, bytes)) = stack_key(k, cpu, id, flags) else {
+        return Ret::Val(Errno::EFAULT.ret());
+    };
+    match k.stack_in(id, bucket) {
+        // With BPF_F_FAST_STACK_CMP the kernel compares hashes alone.
+        Some(old) if *old == bytes => Ret::Val(bucket.into()),
+        Some(_) if flags & REUSE == 0 => Ret::Val(Errno::EEXIST.ret()),
+        _ if !k.locks_seen() => stackid_now(k, cpu, args),
+        _ => {
+            let call = ("bpf_get_stackid", args);
+            k.under_locks(cpu, call, stackid_now, |k| k.stack_plan(cpu, map))
+        }
+    }
+}
+
+/// Number of the bucket for the stack of what runs, and the stack; none when all is skipped.
+fn stack_key(k: &Kernel, cpu: CpuId, id: MapId, flags: u64) -> Option<(u32, Vec<u8>)> {
     let (skip, stack) = ((flags & SKIP) as usize, k.kernel_stack(cpu));
     if stack.len() <= skip {
-        return Ret::Val(Errno::EFAULT.ret());
+        return None;
     }
     let depth = (k.maps[&id].def.value_size as usize / 8).min(MAX_DEPTH);
     let part = &stack[skip..stack.len().min(skip + depth)];
     let hashed: Vec<u8> = part.iter().flat_map(|a| a.to_le_bytes()).collect();
     let buckets = k.maps[&id].def.max_entries.next_power_of_two();
-    let bucket = stack_hash(&hashed) & (buckets - 1);
     let big = k.mem.endian() == bpf::Endian::Big;
     let word = |a: &u64| if big { a.to_be_bytes() } else { a.to_le_bytes() };
-    let bytes: Vec<u8> = part.iter().flat_map(word).collect();
-    match k.stack_put(id, bucket, bytes, flags & FAST_CMP == 0 && flags & REUSE == 0) {
-        Ok(()) => Ret::Val(bucket.into()),
-        Err(e) => Ret::Val(e.ret()),
-    }
+    Some((stack_hash(&hashed) & (buckets - 1), part.iter().flat_map(word).collect()))
+}
+
+/// The stack's bucket is a new one of the free list.
+fn stackid_now(k: &mut Kernel, cpu: CpuId, [_, map, flags, ..]: [u64; 5]) -> Ret {
+    let put = |k: &mut Kernel| -> Result<u64, Fault> {
+        let id = k.helper_map(map)?;
+        let Some((bucket, bytes)) = stack_key(k, cpu, id, flags) else {
+            return Ok(Errno::EFAULT.ret());
+        };
+        if let Some(Kind::Stacks(stacks)) = k.maps.get_mut(&id).map(|m| &mut m.kind) {
+            stacks.insert(bucket, bytes);
+        }
+        Ok(bucket.into())
+    };
+    put(k).map_or_else(Ret::Fault, Ret::Val)
 }
 
 /// Another task is not running, and the model's tasks have no saved stack.
@@ -225,23 +254,11 @@ fn get_func_ret(k: &mut Kernel, cpu: CpuId, [ctx, to, ..]: [u64; 5]) -> Ret {
 }
 
 impl Kernel {
-    /// Keeps a stack in its bucket; one that is taken by another stack is a collision unless it
-    /// may be replaced.
-    fn stack_put(
-        &mut self,
-        map: crate::maps::MapId,
-        bucket: u32,
-        bytes: Vec<u8>,
-        keep: bool,
-    ) -> Result<(), Errno> {
-        let map = self.maps.get_mut(&map).ok_or(Errno::EBADF)?;
-        let crate::maps::Kind::Stacks(stacks) = &mut map.kind else { return Err(Errno::EINVAL) };
-        match stacks.get(&bucket) {
-            Some(old) if *old != bytes && keep => Err(Errno::EEXIST),
-            _ => {
-                stacks.insert(bucket, bytes);
-                Ok(())
-            }
+    /// The stack in a bucket.
+    fn stack_in(&self, map: MapId, bucket: u32) -> Option<&Vec<u8>> {
+        match &self.maps.get(&map)?.kind {
+            Kind::Stacks(stacks) => stacks.get(&bucket),
+            _ => None,
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Work queues in map values, and counts of map elements (kernel/bpf/helpers.c, map_iter.c).
 
 use super::{KfuncRow, row};
+use crate::context::Level;
 use crate::cpu::CpuId;
 use crate::helpers::Ret;
+use crate::helpers::timer::{in_async, set_callback_now};
 use crate::{Errno, Kernel};
 
 /// The rows.
@@ -14,26 +16,28 @@ pub(super) const ROWS: &[KfuncRow] = &[
     row("bpf_map_sum_elem_count", 1, sum_elem_count),
 ];
 
-fn wq_init(k: &mut Kernel, _: CpuId, [at, map, flags, ..]: [u64; 5]) -> Ret {
-    let id = match k.helper_map(map) {
-        Ok(id) => id,
-        Err(fault) => return Ret::Fault(fault),
-    };
-    if flags & 0xffff_ffff != 0 {
+fn wq_init(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    if args[2] & 0xffff_ffff != 0 {
         return Ret::Val(Errno::EINVAL.ret());
     }
-    k.wq_init(at, id).map(|()| 0).into()
+    in_async(k, cpu, ("bpf_wq_init", args), |k, _, [at, map, ..]| match k.helper_map(map) {
+        Ok(id) => k.wq_init(at, id).map(|()| 0).into(),
+        Err(fault) => Ret::Fault(fault),
+    })
 }
 
-fn wq_set_callback(k: &mut Kernel, cpu: CpuId, [at, func, flags, ..]: [u64; 5]) -> Ret {
-    if flags & 0xffff_ffff != 0 {
+fn wq_set_callback(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
+    if args[2] & 0xffff_ffff != 0 {
         return Ret::Val(Errno::EINVAL.ret());
     }
-    let prog = k.cpus[cpu.idx()].prog_frame().map(|p| p.prog).expect("a program called");
-    k.timer_callback(at, prog, func).map(|()| 0).into()
+    in_async(k, cpu, ("bpf_wq_set_callback_impl", args), set_callback_now)
 }
 
+/// `bpf_wq_start` takes no lock.
 fn wq_start(k: &mut Kernel, cpu: CpuId, [at, flags, ..]: [u64; 5]) -> Ret {
+    if k.context(cpu).level == Level::Nmi {
+        return Ret::Val(Errno::EOPNOTSUPP.ret());
+    }
     if flags & 0xffff_ffff != 0 {
         return Ret::Val(Errno::EINVAL.ret());
     }

@@ -36,6 +36,10 @@ use crate::maps::MapId;
 use crate::{Errno, Kernel, field};
 use path::Do;
 
+/// `LCB_F_SPIN` and `LCB_F_MUTEX` of include/trace/events/lock.h.
+pub(crate) const LCB_F_SPIN: u64 = 1 << 0;
+pub(crate) const LCB_F_MUTEX: u64 = 1 << 5;
+
 /// Where and by whom a lock is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taking {

@@ -109,7 +109,8 @@ fn member_path(btf: &Btf, mut ty: TypeId, mut off: u32) -> String {
             (m.byte_off()..m.byte_off().saturating_add(size)).contains(&off)
         };
         // A lock's own word is not named, the lock is.
-        let is_lock = matches!(btf.name(ty), "bpf_spin_lock" | "bpf_res_spin_lock");
+        let is_lock =
+            matches!(btf.name(ty), "bpf_spin_lock" | "bpf_res_spin_lock" | "bpf_timer" | "bpf_wq");
         let Some(m) = btf.members(ty).find(inside).filter(|_| !is_lock) else { return path };
         if !m.name.is_empty() {
             path += &format!(".{}", m.name);

@@ -8,12 +8,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::queued::{Acquire, Failure, Next};
-use super::{LockId, Rules, Taking, Waiting};
+use super::queued::{Acquire, Contention, Failure, Next};
+use super::{LCB_F_SPIN, LockId, Rules, Taking, Waiting};
 use crate::context::{Level, Point};
 use crate::cpu::{CpuId, Fault, FaultKind, Flow, Frame};
 use crate::helpers::{Body, Ret};
 use crate::ledger::Kind;
+use crate::trace::{Then, TraceFrame};
 use crate::{Errno, Kernel, ProgId};
 
 /// `watchdog_thresh`, ns: a CPU that spins so long with interrupts off is locked up.
@@ -34,7 +35,12 @@ pub(crate) enum Do {
     Run(Body),
     /// Gives the lock back that was taken last.
     Give,
+    /// With all given back and without an error so far: waits until this has a result.
+    Await(fn(&mut Kernel, CpuId, [u64; 5]) -> Result<u64, Busy>),
 }
+
+/// What is waited for has not come.
+pub(crate) struct Busy;
 
 impl Do {
     /// Takes one lock, whose error the path ends with.
@@ -61,6 +67,10 @@ pub struct LockPath {
     begun: bool,
     /// It went through `bpf_task_storage_lock`.
     busy: bool,
+    /// Someone listens to what it has just told of contention, and runs before it goes on.
+    told: bool,
+    /// Interrupts are as they were: it only waits.
+    open: bool,
     taking: Arc<Taking>,
 }
 
@@ -93,6 +103,8 @@ impl Kernel {
             ret: 0,
             begun: false,
             busy: false,
+            told: false,
+            open: false,
             taking,
         })))
     }
@@ -105,6 +117,12 @@ impl Kernel {
         let stop = loop {
             let stop = self.lock_advance(cpu, &mut p);
             self.lock_wakes();
+            if std::mem::take(&mut p.told) && stop.is_ok() {
+                // A step that waits does so again when it is asked again.
+                let items = std::mem::take(&mut self.cpus[cpu.idx()].fired);
+                let child = Frame::Trace(Box::new(TraceFrame::new(items, Then::Done(0))));
+                return Flow::Call { frame: Frame::Lock(p), child };
+            }
             match stop {
                 Ok(None | Some(Stop::Pause(_))) if !self.fine => {}
                 Ok(None) => {}
@@ -143,10 +161,17 @@ impl Kernel {
         }
     }
 
+    /// `local_irq_restore`.
+    fn path_open(&mut self, cpu: CpuId, p: &LockPath) {
+        if !p.open {
+            let c = &mut self.cpus[cpu.idx()];
+            c.irq_off -= u32::from(p.irqs_off());
+            c.preempt_off -= 1;
+        }
+    }
+
     fn path_left(&mut self, cpu: CpuId, p: &LockPath) {
-        let c = &mut self.cpus[cpu.idx()];
-        c.irq_off -= u32::from(p.irqs_off());
-        c.preempt_off -= 1;
+        self.path_open(cpu, p);
         if p.busy {
             self.locks.storage_busy.remove(&cpu);
         }
@@ -174,6 +199,22 @@ impl Kernel {
                 p.todo.pop_front();
                 p.busy = self.locks.storage_busy.insert(cpu);
                 return Ok(None);
+            }
+            Some(Do::Await(ready)) => {
+                let ready = *ready;
+                self.path_open(cpu, p);
+                p.open = true;
+                if p.ret != 0 {
+                    p.todo.pop_front();
+                    return Ok(None);
+                }
+                return Ok(match ready(self, cpu, p.args) {
+                    Ok(ret) => {
+                        (p.ret, _) = (ret, p.todo.pop_front());
+                        None
+                    }
+                    Err(Busy) => Some(Stop::Wait(u64::MAX)),
+                });
             }
             Some(Do::Give) => {
                 p.todo.pop_front();
@@ -211,6 +252,9 @@ impl Kernel {
             }
         };
         let (lock, rules) = (attempt.lock, attempt.rules);
+        if let Some(told) = attempt.told.take() {
+            p.told = self.lock_contended(cpu, lock, told);
+        }
         match next {
             Next::Point(at) => {
                 p.attempt = Some(attempt);
@@ -234,6 +278,19 @@ impl Kernel {
             Next::Failed(failure) => {
                 self.attempt_failed(cpu, p, lock, &failure);
                 Ok(None)
+            }
+        }
+    }
+
+    /// A queue of waiters is joined, or left with the lock or without. The address of a lock that
+    /// is not in guest memory is made up: it cannot be read.
+    fn lock_contended(&mut self, cpu: CpuId, lock: LockId, told: Contention) -> bool {
+        let addr = lock.addr();
+        match told {
+            Contention::Begin => self.fire(cpu, "contention_begin", &[addr, LCB_F_SPIN]),
+            Contention::End(e) => {
+                let ret = e.map_or(0, Errno::ret);
+                self.fire(cpu, "contention_end", &[addr, ret])
             }
         }
     }
@@ -325,6 +382,12 @@ impl Kernel {
 }
 
 impl LockPath {
+    /// More to do at the end, unless an attempt fails.
+    pub(crate) fn then(mut self: Box<LockPath>, more: Do) -> Box<LockPath> {
+        self.todo.push_back(more);
+        self
+    }
+
     /// `raw_res_spin_lock_irqsave`: in all but `bpf_res_spin_lock`.
     fn irqs_off(&self) -> bool {
         self.func != "bpf_res_spin_lock"

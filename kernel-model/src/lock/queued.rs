@@ -294,6 +294,15 @@ enum At {
     Tas,
 }
 
+/// What an attempt tells who traces locks, as it comes into a queue and leaves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contention {
+    /// `trace_contention_begin`.
+    Begin,
+    /// `trace_contention_end`, with the error of an attempt that failed.
+    End(Option<Errno>),
+}
+
 /// An attempt to take a lock.
 #[derive(Clone, Debug)]
 pub struct Acquire {
@@ -309,6 +318,8 @@ pub struct Acquire {
     timeout: Timeout,
     idx: u32,
     failure: Option<Failure>,
+    /// Of the last step. A pending waiter tells nothing: it is in no queue.
+    pub(crate) told: Option<Contention>,
 }
 
 type Stepped = Result<Next, MemFault>;
@@ -319,7 +330,7 @@ impl Acquire {
     pub fn new(lock: LockId, cpu: u32, rules: Rules, in_nmi: bool) -> Acquire {
         let at = if rules == Rules::TestAndSet { At::TasPush } else { At::Fast };
         let timeout = Timeout::default();
-        Acquire { lock, cpu, rules, in_nmi, at, timeout, idx: 0, failure: None }
+        Acquire { lock, cpu, rules, in_nmi, at, timeout, idx: 0, failure: None, told: None }
     }
 
     /// The next step.
@@ -454,6 +465,7 @@ impl Acquire {
         let count = &mut q.cpus[self.cpu as usize].counts[family];
         self.idx = *count;
         *count += 1;
+        self.told = Some(Contention::Begin);
         // Plain locks take a node in an NMI too.
         if self.idx >= NODES_MAX || self.in_nmi && self.rules != Rules::Plain {
             self.arm(TIMEOUT_NS);
@@ -465,7 +477,8 @@ impl Acquire {
     }
 
     /// `__this_cpu_dec(rqnodes[0].mcs.count)`.
-    fn release_node(&self, q: &mut Queues) {
+    fn release_node(&mut self, q: &mut Queues) {
+        self.told = Some(Contention::End(self.failure.map(|f| f.errno)));
         let (family, me) = (self.family(), self.me());
         if let Some(node) = q.node(family, me) {
             *node = Node::default();
@@ -487,6 +500,7 @@ impl Acquire {
             return Ok(Next::Got);
         }
         let Some(failure) = self.check(q, mem, u32::MAX, now)? else { return Ok(self.spin(q)) };
+        self.failure = Some(failure);
         self.release_node(q);
         self.pop(q);
         Ok(Next::Failed(failure))
@@ -617,7 +631,7 @@ impl Acquire {
 
     /// Ends an attempt that is in progress, because its program is cancelled. The kernel has no
     /// such way; here the waiter is taken out of the queue wherever it stands in it.
-    pub(crate) fn abandon(self, q: &mut Queues, mem: &mut GuestMemory) -> Result<(), MemFault> {
+    pub(crate) fn abandon(mut self, q: &mut Queues, mem: &mut GuestMemory) -> Result<(), MemFault> {
         let word = q.words.get(mem, self.lock)?;
         match self.at {
             At::Fast | At::Slow | At::SetPending | At::Queue | At::TasPush => {}
@@ -648,7 +662,7 @@ impl Acquire {
 
     /// Takes the node out of the queue: the one before it is followed by the one behind it.
     fn leave_queue(
-        &self,
+        &mut self,
         q: &mut Queues,
         mem: &mut GuestMemory,
         word: u32,

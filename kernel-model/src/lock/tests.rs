@@ -279,3 +279,144 @@ fn without_anyone_who_looks_a_map_takes_no_lock() {
     assert_eq!(k.helper_call(HERE, UPDATE, [map, keys, keys, 0, 0]), Step::Resume { r0: 0 });
     assert_eq!(k.lock_dangers(), []);
 }
+
+/// Tracepoints so far: name and second argument.
+fn told(k: &Kernel) -> Vec<(&'static str, i64)> {
+    let point = |e: &crate::Event| match &e.kind {
+        EventKind::Tracepoint { name, args } => match args[1] {
+            crate::event::Value::Num(n) => Some((*name, n as i64)),
+            other => panic!("{other:?}"),
+        },
+        _ => None,
+    };
+    k.events.iter().filter_map(point).collect()
+}
+
+fn watch(k: &mut Kernel) {
+    for name in ["lock:contention_begin", "lock:contention_end"] {
+        let (at, _) = crate::trace::tracepoint(name).unwrap();
+        k.trace_watch(at);
+    }
+}
+
+#[test]
+fn who_waits_in_a_queue_tells_of_contention() {
+    let (mut k, map, keys) = kernel(MapType::Hash, 1);
+    watch(&mut k);
+    let args = [map, keys, keys, 0, 0];
+    let _ = k.helper_call(HERE, UPDATE, args);
+    to(&mut k, HERE, "in the critical section");
+    let mut step = k.helper_call(THERE, UPDATE, args);
+    while k.ready_at(THERE) == Some(k.now(THERE)) {
+        step = k.next(THERE);
+    }
+    assert_eq!((step, told(&k)), (Step::Pause, vec![]), "a pending waiter is in no queue");
+    nmi(&mut k);
+    assert_eq!(call(&mut k, HERE, UPDATE, args), Ok(EDEADLK));
+    assert_eq!(told(&k), [("contention_begin", 1), ("contention_end", EDEADLK)]);
+    let step = k.prog_return(HERE, 0);
+    assert_eq!(result(&mut k, HERE, step), Ok(0));
+    k.catch_up(THERE);
+    let step = k.next(THERE);
+    assert_eq!(result(&mut k, THERE, step), Ok(0));
+    assert_eq!(told(&k).len(), 2);
+    assert!(k.locks.queues.words.none_held());
+}
+
+/// `timer_init`, `timer_cancel`.
+const TIMER_INIT: i32 = 169;
+const TIMER_CANCEL: i32 = 172;
+
+/// A map whose only value begins with a timer.
+fn with_timer(k: &mut Kernel) -> (u64, u64) {
+    let def = MapDef {
+        map_type: MapType::Array,
+        key_size: 4,
+        value_size: 16,
+        max_entries: 1,
+        timer_off: Some(0),
+        ..MapDef::default()
+    };
+    let id = k.map_create(def, None).unwrap();
+    let crate::maps::Kind::Array { values, .. } = k.maps[&id].kind else { panic!("an array") };
+    (k.maps[&id].addr, values)
+}
+
+#[test]
+fn a_timer_has_a_lock_of_its_own_and_none_for_an_nmi() {
+    let (mut k, ..) = kernel(MapType::Hash, 1);
+    let (map, at) = with_timer(&mut k);
+    let _ = k.helper_call(HERE, TIMER_INIT, [at, map, 1, 0, 0]);
+    to(&mut k, HERE, "in the critical section");
+    assert_eq!(k.lock_holder(LockId::Word(at + 8)), Some(HERE));
+    nmi(&mut k);
+    let want = Ok(-(Errno::EOPNOTSUPP as i64));
+    assert_eq!(call(&mut k, HERE, TIMER_INIT, [at, map, 1, 0, 0]), want);
+    // The other CPU waits for the lock, and comes too late.
+    let mut step = k.helper_call(THERE, TIMER_INIT, [at, map, 1, 0, 0]);
+    while k.ready_at(THERE) == Some(k.now(THERE)) {
+        step = k.next(THERE);
+    }
+    assert_eq!(step, Step::Pause);
+    let step = k.prog_return(HERE, 0);
+    assert_eq!(result(&mut k, HERE, step), Ok(0));
+    k.catch_up(THERE);
+    let step = k.next(THERE);
+    assert_eq!(result(&mut k, THERE, step), Ok(-(Errno::EBUSY as i64)));
+    assert_eq!(k.mem.read_u32(at + 8).unwrap(), 0);
+}
+
+#[test]
+fn who_cancels_a_timer_waits_for_its_callback() {
+    let (mut k, ..) = kernel(MapType::Hash, 1);
+    k.fine = false;
+    let (map, at) = with_timer(&mut k);
+    assert_eq!(call(&mut k, HERE, TIMER_INIT, [at, map, 1, 0, 0]), Ok(0));
+    k.timer_callback(at, ProgId(1), 8).unwrap();
+    let soon = k.now(HERE) + 10;
+    k.timer_start(at, HERE, soon).unwrap();
+    k.timers_expire(soon);
+    assert!(matches!(k.next(HERE), Step::Enter(_)), "the callback runs");
+    assert_eq!(call(&mut k, HERE, TIMER_CANCEL, [at, 0, 0, 0, 0]), Ok(EDEADLK));
+    let began = k.now(THERE);
+    assert_eq!(k.helper_call(THERE, TIMER_CANCEL, [at, 0, 0, 0, 0]), Step::Pause);
+    assert!(!k.context(THERE).irqs_off && k.mem.read_u32(at + 8).unwrap() == 0);
+    k.charge(HERE, 5000);
+    let _ = k.prog_return(HERE, 0);
+    k.catch_up(THERE);
+    let step = k.next(THERE);
+    assert_eq!(result(&mut k, THERE, step), Ok(0), "it was not armed again");
+    assert!(k.now(THERE) >= began + 5000);
+    assert_eq!(k.context(THERE), crate::context::Context::default());
+}
+
+#[test]
+fn user_space_waits_for_the_locks_of_a_map_and_probes_are_missed_meanwhile() {
+    let (mut k, map, keys) = kernel(MapType::Hash, 1);
+    let id = k.map_at(map).unwrap();
+    let put = |value: u8| crate::maps::MapCommand {
+        map: id,
+        key: vec![0; 4],
+        value: Some(vec![value; 8]),
+        flags: 0,
+    };
+    k.user_command(THERE, put(1)).unwrap();
+    assert_eq!(k.user_lookup(id, &[0; 4]), Ok(vec![1; 8]), "nobody has the lock");
+    let _ = k.helper_call(HERE, UPDATE, [map, keys, keys, 0, 0]);
+    to(&mut k, HERE, "in the critical section");
+    k.user_command(THERE, put(2)).unwrap();
+    let mut step = k.prog_return(THERE, 0);
+    while k.ready_at(THERE) == Some(k.now(THERE)) {
+        step = k.next(THERE);
+    }
+    assert_eq!(step, Step::Pause);
+    assert!(k.cpus[1].prog_active && k.context(THERE).irqs_off);
+    let step = k.next(HERE);
+    assert_eq!(result(&mut k, HERE, step), Ok(0));
+    while k.next(THERE) != Step::Idle {
+        k.catch_up(THERE);
+    }
+    assert_eq!(k.user_lookup(id, &[0; 4]), Ok(vec![2; 8]));
+    assert!(!k.cpus[1].prog_active && k.locks.queues.words.none_held());
+    assert_eq!(k.context(THERE), crate::context::Context::default());
+}

@@ -66,6 +66,8 @@ pub enum Part {
     DevIndex,
     /// `struct bpf_local_storage::lock`.
     Storage,
+    /// `struct bpf_local_storage_map_bucket::lock`.
+    StorageBucket,
 }
 
 impl Part {
@@ -82,6 +84,7 @@ impl Part {
             Part::Ring => "ring lock",
             Part::DevIndex => "index lock",
             Part::Storage => "storage lock",
+            Part::StorageBucket => "storage bucket lock",
         }
     }
 }

@@ -8,6 +8,8 @@
 //! Without anyone who looks at points inside kernel paths these locks are taken and given back in
 //! one step, so they are not taken at all.
 
+use std::collections::VecDeque;
+
 use bpf::uapi::MapType;
 
 use super::{Kind, Map, MapId, Table, attr, is_lru};
@@ -58,7 +60,7 @@ impl Kernel {
         let open = |d: &Do| match d {
             Do::Take { .. } => 1,
             Do::Give => -1,
-            Do::Own { .. } | Do::Run(_) | Do::Busy => 0,
+            Do::Own { .. } | Do::Run(_) | Do::Busy | Do::Await(_) => 0,
         };
         plan.push(Do::Run(body));
         let held: i32 = plan.iter().map(open).sum();
@@ -79,18 +81,23 @@ impl Kernel {
     ) -> Result<Plan, Fault> {
         let id = self.helper_map(map)?;
         let key = self.read_key(id, key)?;
+        Ok(self.update_locks(cpu, id, &key, flags))
+    }
+
+    /// The same by what it reads: of user space too.
+    pub(super) fn update_locks(&mut self, cpu: CpuId, id: MapId, key: &[u8], flags: u64) -> Plan {
         let m = &self.maps[&id];
         if let Some(off) = m.def.spin_lock_off.filter(|_| flags & LOCK != 0) {
             // copy_map_value_locked: of an element that is there, its own lock.
-            let value = self.map_value(m, &key);
+            let value = self.map_value(m, key);
             if let Some(at) = value {
                 let lock = LockId::Word(at + u64::from(off));
-                return Ok(vec![Do::take(lock, Rules::Plain)]);
+                return vec![Do::take(lock, Rules::Plain)];
             }
         }
         let rules = self.locks.resilient();
         let m = &self.maps[&id];
-        Ok(match &m.kind {
+        match &m.kind {
             _ if !self.locks_seen() => Vec::new(),
             Kind::Hash(_) if m.def.map_type == MapType::LpmTrie => {
                 vec![Do::take(own(id, Part::Trie, 0), rules)]
@@ -98,27 +105,33 @@ impl Kernel {
             Kind::Hash(table) if is_lru(m.def.map_type) => {
                 let (full, oldest) = (is_full(m, table), table.order.values().next().cloned());
                 let victim = oldest.filter(|_| full).map(|k| bucket(m, &k));
-                let bucket = bucket(m, &key);
+                let bucket = bucket(m, key);
                 let pops = m.def.map_type == MapType::LruHash || flags & 3 != EXIST;
                 let mut plan = if pops { self.lru_pop(cpu, id, victim) } else { Vec::new() };
                 plan.push(Do::take(own(id, Part::Bucket, bucket), rules));
                 plan
             }
             Kind::Hash(table) => {
-                let bucket = Do::take(own(id, Part::Bucket, bucket(m, &key)), rules);
-                let known = table.by_key.contains_key(&key);
+                let bucket = Do::take(own(id, Part::Bucket, bucket(m, key)), rules);
+                let known = table.by_key.contains_key(key);
                 if known || m.def.flags & NO_PREALLOC != 0 {
                     vec![bucket]
                 } else {
                     // __pcpu_freelist_pop: its own list, then those of the others.
-                    let cpus = self.config.cpus;
-                    let heads = (0..cpus).map(|n| u64::from((cpu.0 + n) % cpus));
-                    let any = heads.map(|c| (own(id, Part::Freelist, c), rules)).collect();
+                    let any = self.freelists(cpu, id);
                     vec![bucket, Do::Take { any, or: Some(Errno::E2BIG.ret()) }]
                 }
             }
+            // spin_lock_irqsave
+            Kind::Targets(_) if m.def.map_type == MapType::DevmapHash => {
+                vec![Do::take(own(id, Part::DevIndex, 0), Rules::Plain)]
+            }
+            Kind::MapHash { .. } => {
+                vec![Do::take(own(id, Part::Bucket, bucket(m, key)), rules)]
+            }
+            Kind::Fifo(_) => vec![self.queue_lock(id)],
             _ => Vec::new(),
-        })
+        }
     }
 
     /// `bpf_lru_pop_free`: from the list of this CPU, which is filled from the map's when it is
@@ -146,24 +159,37 @@ impl Kernel {
     pub(crate) fn delete_plan(&mut self, [map, key, ..]: [u64; 5]) -> Result<Plan, Fault> {
         let id = self.helper_map(map)?;
         let key = self.read_key(id, key)?;
+        Ok(self.delete_locks(id, &key))
+    }
+
+    /// The same by what it reads: of user space too.
+    pub(super) fn delete_locks(&self, id: MapId, key: &[u8]) -> Plan {
         let (m, rules) = (&self.maps[&id], self.locks.resilient());
-        Ok(match &m.kind {
+        let lock = match &m.kind {
             Kind::Hash(_) if m.def.map_type == MapType::LpmTrie => {
-                vec![Do::take(own(id, Part::Trie, 0), rules)]
+                Do::take(own(id, Part::Trie, 0), rules)
             }
-            Kind::Hash(_) => vec![Do::take(own(id, Part::Bucket, bucket(m, &key)), rules)],
-            _ => Vec::new(),
-        })
+            Kind::Hash(_) | Kind::MapHash { .. } => {
+                Do::take(own(id, Part::Bucket, bucket(m, key)), rules)
+            }
+            Kind::Targets(_) if m.def.map_type == MapType::DevmapHash => {
+                Do::take(own(id, Part::DevIndex, 0), Rules::Plain)
+            }
+            _ => return Vec::new(),
+        };
+        vec![lock]
+    }
+
+    fn queue_lock(&self, id: MapId) -> Do {
+        let any = [(own(id, Part::Queue, 0), self.locks.resilient())].into();
+        Do::Take { any, or: Some(Errno::EBUSY.ret()) }
     }
 
     /// Push, pop and peek of a queue or stack.
     pub(crate) fn queue_plan(&mut self, map: u64) -> Result<Plan, Fault> {
         let id = self.helper_map(map)?;
         Ok(match self.maps[&id].kind {
-            Kind::Fifo(_) => {
-                let any = [(own(id, Part::Queue, 0), self.locks.resilient())].into();
-                vec![Do::Take { any, or: Some(Errno::EBUSY.ret()) }]
-            }
+            Kind::Fifo(_) => vec![self.queue_lock(id)],
             _ => Vec::new(),
         })
     }
@@ -181,11 +207,29 @@ impl Kernel {
     }
 
     /// A storage that is made or deleted (`bpf_task_storage_lock`, then the storage's own lock).
-    pub(crate) fn storage_plan(&mut self, map: u64, owner: u64) -> Result<Plan, Fault> {
+    /// The map's bucket is within it for a new value (`bpf_local_storage_update`) and before it
+    /// for one that goes (`bpf_selem_unlink`). Locks of 6.18: they are resilient from 7.0 on.
+    pub(crate) fn storage_plan(&mut self, map: u64, owner: u64, new: bool) -> Result<Plan, Fault> {
         let id = self.helper_map(map)?;
+        let bucket = owner / 64 % u64::from(self.config.cpus.next_power_of_two().max(2));
         let lock = Do::take(own(id, Part::Storage, owner), Rules::Plain);
+        let bucket = Do::take(own(id, Part::StorageBucket, bucket), Rules::Plain);
         let busy = self.is_busy_storage(id).then_some(Do::Busy);
-        Ok(busy.into_iter().chain([lock]).collect())
+        let locks = if new { vec![lock, bucket] } else { vec![bucket, Do::Give, lock] };
+        Ok(busy.into_iter().chain(locks).collect())
+    }
+
+    /// `pcpu_freelist_pop` of a stack map: the list of this CPU, then those of the others.
+    pub(crate) fn stack_plan(&mut self, cpu: CpuId, map: u64) -> Result<Plan, Fault> {
+        let id = self.helper_map(map)?;
+        let any = self.freelists(cpu, id);
+        Ok(vec![Do::Take { any, or: Some(Errno::ENOMEM.ret()) }])
+    }
+
+    fn freelists(&self, cpu: CpuId, id: MapId) -> VecDeque<(LockId, Rules)> {
+        let (cpus, rules) = (self.config.cpus, self.locks.resilient());
+        let heads = (0..cpus).map(|n| u64::from((cpu.0 + n) % cpus));
+        heads.map(|c| (own(id, Part::Freelist, c), rules)).collect()
     }
 
     /// Storages of tasks and control groups, which nothing may enter on a CPU that is in one.

@@ -8,6 +8,7 @@
 
 mod arena;
 mod attr;
+pub(crate) mod command;
 mod elem;
 mod inner;
 mod locks;
@@ -24,6 +25,7 @@ use bpf::uapi::MapType;
 
 pub use attr::MapDef;
 pub(crate) use attr::index_of;
+pub use command::{CommandFrame, MapCommand};
 pub(crate) use ring::Peek;
 pub use rules::types;
 pub(crate) use rules::{BtfRule, check, of as rule_of};

@@ -113,6 +113,8 @@ pub(crate) struct Task {
     timer_ns: Option<(u64, u64)>,
     /// The wait queue it is in.
     waits: Option<u32>,
+    /// The mutex that it waited for and has: who traces locks is told when it runs.
+    contended: Option<u32>,
     /// It was woken while it was about to be switched away from.
     woken: bool,
     /// Where it goes then.
@@ -303,6 +305,7 @@ impl Kernel {
             ready_ns: 0,
             timer_ns: None,
             waits: None,
+            contended: None,
             woken: false,
             moving: None,
             pending: 0,

@@ -6,7 +6,8 @@ use super::{OP_NS, State, TaskId};
 use crate::cgroup::CgroupFrame;
 use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input};
-use crate::lock::{Holding, Taking, mutex};
+use crate::lock::{Holding, LCB_F_MUTEX, LCB_F_SPIN, LockId, Taking, mutex};
+use crate::maps::{CommandFrame, MapCommand};
 use crate::sys::{LsmFrame, SysCall, SysFrame};
 use crate::syscall::{SysError, UserSpace, Why};
 use crate::{EventKind, Kernel, ProgId, field};
@@ -38,6 +39,8 @@ pub enum Op {
     TestRun(TestArgs),
     /// A system call.
     Sys(SysCall),
+    /// `BPF_MAP_UPDATE_ELEM` or `BPF_MAP_DELETE_ELEM`.
+    Map(MapCommand),
     /// A function of the task's own program, by [`Kernel::user_function`], with its arguments.
     Call(usize, Vec<u64>),
 }
@@ -87,6 +90,8 @@ pub enum OpFrame {
     Wake(TaskId),
     /// A system call.
     Sys(Box<SysFrame>),
+    /// A map command of user space.
+    Map(Box<CommandFrame>),
     /// LSM programs.
     Lsm(LsmFrame),
     /// Programs of a control group.
@@ -99,7 +104,7 @@ impl OpFrame {
         match self {
             OpFrame::Lsm(f) => f.progs().collect(),
             OpFrame::Cgroup(f) => f.progs().collect(),
-            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Sys(_) => Vec::new(),
+            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Sys(_) | OpFrame::Map(_) => Vec::new(),
         }
     }
 
@@ -107,7 +112,11 @@ impl OpFrame {
     pub(crate) fn functions(&self) -> Vec<&'static str> {
         match self {
             OpFrame::Sys(f) => f.functions().collect(),
-            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Lsm(_) | OpFrame::Cgroup(_) => Vec::new(),
+            OpFrame::Op(..)
+            | OpFrame::Wake(_)
+            | OpFrame::Map(_)
+            | OpFrame::Lsm(_)
+            | OpFrame::Cgroup(_) => Vec::new(),
         }
     }
 }
@@ -115,6 +124,12 @@ impl OpFrame {
 impl Kernel {
     /// The next operation of the task that runs. A kernel path is returned; the others are done.
     pub(super) fn next_op(&mut self, cpu: CpuId, id: TaskId) -> Option<Frame> {
+        let task = self.sched.task_mut(id);
+        if let Some(n) = task.contended.take()
+            && self.fire(cpu, "contention_end", &[LockId::Mutex(n).addr(), 0])
+        {
+            return None;
+        }
         let task = self.sched.task_mut(id);
         let script = Arc::clone(&task.script);
         if task.at >= script.ops.len() {
@@ -178,6 +193,10 @@ impl Kernel {
                 self.user_call(cpu, *function, args);
                 self.spend(cpu);
             }
+            Op::Map(command) => {
+                let child = Kernel::map_command(command.clone());
+                return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
+            }
             Op::Sys(call) => match self.sys_begin(id, call) {
                 Ok(child) => {
                     return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
@@ -235,6 +254,7 @@ impl Kernel {
                 return Flow::Done(0);
             }
             OpFrame::Sys(f) => return self.sys_step(cpu, f, input),
+            OpFrame::Map(f) => return self.command_step(cpu, f, input),
             OpFrame::Lsm(f) => return self.lsm_step(cpu, f, input),
             OpFrame::Cgroup(f) => return self.cgroup_step(cpu, f, input),
         };
@@ -286,6 +306,10 @@ impl Kernel {
         self.sched.task_mut(id).waits = Some(n);
         self.mutex_blocked(cpu, id, n);
         self.deactivate(cpu, id, State::Blocked(true));
+        // __mutex_lock_common: it first tries to spin, which the model's owners are never worth.
+        for flags in [LCB_F_MUTEX | LCB_F_SPIN, LCB_F_MUTEX] {
+            self.fire(cpu, "contention_begin", &[LockId::Mutex(n).addr(), flags]);
+        }
     }
 
     /// One that the task does not have is not released.
@@ -298,7 +322,8 @@ impl Kernel {
         if let Some(next) = mutex.owner {
             let taking = Some(self.mutex_taking(next));
             self.sched.waits[n as usize].taking = taking;
-            self.sched.task_mut(next).waits = None;
+            let task = self.sched.task_mut(next);
+            (task.waits, task.contended) = (None, Some(n));
             self.task_wake(cpu, next);
         }
     }

@@ -46,6 +46,8 @@ const FILLS: &[(&str, Fill)] = &[
     ("trace_event_raw_softirq", softirq),
     ("trace_event_raw_irq_handler_entry", irq_entry),
     ("trace_event_raw_irq_handler_exit", irq_exit),
+    ("trace_event_raw_contention_begin", contention_begin),
+    ("trace_event_raw_contention_end", contention_end),
 ];
 
 /// The record of a tracepoint's row.
@@ -387,6 +389,14 @@ fn bpf_trace_printk(r: &mut Record<'_>, a: &[u64]) {
 fn bpf_test_finish(r: &mut Record<'_>, a: &[u64]) {
     let err = r.k.mem.read_u32(a[0]).unwrap_or(0);
     r.num("err", err.into());
+}
+
+fn contention_begin(r: &mut Record<'_>, a: &[u64]) {
+    r.nums(&[("lock_addr", a[0]), ("flags", a[1])]);
+}
+
+fn contention_end(r: &mut Record<'_>, a: &[u64]) {
+    r.nums(&[("lock_addr", a[0]), ("ret", a[1])]);
 }
 
 fn softirq(r: &mut Record<'_>, a: &[u64]) {

@@ -90,6 +90,28 @@ pub enum Op {
         #[serde(default)]
         ret: Option<Data>,
     },
+    /// Write an element, by bpf(2); members left out are zero.
+    Put {
+        /// Map.
+        map: Name,
+        /// Key.
+        key: Data,
+        /// Value.
+        value: Data,
+        /// What it must return.
+        #[serde(default)]
+        ret: Option<Data>,
+    },
+    /// Delete an element, by bpf(2).
+    Delete {
+        /// Map.
+        map: Name,
+        /// Key.
+        key: Data,
+        /// What it must return.
+        #[serde(default)]
+        ret: Option<Data>,
+    },
     /// A user function, for uprobes.
     Call {
         /// Its name.

@@ -36,6 +36,8 @@ impl Check<'_> {
                 match op {
                     Op::Migrate(cpu) => self.cpu(cpu.v, cpu.span),
                     Op::TestRun { prog, .. } => self.prog(prog),
+                    Op::Put { map, key, value, .. } => self.put(map, key, value),
+                    Op::Delete { map, .. } => self.map(map),
                     _ => {}
                 }
             }
