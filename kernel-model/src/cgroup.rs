@@ -54,6 +54,11 @@ impl Cgroups {
         self.all.iter().flat_map(|c| c.attached.values()).flat_map(|a| a.progs.iter().copied())
     }
 
+    /// The group above.
+    pub(crate) fn parent(&self, n: usize) -> Option<usize> {
+        self.all.get(n)?.parent
+    }
+
     fn by_addr(&self, addr: u64) -> Option<usize> {
         self.all.iter().position(|c| c.addr == addr)
     }

@@ -62,6 +62,7 @@ pub use prog::{Prog, ProgId};
 use alloc::{Alloc, Report, Site};
 use cpu::Cpu;
 use mem::GuestMemory;
+use memcg::Charge;
 
 /// What a kernel is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub struct Config {
     pub clock_ns: u64,
     /// How long an RCU grace period may take before it is told of.
     pub rcu_stall_ns: u64,
-    /// `memory.max` of the control group that maps are charged to.
+    /// `memory.max` of the topmost control group.
     pub memcg_max: Option<u64>,
     /// Elements and objects of programs are not kept for reuse: each is freed to the slab after its
     /// grace period, so that a stale pointer is found.
@@ -191,7 +192,7 @@ pub struct Kernel {
     pub rcu: rcu::Rcu,
     /// Caches of `bpf_mem_alloc`.
     pub(crate) caches: memalloc::Caches,
-    /// The control group that maps are charged to.
+    /// Who pays for maps.
     pub memcg: memcg::Memcg,
     /// Objects that programs allocated.
     pub(crate) objects: kfuncs::Objects,
@@ -416,14 +417,14 @@ impl Kernel {
         if self.inject_alloc(what) {
             return Err(Errno::ENOMEM);
         }
-        self.kmalloc_charged(size, 0, what)
+        self.kmalloc_charged(size, Charge::default(), what)
     }
 
-    /// As [`Kernel::kzalloc`], of an object that is charged with so many bytes.
+    /// As [`Kernel::kzalloc`], of an object that a group pays for.
     pub(crate) fn kzalloc_charged(
         &mut self,
         size: u64,
-        charge: u64,
+        charge: Charge,
         what: &'static str,
     ) -> Result<u64, Errno> {
         if self.inject_alloc(what) {
@@ -436,7 +437,7 @@ impl Kernel {
     pub(crate) fn kmalloc_charged(
         &mut self,
         size: u64,
-        charge: u64,
+        charge: Charge,
         what: &'static str,
     ) -> Result<u64, Errno> {
         self.memcg.charge(charge)?;

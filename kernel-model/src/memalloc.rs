@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use crate::cpu::CpuId;
 use crate::maps::MapId;
+use crate::memcg::Charge;
 use crate::{Errno, Kernel, rcu};
 
 /// `LLIST_NODE_SZ`, in front of each object.
@@ -48,8 +49,8 @@ pub(crate) struct Cache {
     size: u64,
     /// `unit_size`, which watermarks and charges go by.
     unit: u64,
-    /// Charged to the control group.
-    charged: bool,
+    /// Charged to a control group.
+    group: Option<usize>,
     free: Vec<Vec<u64>>,
 }
 
@@ -82,11 +83,11 @@ impl Kernel {
         id: CacheId,
         what: &'static str,
         (size, unit): (u64, u64),
-        charged: bool,
+        group: Option<usize>,
     ) {
         let free = vec![Vec::new(); self.config.cpus as usize];
         let unit = unit + NODE;
-        self.caches.all.insert(id, Cache { what, size, unit, charged, free });
+        self.caches.all.insert(id, Cache { what, size, unit, group, free });
         let count = if unit <= 256 { 4 } else { 1 };
         for cpu in 0..self.config.cpus {
             self.cache_bulk(id, CpuId(cpu), count);
@@ -192,7 +193,8 @@ impl Kernel {
         for _ in 0..count {
             let Some(cache) = self.caches.all.get(&id) else { return };
             let (what, size, unit) = (cache.what, cache.size, cache.unit);
-            let charge = if cache.charged { unit } else { 0 };
+            let charge = cache.group.map(|group| Charge { group, bytes: unit });
+            let charge = charge.unwrap_or_default();
             if self.inject_alloc(REFILL) {
                 return;
             }
@@ -213,7 +215,7 @@ mod tests {
     fn kernel() -> (Kernel, CacheId) {
         let mut k = Kernel::new(Config::default());
         let id = CacheId::global(100).unwrap();
-        k.cache_init(id, "object", (120, 120), false);
+        k.cache_init(id, "object", (120, 120), None);
         (k, id)
     }
 

@@ -43,8 +43,14 @@ pub(super) fn begin<'a>(
     nics(s, &mut machine)?;
     routes(s, &mut machine)?;
     sockets(s, &mut machine)?;
+    for (path, max) in s.machine.memory_max.iter() {
+        let group = super::tasks::cgroup(&mut machine, path)?;
+        machine.kernel.memcg_limit(group, max.v.n);
+    }
     let mut objects = Vec::new();
     for (name, object) in s.objects.iter() {
+        let group = object.cgroup.as_ref().map(|path| super::tasks::cgroup(&mut machine, path));
+        machine.kernel.memcg_enter(group.transpose()?.unwrap_or(0));
         objects.push(load::load(&mut machine, &opts.dir, name, object)?);
     }
     let mut run = Run {

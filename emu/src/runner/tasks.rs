@@ -14,9 +14,18 @@ use scenarios::{Finding, Spanned};
 
 use super::test_run::no_packet;
 use super::{Failure, Run, RunError, sys};
+use crate::machine::Machine;
 
 /// `SCX_WATCHDOG_MAX_TIMEOUT`: how long a task may wait for a CPU when nothing else is said.
 const STALL_NS: u64 = 30_000_000_000;
+
+/// A control group by its path, made when it is missing.
+pub(super) fn cgroup(machine: &mut Machine, path: &Name) -> Result<usize, RunError> {
+    machine.kernel.cgroup_at(&path.v).map_err(|e| {
+        let finding = Finding::error(path.span, format!("control group: {}", e.name()));
+        RunError::from(finding.hint("write a path from the root, such as \"/web/front\""))
+    })
+}
 
 impl<'a> Run<'a> {
     /// Adds the tasks; those that no step starts begin at their time.
@@ -83,10 +92,7 @@ impl<'a> Run<'a> {
 
     /// A control group by its path, made when it is missing.
     pub(super) fn cgroup(&mut self, path: &Name) -> Result<usize, RunError> {
-        self.machine.kernel.cgroup_at(&path.v).map_err(|e| {
-            let finding = Finding::error(path.span, format!("control group: {}", e.name()));
-            RunError::from(finding.hint("write a path from the root, such as \"/web/front\""))
-        })
+        cgroup(&mut self.machine, path)
     }
 
     // tidy: flat match

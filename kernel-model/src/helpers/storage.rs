@@ -4,6 +4,7 @@
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::maps::Kind;
+use crate::memcg::Charge;
 use crate::{Errno, Kernel};
 
 /// The rows.
@@ -62,7 +63,8 @@ fn get_now(k: &mut Kernel, _: CpuId, [map, owner, init, flags, _]: [u64; 5]) -> 
         }
         let size = k.maps[&id].def.value_size;
         // struct bpf_local_storage_elem in front of the value.
-        let charge = u64::from(size).next_multiple_of(8) + 64;
+        let bytes = u64::from(size).next_multiple_of(8) + 64;
+        let charge = Charge { group: k.maps[&id].memcg, bytes };
         let Ok(at) = k.kzalloc_charged(size.into(), charge, "local storage") else {
             return Ok(0);
         };

@@ -78,7 +78,7 @@ impl Kernel {
         if let CacheId::Global(size) = id
             && !self.cache_is_there(id)
         {
-            self.cache_init(id, "bpf_obj_new", (size, size), false);
+            self.cache_init(id, "bpf_obj_new", (size, size), None);
         }
         self.cache_alloc(id)
     }

@@ -4,6 +4,7 @@ use bpf::uapi::MapType;
 use verifier::btf::record::Record;
 
 use super::{Kind, Map, MapId, Table, ring::Ring};
+use crate::memcg::Charge;
 use crate::{Errno, Kernel, field};
 
 /// `BPF_MAP_CREATE` attributes.
@@ -86,7 +87,8 @@ impl Kernel {
             def.flags |= super::rules::RDONLY_PROG;
         }
         let id = MapId(self.next_map);
-        let charge = self.map_charge(&def);
+        let memcg = self.memcg_of_loader();
+        let charge = Charge { group: memcg, bytes: self.map_charge(&def) };
         self.memcg.charge(charge)?;
         let (addr, kind) = match self.map_storage(&def) {
             Ok(made) => made,
@@ -111,7 +113,7 @@ impl Kernel {
         }
         self.set_bytes(addr, field!("bpf_map", "name"), def.name.as_bytes());
         self.map_by_addr.insert(addr, id);
-        self.maps.insert(id, Map { id, def, addr, frozen: false, inner, kind, elems: None });
+        self.maps.insert(id, Map { id, def, addr, frozen: false, inner, memcg, kind, elems: None });
         self.elems_init(id);
         Ok(id)
     }

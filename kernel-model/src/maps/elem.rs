@@ -10,6 +10,7 @@ use bpf::uapi::MapType;
 
 use super::{Kind, MapDef, MapId, is_lru, is_percpu};
 use crate::memalloc::CacheId;
+use crate::memcg::Charge;
 use crate::{Errno, Kernel, rcu};
 
 /// `BPF_F_NO_PREALLOC`.
@@ -88,7 +89,7 @@ impl Kernel {
     /// What a new table's elements come from.
     pub(super) fn elems_init(&mut self, id: MapId) {
         let Some(map) = self.maps.get(&id) else { return };
-        let (def, bytes) = (map.def.clone(), self.elem_bytes(id));
+        let (def, bytes, group) = (map.def.clone(), self.elem_bytes(id), map.memcg);
         if self.config.strict_free || !matches!(map.kind, Kind::Hash(_)) {
             return;
         }
@@ -98,7 +99,7 @@ impl Kernel {
             self.maps.get_mut(&id).expect("looked up above").elems = Some(elems);
             return;
         }
-        self.cache_init(CacheId::Map(id), WHAT, (bytes, kernel_bytes(&def)), true);
+        self.cache_init(CacheId::Map(id), WHAT, (bytes, kernel_bytes(&def)), Some(group));
     }
 
     fn elem_bytes(&self, id: MapId) -> u64 {
@@ -120,7 +121,7 @@ impl Kernel {
                 None => self.elem_first_use(bytes),
             },
             None if self.config.strict_free => {
-                let charge = kernel_bytes(&map.def);
+                let charge = Charge { group: map.memcg, bytes: kernel_bytes(&map.def) };
                 self.kzalloc_charged(bytes, charge, WHAT)
             }
             None => self.cache_alloc(CacheId::Map(id)),
@@ -134,7 +135,7 @@ impl Kernel {
 
     /// Memory of a preallocated element: no occasion for a fault.
     fn elem_first_use(&mut self, bytes: u64) -> Result<u64, Errno> {
-        self.kmalloc_charged(bytes, 0, WHAT)
+        self.kmalloc_charged(bytes, Charge::default(), WHAT)
     }
 
     /// An element in the place of the one that a key has, which is given up with

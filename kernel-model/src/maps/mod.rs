@@ -100,6 +100,8 @@ pub struct Map {
     pub frozen: bool,
     /// Template of inner maps.
     pub inner: Option<MapDef>,
+    /// Control group of its creator, which pays for it (`objcg`).
+    pub memcg: usize,
     pub(crate) kind: Kind,
     /// Elements of a preallocated table that are free.
     pub(crate) elems: Option<elem::Prealloc>,

@@ -5,6 +5,7 @@ use std::ops::Bound;
 use bpf::uapi::MapType;
 
 use super::{Kind, MapId, Table, attr, is_lru};
+use crate::memcg::Charge;
 use crate::{CpuId, Errno, Kernel};
 
 /// `BPF_NOEXIST`.
@@ -341,7 +342,8 @@ impl Kernel {
             return Ok(());
         }
         let size = value.len().max(8) as u64;
-        let at = self.kzalloc_charged(size, size, super::elem::WHAT)?;
+        let charge = Charge { group: self.maps[&id].memcg, bytes: size };
+        let at = self.kzalloc_charged(size, charge, super::elem::WHAT)?;
         self.mem.write(at, &value).map_err(|_| Errno::EFAULT)?;
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         if let Kind::Targets(table) = &mut map.kind {

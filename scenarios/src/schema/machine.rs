@@ -84,8 +84,10 @@ pub struct Machine {
     pub sockets: Vec<Socket>,
     /// How long an RCU grace period may take before it is told of; "21s" when left out.
     pub rcu_stall: Option<Spanned<Time>>,
-    /// `memory.max` of the control group that maps are charged to.
+    /// `memory.max` of the topmost control group, where maps are charged.
     pub memcg: Option<Spanned<Bytes>>,
+    /// `memory.max` of other control groups, by path.
+    pub memory_max: Names<Spanned<Bytes>>,
     /// Elements and objects of programs are freed after their grace period and not kept for
     /// reuse: stale pointers into them are found.
     pub strict_free: bool,
@@ -111,6 +113,7 @@ impl Default for Machine {
             sockets: Vec::new(),
             rcu_stall: None,
             memcg: None,
+            memory_max: Names::default(),
             strict_free: false,
             kernel: None,
         }
@@ -330,6 +333,8 @@ pub struct Object {
     pub kconfig: Names<Data>,
     /// Programs not to load.
     pub skip: Vec<Name>,
+    /// Control group of the process that loads it, which pays for its maps.
+    pub cgroup: Option<Name>,
 }
 
 names! {
