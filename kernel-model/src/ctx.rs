@@ -11,7 +11,7 @@ use bpf::uapi::ProgType;
 use verifier::env::{CtxAccess, CtxConv};
 use verifier::explore::PtrClass;
 
-use crate::types::{Field, field};
+use crate::types::{Field, Types, field};
 
 /// The way to a value.
 #[derive(Clone, Debug)]
@@ -209,9 +209,30 @@ fn disp(off: u32) -> i16 {
     i16::try_from(off).expect("kernel structures are smaller than 32 KiB")
 }
 
+/// `pe_prog_convert_ctx_access`: registers of the architecture, and of the sample what follows.
+fn perf_rows(arch: bpf::Arch) -> Vec<Row> {
+    let types = Types::of(arch);
+    let data = |m| types.field("bpf_perf_event_data", m).expect("a member of the type table");
+    let kern = |m| field("bpf_perf_event_data_kern", m);
+    let row = |name, via, to, raw| {
+        let Field { off, size: len } = data(name);
+        let (null_check, boolean, shared) = (false, false, false);
+        Row { off, len, via: vec![kern(via)], null_check, to, boolean, raw, shared }
+    };
+    let sample = |m| field("perf_sample_data", m);
+    vec![
+        row("regs", "regs", Field { off: 0, size: data("regs").size }, true),
+        row("sample_period", "data", sample("period"), false),
+        row("addr", "data", sample("addr"), false),
+    ]
+}
+
 /// Rewrites one access; `None` when the field is not modelled.
 #[must_use]
-pub fn convert(access: CtxAccess) -> Option<CtxConv> {
+pub fn convert(arch: bpf::Arch, access: CtxAccess) -> Option<CtxConv> {
+    if access.prog_type == ProgType::PerfEvent {
+        return convert_by(&perf_rows(arch), access);
+    }
     let rows: &[Row] = match access.prog_type {
         ProgType::Xdp => &XDP_ROWS,
         ProgType::SchedCls

@@ -71,7 +71,7 @@ impl KernelEnv for Kernel {
     }
 
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {
-        crate::ctx::convert(access)
+        crate::ctx::convert(self.config.arch, access)
     }
 
     fn conv_sock(&self, class: verifier::explore::PtrClass, access: CtxAccess) -> Option<CtxConv> {

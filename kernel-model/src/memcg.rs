@@ -163,7 +163,8 @@ mod tests {
     #[test]
     fn a_charge_counts_all_the_way_up_and_fails_at_the_first_limit() {
         let mut k = Kernel::new(Config::default());
-        let [web, front, back] = ["/web", "/web/front", "/web/back"].map(|p| k.cgroup_at(p).unwrap());
+        let [web, front, back] =
+            ["/web", "/web/front", "/web/back"].map(|p| k.cgroup_at(p).unwrap());
         k.memcg_limit(web, 3 * PAGE_SIZE);
         k.memcg_limit(front, 2 * PAGE_SIZE);
         k.memcg_enter(back);

@@ -12,6 +12,7 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 14, name: "get_current_pid_tgid", nargs: 0, body: get_current_pid_tgid },
     HelperRow { id: 28, name: "csum_diff", nargs: 5, body: csum_diff },
     HelperRow { id: 45, name: "probe_read_str", nargs: 3, body: probe_read_kernel_str },
+    HelperRow { id: 56, name: "perf_prog_read_value", nargs: 3, body: perf_prog_read_value },
     HelperRow { id: 112, name: "probe_read_user", nargs: 3, body: probe_read_user },
     HelperRow { id: 113, name: "probe_read_kernel", nargs: 3, body: probe_read_kernel },
     HelperRow { id: 114, name: "probe_read_user_str", nargs: 3, body: probe_read_user_str },
@@ -19,6 +20,9 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 174, name: "get_attach_cookie", nargs: 1, body: get_attach_cookie },
     HelperRow { id: 182, name: "strncmp", nargs: 3, body: strncmp },
 ];
+
+/// `sizeof(struct bpf_perf_event_value)`.
+const PERF_EVENT_VALUE: u32 = 24;
 
 fn done(r: Result<u64, Fault>) -> Ret {
     r.map_or_else(Ret::Fault, Ret::Val)
@@ -44,6 +48,24 @@ fn probe(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Result<u
     let read = read.flatten();
     k.mem.write(to, read.as_deref().unwrap_or(&vec![0; len]))?;
     Ok(if read.is_some() { 0 } else { unreadable(from, kernel).ret() })
+}
+
+/// Counter, time enabled, time running; with an error the buffer is clear.
+fn perf_prog_read_value(k: &mut Kernel, cpu: CpuId, [_, to, size, ..]: [u64; 5]) -> Ret {
+    let size = size as u32;
+    let prog = k.cpus[cpu.idx()].main_frame().map(|p| p.entry.prog);
+    let read = |k: &mut Kernel| -> Result<u64, Fault> {
+        k.mem.fill(to, size as usize, 0)?;
+        let counted = prog.and_then(|p| k.perf_counted(cpu, p));
+        let Some(c) = counted.filter(|_| size == PERF_EVENT_VALUE) else {
+            return Ok(Errno::EINVAL.ret());
+        };
+        for (n, value) in [c.insns, c.time_ns, c.time_ns].into_iter().enumerate() {
+            k.mem.write_u64(to + n as u64 * 8, value)?;
+        }
+        Ok(0)
+    };
+    done(read(k))
 }
 
 fn probe_read_kernel(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) -> Ret {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Attached, Deferred, Fired, How, Point, record, regs, symbol_at};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT, USER_BASE};
-use crate::{Errno, Kernel, field};
+use crate::{Errno, Kernel, ProgId, field};
 
 /// What follows when all has run.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ impl TraceFrame {
     }
 }
 
+/// `PERF_SAMPLE_PERIOD`.
+const PERF_SAMPLE_PERIOD: u64 = 1 << 8;
 /// Bytes in front of a trampoline's context: `func_ip` and the number of arguments.
 const TRAMPOLINE_HEAD: u64 = 16;
 
@@ -90,7 +92,7 @@ impl Kernel {
                 if !self.guard_enter(cpu, attached) {
                     continue;
                 }
-                let Ok((object, ctx)) = self.trace_context(cpu, attached.how, fired) else {
+                let Ok((object, ctx)) = self.trace_context(cpu, attached, fired) else {
                     self.guard_leave(cpu, attached);
                     continue;
                 };
@@ -146,8 +148,13 @@ impl Kernel {
     }
 
     /// The object in guest memory that holds a context, and the address that R1 gets.
-    fn trace_context(&mut self, cpu: CpuId, how: How, f: &Fired) -> Result<(u64, u64), Errno> {
-        match how {
+    fn trace_context(
+        &mut self,
+        cpu: CpuId,
+        attached: Attached,
+        f: &Fired,
+    ) -> Result<(u64, u64), Errno> {
+        match attached.how {
             How::Record => {
                 let Point::Tracepoint(at) = f.point else { return Err(Errno::EINVAL) };
                 let bytes = record::bytes(self, cpu, at, &f.args);
@@ -164,11 +171,7 @@ impl Kernel {
                 Ok((object, object))
             }
             How::Sample => {
-                let regs = regs::bytes(self, cpu, f);
-                let kern = crate::types::size("bpf_perf_event_data_kern");
-                let object = self.kzalloc(kern + regs.len() as u64, "tracing context")?;
-                self.mem.write(object + kern, &regs).map_err(|_| Errno::EFAULT)?;
-                self.set(object, field!("bpf_perf_event_data_kern", "regs"), object + kern);
+                let object = self.sample_context(cpu, attached.prog, f)?;
                 Ok((object, object))
             }
             How::Trampoline | How::Lsm => {
@@ -182,6 +185,34 @@ impl Kernel {
         }
     }
 
+    /// `bpf_overflow_handler`: registers of what was interrupted, and the sample.
+    fn sample_context(&mut self, cpu: CpuId, prog: ProgId, f: &Fired) -> Result<u64, Errno> {
+        let regs = regs::bytes(self, cpu, f);
+        let size = crate::types::size;
+        let (kern, data) = (size("bpf_perf_event_data_kern"), size("perf_sample_data"));
+        let (regs_len, event) = (regs.len() as u64, size("perf_event"));
+        let object = self.kzalloc(kern + data + event + regs_len, "tracing context")?;
+        let (sample, event) = (object + kern, object + kern + data);
+        let at = event + size("perf_event");
+        self.mem.write(at, &regs).map_err(|_| Errno::EFAULT)?;
+        let (period, now) = (self.sample_period(prog), self.now(cpu));
+        let counted = self.perf_counted(cpu, prog).map_or(0, |c| c.time_ns);
+        for (at, f, value) in [
+            (object, field!("bpf_perf_event_data_kern", "regs"), at),
+            (object, field!("bpf_perf_event_data_kern", "data"), sample),
+            (object, field!("bpf_perf_event_data_kern", "event"), event),
+            (sample, field!("perf_sample_data", "sample_flags"), PERF_SAMPLE_PERIOD),
+            (sample, field!("perf_sample_data", "period"), period),
+            (sample, field!("perf_sample_data", "time"), now),
+            (event, field!("perf_event", "state"), 1),
+            (event, field!("perf_event", "total_time_enabled"), counted),
+            (event, field!("perf_event", "total_time_running"), counted),
+        ] {
+            self.set(at, f, value);
+        }
+        Ok(object)
+    }
+
     /// The context of a trampoline of a function: its object, and the address for R1.
     pub(crate) fn trampoline_context(
         &mut self,
@@ -189,7 +220,8 @@ impl Kernel {
         args: &[u64],
     ) -> Result<(u64, u64), Errno> {
         let fired = Fired { point: Point::Entry(row), args: args.to_vec(), ret: None };
-        self.trace_context(self.this_cpu, How::Trampoline, &fired)
+        let attached = Attached { prog: ProgId(0), how: How::Trampoline, cookie: 0 };
+        self.trace_context(self.this_cpu, attached, &fired)
     }
 
     fn words_object(&mut self, words: &[u64]) -> Result<u64, Errno> {

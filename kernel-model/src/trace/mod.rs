@@ -93,11 +93,22 @@ pub(crate) enum Deferred {
     Kfree(u64),
 }
 
-/// A perf event that samples: an NMI each time so many instructions are retired on a CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A perf event of each CPU: a counter of instructions.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Sampling {
     attached: Attached,
+    /// An NMI comes each time so many are retired; 0 for one that only counts.
     period: u64,
+    /// Instructions and time of each CPU when it began to count.
+    since: Vec<(u64, u64)>,
+}
+
+/// What a perf event has counted on a CPU (`struct bpf_perf_event_value`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) insns: u64,
+    /// Time for which it was enabled, and ran: it is never off.
+    pub(crate) time_ns: u64,
 }
 
 /// All attachments.
@@ -241,7 +252,11 @@ impl Kernel {
         let same = list.iter().rposition(|a| how == How::Record && a.how == how);
         let after = list.iter().rposition(|a| rank(a.how) <= rank(how));
         let at = same.or(after).map_or(0, |i| i + 1);
-        list.insert(at, Attached { prog, how, cookie });
+        let attached = Attached { prog, how, cookie };
+        list.insert(at, attached);
+        if how == How::Sample {
+            self.count_from_now(attached);
+        }
         Ok(())
     }
 
@@ -255,16 +270,40 @@ impl Kernel {
             return Err(AttachError::Errno(Errno::EINVAL));
         }
         self.trace_attach(prog, 0)?;
-        let attached = Attached { prog, how: How::Sample, cookie: 0 };
-        self.hooks.samplings.push(Sampling { attached, period });
+        for s in self.hooks.samplings.iter_mut().filter(|s| s.attached.prog == prog) {
+            s.period = period;
+        }
         Ok(())
+    }
+
+    /// The counter of a program's perf event begins.
+    fn count_from_now(&mut self, attached: Attached) {
+        let since = self.cpus.iter().map(|c| (c.retired, c.clock_ns)).collect();
+        self.hooks.samplings.push(Sampling { attached, period: 0, since });
+    }
+
+    /// `perf_event_read_local`.
+    pub(crate) fn perf_counted(&self, cpu: CpuId, prog: ProgId) -> Option<Counted> {
+        let s = self.hooks.samplings.iter().find(|s| s.attached.prog == prog)?;
+        let (c, (insns, ns)) = (&self.cpus[cpu.idx()], *s.since.get(cpu.idx())?);
+        Some(Counted {
+            insns: c.retired.saturating_sub(insns),
+            time_ns: c.clock_ns.saturating_sub(ns),
+        })
+    }
+
+    /// `sample_period` of a program's event.
+    pub(crate) fn sample_period(&self, prog: ProgId) -> u64 {
+        let found = self.hooks.samplings.iter().find(|s| s.attached.prog == prog);
+        found.map_or(0, |s| s.period)
     }
 
     /// Instructions that a CPU may retire until a counter overflows.
     #[must_use]
     pub fn until_sample(&self, cpu: CpuId) -> u64 {
         let retired = self.cpus[cpu.idx()].retired;
-        let left = self.hooks.samplings.iter().map(|s| s.period - retired % s.period);
+        let sampled = self.hooks.samplings.iter().filter(|s| s.period > 0);
+        let left = sampled.map(|s| s.period - retired % s.period);
         left.min().unwrap_or(u64::MAX)
     }
 
@@ -272,8 +311,8 @@ impl Kernel {
     pub(crate) fn count_samples(&mut self, cpu: CpuId, insns: u64) {
         let before = self.cpus[cpu.idx()].retired;
         for n in 0..self.hooks.samplings.len() {
-            let Sampling { attached, period } = self.hooks.samplings[n];
-            if before / period != (before + insns) / period {
+            let Sampling { attached, period, .. } = self.hooks.samplings[n];
+            if period > 0 && before / period != (before + insns) / period {
                 let frame = TraceFrame::sample(attached);
                 self.interrupt(cpu, Level::Nmi, [crate::Frame::Trace(Box::new(frame))]);
             }

@@ -4,7 +4,7 @@
 
 use bpf::Arch;
 
-use super::{Fired, frame::entry_of};
+use super::{Fired, Point, frame::entry_of};
 use crate::cpu::CpuId;
 use crate::layout::stack_top;
 use crate::types::Types;
@@ -134,7 +134,12 @@ pub(super) fn bytes(k: &Kernel, cpu: CpuId, fired: &Fired) -> Vec<u8> {
         Some(ret) => put(c.ret, ret),
         None => c.args.iter().zip(&fired.args).for_each(|(m, v)| put(m, *v)),
     }
-    put(c.ip, entry_of(fired.point));
+    let ip = match fired.point {
+        // What was interrupted, as far as the model knows: the function, not where in it.
+        Point::Sample => k.kernel_stack(cpu).first().copied().unwrap_or(0),
+        point => entry_of(point),
+    };
+    put(c.ip, ip);
     put(c.sp, stack_top(cpu.0));
     out
 }

@@ -54,7 +54,7 @@ impl Ver<'_> {
         }
         let verdict = match self.regs_access(a.off, a.size, write) {
             Some(verdict) => verdict,
-            None => tables::ctx_access(program, a.off, a.size, write),
+            None => tables::ctx_access(program, self.table_off(a.off), a.size, write),
         };
         let reg = match verdict {
             CtxVerdict::Ok(r) if !a.sext || tables::ctx_sign_extends(r) => r,
@@ -69,7 +69,7 @@ impl Ver<'_> {
         };
         let end = u32::try_from(i64::from(a.off) + i64::from(a.size)).unwrap_or(0);
         self.stats.max_ctx_offset = self.stats.max_ctx_offset.max(end);
-        let full = tables::ctx_field_size(program, a.off, a.size);
+        let full = tables::ctx_field_size(program, self.table_off(a.off), a.size);
         self.aux[self.insn_idx as usize].ctx_field_size = full;
         let Some(d) = a.dst.filter(|_| !write) else { return Ok(()) };
         let v = self.ctx_reg(reg)?;
@@ -88,6 +88,24 @@ impl Ver<'_> {
         let at = u32::try_from(off).ok().filter(|at| at.is_multiple_of(size));
         let inside = at.is_some_and(|at| at + size <= regs);
         Some(if inside && !write { CtxVerdict::Ok(CtxReg::Scalar) } else { CtxVerdict::Invalid })
+    }
+
+    /// Where the tables have an offset. Of `bpf_perf_event_data` they have that of x86-64, whose
+    /// registers are 168 bytes: all words of registers are alike, and two fields follow.
+    fn table_off(&self, off: i32) -> i32 {
+        const REGS: i32 = 168;
+        if self.input.program.prog_type != bpf::uapi::ProgType::PerfEvent || off < 0 {
+            return off;
+        }
+        let size = |btf: &bpf::btf::Btf| {
+            let regs = btf.find("bpf_user_pt_regs_t", bpf::btf::Kind::Typedef)?;
+            i32::try_from(btf.size_of(regs)?).ok()
+        };
+        match self.input.env.btf().and_then(size) {
+            Some(regs) if off >= regs => off - regs + REGS,
+            Some(_) => off % 8,
+            None => off,
+        }
     }
 
     /// Programs whose context is the arguments of a kernel function, found in BTF.
