@@ -271,6 +271,8 @@ pub enum EventKind {
         /// All that is known.
         report: Box<crate::lock::report::Report>,
     },
+    /// Locks were taken in an order that could have deadlocked, and did not.
+    LockOrder(Box<crate::lock::Order>),
     /// Something acquired was never released.
     Leak {
         /// What, with where it was acquired.

@@ -233,6 +233,12 @@ impl Run<'_> {
                     && lock.as_ref().is_none_or(|l| self.is_lock(&l.v, wanted))
                     && holding.as_ref().is_none_or(|l| self.is_lock(&l.v, held))
             }
+            (Event::LockOrder { lock, holding }, EventKind::LockOrder(order)) => {
+                order.pairs.iter().any(|(held, wanted)| {
+                    lock.as_ref().is_none_or(|l| self.is_lock(&l.v, wanted))
+                        && holding.as_ref().is_none_or(|l| self.is_lock(&l.v, held))
+                })
+            }
             (Event::Drop { reason }, EventKind::Drop { reason: found }) => {
                 reason.as_ref().is_none_or(|r| r.v == *found)
             }

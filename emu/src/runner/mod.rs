@@ -317,6 +317,7 @@ impl<'a> Run<'a> {
     fn story(&mut self) -> Result<(), RunError> {
         self.timeline()?;
         self.machine.kernel.net_check_ledger();
+        self.machine.kernel.tell_lock_dangers();
         self.drain()?;
         self.checkpoint(0)?;
         self.expectations()?;

@@ -23,6 +23,25 @@ use crate::machine::{Config, Machine};
 /// `BPF_F_XDP_HAS_FRAGS`.
 const XDP_HAS_FRAGS: u32 = 1 << 5;
 
+/// Loads all objects, each by a process in its control group.
+fn objects(
+    s: &Scenario,
+    machine: &mut Machine,
+    opts: &RunOptions,
+) -> Result<Vec<load::Loaded>, RunError> {
+    for (path, max) in s.machine.memory_max.iter() {
+        let group = super::tasks::cgroup(machine, path)?;
+        machine.kernel.memcg_limit(group, max.v.n);
+    }
+    let mut objects = Vec::new();
+    for (name, object) in s.objects.iter() {
+        let group = object.cgroup.as_ref().map(|path| super::tasks::cgroup(machine, path));
+        machine.kernel.memcg_enter(group.transpose()?.unwrap_or(0));
+        objects.push(load::load(machine, &opts.dir, name, object)?);
+    }
+    Ok(objects)
+}
+
 /// Builds the machine, loads and attaches.
 pub(super) fn begin<'a>(
     s: &'a Scenario,
@@ -43,16 +62,7 @@ pub(super) fn begin<'a>(
     nics(s, &mut machine)?;
     routes(s, &mut machine)?;
     sockets(s, &mut machine)?;
-    for (path, max) in s.machine.memory_max.iter() {
-        let group = super::tasks::cgroup(&mut machine, path)?;
-        machine.kernel.memcg_limit(group, max.v.n);
-    }
-    let mut objects = Vec::new();
-    for (name, object) in s.objects.iter() {
-        let group = object.cgroup.as_ref().map(|path| super::tasks::cgroup(&mut machine, path));
-        machine.kernel.memcg_enter(group.transpose()?.unwrap_or(0));
-        objects.push(load::load(&mut machine, &opts.dir, name, object)?);
-    }
+    let objects = objects(s, &mut machine, opts)?;
     let mut run = Run {
         s,
         machine,

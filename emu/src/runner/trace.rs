@@ -166,6 +166,7 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             let holding = holding.iter().map(|l| format!(", holding {l}"));
             format!("deadlock {} on {lock}{}", kind.name(), holding.collect::<String>())
         }
+        EventKind::LockOrder(order) => format!("lock order {order}"),
         EventKind::Leak { what } => format!("leak {what}"),
         EventKind::Note { topic, text } => format!("{topic}: {text}"),
     };

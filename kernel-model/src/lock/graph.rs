@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::{Holding, LockId, Taking, Waiting};
-use crate::Kernel;
 use crate::context::Level;
+use crate::{EventKind, Kernel};
 
 /// Locks, and orders of two, of which use is kept: the first ones of a run.
 const LOCKS_MAX: usize = 4096;
@@ -53,6 +53,26 @@ pub enum Danger {
         /// Where the interrupt takes it.
         irq: Arc<Taking>,
     },
+}
+
+/// A danger as the trace has it: by the names of the locks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Who has the first of two locks wants the second: those of a ring. Of a lock that an
+    /// interrupt takes while its CPU may have it, this one alone, twice.
+    pub pairs: Vec<(String, String)>,
+    /// The context in which it is wanted again, for a lock of an interrupt.
+    pub level: Option<Level>,
+}
+
+impl std::fmt::Display for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let (Some(level), Some((lock, _))) = (self.level, self.pairs.first()) {
+            return write!(f, "{lock} is taken in {} context too", level.name());
+        }
+        let ring = self.pairs.iter().map(|p| p.0.as_str()).chain(self.pairs.first().map(|p| &*p.0));
+        f.write_str(&ring.collect::<Vec<_>>().join(" -> "))
+    }
 }
 
 /// The node of a lock.
@@ -174,6 +194,26 @@ impl Kernel {
             (!told).then(|| Danger::Irq { lock: name(*lock), open, irq })
         });
         rings.chain(irqs).collect()
+    }
+
+    /// Tells the trace of the dangers so far: for the end of a run, when it is known that none of
+    /// them came to be. The CPU is the one that wanted the lock last.
+    pub fn tell_lock_dangers(&mut self) {
+        for danger in self.lock_dangers() {
+            let (cpu, order) = match danger {
+                Danger::Ring(edges) => {
+                    let last = edges.iter().map(|e| &e.2.wanted).max_by_key(|t| t.clock_ns);
+                    let cpu = last.map_or(self.this_cpu, |t| t.cpu);
+                    let pairs = edges.into_iter().map(|(from, to, _)| (from, to)).collect();
+                    (cpu, Order { pairs, level: None })
+                }
+                Danger::Irq { lock, irq, .. } => {
+                    let pairs = vec![(lock.clone(), lock)];
+                    (irq.cpu, Order { pairs, level: Some(irq.level) })
+                }
+            };
+            self.emit(cpu, EventKind::LockOrder(Box::new(order)));
+        }
     }
 
     /// A danger in lines of text, with both call stacks.

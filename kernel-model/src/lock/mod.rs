@@ -20,7 +20,7 @@ pub mod word;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use graph::{Danger, Edge};
+pub use graph::{Danger, Edge, Order};
 pub use queued::{DeadlockKind, Failure, HELD_MAX, Rules};
 pub(crate) use task::mutex;
 pub use word::{LockId, Part};

@@ -244,6 +244,11 @@ fn an_order_that_could_deadlock_is_told_and_one_that_did_is_not_told_again() {
     let [Danger::Ring(edges)] = &dangers[..] else { panic!("{dangers:?}") };
     assert_eq!(edges.len(), 2);
     assert!(k.danger_text(&dangers[0]).starts_with("possible deadlock: locks are taken in a ring"));
+    k.tell_lock_dangers();
+    let Some(EventKind::LockOrder(order)) = k.events.last().map(|e| e.kind.clone()) else {
+        panic!("no event")
+    };
+    assert_eq!((order.pairs.len(), order.level), (2, None));
     let failure = |holding| Failure {
         errno: Errno::EDEADLK,
         kind: DeadlockKind::Abba,

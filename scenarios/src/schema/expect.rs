@@ -79,6 +79,13 @@ pub enum Event {
         #[serde(default)]
         cpu: Option<u32>,
     },
+    /// An order of locks that could have deadlocked and did not: told at the end of a run.
+    LockOrder {
+        #[serde(default)]
+        lock: Option<Name>,
+        #[serde(default)]
+        holding: Option<Name>,
+    },
     /// A program is cancelled.
     Cancelled {
         #[serde(default)]
