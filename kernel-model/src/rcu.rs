@@ -1,10 +1,13 @@
 //! RCU: read-side sections, grace periods, what waits for them, stalls.
 //!
-//! Two flavours, as far as BPF goes: RCU proper, which every program that may not sleep is a
-//! reader of, and RCU tasks trace, whose readers are the programs that may. A grace period is
-//! state: when it began, which sections it still waits for, what is freed at its end. It ends with
-//! the last of those sections, the earliest end the kernel allows; a section that begins later
-//! does not hold it. What is queued meanwhile waits for a whole one.
+//! Three flavours, as far as BPF goes: RCU proper, which every program that may not sleep is a
+//! reader of; RCU tasks trace, whose readers are the programs that may; and RCU tasks, whose reader
+//! is each task from when it enters the kernel until it leaves it or goes to sleep, so that code
+//! such as trampolines can be freed (no task of the model is preempted in the kernel).
+//!
+//! A grace period is state: when it began, which sections it still waits for, what is freed at its
+//! end. It ends with the last of those sections, the earliest end the kernel allows; a section that
+//! begins later does not hold it. What is queued meanwhile waits for a whole one.
 //!
 //! A section belongs to a CPU, and to its task while that sleeps in it, as only readers of RCU
 //! tasks trace do. Softirq paths are sections too, as since Linux 5.0.
@@ -14,6 +17,7 @@
 use std::collections::BTreeMap;
 
 use crate::alloc::Site;
+use crate::context::Level;
 use crate::cpu::{CpuId, Frame};
 use crate::ledger::Kind as Held;
 use crate::{EventKind, Kernel, ProgId};
@@ -31,10 +35,14 @@ pub enum Flavor {
     Rcu,
     /// `rcu_read_lock_trace`: programs that may sleep.
     TasksTrace,
+    /// Tasks in the kernel, but for interrupts of idle CPUs.
+    Tasks,
 }
 
 impl Flavor {
-    const ALL: [Flavor; 2] = [Flavor::Rcu, Flavor::TasksTrace];
+    const ALL: [Flavor; 3] = [Flavor::Rcu, Flavor::TasksTrace, Flavor::Tasks];
+    /// Those whose readers look at what is freed by them.
+    const OF_MEMORY: [Flavor; 2] = [Flavor::Rcu, Flavor::TasksTrace];
 
     /// As the kernel's log calls it.
     #[must_use]
@@ -42,6 +50,7 @@ impl Flavor {
         match self {
             Flavor::Rcu => "rcu_preempt",
             Flavor::TasksTrace => "rcu_tasks_trace",
+            Flavor::Tasks => "rcu_tasks",
         }
     }
 }
@@ -140,7 +149,7 @@ struct State {
 /// RCU of a kernel.
 #[derive(Clone, Debug)]
 pub struct Rcu {
-    states: [State; 2],
+    states: [State; 3],
     /// Sections so far.
     sections: u64,
     /// How long a grace period may take.
@@ -197,12 +206,23 @@ impl Rcu {
 pub(crate) const CHAIN: &[Flavor] = &[Flavor::TasksTrace, Flavor::Rcu];
 /// In the order of `bpf_mem_free_rcu`.
 pub(crate) const RCU_CHAIN: &[Flavor] = &[Flavor::Rcu, Flavor::TasksTrace];
+/// `bpf_tramp_image_put` of an image that only calls programs before the function: those that may
+/// sleep first, then the rest of it.
+pub(crate) const IMAGE_CHAIN: &[Flavor] = &[Flavor::TasksTrace, Flavor::Tasks];
+/// Of one that calls the function too: its beginning, then its end. That the function itself has
+/// returned in between (`percpu_ref_kill`) is not waited for.
+pub(crate) const IMAGE_EXIT_CHAIN: &[Flavor] = &[Flavor::Tasks, Flavor::Tasks];
 /// `call_rcu`, `kfree_rcu`.
 const RCU: &[Flavor] = &[Flavor::Rcu];
 
 impl Kernel {
     /// Why a CPU is a reader, if it is, and on behalf of which program.
     fn reads(&self, cpu: CpuId, flavor: Flavor) -> Option<(&'static str, Option<ProgId>)> {
+        if flavor == Flavor::Tasks {
+            let first = self.cpus[cpu.idx()].frames.first()?;
+            let idle = first.level() > Level::Task;
+            return (!idle).then_some(("a task in the kernel", None));
+        }
         for frame in &self.cpus[cpu.idx()].frames {
             let (of, by, prog) = match frame {
                 Frame::Prog(p) if p.entry.callback => continue,
@@ -245,10 +265,10 @@ impl Kernel {
         prog.is_some_and(|p| p.verified.program().flags & BPF_F_SLEEPABLE != 0)
     }
 
-    /// Number of the section that a CPU has been in the longest, of either flavour.
+    /// Number of the section that a CPU has been in the longest, of those that look at memory.
     #[must_use]
     pub fn oldest_section(&self, cpu: CpuId) -> Option<u64> {
-        let sections = Flavor::ALL.into_iter().filter_map(|f| self.rcu.section(cpu, f));
+        let sections = Flavor::OF_MEMORY.into_iter().filter_map(|f| self.rcu.section(cpu, f));
         sections.map(|s| s.number).min()
     }
 
@@ -440,6 +460,25 @@ mod tests {
         assert_eq!((number, holders.map(|s| s.cpu.0).collect::<Vec<_>>()), (2, vec![1]));
         end(&mut k, 1);
         assert_eq!(k.alloc.size_of(b), None);
+        assert!(k.rcu.is_quiet());
+    }
+
+    #[test]
+    fn a_trampoline_goes_when_no_task_is_in_the_kernel_any_more() {
+        let hook = || Frame::Hook { prog: ProgId(1), ctx: 0, cookie: 0, free: 0 };
+        let mut k = Kernel::new(Config::default());
+        let image = k.kzalloc(64, "image").unwrap();
+        k.submit(CpuId(1), hook());
+        let _ = k.next(CpuId(1));
+        // An interrupt of an idle CPU is no task.
+        k.interrupt(CpuId(0), Level::Hard, [hook()]);
+        let _ = k.next(CpuId(0));
+        k.rcu_free(image, "an image goes", IMAGE_CHAIN);
+        assert_eq!(k.alloc.size_of(image), Some(64));
+        let (_, _, holders) = k.rcu.grace_period(Flavor::Tasks).unwrap();
+        assert_eq!(holders.map(|s| s.cpu.0).collect::<Vec<_>>(), [1]);
+        let _ = k.prog_return(CpuId(1), 0);
+        assert_eq!(k.alloc.size_of(image), None);
         assert!(k.rcu.is_quiet());
     }
 

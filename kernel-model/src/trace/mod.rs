@@ -22,8 +22,9 @@ use bpf::uapi::{AttachType, ProgType};
 use crate::context::Level;
 use crate::cpu::CpuId;
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
+use crate::memcg::Charge;
 use crate::types::{Function, Tracepoint, functions, tracepoints};
-use crate::{Errno, EventKind, Kernel, ProgId};
+use crate::{Errno, EventKind, Kernel, ProgId, rcu};
 
 pub(crate) use frame::Then;
 pub use frame::TraceFrame;
@@ -118,9 +119,15 @@ pub struct Hooks {
     samplings: Vec<Sampling>,
     /// Tracepoints that are reported although no program is attached.
     watched: BTreeSet<usize>,
+    /// `bpf_tramp_image` of each function that has one, and whether it calls the function.
+    images: BTreeMap<usize, (u64, bool)>,
     /// Functions of user programs that are probed: task and symbol.
     user: Vec<(String, String)>,
 }
+
+/// What stands for a trampoline's code, and its size: a page in the kernel.
+const IMAGE: &str = "bpf_tramp_image";
+const IMAGE_BYTES: u64 = 64;
 
 impl Hooks {
     /// LSM programs of a hook's function.
@@ -254,8 +261,10 @@ impl Kernel {
         let at = same.or(after).map_or(0, |i| i + 1);
         let attached = Attached { prog, how, cookie };
         list.insert(at, attached);
-        if how == How::Sample {
-            self.count_from_now(attached);
+        match how {
+            How::Sample => self.count_from_now(attached),
+            How::Trampoline | How::Lsm => self.tramp_update(point),
+            How::Record | How::Raw | How::Regs => {}
         }
         Ok(())
     }
@@ -360,10 +369,36 @@ impl Kernel {
     /// Takes a program off all points.
     pub fn trace_detach(&mut self, prog: ProgId) {
         self.hooks.samplings.retain(|s| s.attached.prog != prog);
-        for list in self.hooks.at.values_mut() {
+        let mut changed = Vec::new();
+        for (point, list) in &mut self.hooks.at {
+            let of_image = |a: &Attached| matches!(a.how, How::Trampoline | How::Lsm);
+            if list.iter().any(|a| a.prog == prog && of_image(a)) {
+                changed.push(*point);
+            }
             list.retain(|a| a.prog != prog);
         }
         self.hooks.at.retain(|_, list| !list.is_empty());
+        changed.into_iter().for_each(|point| self.tramp_update(point));
+    }
+
+    /// `bpf_trampoline_update`: a function whose programs change gets a new image, and the old one
+    /// goes when nobody can be in it.
+    fn tramp_update(&mut self, point: Point) {
+        let (Point::Entry(row) | Point::Exit(row)) = point else { return };
+        let calls = |at: &Point| {
+            let list = self.hooks.at.get(at).into_iter().flatten();
+            list.filter(|a| matches!(a.how, How::Trampoline | How::Lsm)).count()
+        };
+        let (entry, exit) = (calls(&Point::Entry(row)), calls(&Point::Exit(row)));
+        if let Some((old, calls_function)) = self.hooks.images.remove(&row) {
+            let chain = if calls_function { rcu::IMAGE_EXIT_CHAIN } else { rcu::IMAGE_CHAIN };
+            self.rcu_free(old, IMAGE, chain);
+        }
+        if entry + exit > 0
+            && let Ok(image) = self.kmalloc_charged(IMAGE_BYTES, Charge::default(), IMAGE)
+        {
+            self.hooks.images.insert(row, (image, exit > 0));
+        }
     }
 
     /// Reports a tracepoint in the trace although no program is attached.
