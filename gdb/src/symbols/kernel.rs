@@ -14,11 +14,12 @@ pub(super) fn write(image: &KernelImage) -> Vec<u8> {
         global: true,
     };
     let frames = super::frames::of_kernel(image);
+    let sections = super::sections(image.arch, &mut Dwarf::new(), &frames);
     elf::write(&Executable {
         arch: image.arch,
         entry: image.entry,
         text,
         symbols: image.symbols.iter().map(symbol).collect(),
-        sections: super::sections(image.arch, &mut Dwarf::new(), &frames),
+        sections: sections.expect("frames are well-formed"),
     })
 }

@@ -31,7 +31,8 @@ pub(super) fn translate(
         };
         collect(places, start, end, &sequence.rows, &mut rows);
     }
-    for (start, rows) in rows {
+    for (start, mut rows) in rows {
+        rows.sort_by_key(|r| r.0);
         let Some(func) = places.ranges.func(start) else { continue };
         table.begin_sequence(Some(places.ranges.address(start)));
         if let Some((_, row)) = rows.first().copied() {

@@ -191,7 +191,9 @@ fn lines(ranges: &Ranges<'_>, name: &str) -> LineProgram {
         p.begin_sequence(Some(ranges.address(f.start.0)));
         let within =
             |(_, r): &(u32, std::ops::Range<u32>)| f.start.0 <= r.start && r.start < f.end.0;
-        for (n, (orig, range)) in ranges.origs().filter(within).enumerate() {
+        let mut origs: Vec<_> = ranges.origs().filter(within).collect();
+        origs.sort_by_key(|o| o.1.start);
+        for (n, (orig, range)) in origs.into_iter().enumerate() {
             if n == 0 {
                 row(&mut p, file, (0, orig));
             }

@@ -63,12 +63,19 @@ pub fn listing(image: &Image) -> String {
 /// The executable of a program.
 #[must_use]
 pub fn program(image: &Image, view: View) -> Vec<u8> {
-    let mut dwarf = Dwarf::new();
-    if view == View::Bpf || !source(image, &mut dwarf) {
-        listing::describe(image, &mut dwarf);
-    }
     let text = vec![Text { addr: image.base, bytes: &image.code }];
-    let sections = sections(image.arch, &mut dwarf, &frames::of_program(image));
+    let frames = frames::of_program(image);
+    let described = match view {
+        View::Source => source(image),
+        View::Bpf => None,
+    };
+    // What clang wrote may be more than we can write: the listing always is there.
+    let described = described.and_then(|mut d| sections(image.arch, &mut d, &frames).ok());
+    let sections = described.unwrap_or_else(|| {
+        let mut dwarf = Dwarf::new();
+        listing::describe(image, &mut dwarf);
+        sections(image.arch, &mut dwarf, &frames).expect("what we wrote is well-formed")
+    });
     elf::write(&Executable {
         arch: image.arch,
         // Nothing starts here: a debugger ends backtraces at the first byte of an entry point.
@@ -79,16 +86,14 @@ pub fn program(image: &Image, view: View) -> Vec<u8> {
     })
 }
 
-/// Describes a program by its source; false when nothing is known of it.
-fn source(image: &Image, dwarf: &mut Dwarf) -> bool {
-    let Some(origin) = &image.origin else { return false };
-    let Some(input) = Input::read(&origin.object).filter(Input::has_dwarf) else { return false };
+/// Describes a program by its source; none when nothing is known of it.
+fn source(image: &Image) -> Option<Dwarf> {
+    let origin = image.origin.as_ref()?;
+    let input = Input::read(&origin.object).filter(Input::has_dwarf)?;
     let places = units::Places::new(image, origin);
-    let done = units::translate(&input, &places, dwarf).is_ok();
-    if !done {
-        *dwarf = Dwarf::new();
-    }
-    done
+    let mut dwarf = Dwarf::new();
+    units::translate(&input, &places, &mut dwarf).ok()?;
+    Some(dwarf)
 }
 
 /// The executable of the modelled kernel.
@@ -117,10 +122,10 @@ fn sections(
     arch: Arch,
     dwarf: &mut Dwarf,
     frames: &gimli::write::FrameTable,
-) -> Vec<(&'static str, Vec<u8>)> {
+) -> Result<Vec<(&'static str, Vec<u8>)>, gimli::write::Error> {
     let mut out = Sections::new(EndianVec::new(native::endian(arch)));
-    dwarf.write(&mut out).expect("what we wrote is well-formed");
-    frames.write_debug_frame(&mut out.debug_frame).expect("frames are well-formed");
+    dwarf.write(&mut out)?;
+    frames.write_debug_frame(&mut out.debug_frame)?;
     let mut list = Vec::new();
     let each = |id: gimli::SectionId, data: &EndianVec<gimli::RunTimeEndian>| {
         if !data.slice().is_empty() {
@@ -128,6 +133,6 @@ fn sections(
         }
         Ok::<(), gimli::write::Error>(())
     };
-    out.for_each(each).expect("collecting cannot fail");
-    list
+    out.for_each(each)?;
+    Ok(list)
 }

@@ -26,21 +26,15 @@ impl Stack {
         let slots: Vec<Slot> = chunks.iter().map(|b| Slot::from_bytes(*b, endian)).collect();
         let Ok(insns) = decode_all(&slots) else { return Stack::default() };
         let kept = kept_over_calls(&insns, calls);
-        let mut named = Vec::new();
-        let mut all = Vec::new();
-        for (at, insn) in insns.iter().enumerate() {
+        let (mut named, mut certain) = (Vec::new(), Vec::new());
+        for (at, insn) in insns.iter().enumerate().filter(|(at, _)| !kept.sure.contains(at)) {
             let Some(off) = place(&insns, at, insn) else { continue };
-            all.push(off);
-            if !kept.sure.contains(&at) {
-                named.push(off);
+            named.push(off);
+            if !kept.perhaps.contains(&at) {
+                certain.push(off);
             }
         }
         let depth = |offs: &[i64]| (-offs.iter().copied().min().unwrap_or(0) + 7) & !7;
-        let certain: Vec<i64> = {
-            let perhaps = |at: &usize| kept.perhaps.contains(at);
-            let it = insns.iter().enumerate().filter(|(at, _)| !kept.sure.contains(at));
-            it.filter(|(at, _)| !perhaps(at)).filter_map(|(at, i)| place(&insns, at, i)).collect()
-        };
         let size = (depth(&named) == depth(&certain)).then(|| depth(&named));
         Stack { size, named }
     }

@@ -64,7 +64,8 @@ impl<'a> Places<'a> {
     /// Native function of a function of the object.
     fn func(&self, object: &[Range<u64>]) -> Option<Range<u32>> {
         let (_, orig) = object.iter().find_map(|r| self.origs(r.clone()).next())?;
-        let f = self.ranges.func(self.ranges.of(orig)?.start)?;
+        let first = self.ranges.of(orig)?.start;
+        let f = self.ranges.func(first).filter(|f| f.body.0 == first)?;
         Some(f.start.0..f.end.0)
     }
 
