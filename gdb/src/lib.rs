@@ -8,7 +8,10 @@
 //! **Invariants.** A wrong value is never shown: what is not known is optimised out or unavailable.
 //! Threads are CPUs, numbered from 1. Everything the stub serves is a function of the debuggee.
 
+mod arch;
+pub mod session;
 pub mod symbols;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

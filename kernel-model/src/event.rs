@@ -56,6 +56,8 @@ pub struct Event {
     /// BPF instructions that the CPU has retired. Unlike its clock it stands still while the CPU
     /// waits.
     pub retired: u64,
+    /// BPF instructions that all CPUs have retired: where a debugger finds it.
+    pub at: u64,
     /// CPU.
     pub cpu: CpuId,
     /// What happened.

@@ -367,7 +367,8 @@ impl Kernel {
     /// Adds to the trace.
     pub fn emit(&mut self, cpu: CpuId, kind: EventKind) {
         let Cpu { clock_ns, retired, .. } = self.cpus[cpu.idx()];
-        self.events.push(Event { clock_ns, retired, cpu, kind });
+        let at = self.cpus.iter().map(|c| c.retired).sum();
+        self.events.push(Event { clock_ns, retired, at, cpu, kind });
     }
 
     pub(crate) fn site(&self, what: &'static str) -> Site {

@@ -18,6 +18,7 @@ mod completions;
 mod explore;
 mod features;
 pub mod fuzz;
+mod gdb;
 mod inspect;
 mod jit;
 mod judge;
@@ -86,6 +87,8 @@ struct Cli {
 enum Verb {
     /// Plays scenarios and says whether what they expect happened
     Replay(replay::Args),
+    /// Opens a scenario in gdb, at the C line, forwards and backwards
+    Gdb(Box<gdb::Args>),
     /// Runs a scenario over interleavings and faults until something is wrong
     Explore(Box<explore::Args>),
     /// Puts pinned schedules right after an edit of their programs
@@ -134,6 +137,7 @@ pub fn main() -> ExitCode {
 fn run(verb: Verb) -> ExitCode {
     match verb {
         Verb::Replay(a) => replay::run(a),
+        Verb::Gdb(a) => gdb::run(&a).into(),
         Verb::Explore(a) => explore::run(&a).into(),
         Verb::Repin(a) => repin::run(&a).into(),
         Verb::Scenario(a) => scenario::run(&a).into(),

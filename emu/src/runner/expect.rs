@@ -38,11 +38,11 @@ impl Run<'_> {
     }
 
     pub(super) fn fail(&mut self, span: Span, message: impl Into<String>) {
-        self.tell(Failure { message: message.into(), span, fix: None });
+        self.fail_fix(span, message, None);
     }
 
     fn tell(&mut self, failure: Failure) {
-        if self.failures.len() < FAILURES_MAX && !self.failures.contains(&failure) {
+        if self.failures.len() < FAILURES_MAX && !self.failures.iter().any(|f| same(f, &failure)) {
             self.failures.push(failure);
         }
     }
@@ -50,7 +50,8 @@ impl Run<'_> {
     /// A failure with what would be right, where the file says something at all.
     fn fail_fix(&mut self, span: Span, message: impl Into<String>, fix: Option<(Span, String)>) {
         let fix = fix.filter(|(at, _)| at.end > 0);
-        self.tell(Failure { message: message.into(), span, fix });
+        let at = Some(self.machine.insns());
+        self.tell(Failure { message: message.into(), span, at, fix });
     }
 
     /// A value that is not what was expected.
@@ -198,7 +199,8 @@ impl Run<'_> {
                 let at = place_list(found.get(&code));
                 let (prog, name) = (&prog.v, &name.v);
                 let message = format!("{prog}: expected {wanted} {name}, found {n}{at} ({all})");
-                self.fail_fix(count.span, message, Some((count.span, n.to_string())));
+                let fix = Some((count.span, n.to_string()));
+                self.tell(Failure { message, span: count.span, at: when(found.get(&code)), fix });
             }
         }
         let end = are.0.last().map_or(Span::default(), |(_, count)| count.span);
@@ -211,7 +213,8 @@ impl Run<'_> {
                      {last} of this program)",
                     prog.v
                 );
-                self.fail_fix(prog.span, message, Some((end, format!(", {name}: {n}"))));
+                let fix = Some((end, format!(", {name}: {n}")));
+                self.tell(Failure { message, span: prog.span, at: when(Some(seen)), fix });
             }
         }
         Ok(())
@@ -248,7 +251,8 @@ impl Run<'_> {
             };
             told.extend(p.failures.iter().map(here));
             let more = missing_or_more(p).into_iter();
-            told.extend(more.map(|message| Failure { message, span, fix: None }));
+            let at = (p.more.0 > 0).then_some(p.more.2);
+            told.extend(more.map(|message| Failure { message, span, at, fix: None }));
         }
         told.into_iter().for_each(|f| self.tell(f));
     }
@@ -290,8 +294,9 @@ impl Run<'_> {
                     self.fail(span, format!("event {} of the list did not come", n + 1));
                 }
             }
-            (Expect::Never(event), Item::Never { first: Some(line), .. }) => {
-                self.fail(at(event), format!("this must not happen, but {line}"));
+            (Expect::Never(event), Item::Never { first: Some((line, when)), .. }) => {
+                let (message, span) = (format!("this must not happen, but {line}"), at(event));
+                self.tell(Failure { message, span, at: Some(*when), fix: None });
             }
             (Expect::Eventually { within, .. }, Item::Eventually(it)) => {
                 self.eventually(within.v.ns, it, within.span);
@@ -463,15 +468,17 @@ impl Run<'_> {
         let allowed: Vec<_> = lists.flatten().collect();
         let (span, watch) = (self.s.span, &mut self.watch);
         let mut found = std::mem::take(&mut watch.leaks);
-        let missing = allowed.iter().filter(|a| !found.iter().any(|l| l.contains(&a.v)));
+        let missing = allowed.iter().filter(|a| !found.iter().any(|(l, _)| l.contains(&a.v)));
         let missing: Vec<_> = missing.map(|a| (a.span, a.v.clone())).collect();
-        found.retain(|leak| !allowed.iter().any(|a| leak.contains(&a.v)));
+        found.retain(|(leak, _)| !allowed.iter().any(|a| leak.contains(&a.v)));
         found.append(&mut watch.faults);
         if !self.sent_malformed {
             found.append(&mut watch.frames);
         }
         found.truncate(super::watch::TOLD);
-        found.into_iter().for_each(|m| self.fail(span, m));
+        found.into_iter().for_each(|(m, at)| {
+            self.tell(Failure { message: m, span, at: Some(at), fix: None });
+        });
         for (at, text) in missing {
             self.fail(at, format!("nothing leaked that says \"{text}\""));
         }
@@ -480,7 +487,7 @@ impl Run<'_> {
 
 /// Packets of a list that did not come, and packets that came besides.
 fn missing_or_more(p: &Packets<'_>) -> Vec<String> {
-    let (wanted, met, came, (more, first)) = (p.wanted(), p.met, p.came, p.more);
+    let (wanted, met, came, (more, first, _)) = (p.wanted(), p.met, p.came, p.more);
     let never = |n: usize| format!("packet {} of the list never came ({came} came)", n + 1);
     match p.rule() {
         (ListOrder::Exact, Others::Forbid) if met < wanted => {
@@ -555,10 +562,20 @@ pub(super) fn event_span(event: &Event) -> Option<Span> {
     }
 }
 
+/// Said already, of whatever time.
+fn same(a: &Failure, b: &Failure) -> bool {
+    (&a.message, a.span, &a.fix) == (&b.message, b.span, &b.fix)
+}
+
+/// Instructions before the first of them.
+fn when(seen: Option<&Code>) -> Option<u64> {
+    seen.and_then(|s| s.first.first()).map(|(_, _, at)| *at)
+}
+
 /// Where something happened: the first few places.
 fn place_list(seen: Option<&Code>) -> String {
     let Some(seen) = seen else { return String::new() };
-    let one = |(packet, event): &(usize, usize)| format!("packet {packet} (event {event})");
+    let one = |(packet, event, _): &(usize, usize, u64)| format!("packet {packet} (event {event})");
     let shown: Vec<String> = seen.first.iter().take(PLACES).map(one).collect();
     let more = if seen.first.len() > PLACES { ", ..." } else { "" };
     format!(" at {}{more}", shown.join(", "))

@@ -115,7 +115,7 @@ impl Run<'_> {
             .collect();
         for (name, seen) in never {
             let message = format!("the fault `{name}` never happened; it had {seen} occasions");
-            self.failures.push(Failure { message, span: self.s.span, fix: None });
+            self.failures.push(Failure { message, span: self.s.span, at: None, fix: None });
         }
     }
 }

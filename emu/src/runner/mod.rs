@@ -136,6 +136,8 @@ pub struct Failure {
     pub message: String,
     /// The expectation.
     pub span: Span,
+    /// BPF instructions that were retired when it came to light; `None` at the end of the run.
+    pub at: Option<u64>,
     /// What would be right in its place: a span of the file and the text that holds there.
     pub fix: Option<(Span, String)>,
 }
@@ -370,7 +372,12 @@ impl<'a> Run<'a> {
         };
         let hung: Vec<String> = spinning.iter().filter_map(text).collect();
         let span = self.s.span;
-        self.failures.extend(hung.into_iter().map(|message| Failure { message, span, fix: None }));
+        self.failures.extend(hung.into_iter().map(|message| Failure {
+            message,
+            span,
+            at: None,
+            fix: None,
+        }));
     }
 
     fn probe(&self) -> Probe {

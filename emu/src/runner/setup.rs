@@ -269,7 +269,7 @@ impl Run<'_> {
             }
             let mut message = format!("program {full} was rejected: {}", r.rejection.message);
             message += &super::state::place(r);
-            failures.push(super::Failure { message, span, fix: None });
+            failures.push(super::Failure { message, span, at: None, fix: None });
         }
         self.failures.append(&mut failures);
         Ok(())

@@ -175,7 +175,7 @@ impl<'a> Run<'a> {
             None => "was cancelled".to_owned(),
         };
         let message = format!("event {event}: {what} of task {task} {came}");
-        Ok(Some(Failure { message, span: pattern.span(), fix: None }))
+        Ok(Some(Failure { message, span: pattern.span(), at: None, fix: None }))
     }
 
     /// Time of each task of a name with a CPU, in permille of the whole.

@@ -207,7 +207,12 @@ impl<'a> Run<'a> {
         {
             let message =
                 format!("the test run of {} returned {}", prog.v, result.retval.cast_signed());
-            self.failures.push(Failure { message, span: pattern.span(), fix: None });
+            self.failures.push(Failure {
+                message,
+                span: pattern.span(),
+                at: Some(self.machine.insns()),
+                fix: None,
+            });
         }
         let members = match out.map(|d| &d.node.kind) {
             None => return Ok(()),
@@ -256,7 +261,12 @@ impl<'a> Run<'a> {
         };
         if let Some(why) = why {
             let message = format!("{} of the test run: {why}", m.name);
-            self.failures.push(Failure { message, span: m.value.span, fix: None });
+            self.failures.push(Failure {
+                message,
+                span: m.value.span,
+                at: Some(self.machine.insns()),
+                fix: None,
+            });
         }
         Ok(())
     }

@@ -27,8 +27,8 @@ const CLIPPED: usize = 100;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Code {
     pub count: u64,
-    /// Packet of this program, and event, of the first few.
-    pub first: Vec<(usize, usize)>,
+    /// Packet of this program, event, and instructions before it, of the first few.
+    pub first: Vec<(usize, usize, u64)>,
     pub last_packet: usize,
 }
 
@@ -84,6 +84,12 @@ impl Context {
     }
 }
 
+/// What is wrong with an event, and instructions before it.
+pub(super) type Found = (String, u64);
+
+/// An event: its number, and instructions before it.
+type Place = (usize, u64);
+
 /// Packets of a list, as far as they have come.
 #[derive(Clone, Debug)]
 pub(super) struct Packets<'a> {
@@ -98,8 +104,8 @@ pub(super) struct Packets<'a> {
     /// Without: which of the list were found.
     pub found: Vec<bool>,
     pub came: usize,
-    /// Not in the list, and the event of the first.
-    pub more: (usize, usize),
+    /// Not in the list, the event of the first, and instructions before it.
+    pub more: (usize, usize, u64),
     pub failures: Vec<Failure>,
 }
 
@@ -109,7 +115,7 @@ pub(super) enum Item<'a> {
     Count { of: &'a Event, count: u64, last: Option<String> },
     Sequence { events: &'a [Event], met: usize, around: Context },
     AnyOrder { events: &'a [Event], met: Vec<bool> },
-    Never { event: &'a Event, first: Option<String> },
+    Never { event: &'a Event, first: Option<(String, u64)> },
     Eventually(Eventually<'a>),
     Latency { task: &'a str, waited: Vec<u64> },
     Packets(Packets<'a>),
@@ -141,9 +147,9 @@ pub(super) struct Watch<'a> {
     pub records: BTreeMap<u32, Vec<Vec<u8>>>,
     pub lost: u64,
     /// What is always wrong, the first of it.
-    pub leaks: Vec<String>,
-    pub faults: Vec<String>,
-    pub frames: Vec<String>,
+    pub leaks: Vec<Found>,
+    pub faults: Vec<Found>,
+    pub frames: Vec<Found>,
     /// Operations of tasks with another result than was said.
     pub ops: Vec<Failure>,
     /// What is told of a run besides: reports of deadlocks.
@@ -253,7 +259,8 @@ impl<'a> Watch<'a> {
         if let EventKind::Op { task, op, ret } = &e.kind
             && self.ops.len() < TOLD
         {
-            self.ops.extend(run.op_result(task, *op, *ret, self.count)?);
+            let failed = run.op_result(task, *op, *ret, self.count)?;
+            self.ops.extend(failed.map(|f| Failure { at: Some(e.at), ..f }));
         }
         if let EventKind::Deadlock { report, .. } = &e.kind
             && self.notes.len() < TOLD
@@ -277,7 +284,7 @@ impl<'a> Watch<'a> {
                 code.last_packet = *packet;
                 // One more than is shown says that there are more.
                 if code.first.len() <= super::expect::PLACES {
-                    code.first.push((*packet, self.count));
+                    code.first.push((*packet, self.count, e.at));
                 }
             }
             EventKind::Enter { prog } => {
@@ -342,14 +349,14 @@ impl<'a> Watch<'a> {
             }
             EventKind::Out { packet, .. } if !run.sent_malformed && self.frames.len() < TOLD => {
                 let wrong = check_packet(packet);
-                let wrong = wrong.iter().map(|w| format!("event {n}: a frame left: {w}"));
+                let wrong = wrong.iter().map(|w| (format!("event {n}: a frame left: {w}"), e.at));
                 self.frames.extend(wrong);
                 return Ok(());
             }
             _ => return Ok(()),
         };
         if list.len() < TOLD {
-            list.push(text);
+            list.push((text, e.at));
         }
         Ok(())
     }
@@ -400,7 +407,7 @@ fn item<'a>(run: &Run<'a>, e: &'a Expect) -> Result<Option<Item<'a>>, RunError> 
                 rest: *rest,
                 met: 0,
                 came: 0,
-                more: (0, 0),
+                more: (0, 0, 0),
                 failures: Vec::new(),
             })
         }
@@ -466,7 +473,7 @@ impl<'a> Item<'a> {
             }
             Item::Never { event, first } => {
                 if first.is_none() && run.event_matches(event, e)? {
-                    *first = Some(shown.line());
+                    *first = Some((shown.line(), e.at));
                 }
             }
             Item::Eventually(it) => it.see(run, e, shown)?,
@@ -477,7 +484,7 @@ impl<'a> Item<'a> {
                     waited.push(*ns);
                 }
             }
-            Item::Packets(it) => it.see(run, e, shown.number)?,
+            Item::Packets(it) => it.see(run, e, (shown.number, e.at))?,
         }
         Ok(())
     }
@@ -504,7 +511,7 @@ impl Eventually<'_> {
 }
 
 impl Packets<'_> {
-    fn see(&mut self, run: &Run<'_>, e: &Happened, number: usize) -> Result<(), RunError> {
+    fn see(&mut self, run: &Run<'_>, e: &Happened, place: Place) -> Result<(), RunError> {
         let (bytes, skb) = match &e.kind {
             EventKind::Out { nic, packet } if !self.up && *nic == self.nic => (packet, None),
             EventKind::Up { nic, packet, skb } if self.up && *nic == self.nic => {
@@ -517,11 +524,12 @@ impl Packets<'_> {
             && self.failures.len() < TOLD
             && let Some(why) = run.skb_differs(wanted, skb)?
         {
-            let message = format!("packet {} (event {number}): {why}", self.came);
-            self.failures.push(Failure { message, span: wanted.span(), fix: None });
+            let message = format!("packet {} (event {}): {why}", self.came, place.0);
+            let (span, at) = (wanted.span(), Some(place.1));
+            self.failures.push(Failure { message, span, at, fix: None });
         }
         match (self.order, self.rest) {
-            (ListOrder::Exact, Others::Forbid) => self.exact(bytes, number),
+            (ListOrder::Exact, Others::Forbid) => self.exact(bytes, place),
             (ListOrder::Exact, Others::Allow) => {
                 let next = self.wanted.get(self.met);
                 if next.is_some_and(|l| wire::mismatch(l, bytes).is_none()) {
@@ -533,22 +541,22 @@ impl Packets<'_> {
                 let mut hit = open.filter(|n| wire::mismatch(&self.wanted[*n], bytes).is_none());
                 match hit.next() {
                     Some(n) => self.found[n] = true,
-                    None => self.one_more(number),
+                    None => self.one_more(place),
                 }
             }
         }
         Ok(())
     }
 
-    fn one_more(&mut self, event: usize) {
+    fn one_more(&mut self, (event, at): Place) {
         if self.more.0 == 0 {
-            self.more.1 = event;
+            (self.more.1, self.more.2) = (event, at);
         }
         self.more.0 += 1;
     }
 
-    fn exact(&mut self, bytes: &[u8], event: usize) {
-        let Some(layers) = self.wanted.get(self.met) else { return self.one_more(event) };
+    fn exact(&mut self, bytes: &[u8], (event, at): Place) {
+        let Some(layers) = self.wanted.get(self.met) else { return self.one_more((event, at)) };
         self.met += 1;
         if self.failures.len() < TOLD
             && let Some(wire::Mismatch { why, fix }) = wire::mismatch(layers, bytes)
@@ -557,7 +565,7 @@ impl Packets<'_> {
             let message = format!("packet {} (event {event}): {why}\n  {hex}", self.met);
             // Without a place of its own it is that of the list.
             let span = fix.as_ref().map_or_else(scenarios::Span::default, |f| f.0);
-            self.failures.push(Failure { message, span, fix });
+            self.failures.push(Failure { message, span, at: Some(at), fix });
         }
     }
 

@@ -83,6 +83,9 @@ pub(super) struct Args {
     /// Run everything twice, and compare memory and kernel state on the way
     #[arg(long)]
     check_determinism: bool,
+    /// Open the first failure in gdb, where it came to light
+    #[arg(long, conflicts_with = "bless")]
+    gdb_on_failure: bool,
 }
 
 /// Runs a new file and puts what was measured into it.
@@ -102,11 +105,12 @@ pub(super) fn bless(path: &Path) -> Exit {
         races: false,
         big: false,
         check_determinism: false,
+        gdb_on_failure: false,
     };
     let collected = Collected::new(&args);
     let progress = Progress::new();
     let (bar, far) = (progress.bar.clone(), progress.far);
-    let exit = Session { args: &args, archs: None, bar, far, collected }.file(path);
+    let exit = Session { args: &args, archs: None, bar, far, collected, failed: None }.file(path);
     progress.bar.finish_and_clear();
     exit
 }
@@ -124,10 +128,14 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
     let collected = Collected::new(&args);
     let Progress { bar, far } = Progress::new();
-    let mut session = Session { args: &args, archs, bar, far, collected };
+    let mut session = Session { args: &args, archs, bar, far, collected, failed: None };
     let exits: Vec<Exit> = args.files.iter().map(|f| session.file(f)).collect();
     session.bar.finish_and_clear();
     let written = session.collected.write(&args);
+    if let Some(Failed { file, cell, arch, at }) = session.failed.filter(|_| args.gdb_on_failure) {
+        // What was expected is still not met, however the debugger ends.
+        super::gdb::on_failure(&file, &cell, arch, at);
+    }
     gravest(exits.into_iter().chain([written])).into()
 }
 
@@ -182,6 +190,16 @@ struct Session<'a> {
     bar: ProgressBar,
     far: Arc<AtomicU64>,
     collected: Collected,
+    /// The first run that failed, for a debugger.
+    failed: Option<Failed>,
+}
+
+/// Where a run failed.
+struct Failed {
+    file: PathBuf,
+    cell: Cell,
+    arch: Arch,
+    at: u64,
 }
 
 /// One run: of a cell, on an architecture.
@@ -312,6 +330,15 @@ impl Session<'_> {
         let mut exits = report.runs(shown, &name, &ran, &parsed, told);
         if self.args.cover.costs {
             report.words(cover::costs(&name, scenario, &ran, &options));
+        }
+        if self.failed.is_none() {
+            let first = ran.iter().find_map(|r| Some((r.arch, report::first_failure(r)?)));
+            self.failed = first.map(|(arch, at)| Failed {
+                file: path.to_path_buf(),
+                cell: cell.clone(),
+                arch,
+                at,
+            });
         }
         for one in &mut ran {
             if let Ok(Some(covered)) = one.result.as_mut().map(|o| o.cover.take()) {

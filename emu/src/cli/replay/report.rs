@@ -148,6 +148,14 @@ fn problems(name: &str, ran: &Ran, parsed: &Parsed) -> Vec<String> {
     }
 }
 
+/// Where to look at the first failure of a run: before the last instruction that came before it,
+/// which is still in the program.
+pub(super) fn first_failure(ran: &Ran) -> Option<u64> {
+    let outcome = ran.result.as_ref().ok()?;
+    let first = outcome.failures.first()?;
+    Some(first.at.unwrap_or(outcome.insns).saturating_sub(1))
+}
+
 fn human(name: &str, ran: &Ran) -> Option<String> {
     let o: &Outcome = ran.result.as_ref().ok()?;
     let word = if o.failures.is_empty() {
