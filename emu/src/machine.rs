@@ -15,6 +15,7 @@ mod cancel;
 mod contexts;
 pub mod cover;
 pub mod halt;
+mod look;
 pub mod path;
 mod run;
 pub mod schedule;
@@ -41,6 +42,7 @@ use crate::engine::{Exit, Guard, PlaceError, Stepper, Text, exec};
 use crate::loader::{self, LoadError, LoadOptions, LoadedObject};
 use crate::machine::path::{LineWatch, PathLog};
 use crate::machine::schedule::{Chooser, Switch};
+pub use look::StackFrame;
 pub use state::Snapshot;
 pub use syscall::TestCall;
 

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::context::Level;
 use crate::cpu::{CancelledBy, CpuId, Fault};
 use crate::layout::{PROG_TEXT, PROG_TEXT_END, VMALLOC, VMALLOC_OBJECTS};
 use crate::lock::DeadlockKind;
@@ -60,6 +61,8 @@ pub struct Event {
     pub at: u64,
     /// CPU.
     pub cpu: CpuId,
+    /// What the CPU was in.
+    pub level: Level,
     /// What happened.
     pub kind: EventKind,
 }

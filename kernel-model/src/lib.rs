@@ -212,6 +212,7 @@ pub struct Kernel {
     pub timers: timer::Timers,
     /// Attached tracing programs.
     pub hooks: trace::Hooks,
+    pub(crate) trace_pipe: trace::Pipe,
     pub(crate) last_pid: u32,
     /// Tasks and their run queues.
     pub(crate) sched: sched::Sched,
@@ -269,6 +270,7 @@ impl Kernel {
             net: net::Net::default(),
             timers: timer::Timers::default(),
             hooks: trace::Hooks::default(),
+            trace_pipe: trace::Pipe::default(),
             last_pid: 2,
             sched: sched::Sched::default(),
             vfs: sys::Vfs::default(),
@@ -341,6 +343,12 @@ impl Kernel {
         types::Types::of(self.config.arch).btf()
     }
 
+    /// The CPU on whose behalf the model worked last.
+    #[must_use]
+    pub fn this_cpu(&self) -> CpuId {
+        self.this_cpu
+    }
+
     /// Virtual time of a CPU.
     #[must_use]
     pub fn now(&self, cpu: CpuId) -> u64 {
@@ -366,9 +374,10 @@ impl Kernel {
 
     /// Adds to the trace.
     pub fn emit(&mut self, cpu: CpuId, kind: EventKind) {
-        let Cpu { clock_ns, retired, .. } = self.cpus[cpu.idx()];
+        let Cpu { clock_ns, retired, ref frames, .. } = self.cpus[cpu.idx()];
+        let level = frames.iter().map(Frame::level).max().unwrap_or_default();
         let at = self.cpus.iter().map(|c| c.retired).sum();
-        self.events.push(Event { clock_ns, retired, at, cpu, kind });
+        self.events.push(Event { clock_ns, retired, at, cpu, level, kind });
     }
 
     pub(crate) fn site(&self, what: &'static str) -> Site {

@@ -40,7 +40,8 @@ pub enum Flavor {
 }
 
 impl Flavor {
-    const ALL: [Flavor; 3] = [Flavor::Rcu, Flavor::TasksTrace, Flavor::Tasks];
+    /// All of them.
+    pub const ALL: [Flavor; 3] = [Flavor::Rcu, Flavor::TasksTrace, Flavor::Tasks];
     /// Those whose readers look at what is freed by them.
     const OF_MEMORY: [Flavor; 2] = [Flavor::Rcu, Flavor::TasksTrace];
 
@@ -194,6 +195,13 @@ impl Rcu {
     ) -> Option<(u64, u64, impl Iterator<Item = &Section>)> {
         let gp = self.states[flavor as usize].current.as_ref()?;
         Some((gp.number, gp.started_ns, gp.holders.values()))
+    }
+
+    /// Objects that wait for the end of the grace period in progress, and for the one after it.
+    #[must_use]
+    pub fn waiting(&self, flavor: Flavor) -> (usize, usize) {
+        let state = &self.states[flavor as usize];
+        (state.current.as_ref().map_or(0, |gp| gp.callbacks.len()), state.next.len())
     }
 
     fn set_stall(&mut self) {

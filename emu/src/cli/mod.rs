@@ -22,7 +22,7 @@ mod gdb;
 mod inspect;
 mod jit;
 mod judge;
-mod native;
+pub(crate) mod native;
 pub mod out;
 mod repin;
 mod replay;
@@ -31,7 +31,8 @@ mod side;
 mod target;
 mod verify;
 mod veristat;
-mod why;
+pub mod watch;
+pub(crate) mod why;
 mod world;
 
 use std::process::ExitCode;
@@ -113,6 +114,8 @@ enum Verb {
     Cancel(cancel::Args),
     /// Measures what things cost, against what else there is
     Bench(bench::Args),
+    /// Shows a run on the terminal, forwards and backwards
+    Watch(watch::Args),
     /// Prints the types of the modelled kernel
     Btf(btf::Args),
     /// Says what is modelled, and what is not
@@ -150,6 +153,7 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Build(a) => build::run(&a).into(),
         Verb::Cancel(a) => cancel::run(&a).into(),
         Verb::Bench(a) => bench::run(&a).into(),
+        Verb::Watch(a) => watch::run(&a).into(),
         Verb::Btf(a) => btf::run(&a).into(),
         Verb::Features(a) => features::run(&a).into(),
         Verb::Completions(a) => completions::run(&a).into(),

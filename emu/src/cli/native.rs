@@ -5,18 +5,18 @@ use capstone::{Arch as CsArch, Capstone, Endian, ExtraMode, Mode, NO_EXTRA_MODE}
 
 /// One native instruction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Native {
+pub(crate) struct Native {
     /// Offset in the code.
-    pub(super) at: u32,
+    pub(crate) at: u32,
     /// Text; bytes where the disassembler does not know them.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Disassembles `code`, which begins at offset `at` of its program.
 ///
 /// # Errors
 /// The disassembler cannot be opened.
-pub(super) fn disassemble(arch: Arch, code: &[u8], at: u32) -> Result<Vec<Native>, String> {
+pub(crate) fn disassemble(arch: Arch, code: &[u8], at: u32) -> Result<Vec<Native>, String> {
     let cs = open(arch).map_err(|e| format!("capstone for {arch}: {e}"))?;
     let (mut out, mut done) = (Vec::new(), 0);
     while done < code.len() {

@@ -9,11 +9,11 @@
 //!
 //! The log is all that is read: nothing is asked of the verifier that costs when nobody looks.
 
-pub(super) mod history;
+pub(crate) mod history;
 pub(super) mod html;
 mod rules;
-pub(super) mod states;
-pub(super) mod trace;
+pub(crate) mod states;
+pub(crate) mod trace;
 
 use std::fmt::Write as _;
 
@@ -29,7 +29,7 @@ use self::trace::{Event, Step};
 const BRANCHES: usize = 8;
 
 /// `file:line: text` of an instruction, empty without line info.
-pub(super) fn source(program: &Program, insn: u32) -> String {
+pub(crate) fn source(program: &Program, insn: u32) -> String {
     match program.line_at(InsnIdx(insn)) {
         Some(l) => {
             let words: Vec<&str> = l.text.split_whitespace().collect();
@@ -40,7 +40,7 @@ pub(super) fn source(program: &Program, insn: u32) -> String {
 }
 
 /// The instruction as text.
-pub(super) fn text(program: &Program, insn: u32) -> String {
+pub(crate) fn text(program: &Program, insn: u32) -> String {
     program.insns.get(insn as usize).map_or_else(String::new, |i| disasm_op(i, &NoNames))
 }
 

@@ -70,10 +70,11 @@ impl Target<'_> {
             Stepping { cpu: CpuId(*cpu), place, within: range.clone() }
         });
         let text = machine.text().end();
+        self.session.arm(machine);
         loop {
             let until = self.history.position().saturating_add(QUANTUM);
-            let (loose, step) = (true, stepping.clone());
-            let halting = Halting { until, from, loose, step, ..Halting::NEVER };
+            let (loose, events, step) = (true, self.events(), stepping.clone());
+            let halting = Halting { until, from, loose, events, step, ..Halting::NEVER };
             let went = self.history.forward(&halting).map_err(internal)?;
             let machine = self.history.machine();
             if let Some((cpu, _)) = machine.held() {
@@ -82,6 +83,9 @@ impl Target<'_> {
             if let Some((hit, _)) = self.machine_mut().take_hits() {
                 return self
                     .at_access(&hit, if self.traps_after() { hit.after } else { hit.before });
+            }
+            if let Some(stop) = self.at_event() {
+                return Ok(stop);
             }
             let machine = self.history.machine();
             if went == Went::End {
@@ -99,6 +103,43 @@ impl Target<'_> {
             }
             if poll() {
                 return Ok(Stop::Interrupted);
+            }
+        }
+    }
+
+    /// The number of events beyond which it looks whether one is waited for.
+    fn events(&self) -> usize {
+        match self.session.waits() {
+            true => self.history.machine().event_count(),
+            false => usize::MAX,
+        }
+    }
+
+    /// What a monitor command waits for and has just happened.
+    fn at_event(&mut self) -> Option<Stop> {
+        let hit = self.session.happened(self.history.machine())?;
+        self.current = hit.cpu;
+        Some(Stop::Event { cpu: hit.cpu.0, text: hit.text })
+    }
+
+    /// Where the last event that is waited for has happened, between a snapshot and a position.
+    fn last_event(&mut self, start: u64, bound: u64) -> Result<Option<(u64, Stop)>, DebugError> {
+        let mut last = None;
+        if !self.session.waits() {
+            return Ok(last);
+        }
+        self.history.back_to(start);
+        self.session.arm(self.history.machine());
+        loop {
+            let events = self.events();
+            let to = Halting { until: bound, scan: true, events, ..Halting::NEVER };
+            let went = self.history.forward(&to).map_err(internal)?;
+            let at = self.history.position();
+            if at >= bound || went == Went::End {
+                return Ok(last);
+            }
+            if let Some(stop) = self.at_event() {
+                last = Some((at, stop));
             }
         }
     }
@@ -143,6 +184,12 @@ impl Target<'_> {
             let broke = self.machine_mut().take_last_break();
             let accessed = self.machine_mut().take_hits().map(|h| h.1);
             let accessed = accessed.filter(|h| broke.is_none_or(|b| h.before >= b));
+            let event = self.last_event(start, bound)?;
+            let later = broke.max(accessed.as_ref().map(|h| h.before));
+            if let Some((at, stop)) = event.filter(|e| later.is_none_or(|l| e.0 >= l)) {
+                self.history.seek(at).map_err(internal)?;
+                return Ok(stop);
+            }
             if let Some(hit) = accessed {
                 let after = hit.after.min(bound);
                 return self.at_access(&hit, if self.traps_after() { hit.before } else { after });

@@ -10,6 +10,7 @@ use bpf::object::Object;
 use gdb::{Image, Listed, Origin};
 use kernel_model::{Prog, ProgId};
 
+use super::monitor::state;
 use crate::engine;
 use crate::machine::Machine;
 use crate::runner::Loaded;
@@ -68,16 +69,19 @@ fn make(machine: &Machine, objects: &[Loaded], l: &engine::Loaded, prog: &Prog) 
         debug: l.compiled.debug.clone(),
         stack,
         origin: origin(machine, objects, prog),
-        listing: listing(prog),
+        listing: listing(machine, prog),
     }
 }
 
-/// Each instruction with its line.
-fn listing(prog: &Prog) -> Vec<Listed> {
+/// Each instruction with its line, and the first state in which the verifier came to it.
+fn listing(machine: &Machine, prog: &Prog) -> Vec<Listed> {
     let program = prog.verified.program();
-    let one = |(n, insn)| {
+    let log = state::log_of(&machine.kernel, prog.id);
+    let mut states = log.map(|log| state::first_states(&log)).unwrap_or_default();
+    let one = |(n, insn): (u32, &bpf::insn::Insn)| {
         let line = program.line_at(InsnIdx(n)).map(|l| (l.file.clone(), l.line));
-        Listed { text: disasm_op(insn, &NoNames), state: String::new(), line }
+        let state = states.remove(&n).unwrap_or_default();
+        Listed { text: disasm_op(insn, &NoNames), state, line }
     };
     (0u32..).zip(&program.insns).map(one).collect()
 }

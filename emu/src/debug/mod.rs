@@ -3,6 +3,7 @@
 //! ```text
 //!  gdb::session ─► Target (gdb::Debuggee) ─► control ─► runner::history ─► machine::halt
 //!                    ├─► images  programs with all that is known of them
+//!                    ├─► monitor commands that gdb has not
 //!                    └─► kernel  the modelled kernel's own text, by name
 //! ```
 //!
@@ -12,6 +13,7 @@
 mod control;
 mod images;
 mod kernel;
+pub mod monitor;
 mod target;
 
 pub use target::{Position, Target};

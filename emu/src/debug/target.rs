@@ -14,6 +14,7 @@ use scenarios::Scenario;
 
 use super::images::{self, Images};
 use super::kernel;
+use super::monitor::{self, Session};
 use crate::machine::Machine;
 use crate::machine::halt::Halting;
 use crate::machine::schedule::Chooser;
@@ -48,6 +49,7 @@ pub struct Target<'a> {
     pub(super) watches: BTreeSet<(u64, u64, WatchKind)>,
     pub(super) current: CpuId,
     notices: Vec<String>,
+    pub(super) session: Session,
     /// The schedule to go back to after a CPU ran alone.
     pub(super) unlocked: Option<Option<Box<dyn Chooser>>>,
 }
@@ -74,6 +76,7 @@ impl<'a> Target<'a> {
             watches: BTreeSet::new(),
             current: CpuId(0),
             notices: Vec::new(),
+            session: Session::default(),
             unlocked: None,
         };
         target.look();
@@ -331,8 +334,7 @@ impl Debuggee for Target<'_> {
     }
 
     fn monitor(&mut self, command: &str, out: &mut dyn FnMut(&str)) -> Option<Stop> {
-        out(&format!("no command `{command}`\n"));
-        None
+        monitor::run(self, command, out)
     }
 
     fn source(&self, name: &str) -> Option<Arc<[u8]>> {

@@ -8,7 +8,8 @@
 //! At a function's entry the return address is where the call put it (the link register, or the
 //! top of the stack). Anywhere else the frame is whole: the canonical frame address is so many
 //! bytes above the stack pointer, and the return address at a known distance from it. Blocks of
-//! native code begin nowhere else, so every place the machine can stop at is one of the two.
+//! native code begin nowhere else, so every place the machine stops at by itself is one of the two;
+//! in the middle of a prologue a debugger sees the innermost frame alone.
 
 use kernel_model::cpu::Site;
 use kernel_model::stack::Callee;
@@ -47,10 +48,11 @@ impl Machine {
         let lane = &self.lanes[cpu.idx()];
         let live = self.slots[cpu.idx()].as_ref().filter(|_| !lane.switched);
         let spec = spec(self.arch());
+        let mid = self.held().filter(|h| h.0 == cpu).map(|h| h.1);
         for (n, context) in lane.contexts.iter().enumerate().rev() {
             let frame = match live.filter(|_| n + 1 == lane.contexts.len()) {
                 Some(slot) => Frame {
-                    pc: slot.vcpu.pc(),
+                    pc: mid.unwrap_or_else(|| slot.vcpu.pc()),
                     sp: slot.vcpu.reg(spec.sp),
                     link: spec.link.map(|r| slot.vcpu.reg(r)),
                 },
@@ -80,16 +82,13 @@ impl Machine {
         loop {
             let loaded = self.text.prog_at(at.pc.wrapping_sub(back));
             let pc = loaded.map(|p| (p, at.pc.wrapping_sub(back).wrapping_sub(p.base)));
-            let entered = |f: &jit::FuncMap, off: u64| {
-                off == u64::from(f.start.0) || off == u64::from(f.tail_call_entry.0)
-            };
             let func = pc.and_then(|(p, off)| {
                 let funcs = &p.compiled.debug.funcs;
                 let n =
                     funcs.iter().position(|f| (f.start.0.into()..f.end.0.into()).contains(&off));
                 Some((p, off, n?, &funcs[n?]))
             });
-            let whole = func.filter(|(_, off, _, f)| back > 0 || !entered(f, *off));
+            let whole = func.filter(|(_, off, _, f)| back > 0 || *off >= f.body.0.into());
             let cfa = whole.map(|(.., f)| at.sp.wrapping_add(f.frame_bytes.into()));
             if let Some((p, off, func, f)) = func
                 // A prologue belongs to the function's first instruction.

@@ -25,6 +25,8 @@ pub struct Halting {
     pub scan: bool,
     /// Where it stops for `until` matters little: rather before a block than inside it.
     pub loose: bool,
+    /// When there are more events than this ([`Machine::event_count`]), between two steps.
+    pub events: usize,
     /// Stops one CPU.
     pub step: Option<Stepping>,
 }
@@ -48,6 +50,7 @@ impl Halting {
         from: 0,
         scan: false,
         loose: false,
+        events: usize::MAX,
         step: None,
     };
 }
@@ -146,6 +149,7 @@ impl Machine {
         let watched = !h.scan && self.watch.first.is_some();
         watched
             || self.position() >= h.until
+            || self.event_count() > h.events
             || h.step.as_ref().is_some_and(|s| self.has_stepped(s))
     }
 

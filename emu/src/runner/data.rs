@@ -3,11 +3,15 @@
 //! Numbers in a file are in host order everywhere; a `__be16`, `__be32` or `__be64` of the
 //! program is stored big-endian, so that a file means the same on every architecture.
 
+mod text;
+
 use bpf::Endian;
 use bpf::btf::{Body, Btf};
 use scenarios::leaf::{Is, Leaf, Mac, int_of};
 use scenarios::tree::{Kind, Node};
 use scenarios::{Finding, Span, leaf};
+
+pub use text::hex;
 
 /// The types of one object and its byte order.
 #[derive(Clone, Copy, Debug)]
@@ -437,16 +441,8 @@ impl Types<'_> {
         node: &Node,
         bytes: &[u8],
     ) -> Result<Option<Difference>, Finding> {
-        let (from, bits) = (member.bit_off, u32::from(member.bits));
-        let bit = |at: u32| match self.endian {
-            Endian::Little => bytes.get(at as usize / 8).is_some_and(|b| b >> (at % 8) & 1 == 1),
-            Endian::Big => bytes.get(at as usize / 8).is_some_and(|b| b >> (7 - at % 8) & 1 == 1),
-        };
-        let at = |n: u32| match self.endian {
-            Endian::Little => from + n,
-            Endian::Big => from + bits - 1 - n,
-        };
-        let raw = (0..bits).fold(0i128, |v, n| v | i128::from(bit(at(n))) << n);
+        let bits = member.bits;
+        let raw = self.bits(member, bytes);
         let negative = self.is_signed(member.ty) && raw >> (bits - 1) & 1 == 1;
         let found = if negative { raw - (1 << bits) } else { raw };
         let same = match &node.kind {
@@ -499,6 +495,20 @@ impl Types<'_> {
         );
         let difference = Difference::new(node, format!("is {is}, expected {not}"));
         Ok(Some(Difference { fix: Some(is), ..difference }))
+    }
+
+    /// A bit-field of a struct, as a number without sign.
+    fn bits(&self, member: &bpf::btf::Member<'_>, bytes: &[u8]) -> i128 {
+        let (from, bits) = (member.bit_off, u32::from(member.bits));
+        let bit = |at: u32| match self.endian {
+            Endian::Little => bytes.get(at as usize / 8).is_some_and(|b| b >> (at % 8) & 1 == 1),
+            Endian::Big => bytes.get(at as usize / 8).is_some_and(|b| b >> (7 - at % 8) & 1 == 1),
+        };
+        let at = |n: u32| match self.endian {
+            Endian::Little => from + n,
+            Endian::Big => from + bits - 1 - n,
+        };
+        (0..bits).fold(0i128, |v, n| v | i128::from(bit(at(n))) << n)
     }
 
     fn is_signed(&self, ty: u32) -> bool {

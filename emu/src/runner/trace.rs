@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kernel_model::context::Level;
 use kernel_model::cpu::FaultKind;
 use kernel_model::event::Value;
 use kernel_model::{Event, EventKind};
@@ -345,6 +346,8 @@ pub struct Slice {
     pub name: Arc<str>,
     /// CPU.
     pub cpu: u32,
+    /// What the CPU was in.
+    pub level: Level,
     /// Virtual nanoseconds.
     pub start_ns: u64,
     /// Virtual nanoseconds.
@@ -381,7 +384,7 @@ impl Slices {
             EventKind::Exit { .. } => {
                 if let Some((name, start_ns)) = self.open.entry(cpu).or_default().pop() {
                     let length_ns = e.clock_ns - start_ns;
-                    self.done.push(Slice { name, cpu, start_ns, length_ns });
+                    self.done.push(Slice { name, cpu, level: e.level, start_ns, length_ns });
                 }
             }
             _ => {}

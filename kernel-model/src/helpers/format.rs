@@ -74,7 +74,9 @@ fn print(k: &mut Kernel, cpu: CpuId, fmt: u64, len: u64, args: &[u64]) -> Outcom
     };
     let n = text.len() as u64;
     text.truncate(PRINT_BUF - 1);
-    k.emit(cpu, EventKind::Print { text: String::from_utf8_lossy(&text).into_owned() });
+    let line = String::from_utf8_lossy(&text).into_owned();
+    k.trace_write(cpu, &line);
+    k.emit(cpu, EventKind::Print { text: line });
     k.fire_printk(cpu, text);
     Ok(Ok(n))
 }

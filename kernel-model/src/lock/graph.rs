@@ -216,6 +216,13 @@ impl Kernel {
         }
     }
 
+    /// Orders of two locks that were seen, each by its locks' names and first sight.
+    #[must_use]
+    pub fn lock_orders(&self) -> Vec<(String, String, Edge)> {
+        let edges = self.locks.graph.edges.iter();
+        edges.map(|((a, b), e)| (self.lock_name(*a), self.lock_name(*b), e.clone())).collect()
+    }
+
     /// A danger in lines of text, with both call stacks.
     #[must_use]
     pub fn danger_text(&self, danger: &Danger) -> String {

@@ -63,6 +63,28 @@ impl At {
     }
 }
 
+impl Party {
+    fn write(&self, out: &mut String) {
+        if let Some(at) = &self.wants {
+            at.write(out, "wants");
+        }
+        let (all, shown) = (self.holds.len(), self.holds.iter().rev().take(HOLDS_SHOWN));
+        shown.for_each(|at| at.write(out, "holds"));
+        if all > HOLDS_SHOWN {
+            let _ = writeln!(out, "  and {} more", all - HOLDS_SHOWN);
+        }
+    }
+}
+
+/// A line for each lock, and those of its call stack; nothing when there is none.
+impl std::fmt::Display for Party {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut out = String::new();
+        self.write(&mut out);
+        f.write_str(out.trim_end())
+    }
+}
+
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut out = match self.kind {
@@ -73,16 +95,7 @@ impl std::fmt::Display for Report {
             Some(errno) => writeln!(out, " ({errno})")?,
             None => writeln!(out, " (a hang)")?,
         }
-        for p in &self.parties {
-            if let Some(at) = &p.wants {
-                at.write(&mut out, "wants");
-            }
-            let (all, shown) = (p.holds.len(), p.holds.iter().rev().take(HOLDS_SHOWN));
-            shown.for_each(|at| at.write(&mut out, "holds"));
-            if all > HOLDS_SHOWN {
-                let _ = writeln!(out, "  and {} more", all - HOLDS_SHOWN);
-            }
-        }
+        self.parties.iter().for_each(|p| p.write(&mut out));
         f.write_str(out.trim_end())
     }
 }
@@ -93,7 +106,9 @@ impl Kernel {
         At { lock, lines: self.stack_lines(&taking.stack), taking }
     }
 
-    fn party(&self, cpu: CpuId) -> Party {
+    /// The locks that a CPU has and the one that it waits for.
+    #[must_use]
+    pub fn lock_party(&self, cpu: CpuId) -> Party {
         let (wants, holds) = (&self.locks.waiting[cpu.idx()], &self.locks.holding[cpu.idx()]);
         self.party_of(cpu, wants.last(), holds)
     }
@@ -105,10 +120,10 @@ impl Kernel {
 
     /// An attempt failed: the trace and the program's stderr are told.
     pub(super) fn deadlocked(&mut self, cpu: CpuId, lock: LockId, f: &Failure, func: &'static str) {
-        let mut parties = vec![self.party(cpu)];
+        let mut parties = vec![self.lock_party(cpu)];
         // The other end, or whoever has what was waited for in vain.
         let other = f.other.map(CpuId).or_else(|| self.lock_holder(lock));
-        parties.extend(other.filter(|o| *o != cpu).map(|o| self.party(o)));
+        parties.extend(other.filter(|o| *o != cpu).map(|o| self.lock_party(o)));
         self.tell_deadlock(cpu, lock, f, parties);
         if func.starts_with("bpf_res_spin_lock") {
             self.report_violation(cpu, lock, f.errno, func);

@@ -42,6 +42,41 @@ pub(crate) enum Peek {
     Empty,
 }
 
+/// What a record of a ring is to its consumer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordState {
+    /// Reserved, not submitted.
+    Busy,
+    /// It can be read.
+    Ready,
+    /// It is passed over.
+    Discarded,
+}
+
+/// A record that the consumer has not come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Address of its data.
+    pub addr: u64,
+    /// Bytes of data.
+    pub len: u32,
+    /// State.
+    pub state: RecordState,
+}
+
+/// A ring as it is: sizes and positions in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingState {
+    /// Of the data area.
+    pub size: u64,
+    /// Where the next record goes.
+    pub producer: u64,
+    /// Where the consumer is.
+    pub consumer: u64,
+    /// Records between the two.
+    pub records: Vec<Record>,
+}
+
 impl Ring {
     pub(super) fn new(k: &mut Kernel, size: u64, user: bool) -> Result<Ring, Errno> {
         if size > k.mem.ram_bytes() {
@@ -72,6 +107,27 @@ impl Ring {
 }
 
 impl Kernel {
+    /// A ring as it is, when the map is one.
+    #[must_use]
+    pub fn ring_state(&self, id: MapId) -> Option<RingState> {
+        let Some(Kind::Ring(ring)) = self.maps.get(&id).map(|m| &m.kind) else { return None };
+        let (mut at, mut records) = (ring.consumer, Vec::new());
+        while at < ring.producer {
+            let record = ring.data + (at & (ring.size - 1));
+            let Ok(word) = self.mem.read_u32(record) else { break };
+            let state = match word & (BUSY | DISCARD) {
+                0 => RecordState::Ready,
+                DISCARD => RecordState::Discarded,
+                _ => RecordState::Busy,
+            };
+            let len = word & !(BUSY | DISCARD);
+            records.push(Record { addr: record + HEADER, len, state });
+            at += (u64::from(len) + HEADER).next_multiple_of(8);
+        }
+        let Ring { size, producer, consumer, .. } = *ring;
+        Some(RingState { size, producer, consumer, records })
+    }
+
     fn ring_mut(&mut self, id: MapId) -> Option<&mut Ring> {
         match self.maps.get_mut(&id).map(|m| &mut m.kind) {
             Some(Kind::Ring(ring)) => Some(ring),

@@ -81,6 +81,14 @@ pub struct Queue {
     pub scheduled: bool,
 }
 
+impl Queue {
+    /// Descriptors of the transmit ring that the hardware has not read.
+    #[must_use]
+    pub fn tx_used(&self) -> u64 {
+        self.tx.used()
+    }
+}
+
 /// A network device.
 #[derive(Clone, Debug)]
 pub struct Nic {

@@ -15,6 +15,7 @@
 
 mod core;
 mod fair;
+mod look;
 mod script;
 mod signal;
 
@@ -27,6 +28,7 @@ use crate::{Errno, Kernel, ProgId, field};
 
 use fair::{Entity, Queue, base_slice, cgroup_weight, nice_weight};
 
+pub use look::{Doing, TaskView};
 pub use script::{Op, OpFrame, Script, TestArgs};
 
 /// Virtual time of an operation besides what it does: the task's own instructions around it.

@@ -6,6 +6,7 @@
 //!
 //! Sources: kernel/bpf/syscall.c; errnos as measured on 6.18.
 
+mod again;
 mod batch;
 mod btf;
 mod fd;

@@ -11,6 +11,7 @@
 //! free.
 
 mod frame;
+mod pipe;
 mod record;
 mod regs;
 
@@ -28,6 +29,8 @@ use crate::{Errno, EventKind, Kernel, ProgId, rcu};
 
 pub(crate) use frame::Then;
 pub use frame::TraceFrame;
+pub use pipe::Line;
+pub(crate) use pipe::Pipe;
 
 /// A place in the kernel that programs attach to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

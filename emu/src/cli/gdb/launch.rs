@@ -62,7 +62,7 @@ fn absolute(folder: &Path) -> PathBuf {
 pub(super) fn found() -> Option<&'static str> {
     let path = std::env::var_os("PATH")?;
     let there = |name: &&str| std::env::split_paths(&path).any(|p| p.join(name).is_file());
-    DEBUGGERS.into_iter().find(|name| there(&name))
+    DEBUGGERS.into_iter().find(|name| there(name))
 }
 
 /// Starts it, on this terminal. Ctrl-C is the debugger's from then on.

@@ -7,16 +7,16 @@ use super::trace::Step;
 
 /// One station of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Link {
-    pub(in crate::cli) insn: u32,
-    pub(in crate::cli) what: String,
+pub(crate) struct Link {
+    pub(crate) insn: u32,
+    pub(crate) what: String,
 }
 
 /// Stations shown.
 const LINKS: usize = 8;
 
 /// The register a message is about.
-pub(in crate::cli) fn register_of(message: &str) -> Option<Reg> {
+pub(crate) fn register_of(message: &str) -> Option<Reg> {
     let mut words = message.split(|c: char| !c.is_ascii_alphanumeric());
     words.find_map(|w| {
         let n: u8 = w.strip_prefix('R')?.parse().ok()?;
@@ -25,7 +25,7 @@ pub(in crate::cli) fn register_of(message: &str) -> Option<Reg> {
 }
 
 /// A reference that is not released names where it was acquired.
-pub(in crate::cli) fn of_reference(message: &str) -> Vec<Link> {
+pub(crate) fn of_reference(message: &str) -> Vec<Link> {
     let at = message.split("alloc_insn=").nth(1).and_then(|rest| {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         rest[..end].parse().ok()
@@ -145,7 +145,7 @@ fn of_store(insn: &Insn, wanted: Wanted) -> Found {
 }
 
 /// The history of a register at the end of a path, latest station first.
-pub(in crate::cli) fn of_register(program: &Program, path: &[Step], reg: Reg) -> Vec<Link> {
+pub(crate) fn of_register(program: &Program, path: &[Step], reg: Reg) -> Vec<Link> {
     let mut links = Vec::new();
     let mut wanted = Wanted::Reg(reg);
     let Some((last, before)) = path.split_last() else { return links };

@@ -12,13 +12,13 @@ use super::{source, text};
 /// Different states shown at one instruction.
 const STATES: usize = 64;
 
-fn words(state: &State) -> String {
+pub(crate) fn words(state: &State) -> String {
     let pair = |(k, v): (&String, &String)| format!("{k}={v}");
     state.iter().map(pair).collect::<Vec<_>>().join(" ")
 }
 
 /// The distinct states before an instruction, in the order they were met, with how often.
-pub(in crate::cli) fn at(log: &str, insn: u32) -> Vec<(String, usize)> {
+pub(crate) fn at(log: &str, insn: u32) -> Vec<(String, usize)> {
     let mut found: Vec<(String, usize)> = Vec::new();
     walk(log, |event, tracker| {
         let (Event::Insn(step), Some(state)) = (event, tracker.state()) else { return };
@@ -35,7 +35,7 @@ pub(in crate::cli) fn at(log: &str, insn: u32) -> Vec<(String, usize)> {
 }
 
 /// `--explain INSN`.
-pub(in crate::cli) fn explain(program: &Program, log: &str, insn: u32) -> String {
+pub(crate) fn explain(program: &Program, log: &str, insn: u32) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "  insn {insn}: {}", text(program, insn));
     let line = source(program, insn);
@@ -60,14 +60,14 @@ pub(in crate::cli) fn explain(program: &Program, log: &str, insn: u32) -> String
 
 /// How often instructions were looked at, and how often a path ended at them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Visits {
-    pub(in crate::cli) visits: usize,
-    pub(in crate::cli) paths: usize,
-    pub(in crate::cli) safe: usize,
+pub(crate) struct Visits {
+    pub(crate) visits: usize,
+    pub(crate) paths: usize,
+    pub(crate) safe: usize,
 }
 
 /// Visits by instruction.
-pub(in crate::cli) fn visits(log: &str) -> BTreeMap<u32, Visits> {
+pub(crate) fn visits(log: &str) -> BTreeMap<u32, Visits> {
     let mut found: BTreeMap<u32, Visits> = BTreeMap::new();
     walk(log, |event, _| match event {
         Event::Insn(step) => found.entry(step.insn).or_default().visits += 1,
@@ -95,7 +95,7 @@ fn varying(log: &str, insn: u32) -> Vec<(String, usize)> {
 }
 
 /// `--states`: the branches that multiply, and what they depend on.
-pub(in crate::cli) fn overview(program: &Program, log: &str) -> String {
+pub(crate) fn overview(program: &Program, log: &str) -> String {
     let mut rows: Vec<(u32, Visits)> = visits(log).into_iter().filter(|v| v.1.paths > 0).collect();
     rows.sort_by_key(|(insn, v)| (std::cmp::Reverse(v.paths), *insn));
     let mut out = String::new();

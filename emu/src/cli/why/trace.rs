@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 
 /// One instruction of a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Step {
+pub(crate) struct Step {
     /// Instruction.
-    pub(in crate::cli) insn: u32,
+    pub(crate) insn: u32,
     /// Frame the log names: 0 is that of the program.
-    pub(in crate::cli) frame: usize,
+    pub(crate) frame: usize,
     /// Registers and slots that changed, as the log prints them.
-    pub(in crate::cli) changed: String,
+    pub(crate) changed: String,
 }
 
 /// What a line of the log says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Event {
+pub(crate) enum Event {
     /// An instruction was looked at.
     Insn(Step),
     /// Another path begins: `from A to B`.
@@ -31,7 +31,7 @@ pub(in crate::cli) enum Event {
 }
 
 /// Registers and slots of a frame by name, as the log prints them.
-pub(in crate::cli) type State = BTreeMap<String, String>;
+pub(crate) type State = BTreeMap<String, String>;
 
 /// Splits `R1=ctx() fp-8=0 refs=2` at spaces outside parentheses.
 fn items(text: &str) -> impl Iterator<Item = (&str, &str)> {
@@ -41,6 +41,15 @@ fn items(text: &str) -> impl Iterator<Item = (&str, &str)> {
         depth == 0 && c == ' '
     };
     text.split(split).filter_map(|item| item.split_once('='))
+}
+
+/// Where a text stands outside of parentheses.
+fn outside(text: &str, wanted: &str) -> Option<usize> {
+    let mut depth = 0i32;
+    text.char_indices().find_map(|(at, c)| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        (depth == 0 && text[at..].starts_with(wanted)).then_some(at)
+    })
 }
 
 /// `frame1: R1=...`: the frame and the rest.
@@ -55,14 +64,14 @@ fn framed(text: &str) -> (usize, &str) {
 
 /// The states of all frames, followed along the log.
 #[derive(Clone, Debug, Default)]
-pub(in crate::cli) struct Tracker {
+pub(crate) struct Tracker {
     frames: Vec<State>,
     frame: usize,
 }
 
 impl Tracker {
     /// State of the frame that runs.
-    pub(in crate::cli) fn state(&self) -> Option<&State> {
+    pub(crate) fn state(&self) -> Option<&State> {
         self.frames.get(self.frame)
     }
 
@@ -93,7 +102,7 @@ fn number(text: &str) -> Option<(u32, &str)> {
 }
 
 /// Reads a log and hands on each event with the states before it.
-pub(in crate::cli) fn walk(log: &str, mut each: impl FnMut(&Event, &Tracker)) {
+pub(crate) fn walk(log: &str, mut each: impl FnMut(&Event, &Tracker)) {
     let mut states = Tracker::default();
     for line in log.lines() {
         // The listing at the log's beginning is indented.
@@ -135,8 +144,8 @@ fn instruction(
     if !rest.starts_with('(') {
         return states.set(rest, true);
     }
-    // The state is behind the last "; " that precedes a name and a value.
-    let at = rest.rfind("; ").filter(|at| rest[at + 2..].contains('='));
+    // The state is behind the first "; " outside of parentheses.
+    let at = outside(rest, "; ").filter(|at| rest[at + 2..].contains('='));
     let changed = at.map_or("", |at| rest[at + 2..].trim());
     let (frame, _) = if changed.is_empty() { (states.frame, "") } else { framed(changed) };
     each(&Event::Insn(Step { insn, frame, changed: changed.to_owned() }), states);
@@ -170,6 +179,18 @@ mod tests {
         assert_eq!(seen[6], Event::Safe(3));
         assert_eq!(last["R0"], "7");
         assert!(!last.contains_key("R1"));
+    }
+
+    #[test]
+    fn a_known_bit_is_no_end_of_the_instruction() {
+        let known = "scalar(smin=0,smax=255,var_off=(0x0; 0xff))";
+        let log = format!(
+            "0: R10=fp0\n0: (71) r1 = *(u8 *)(r2 +0) ; R1={known} R2=pkt(r=1)\n1: (95) exit\n"
+        );
+        let mut last = State::new();
+        walk(&log, |_, t| last = t.state().cloned().unwrap_or_default());
+        assert_eq!((last["R1"].as_str(), last["R2"].as_str()), (known, "pkt(r=1)"));
+        assert_eq!(last.len(), 3);
     }
 
     #[test]
