@@ -323,7 +323,7 @@ impl Frame {
     pub fn level(&self) -> Level {
         match self {
             Frame::Irq(irq) => irq.level,
-            Frame::Net(_) => Level::Soft,
+            Frame::Net(n) => n.level(),
             Frame::Timer(t) if t.in_softirq() => Level::Soft,
             _ => Level::Task,
         }

@@ -6,6 +6,7 @@
 
 use std::sync::LazyLock;
 
+use bpf::Endian;
 use bpf::insn::{AluOp, Insn, JmpOp, Size, Src, Width};
 use bpf::uapi::ProgType;
 use verifier::env::{CtxAccess, CtxConv};
@@ -31,6 +32,9 @@ struct Row {
     raw: bool,
     /// The value is in `skb_shared_info`, at `head + end` of the sk_buff.
     shared: bool,
+    /// The value is in the upper half of the field on a little-endian machine: a port in the
+    /// packet's byte order, in a field of 32 bits.
+    upper: bool,
 }
 
 /// `xdp_md`: name, path through pointers.
@@ -73,6 +77,17 @@ const CB: &[(&str, &str, &str)] = &[
     ("wire_len", "qdisc_skb_cb", "pkt_len"),
     ("data_meta", "bpf_skb_data_end", "data_meta"),
     ("data_end", "bpf_skb_data_end", "data_end"),
+];
+
+/// `__sk_buff`: name and member of the packet's `sock`.
+const SKB_SK: &[(&str, &str)] = &[
+    ("family", "__sk_common.skc_family"),
+    ("remote_ip4", "__sk_common.skc_daddr"),
+    ("local_ip4", "__sk_common.skc_rcv_saddr"),
+    ("remote_ip6", "__sk_common.skc_v6_daddr"),
+    ("local_ip6", "__sk_common.skc_v6_rcv_saddr"),
+    ("remote_port", "__sk_common.skc_dport"),
+    ("local_port", "__sk_common.skc_num"),
 ];
 
 /// `bpf_sock`: name and member of `sock`.
@@ -130,7 +145,24 @@ static SOCK_ADDR_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     });
     let v6 = Row { raw: true, ..row("bpf_sock_addr", "user_ip6", kern("__addr.sin6_addr")) };
     let sk = row("bpf_sock_addr", "sk", kern("sk"));
-    own.chain(of_sk).chain([v6, sk]).collect()
+    let source = kern("__src");
+    let source4 = row("bpf_sock_addr", "msg_src_ip4", Field { size: 4, ..source });
+    let source6 = Row { raw: true, ..row("bpf_sock_addr", "msg_src_ip6", source) };
+    own.chain(of_sk).chain([v6, sk, source4, source6]).collect()
+});
+
+/// `bpf_sockopt`: members of `bpf_sockopt_kern` under the same names.
+const SOCKOPT: &[&str] = &["sk", "optval", "optval_end", "level", "optname", "optlen", "retval"];
+
+static SOCKOPT_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let rows = SOCKOPT.iter();
+    rows.map(|name| row("bpf_sockopt", name, field("bpf_sockopt_kern", name))).collect()
+});
+
+/// `bpf_sysctl`: the same of `bpf_sysctl_kern`.
+static SYSCTL_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
+    let rows = ["write", "file_pos"].into_iter();
+    rows.map(|name| row("bpf_sysctl", name, field("bpf_sysctl_kern", name))).collect()
 });
 
 static TCP_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
@@ -143,8 +175,8 @@ static TCP_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 #[must_use]
 pub fn convert_sock(class: PtrClass, access: CtxAccess) -> Option<CtxConv> {
     match class {
-        PtrClass::Socket | PtrClass::SockCommon => convert_by(&SOCK_ROWS, access),
-        PtrClass::TcpSock => convert_by(&TCP_ROWS, access),
+        PtrClass::Socket | PtrClass::SockCommon => convert_by(&SOCK_ROWS, access, Endian::Big),
+        PtrClass::TcpSock => convert_by(&TCP_ROWS, access, Endian::Big),
         _ => None,
     }
 }
@@ -160,6 +192,7 @@ fn row(uapi: &str, name: &str, to: Field) -> Row {
         boolean: false,
         raw: false,
         shared: false,
+        upper: false,
     }
 }
 
@@ -190,6 +223,12 @@ static SKB_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     rows.push(Row { raw: true, ..row("__sk_buff", "cb", own) });
     let proto = field("sk_buff", "vlan_proto");
     rows.push(Row { boolean: true, ..row("__sk_buff", "vlan_present", proto) });
+    rows.extend(SKB_SK.iter().map(|(name, m)| Row {
+        via: vec![field("sk_buff", "sk")],
+        raw: name.ends_with("_ip6"),
+        upper: *name == "remote_port",
+        ..row("__sk_buff", name, field("sock", m))
+    }));
     let via = vec![field("sk_buff", "dev")];
     let ifindex = field("net_device", "ifindex");
     rows.push(Row { via, null_check: true, ..row("__sk_buff", "ifindex", ifindex) });
@@ -233,6 +272,7 @@ pub fn convert(arch: bpf::Arch, access: CtxAccess) -> Option<CtxConv> {
     if access.prog_type == ProgType::PerfEvent {
         return convert_by(&perf_rows(arch), access);
     }
+    let endian = arch.endian();
     let rows: &[Row] = match access.prog_type {
         ProgType::Xdp => &XDP_ROWS,
         ProgType::SchedCls
@@ -245,12 +285,14 @@ pub fn convert(arch: bpf::Arch, access: CtxAccess) -> Option<CtxConv> {
         | ProgType::SkSkb => &SKB_ROWS,
         ProgType::CgroupSock => &SOCK_ROWS,
         ProgType::CgroupSockAddr => &SOCK_ADDR_ROWS,
+        ProgType::CgroupSockopt => &SOCKOPT_ROWS,
+        ProgType::CgroupSysctl => &SYSCTL_ROWS,
         _ => return None,
     };
-    convert_by(rows, access)
+    convert_by(rows, access, endian)
 }
 
-fn convert_by(rows: &[Row], access: CtxAccess) -> Option<CtxConv> {
+fn convert_by(rows: &[Row], access: CtxAccess, endian: Endian) -> Option<CtxConv> {
     let off = match access.insn {
         Insn::Load { off, .. } | Insn::Store { off, .. } => u32::try_from(off).ok()?,
         _ => return None,
@@ -260,7 +302,14 @@ fn convert_by(rows: &[Row], access: CtxAccess) -> Option<CtxConv> {
         return None;
     }
     let insns = match access.insn {
-        Insn::Load { size, dst, src, .. } => load(row, size, dst, src, off),
+        Insn::Load { size, dst, src, .. } => {
+            let mut insns = load(row, size, dst, src, off);
+            if row.upper && endian == Endian::Little {
+                let src = Src::Imm(16);
+                insns.push(Insn::Alu { width: Width::W32, op: AluOp::Lsh, dst, src });
+            }
+            insns
+        }
         Insn::Store { size, dst, src, .. } if row.via.is_empty() && !row.boolean && !row.shared => {
             let to = disp(row.to.off + (off - row.off));
             let size = if row.raw { size } else { insn_size(row.to.size) };
@@ -269,7 +318,8 @@ fn convert_by(rows: &[Row], access: CtxAccess) -> Option<CtxConv> {
         _ => return None,
     };
     // What is rewritten for a boolean is a number of the context's size.
-    let target_size = if row.raw || row.boolean { row.len } else { row.to.size };
+    let whole = row.raw || row.boolean || row.upper;
+    let target_size = if whole { row.len } else { row.to.size };
     Some(CtxConv { insns, target_size })
 }
 

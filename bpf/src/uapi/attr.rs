@@ -195,6 +195,19 @@ uapi_structs! {
         relative_fd: u32 = 20,
         expected_revision: u64 = 24,
     }
+    /// `BPF_PROG_QUERY`.
+    ProgQuery "query", 64 {
+        target_fd: u32 = 0,
+        attach_type: u32 = 4,
+        query_flags: u32 = 8,
+        attach_flags: u32 = 12,
+        prog_ids: u64 = 16,
+        prog_cnt: u32 = 24,
+        prog_attach_flags: u64 = 32,
+        link_ids: u64 = 40,
+        link_attach_flags: u64 = 48,
+        revision: u64 = 56,
+    }
     /// `BPF_PROG_STREAM_READ_BY_FD`.
     StreamRead "prog_stream_read", 20 {
         stream_buf: u64 = 0,

@@ -133,11 +133,16 @@ fn kernel_config(
     })
 }
 
+/// The devices and their addresses.
 fn nics(s: &Scenario, machine: &mut Machine) -> Result<(), RunError> {
     for (n, (name, nic)) in s.machine.nics.iter().enumerate() {
         let config = nic_config(n, name, nic);
         let added = machine.kernel.net_add(config);
-        added.map_err(|e| RunError::input(name.span, format!("nic {}: {e:?}", name.v)))?;
+        let said = |e| RunError::input(name.span, format!("nic {}: {e:?}", name.v));
+        let ifindex = added.map_err(said)?;
+        if let Some(ip) = nic.ip {
+            machine.kernel.address_add(ifindex, ip.0);
+        }
     }
     Ok(())
 }
@@ -200,11 +205,14 @@ fn sockets(s: &Scenario, machine: &mut Machine) -> Result<(), RunError> {
             dev: nic.map_or(0, |n| n.ifindex),
             mark: socket.mark,
         };
+        let said =
+            |span, e: kernel_model::Errno| RunError::input(span, format!("socket: {}", e.name()));
         let added = machine.kernel.socket_add(config);
-        let said = |e: kernel_model::Errno| {
-            RunError::input(socket.local.span, format!("socket: {}", e.name()))
-        };
-        added.map_err(said)?;
+        let sk = added.map_err(|e| said(socket.local.span, e))?;
+        if let Some(path) = &socket.cgroup {
+            let group = machine.kernel.cgroup_at(&path.v).map_err(|e| said(path.span, e))?;
+            machine.kernel.socket_cgroup(sk, group);
+        }
     }
     Ok(())
 }
@@ -314,7 +322,10 @@ impl Run<'_> {
             Attach::Socket { prog, .. } => {
                 Err(RunError::unsupported(prog.span, "socket filters on packet sockets"))
             }
-            Attach::Cgroup { prog, cgroup } => self.attach_cgroup(prog, cgroup),
+            Attach::Cgroup { prog, cgroup, mode, order, preorder, replace } => {
+                let at = self.cgroup_flags(*mode, order, *preorder)?;
+                self.attach_cgroup(prog, cgroup, at, replace.as_ref())
+            }
             Attach::Uprobe { prog, task, symbol, ret } => {
                 let id = self.prog(prog)?;
                 let at = (task.v.as_str(), symbol.v.as_str());
@@ -341,19 +352,62 @@ impl Run<'_> {
         }
     }
 
-    /// As a link does: with those of the groups above and below.
-    fn attach_cgroup(&mut self, prog: &Name, cgroup: &Name) -> Result<(), RunError> {
-        use kernel_model::cgroup;
+    /// `attach_flags` and `relative_fd` of `BPF_PROG_ATTACH`.
+    fn cgroup_flags(
+        &self,
+        mode: machine::CgroupMode,
+        order: &machine::Order,
+        preorder: bool,
+    ) -> Result<(u32, u32), RunError> {
+        use kernel_model::cgroup::flag;
+        let mode = match mode {
+            machine::CgroupMode::Multi => flag::ALLOW_MULTI,
+            machine::CgroupMode::Override => flag::ALLOW_OVERRIDE,
+            machine::CgroupMode::Alone => 0,
+        };
+        let (order, relative) = match order {
+            machine::Order::Last => (0, 0),
+            machine::Order::First => (flag::BEFORE, 0),
+            machine::Order::Before(p) => (flag::BEFORE | flag::ID, self.prog(p)?.0),
+            machine::Order::After(p) => (flag::AFTER | flag::ID, self.prog(p)?.0),
+        };
+        let preorder = if preorder { flag::PREORDER } else { 0 };
+        Ok((mode | order | preorder, relative))
+    }
+
+    /// As `BPF_PROG_ATTACH` does.
+    fn attach_cgroup(
+        &mut self,
+        prog: &Name,
+        cgroup: &Name,
+        (mut flags, relative): (u32, u32),
+        replace: Option<&Name>,
+    ) -> Result<(), RunError> {
+        use kernel_model::cgroup::{Ask, flag, is_modelled};
         let id = self.prog(prog)?;
         let program = self.machine.kernel.prog(id).expect("found by name").verified.program();
         let (kind, at) = (program.prog_type, program.attach_type);
-        let Some(at) = at.filter(|a| cgroup::is_modelled(kind, *a)) else {
+        // Sections without an attach type of their own.
+        let at = at.or(match kind {
+            ProgType::CgroupSkb => Some(AttachType::CgroupInetIngress),
+            ProgType::CgroupSock => Some(AttachType::CgroupInetSockCreate),
+            ProgType::CgroupDevice => Some(AttachType::CgroupDevice),
+            ProgType::CgroupSysctl => Some(AttachType::CgroupSysctl),
+            ProgType::SockOps => Some(AttachType::CgroupSockOps),
+            _ => None,
+        });
+        let Some(at) = at.filter(|a| is_modelled(*a)) else {
             let what =
                 format!("{} programs in control groups", at.map_or(kind.name(), |a| a.name()));
             return Err(RunError::unsupported(prog.span, what));
         };
         let group = self.cgroup(cgroup)?;
-        let done = self.machine.kernel.cgroup_attach(id, group, at, cgroup::ALLOW_MULTI);
+        let replace = replace.map(|p| self.prog(p)).transpose()?;
+        if replace.is_some() {
+            flags |= flag::REPLACE;
+        }
+        let ask = Ask { relative, replace, ..Ask::new(id, at, flags) };
+        let done = self.machine.kernel.cgroup_attach(group, ask);
         done.map_err(|e| RunError::input(prog.span, format!("attaching: {}", e.name())))
     }
 

@@ -15,6 +15,13 @@ use super::{Run, RunError};
 const NUMBERS: &[(&str, u64)] = &[
     ("O_RDONLY", 0), ("O_WRONLY", 1), ("O_RDWR", 2), ("O_CREAT", 0o100), ("O_EXCL", 0o200),
     ("O_TRUNC", 0o1000), ("O_APPEND", 0o2000), ("AT_FDCWD", -100i64 as u64),
+    ("SOL_IP", 0), ("SOL_SOCKET", 1), ("SOL_TCP", 6), ("SO_REUSEADDR", 2), ("SO_TYPE", 3),
+    ("SO_SNDBUF", 7), ("SO_RCVBUF", 8), ("SO_KEEPALIVE", 9), ("SO_PRIORITY", 12),
+    ("SO_RCVLOWAT", 18), ("SO_MARK", 36), ("SO_PROTOCOL", 38), ("SO_DOMAIN", 39), ("IP_TOS", 1),
+    ("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6),
+    ("TCP_SYNCNT", 7), ("TCP_USER_TIMEOUT", 18),
+    ("S_IFCHR", 0o020_000), ("S_IFBLK", 0o060_000), ("S_IFREG", 0o100_000),
+    ("AT_REMOVEDIR", 0x200), ("MSG_DONTWAIT", 0x40),
     ("PROT_NONE", 0), ("PROT_READ", 1), ("PROT_WRITE", 2), ("PROT_EXEC", 4),
     ("MAP_SHARED", 1), ("MAP_PRIVATE", 2), ("MAP_FIXED", 0x10), ("MAP_ANONYMOUS", 0x20),
     ("AF_INET", 2), ("AF_INET6", 10), ("SOCK_STREAM", 1), ("SOCK_DGRAM", 2),
@@ -25,6 +32,7 @@ const NUMBERS: &[(&str, u64)] = &[
 ];
 
 const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
 
 fn members(args: Option<&Data>) -> Result<&[Member], RunError> {
     match args.map(|d| (&d.node.kind, d.span())) {
@@ -57,6 +65,20 @@ fn number(node: &Node) -> Result<u64, RunError> {
             .map(|v| v as u64)
             .ok_or_else(|| RunError::input(node.span, "a number was expected")),
     }
+}
+
+/// A parameter of a call by its name.
+fn param(call: &Name, name: &str) -> Option<&'static Param> {
+    let row = SYSCALLS.iter().find(|r| r.name == call.v)?;
+    row.params.iter().find(|p| p.name() == name)
+}
+
+fn is_text(call: &Name, name: &str) -> bool {
+    matches!(param(call, name), Some(Param::Text(_)))
+}
+
+fn is_addr(call: &Name, name: &str) -> bool {
+    matches!(param(call, name), Some(Param::Addr(_)))
 }
 
 /// Text with its NUL, or bytes.
@@ -127,6 +149,13 @@ impl Run<'_> {
             (Param::Room(_), Some(node)) => Arg::Num(number(node)?),
             (Param::Room(_), None) => Arg::Room(find("count").map_or(Ok(64), number)?.min(1 << 20)),
             (Param::Len(..), Some(node)) => Arg::Num(number(node)?),
+            (Param::Len(_, of), None) if !is_text(call, of) => {
+                let bytes = find(of).map(|n| match is_addr(call, of) {
+                    true => self.sockaddr(n),
+                    false => self.option_bytes(n),
+                });
+                Arg::Num(bytes.transpose()?.map_or(0, |b| b.len() as u64))
+            }
             (Param::Len(_, of), None) => {
                 // Without the NUL of a text.
                 let len = match find(of) {
@@ -138,6 +167,13 @@ impl Run<'_> {
             }
             (Param::Addr(_), None) => Arg::Num(0),
             (Param::Addr(_), Some(node)) => Arg::Bytes(self.sockaddr(node)?),
+            (Param::Ref(_, default), given) => {
+                Arg::Bytes(self.int_bytes(given.map_or(Ok(u64::from(*default)), number)?))
+            }
+            (Param::Value(_), Some(node)) => Arg::Bytes(self.option_bytes(node)?),
+            (Param::Value(name), None) => {
+                return Err(RunError::input(call.span, format!("{} needs `{name}`", call.v)));
+            }
             (Param::Task(_), Some(Node { kind: Kind::Str(s), span })) => {
                 Arg::Task(self.task_id(s).ok_or_else(|| {
                     let finding = Finding::error(*span, format!("unknown task \"{s}\""));
@@ -156,20 +192,40 @@ impl Run<'_> {
         })
     }
 
-    /// `struct sockaddr_in` of `"10.0.0.1:80"`.
+    /// An `int` in the task's memory.
+    fn int_bytes(&self, value: u64) -> Vec<u8> {
+        let mut out = vec![0; 4];
+        super::data::put_int(&mut out, value, self.machine.arch().endian());
+        out
+    }
+
+    /// A number as an `int`, text without a NUL, or bytes.
+    fn option_bytes(&self, node: &Node) -> Result<Vec<u8>, RunError> {
+        match &node.kind {
+            Kind::Str(s) => Ok(s.bytes().collect()),
+            Kind::Call(..) => bytes(node),
+            _ => Ok(self.int_bytes(number(node)?)),
+        }
+    }
+
+    /// `struct sockaddr_in` of `"10.0.0.1:80"`, `struct sockaddr_in6` of `"[fd00::1]:80"`.
     fn sockaddr(&self, node: &Node) -> Result<Vec<u8>, RunError> {
         let text = match &node.kind {
-            Kind::Str(s) => s.parse::<std::net::SocketAddrV4>().ok(),
+            Kind::Str(s) => s.parse::<std::net::SocketAddr>().ok(),
             _ => None,
         };
         let Some(at) = text else {
-            let finding = Finding::error(node.span, "an IPv4 address with a port was expected");
-            return Err(finding.hint("write \"10.0.0.1:80\"").into());
+            let finding = Finding::error(node.span, "an address with a port was expected");
+            return Err(finding.hint("write \"10.0.0.1:80\" or \"[fd00::1]:80\"").into());
         };
-        let mut out = vec![0; 16];
-        super::data::put_int(&mut out[..2], AF_INET, self.machine.arch().endian());
+        let (family, len) = if at.is_ipv4() { (AF_INET, 16) } else { (AF_INET6, 28) };
+        let mut out = vec![0; len];
+        super::data::put_int(&mut out[..2], family, self.machine.arch().endian());
         out[2..4].copy_from_slice(&at.port().to_be_bytes());
-        out[4..8].copy_from_slice(&at.ip().octets());
+        match at.ip() {
+            std::net::IpAddr::V4(ip) => out[4..8].copy_from_slice(&ip.octets()),
+            std::net::IpAddr::V6(ip) => out[8..24].copy_from_slice(&ip.octets()),
+        }
         Ok(out)
     }
 

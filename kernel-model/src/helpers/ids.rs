@@ -14,9 +14,9 @@ use crate::{Errno, Kernel, field};
 pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 24, name: "get_route_realm", nargs: 1, body: nothing },
     HelperRow { id: 47, name: "get_socket_uid", nargs: 1, body: get_socket_uid },
-    HelperRow { id: 79, name: "skb_cgroup_id", nargs: 1, body: nothing },
+    HelperRow { id: 79, name: "skb_cgroup_id", nargs: 1, body: skb_cgroup_id },
     HelperRow { id: 80, name: "get_current_cgroup_id", nargs: 0, body: get_current_cgroup_id },
-    HelperRow { id: 83, name: "skb_ancestor_cgroup_id", nargs: 2, body: nothing },
+    HelperRow { id: 83, name: "skb_ancestor_cgroup_id", nargs: 2, body: skb_ancestor_id },
     HelperRow { id: 109, name: "send_signal", nargs: 1, body: send_signal },
     HelperRow { id: 117, name: "send_signal_thread", nargs: 1, body: send_signal },
     HelperRow { id: 119, name: "read_branch_records", nargs: 4, body: read_branch_records },
@@ -45,8 +45,27 @@ fn nothing(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(0)
 }
 
-fn get_socket_uid(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
-    Ret::Val(NOBODY)
+/// Of the packet's socket; `overflowuid` without one.
+fn get_socket_uid(k: &mut Kernel, _: CpuId, [skb, ..]: [u64; 5]) -> Ret {
+    match k.get(skb, field!("sk_buff", "sk")) {
+        0 => Ret::Val(NOBODY),
+        sk => Ret::Val(k.get(sk, field!("sock", "sk_uid"))),
+    }
+}
+
+/// Of the group in which the packet's socket was made; 0 without one.
+fn skb_cgroup_id(k: &mut Kernel, _: CpuId, [skb, ..]: [u64; 5]) -> Ret {
+    match k.get(skb, field!("sk_buff", "sk")) {
+        0 => Ret::Val(0),
+        sk => Ret::Val(k.sock_cgroup_id(sk)),
+    }
+}
+
+fn skb_ancestor_id(k: &mut Kernel, _: CpuId, [skb, level, ..]: [u64; 5]) -> Ret {
+    match k.get(skb, field!("sk_buff", "sk")) {
+        0 => Ret::Val(0),
+        sk => Ret::Val(k.sock_ancestor_id(sk, level as i32)),
+    }
 }
 
 /// Of the running task; 0 without memory for the tree.

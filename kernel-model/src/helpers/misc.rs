@@ -23,14 +23,21 @@ fn no_classid(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
 /// Of the packet's socket; 0 without one.
 fn get_socket_cookie(k: &mut Kernel, cpu: CpuId, [ctx, ..]: [u64; 5]) -> Ret {
     use bpf::uapi::ProgType;
-    match k.running_type(cpu) {
-        Some(ProgType::SchedCls | ProgType::SchedAct | ProgType::SocketFilter)
-            if k.get(ctx, field!("sk_buff", "sk")) == 0 =>
-        {
-            Ret::Val(0)
-        }
-        _ => Ret::Fault(Fault::unsupported("bpf_get_socket_cookie of a socket")),
-    }
+    let sk = match k.running_type(cpu) {
+        Some(
+            ProgType::SchedCls
+            | ProgType::SchedAct
+            | ProgType::SocketFilter
+            | ProgType::CgroupSkb
+            | ProgType::SkSkb
+            | ProgType::LwtXmit,
+        ) => k.get(ctx, field!("sk_buff", "sk")),
+        Some(ProgType::CgroupSockAddr) => k.get(ctx, field!("bpf_sock_addr_kern", "sk")),
+        Some(ProgType::SockOps) => k.get(ctx, field!("bpf_sock_ops_kern", "sk")),
+        Some(ProgType::CgroupSock | ProgType::Tracing | ProgType::Lsm) => ctx,
+        _ => return Ret::Fault(Fault::unsupported("bpf_get_socket_cookie of this program type")),
+    };
+    Ret::Val(if sk == 0 { 0 } else { k.sock_cookie(sk) })
 }
 
 /// `ip_summed`: `CHECKSUM_UNNECESSARY` and `CHECKSUM_COMPLETE`.

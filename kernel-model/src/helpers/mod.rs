@@ -1,6 +1,7 @@
 //! Helper functions: one row is id, name, number of arguments, body.
 
 pub(crate) mod callback;
+mod cgroup;
 pub(crate) mod dynptr;
 mod fib;
 mod format;
@@ -58,6 +59,7 @@ pub(crate) struct HelperRow {
 
 const TABLES: &[&[HelperRow]] = &[
     callback::ROWS,
+    cgroup::ROWS,
     dynptr::ROWS,
     fib::ROWS,
     format::ROWS,
@@ -162,6 +164,13 @@ pub fn modelled() -> impl Iterator<Item = (i32, &'static str)> {
 impl From<Result<u64, Errno>> for Ret {
     fn from(r: Result<u64, Errno>) -> Ret {
         Ret::Val(r.unwrap_or_else(Errno::ret))
+    }
+}
+
+/// The same of a body that may fault.
+impl From<Result<Result<u64, Errno>, Fault>> for Ret {
+    fn from(r: Result<Result<u64, Errno>, Fault>) -> Ret {
+        r.map_or_else(Ret::Fault, Ret::from)
     }
 }
 

@@ -8,7 +8,8 @@ use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::ledger::Kind;
 use crate::net::{LISTEN, Protocol};
-use crate::{Kernel, field};
+use crate::sys::OptError;
+use crate::{Errno, Kernel, field};
 
 /// The rows.
 #[rustfmt::skip]
@@ -20,6 +21,10 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 96, name: "tcp_sock", nargs: 1, body: tcp_sock },
     HelperRow { id: 98, name: "get_listener_sock", nargs: 1, body: listener },
     HelperRow { id: 99, name: "skc_lookup_tcp", nargs: 5, body: lookup_tcp },
+    HelperRow { id: 49, name: "setsockopt", nargs: 5, body: setsockopt },
+    HelperRow { id: 57, name: "getsockopt", nargs: 5, body: getsockopt },
+    HelperRow { id: 64, name: "bind", nargs: 3, body: bind },
+    HelperRow { id: 129, name: "sk_ancestor_cgroup_id", nargs: 2, body: ancestor_id },
     HelperRow { id: 128, name: "sk_cgroup_id", nargs: 1, body: cgroup_id },
     HelperRow { id: 137, name: "skc_to_tcp_sock", nargs: 1, body: to_tcp },
 ];
@@ -27,8 +32,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
 /// Bytes of `struct bpf_sock_tuple` for IPv4 and IPv6.
 const TUPLE_V4: u64 = 12;
 const TUPLE_V6: u64 = 36;
-/// Id of the root cgroup.
-const ROOT_CGROUP: u64 = 1;
 
 /// The two ends that a tuple names: from, to.
 fn ends(k: &Kernel, at: u64, len: u64) -> Result<Option<(SocketAddr, SocketAddr)>, Fault> {
@@ -117,7 +120,8 @@ fn same(_: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
 }
 
 fn tcp_sock(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
-    Ret::Val(if k.net.sockets.protocol(sk) == Some(Protocol::Tcp) { sk } else { 0 })
+    // IPPROTO_TCP
+    Ret::Val(if k.get(sk, field!("sock", "sk_protocol")) == 6 { sk } else { 0 })
 }
 
 fn listener(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
@@ -125,8 +129,107 @@ fn listener(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
     Ret::Val(if listens { sk } else { 0 })
 }
 
-fn cgroup_id(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
-    Ret::Val(ROOT_CGROUP)
+fn cgroup_id(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
+    Ret::Val(if sk == 0 { 0 } else { k.sock_cgroup_id(sk) })
+}
+
+fn ancestor_id(k: &mut Kernel, _: CpuId, [sk, level, ..]: [u64; 5]) -> Ret {
+    Ret::Val(if sk == 0 { 0 } else { k.sock_ancestor_id(sk, level as i32) })
+}
+
+/// `SOL_SOCKET`, `SOL_IP`, `SOL_TCP`, and the first option of TCP that only programs have.
+const SOL_SOCKET: u32 = 1;
+const SOL_IP: u32 = 0;
+const SOL_TCP: u32 = 6;
+const BPF_OPTIONS: u32 = 1001;
+/// What `sol_socket_sockopt` and `sol_tcp_sockopt` let through.
+const SOCKET_OPTIONS: &[u32] = &[2, 7, 8, 9, 12, 18, 25, 36, 47, 62, 74, 1009];
+const TCP_OPTIONS: &[u32] = &[1, 2, 4, 5, 6, 7, 10, 13, 16, 18, 25, 27, 28];
+
+/// The socket of a program that may set its options.
+fn sk_of(k: &Kernel, cpu: CpuId, arg: u64) -> u64 {
+    match k.running_type(cpu) {
+        Some(ProgType::CgroupSockAddr) => k.get(arg, field!("bpf_sock_addr_kern", "sk")),
+        Some(ProgType::SockOps) => k.get(arg, field!("bpf_sock_ops_kern", "sk")),
+        _ => arg,
+    }
+}
+
+/// `__bpf_setsockopt` and `__bpf_getsockopt`, what both check.
+fn option_exists((level, name): (u32, u32), tcp: bool) -> Result<(), Errno> {
+    let known = match level {
+        SOL_SOCKET => SOCKET_OPTIONS.contains(&name),
+        SOL_IP => name == 1,
+        SOL_TCP => tcp && (TCP_OPTIONS.contains(&name) || name >= BPF_OPTIONS),
+        // IPV6_TCLASS, IPV6_AUTOFLOWLABEL
+        41 => matches!(name, 67 | 70),
+        _ => false,
+    };
+    if known { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+fn option_fault(e: OptError, (level, name): (u32, u32)) -> Ret {
+    match e {
+        OptError::Errno(e) => Ret::Val(e.ret()),
+        OptError::Unknown => {
+            Ret::Fault(Fault::unsupported(format!("socket option {name} of level {level}")))
+        }
+    }
+}
+
+fn setsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5]) -> Ret {
+    let (sk, which) = (sk_of(k, cpu, at), (level as u32, name as u32));
+    let tcp = k.get(sk, field!("sock", "sk_protocol")) == 6;
+    if let Err(e) = option_exists(which, tcp) {
+        return Ret::Val(e.ret());
+    }
+    let text = matches!(which, (SOL_SOCKET, 25) | (SOL_TCP, 13));
+    if len as u32 != 4 && !text {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    let value = match k.mem.read_u32(buf) {
+        Ok(v) => v.cast_signed(),
+        Err(fault) => return Ret::Fault(fault.into()),
+    };
+    let done = match which {
+        (SOL_TCP, n) if n >= BPF_OPTIONS => k.sockopt_set_bpf(sk, n, value),
+        _ => k.sockopt_set(sk, which, value),
+    };
+    done.map_or_else(|e| option_fault(e, which), |()| Ret::Val(0))
+}
+
+fn getsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5]) -> Ret {
+    let (sk, which) = (sk_of(k, cpu, at), (level as u32, name as u32));
+    let tcp = k.get(sk, field!("sock", "sk_protocol")) == 6;
+    let checked = option_exists(which, tcp).and_then(|()| match len as u32 {
+        4 => Ok(()),
+        _ => Err(Errno::EINVAL),
+    });
+    let found = match checked {
+        Ok(()) => k.sockopt_get(sk, which),
+        Err(e) => Err(OptError::Errno(e)),
+    };
+    let (value, ret) = match found {
+        Ok(v) => (v.cast_unsigned(), Ret::Val(0)),
+        Err(e) => (0, option_fault(e, which)),
+    };
+    let clear = k.mem.fill(buf, len as u32 as usize, 0);
+    let write = clear.and_then(|()| match len as u32 {
+        4 => k.mem.write_uint(buf, 4, value.into()),
+        _ => Ok(()),
+    });
+    write.map_or_else(|fault| Ret::Fault(fault.into()), |()| ret)
+}
+
+/// `bpf_bind`, of the socket that is about to connect.
+fn bind(k: &mut Kernel, _: CpuId, [ctx, addr, len, ..]: [u64; 5]) -> Ret {
+    let sk = k.get(ctx, field!("bpf_sock_addr_kern", "sk"));
+    let len = len & 0xffff_ffff;
+    let bytes = match k.mem.read_vec(addr, len.min(28) as usize) {
+        Ok(bytes) => bytes,
+        Err(fault) => return Ret::Fault(fault.into()),
+    };
+    k.sock_bind_bytes(sk, &bytes).map(|()| 0).into()
 }
 
 fn to_tcp(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {

@@ -14,7 +14,7 @@ use crate::{Errno, Kernel, field};
 /// `RT_TABLE_MAIN`.
 pub const TABLE_MAIN: u32 = 254;
 /// `RT_TABLE_LOCAL`, looked in first.
-const TABLE_LOCAL: u32 = 255;
+pub(super) const TABLE_LOCAL: u32 = 255;
 
 /// `rtm_type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

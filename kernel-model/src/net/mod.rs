@@ -8,12 +8,13 @@
 //!                        tx ring ◄── tc egress ◄── xmit          ─► Out, and the peer's ring
 //! ```
 //!
-//! Reading order: nic, rx, xdp, redirect, cpumap, tx, skb, tc, check. Every path that runs a
-//! program is a [`NetFrame`].
+//! Reading order: nic, rx, xdp, redirect, cpumap, tx, skb, tc, ip, sock, check. Every path that
+//! runs a program is a [`NetFrame`].
 
 pub mod check;
 mod cpumap;
 mod fib;
+mod ip;
 mod nic;
 mod redirect;
 mod rss;
@@ -33,6 +34,7 @@ pub use sock::{Protocol, SocketConfig};
 pub use tc::{Dir, Order, TcHook};
 
 pub(crate) use fib::NextHop;
+pub(crate) use ip::{UdpPacket, Way, loopback};
 pub(crate) use redirect::{RedirectInfo, Target};
 pub(crate) use rss::frame_hash;
 pub(crate) use skb_room::{UNSET as SKB_UNSET, max_len as skb_max_len};
@@ -65,6 +67,10 @@ pub struct Net {
     pub fib: Fib,
     /// Sockets of the machine.
     pub(crate) sockets: sock::Sockets,
+    /// Addresses of devices.
+    pub(crate) addresses: BTreeMap<u32, Vec<std::net::IpAddr>>,
+    /// `lo`, once something has gone through it; 0 before.
+    pub(crate) loopback: u64,
     /// Per CPU: `struct metadata_dst` of tunnel keys that programs set.
     pub(crate) md_dst: BTreeMap<CpuId, u64>,
     /// Packets dropped, by kernel reason.
@@ -90,6 +96,10 @@ pub enum NetFrame {
     Flush(redirect::Flush),
     /// The kernel thread of a cpumap entry.
     CpuMap(cpumap::Kthread),
+    /// A packet of this machine's own on its way out.
+    Output(ip::Output),
+    /// A packet on its way into a socket.
+    Local(ip::Local),
 }
 
 impl NetFrame {
@@ -101,6 +111,16 @@ impl NetFrame {
             NetFrame::Egress(_) => &["__dev_queue_xmit"],
             NetFrame::Flush(_) => &["xdp_do_flush"],
             NetFrame::CpuMap(_) => &["cpu_map_kthread_run"],
+            NetFrame::Output(_) => &["ip_finish_output"],
+            NetFrame::Local(_) => &["udp_queue_rcv_one_skb"],
+        }
+    }
+
+    /// The context that the path is in: a task sends in its own.
+    pub(crate) fn level(&self) -> crate::context::Level {
+        match self {
+            NetFrame::Output(_) => crate::context::Level::Task,
+            _ => crate::context::Level::Soft,
         }
     }
 }
@@ -136,6 +156,8 @@ impl Kernel {
             NetFrame::Egress(chain) => self.egress_step(cpu, chain, input),
             NetFrame::Flush(flush) => self.flush_step(cpu, flush, input),
             NetFrame::CpuMap(thread) => self.kthread_step(cpu, thread, input),
+            NetFrame::Output(output) => self.output_step(cpu, output, input),
+            NetFrame::Local(local) => self.local_step(cpu, local, input),
         }
     }
 

@@ -89,6 +89,11 @@ impl Kernel {
     /// A new sk_buff with these bytes, frame from the MAC header on.
     pub(crate) fn skb_from_bytes(&mut self, ifindex: u32, bytes: &[u8]) -> Result<u64, Errno> {
         let dev = self.net.nics.get(&ifindex).ok_or(Errno::ENODEV)?.dev;
+        self.skb_on_dev(dev, bytes)
+    }
+
+    /// The same, by the address of the device.
+    pub(crate) fn skb_on_dev(&mut self, dev: u64, bytes: &[u8]) -> Result<u64, Errno> {
         let page = self.net_page("sk_buff")?;
         let data = page + SKB_HEADROOM;
         let room = (shared_info(page) - data) as usize;

@@ -1,10 +1,12 @@
 //! Sockets: what look-ups of programs find (net/core/filter.c, net/ipv4/inet_hashtables.c, udp.c).
 //!
-//! A scenario states the sockets of the machine. No protocol moves their state.
+//! A scenario states the sockets of the machine, and its tasks make others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use crate::cpu::CpuId;
+use crate::sched::TaskId;
 use crate::{Errno, Kernel, field};
 
 /// Protocol of a socket.
@@ -35,6 +37,27 @@ pub struct SocketConfig {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sockets {
     all: BTreeMap<u64, SocketConfig>,
+    /// Those of tasks.
+    owned: BTreeMap<u64, Owned>,
+    /// The last cookie that was given.
+    cookies: u64,
+}
+
+/// What a task's socket has received, and who waits for more.
+#[derive(Clone, Debug, Default)]
+struct Owned {
+    queue: VecDeque<Datagram>,
+    waits: Option<TaskId>,
+    /// The port that it has.
+    port: Option<(Protocol, SocketAddr)>,
+}
+
+/// A datagram as a socket receives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Datagram {
+    pub(crate) from: SocketAddr,
+    pub(crate) to: SocketAddr,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// `TCP_ESTABLISHED`, `TCP_CLOSE`, `TCP_LISTEN`.
@@ -76,8 +99,65 @@ impl Sockets {
         self.all.get(&sk).is_some_and(tcp)
     }
 
-    pub(crate) fn protocol(&self, sk: u64) -> Option<Protocol> {
-        self.all.get(&sk).map(|s| s.protocol)
+    /// Whether a socket has this address of its own.
+    pub(crate) fn is_bound_to(&self, ip: IpAddr) -> bool {
+        self.all.values().any(|s| s.local.ip() == ip)
+    }
+
+    /// Whether tasks have sockets.
+    pub(crate) fn any_of_task(&self) -> bool {
+        !self.owned.is_empty()
+    }
+
+    /// `inet_csk_get_port`, `udp_lib_get_port`: whether a port of an address is free.
+    pub(crate) fn is_free(&self, protocol: Protocol, at: SocketAddr) -> bool {
+        let taken = |(of, local): (Protocol, SocketAddr)| {
+            let same = local.ip() == at.ip();
+            let any = local.ip().is_unspecified() || at.ip().is_unspecified();
+            of == protocol && local.port() == at.port() && (same || any)
+        };
+        let stated = self.all.values().map(|s| (s.protocol, s.local));
+        !stated.chain(self.owned.values().filter_map(|o| o.port)).any(taken)
+    }
+
+    /// A task's socket has these ends now; some have a port, but are not found by packets.
+    pub(crate) fn bound(&mut self, sk: u64, config: SocketConfig, found: bool) {
+        let Some(owned) = self.owned.get_mut(&sk) else { return };
+        owned.port = (config.local.port() != 0).then_some((config.protocol, config.local));
+        if found {
+            self.all.insert(sk, config);
+        } else {
+            self.all.remove(&sk);
+        }
+    }
+
+    /// A task has made a socket.
+    pub(crate) fn made(&mut self, sk: u64) {
+        self.owned.insert(sk, Owned::default());
+    }
+
+    /// `struct sock` of all sockets.
+    pub(crate) fn sks(&self) -> impl Iterator<Item = u64> {
+        let stated = self.all.keys().filter(|sk| !self.owned.contains_key(sk));
+        self.owned.keys().chain(stated).copied()
+    }
+
+    /// It is closed.
+    pub(crate) fn gone(&mut self, sk: u64) {
+        self.all.remove(&sk);
+        self.owned.remove(&sk);
+    }
+
+    /// Takes what was received first.
+    pub(crate) fn receive(&mut self, sk: u64) -> Option<Datagram> {
+        self.owned.get_mut(&sk)?.queue.pop_front()
+    }
+
+    /// A task waits for what comes.
+    pub(crate) fn wait(&mut self, sk: u64, task: TaskId) {
+        if let Some(owned) = self.owned.get_mut(&sk) {
+            owned.waits = Some(task);
+        }
     }
 }
 
@@ -103,7 +183,8 @@ impl Kernel {
             (None, false) => CLOSE,
         };
         let remote_port = config.remote.map_or(0, |r| r.port());
-        let cookie = self.net.sockets.all.len() as u64 + 1;
+        self.net.sockets.cookies += 1;
+        let cookie = self.net.sockets.cookies;
         let numbers = [
             (field!("sock", "__sk_common.skc_family"), if v6 { AF_INET6 } else { AF_INET }),
             (field!("sock", "__sk_common.skc_state"), state),
@@ -125,7 +206,34 @@ impl Kernel {
         Ok(sk)
     }
 
-    fn socket_addresses(&mut self, sk: u64, local: IpAddr, remote: Option<IpAddr>) {
+    /// Puts a stated socket into a control group.
+    pub fn socket_cgroup(&mut self, sk: u64, group: usize) {
+        let cgroup = self.cgroup_addr(group);
+        self.set(sk, field!("sock", "sk_cgrp_data.cgroup"), cgroup);
+    }
+
+    /// `sock_gen_cookie`.
+    pub(crate) fn sock_cookie(&mut self, sk: u64) -> u64 {
+        let cookie = field!("sock", "__sk_common.skc_cookie");
+        if self.get(sk, cookie) == 0 {
+            self.net.sockets.cookies += 1;
+            let next = self.net.sockets.cookies;
+            self.set(sk, cookie, next);
+        }
+        self.get(sk, cookie)
+    }
+
+    /// `__udp_enqueue_schedule_skb`: a task that waits goes on. What comes to a stated socket is
+    /// read by nobody.
+    pub(crate) fn sock_queue_rcv(&mut self, cpu: CpuId, sk: u64, datagram: Datagram) {
+        let Some(owned) = self.net.sockets.owned.get_mut(&sk) else { return };
+        owned.queue.push_back(datagram);
+        if let Some(task) = owned.waits.take() {
+            self.task_wake(cpu, task);
+        }
+    }
+
+    pub(crate) fn socket_addresses(&mut self, sk: u64, local: IpAddr, remote: Option<IpAddr>) {
         let ends = [
             (
                 Some(local),

@@ -57,7 +57,7 @@ impl crate::Kernel {
             nic.egress.remove(prog);
         }
         self.trace_detach(prog);
-        self.cgroup_detach(prog);
+        self.cgroup_detach_all(prog);
     }
 }
 
@@ -70,6 +70,8 @@ enum Stage {
     Chain,
     /// The protocol handler, the driver.
     Deliver,
+    /// A socket has taken it, through this handler.
+    Taken(&'static str),
     /// It is elsewhere: what ran for it is complete.
     Gone,
 }
@@ -254,8 +256,16 @@ impl Kernel {
                     Err(verdict) => self.ingress_verdict(cpu, chain, &verdict),
                 }
             }
-            Stage::Deliver => {
-                self.up(cpu, &chain);
+            Stage::Deliver => match self.up(cpu, &chain) {
+                Some((handler, child)) => {
+                    chain.stage = Stage::Taken(handler);
+                    Flow::Call { frame: net(NetFrame::Ingress(chain)), child }
+                }
+                None => self.ingress_end(cpu, &chain),
+            },
+            Stage::Taken(handler) => {
+                let dev = self.dev_addr(chain.ifindex);
+                self.func_exit(cpu, handler, &[chain.skb, dev, 0, dev], 0);
                 self.ingress_end(cpu, &chain)
             }
             Stage::Gone => self.ingress_end(cpu, &chain),
@@ -310,7 +320,7 @@ impl Kernel {
                 self.xmit_one(cpu, &chain);
                 self.egress_end(cpu, &chain, 0)
             }
-            Stage::Gone => self.egress_end(cpu, &chain, 0),
+            Stage::Taken(_) | Stage::Gone => self.egress_end(cpu, &chain, 0),
         }
     }
 
@@ -388,6 +398,11 @@ impl Kernel {
         Some(self.skb_send(to, skb, info.peer || info.flags & 1 != 0))
     }
 
+    /// `__dev_queue_xmit`: the path of an sk_buff of this machine out of a device.
+    pub(super) fn skb_xmit(&self, ifindex: u32, skb: u64) -> Frame {
+        net(NetFrame::Egress(Chain::egress(self, ifindex, skb)))
+    }
+
     /// The path of an sk_buff out of a device, or into it as if it had arrived there.
     pub(crate) fn skb_send(&mut self, ifindex: u32, skb: u64, ingress: bool) -> Frame {
         let dev = self.net.nics[&ifindex].dev;
@@ -412,8 +427,9 @@ impl Kernel {
         }
     }
 
-    /// The end of the way up: the model has no protocol stack above, its handlers take all.
-    fn up(&mut self, cpu: CpuId, chain: &Chain) {
+    /// The end of the way up: handlers take all. A packet of a socket that a task or a program of
+    /// a control group waits at goes on to it.
+    fn up(&mut self, cpu: CpuId, chain: &Chain) -> Option<(&'static str, Frame)> {
         let (skb, handler) = (chain.skb, self.handler(chain.skb));
         let mac = self.get(skb, field!("sk_buff", "mac_header"));
         let data = self.get(skb, field!("sk_buff", "data"));
@@ -426,11 +442,15 @@ impl Kernel {
         self.emit(cpu, EventKind::Up { nic: chain.ifindex, packet, skb: fields });
         let Some(handler) = handler else {
             self.consume_skb(cpu, skb, "__netif_receive_skb");
-            return;
+            return None;
         };
+        if let Some(child) = self.up_to_socket(skb) {
+            return Some((handler, child));
+        }
         self.consume_skb(cpu, skb, handler);
         let dev = self.dev_addr(chain.ifindex);
         self.func_exit(cpu, handler, &[skb, dev, 0, dev], 0);
+        None
     }
 
     fn up_fields(&self, skb: u64) -> UpFields {

@@ -211,7 +211,7 @@ impl Kernel {
     }
 
     /// Bytes of a kernel object.
-    pub(super) fn bytes(&self, at: u64, len: u64) -> Vec<u8> {
+    pub(crate) fn bytes(&self, at: u64, len: u64) -> Vec<u8> {
         self.mem.read_vec(at, len as usize).expect("packet memory is mapped")
     }
 }

@@ -311,7 +311,7 @@ impl Kernel {
     }
 
     /// `try_to_wake_up`, or `wake_up_new_task`, on behalf of a CPU.
-    pub(super) fn task_wake(&mut self, by: CpuId, id: TaskId) {
+    pub(crate) fn task_wake(&mut self, by: CpuId, id: TaskId) {
         let at = self.sched.task(id).cpu;
         if self.sched.rqs[at.idx()].curr == Some(id) {
             // p->on_cpu: it is woken when the switch away from it is done.

@@ -386,6 +386,11 @@ impl Kernel {
         self.sched.task(id).state != State::Dead
     }
 
+    /// `task_struct` of all tasks that have not ended.
+    pub(crate) fn tasks_living(&self) -> impl Iterator<Item = u64> {
+        self.sched.tasks.iter().filter(|t| t.state != State::Dead).map(|t| t.addr)
+    }
+
     /// A task that has not ended by its number.
     pub(crate) fn task_by_pid(&self, pid: u64) -> Option<TaskId> {
         let all = 0..self.sched.tasks.len() as u32;

@@ -1,18 +1,32 @@
 //! What the calls do, function by function.
 
+use bpf::uapi::AttachType;
+
 use super::vfs::PATH_MAX;
-use super::{Do, SysFrame, user};
+use super::{CgroupCall, Do, SysFrame, sysctl, user};
+use crate::cgroup::{Atype, Hook};
 use crate::cpu::CpuId;
 use crate::layout::PAGE_SIZE;
 use crate::{Errno, Kernel, field};
 
 type Ret = Result<u64, Errno>;
 
+/// `DEVCG_ACC_MKNOD`, `DEVCG_ACC_READ`, `DEVCG_ACC_WRITE`.
+const DEV_MKNOD: u64 = 1;
+const DEV_READ: u64 = 2;
+const DEV_WRITE: u64 = 4;
+/// `MKDEV(1, 3)`.
+const NULL_DEV: u64 = 1 << 20 | 3;
+/// `FMODE_READ`, `FMODE_WRITE`.
+const FMODE_READ: u64 = 1;
+const FMODE_WRITE: u64 = 2;
 /// `MAY_READ`, `MAY_WRITE`.
 const MAY_READ: u64 = 4;
 const MAY_WRITE: u64 = 2;
 /// `MAX_RW_COUNT`.
 const RW_MAX: u64 = 0x7fff_f000;
+/// `AT_REMOVEDIR`.
+const AT_REMOVEDIR: u64 = 0x200;
 /// Longest transfer of the model.
 const TRANSFER_MAX: u64 = 1 << 20;
 
@@ -46,8 +60,93 @@ fn open_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let path = k.sys_path(f.arg(1))?;
     let file = k.vfs_lookup(&path, f.arg(2), f.arg(3))?;
     f.object = file;
-    f.first(opening(file));
+    let access = match f.arg(2) & 3 {
+        0 => DEV_READ,
+        1 => DEV_WRITE,
+        _ => DEV_READ | DEV_WRITE,
+    };
+    let inode = k.get(file, field!("file", "f_inode"));
+    let (mode, dev) =
+        (k.get(inode, field!("inode", "i_mode")), k.get(inode, field!("inode", "i_rdev")));
+    let devices = k.device_programs(f, mode, dev, access)?;
+    f.first(
+        devices.into_iter().chain([Do::Act(open_driver)]).chain(opening(file)).collect::<Vec<_>>(),
+    );
     Ok(0)
+}
+
+/// `chrdev_open`, `blkdev_open`: there is a driver for `/dev/null` alone.
+fn open_driver(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let inode = k.get(f.object, field!("file", "f_inode"));
+    let mode = k.get(inode, field!("inode", "i_mode"));
+    let null = k.get(inode, field!("inode", "i_rdev")) == NULL_DEV;
+    if device_type(mode).is_some() && !null { Err(Errno::ENXIO) } else { Ok(0) }
+}
+
+/// `DEVCG_DEV_BLOCK`, `DEVCG_DEV_CHAR` of an inode that is a device.
+fn device_type(mode: u64) -> Option<u64> {
+    match mode & 0o170_000 {
+        0o060_000 => Some(1),
+        0o020_000 => Some(2),
+        _ => None,
+    }
+}
+
+impl Kernel {
+    /// `devcgroup_check_permission`: the programs of the task's group on a device.
+    fn device_programs(
+        &mut self,
+        f: &mut SysFrame,
+        mode: u64,
+        dev: u64,
+        access: u64,
+    ) -> Result<Option<Do>, Errno> {
+        let atype = Atype::Of(AttachType::CgroupDevice as u32);
+        let Some(kind) = device_type(mode).filter(|_| self.cgroups.enabled(atype)) else {
+            return Ok(None);
+        };
+        let ctx = self.kzalloc(crate::types::size("bpf_cgroup_dev_ctx"), "bpf_cgroup_dev_ctx")?;
+        f.todo.push_back(Do::Free(ctx));
+        // MAJOR and MINOR of what the kernel keeps.
+        for (at, value) in [
+            (field!("bpf_cgroup_dev_ctx", "access_type"), access << 16 | kind),
+            (field!("bpf_cgroup_dev_ctx", "major"), dev >> 20),
+            (field!("bpf_cgroup_dev_ctx", "minor"), dev & 0xf_ffff),
+        ] {
+            self.set(ctx, at, value);
+        }
+        let task = self.task_addr(f.task);
+        let cgroup = self.cgroup_of(task)?;
+        let (retval, hook, then) = (0, Hook::Plain, None);
+        Ok(Some(Do::Cgroup(Box::new(CgroupCall { cgroup, atype, ctx, retval, hook, then }))))
+    }
+}
+
+/// `do_mknodat`, `vfs_mknod`.
+pub(super) fn mknodat(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let path = k.sys_path(f.arg(1))?;
+    let (mode, dev) = (f.arg(2), f.arg(3));
+    // new_decode_dev: what user space writes as one number.
+    let dev = (dev >> 8 & 0xfff) << 20 | dev & 0xff | dev >> 12 & 0xfff00;
+    if !matches!(mode & 0o170_000, 0 | 0o010_000 | 0o020_000 | 0o060_000 | 0o100_000 | 0o140_000) {
+        return Err(Errno::EINVAL);
+    }
+    k.vfs_may_create(&path)?;
+    // A whiteout of an overlay is no device.
+    let checked = !(mode & 0o170_000 == 0o020_000 && dev == 0);
+    let devices = match checked {
+        true => k.device_programs(f, mode, dev, DEV_MKNOD)?,
+        false => None,
+    };
+    f.args[3] = dev;
+    f.first(devices.into_iter().chain([Do::Act(mknod)]).collect::<Vec<_>>());
+    Ok(0)
+}
+
+fn mknod(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let path = k.sys_path(f.arg(1))?;
+    let mode = if f.arg(2) & 0o170_000 == 0 { f.arg(2) | 0o100_000 } else { f.arg(2) };
+    k.vfs_mknod(&path, mode & !0o022, f.arg(3)).map(|()| 0)
 }
 
 /// `vfs_open`, with the hook of `do_dentry_open`.
@@ -88,6 +187,12 @@ pub(super) fn read(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
 }
 
 fn read_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    if k.get(f.object, field!("file", "f_mode")) & FMODE_READ != 0
+        && let Some(steps) = sysctl::steps(k, f, false)
+    {
+        f.first(steps);
+        return Ok(0);
+    }
     let count = f.arg(2).min(RW_MAX).min(TRANSFER_MAX);
     let bytes = k.vfs_take(f.object, count as usize)?;
     k.user_write(f.arg(1), &bytes)?;
@@ -101,6 +206,12 @@ pub(super) fn write(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
 }
 
 fn write_file(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    if k.get(f.object, field!("file", "f_mode")) & FMODE_WRITE != 0
+        && let Some(steps) = sysctl::steps(k, f, true)
+    {
+        f.first(steps);
+        return Ok(0);
+    }
     let count = f.arg(2).min(RW_MAX).min(TRANSFER_MAX);
     let bytes = k.user_read(f.arg(1), count as usize).ok_or(Errno::EFAULT)?;
     match k.cgroup_write(cpu, f.task, f.object, &bytes) {
@@ -112,7 +223,9 @@ fn write_file(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 /// `filp_close`.
 pub(super) fn close(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     f.object = k.fd_close(f.task, f.arg(0))?;
-    f.first([Do::Enter("filp_close", vec![f.object, 0]), Do::Act(put_file), Do::Exit]);
+    let release = k.sock_release(f.object);
+    let before = [Do::Enter("filp_close", vec![f.object, 0])].into_iter().chain(release);
+    f.first(before.chain([Do::Act(put_file), Do::Exit]).collect::<Vec<_>>());
     Ok(0)
 }
 
@@ -300,4 +413,24 @@ pub(super) fn exit_group(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 
 pub(super) fn getpid(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     Ok(k.task_pid(f.task))
+}
+
+/// `vfs_mkdir`; in the tree of control groups, a new group.
+pub(super) fn mkdirat(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let path = k.sys_path(f.arg(1))?;
+    k.vfs_mkdir(&path, f.arg(2)).map(|()| 0)
+}
+
+/// `do_unlinkat`, and `do_rmdir` with `AT_REMOVEDIR`.
+pub(super) fn unlinkat(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    let path = k.sys_path(f.arg(1))?;
+    if k.vfs_is_open(&path) {
+        return Err(k.sys_unsupported(cpu, "unlinking a file that is open"));
+    }
+    match f.arg(2) {
+        0 => k.vfs_unlink(&path, false),
+        AT_REMOVEDIR => k.vfs_unlink(&path, true),
+        _ => Err(Errno::EINVAL),
+    }
+    .map(|()| 0)
 }

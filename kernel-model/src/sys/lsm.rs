@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 
+use crate::cgroup::{Atype, Hook};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::sched::OpFrame;
 use crate::trace::{Attached, function};
-use crate::{Kernel, ProgId};
+use crate::{Kernel, ProgId, field};
 
 /// Programs of a hook in progress; the value is the verdict.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct LsmFrame {
     /// The object that holds the context, and the context.
     object: u64,
     ctx: u64,
+    /// Programs of a control group that are next, and last (`__cgroup_bpf_run_lsm_*`).
+    shim: Option<(u64, Atype)>,
 }
 
 impl LsmFrame {
@@ -26,15 +29,31 @@ impl LsmFrame {
 
 impl Kernel {
     /// The programs of a hook, when it has any. `hook` is the function's whole name.
-    pub(super) fn lsm(&mut self, hook: &'static str, args: &[u64]) -> Option<Frame> {
-        let (row, _) = function(hook).expect("a function of the type table");
+    pub(super) fn lsm(&mut self, cpu: CpuId, hook: &'static str, args: &[u64]) -> Option<Frame> {
+        let (row, function) = function(hook).expect("a function of the type table");
         let progs: VecDeque<Attached> = self.hooks.lsm(row).collect();
-        if progs.is_empty() {
+        let atype = Atype::Lsm(row);
+        let shim = self.cgroups.enabled(atype).then(|| {
+            // bpf_lsm_find_cgroup_shim: the socket's group, or that of the running task.
+            let first = function.args.first().map_or("", String::as_str);
+            let of = match first {
+                "sock" => Some(self.get(args[0], field!("socket", "sk"))),
+                "sk" => Some(args[0]),
+                _ => None,
+            };
+            match of {
+                Some(0) => None,
+                Some(sk) => Some((self.sock_cgroup(sk), atype)),
+                None => self.cgroup_of(self.cpus[cpu.idx()].task).ok().map(|c| (c, atype)),
+            }
+        });
+        let shim = shim.flatten();
+        if progs.is_empty() && shim.is_none() {
             return None;
         }
         // Without memory for it the hook is not heard, as when the trampoline has no programs.
         let (object, ctx) = self.trampoline_context(row, args).ok()?;
-        let frame = LsmFrame { progs, object, ctx };
+        let frame = LsmFrame { progs, object, ctx, shim };
         Some(Frame::Op(Box::new(OpFrame::Lsm(frame))))
     }
 
@@ -44,6 +63,12 @@ impl Kernel {
             Input::Return(v) => i64::from(v as u32 as i32) as u64,
             _ => 0,
         };
+        let shim = f.shim.take_if(|_| verdict == 0 && f.progs.is_empty());
+        let next = shim
+            .and_then(|(cgroup, atype)| self.cgroup_run(cgroup, atype, (f.ctx, 0), Hook::Plain));
+        if let Some(child) = next {
+            return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Lsm(f))), child };
+        }
         match f.progs.pop_front().filter(|_| verdict == 0) {
             Some(a) => {
                 let mut child = ProgFrame::main(a.prog, self.entry_of(a.prog), f.ctx);

@@ -9,21 +9,23 @@
 
 mod calls;
 mod lsm;
-mod net;
+mod sock;
+mod sysctl;
 mod table;
 mod user;
 mod vfs;
 
 use std::collections::VecDeque;
 
-use bpf::uapi::AttachType;
-
+use crate::cgroup::{Atype, Hook};
 use crate::cpu::{CpuId, Flow, Frame, Input};
+use crate::layout::PAGE_SIZE;
 use crate::sched::{OpFrame, TaskId};
-use crate::trace::{Then, TraceFrame};
+use crate::trace::{Then as After, TraceFrame};
 use crate::{Errno, Kernel};
 
 pub use lsm::LsmFrame;
+pub(crate) use sock::OptError;
 pub use table::{Param, SYSCALLS, SysRow};
 pub(crate) use vfs::Vfs;
 
@@ -60,17 +62,38 @@ enum Do {
     Exit,
     /// LSM programs decide.
     Lsm(&'static str, Vec<u64>),
-    /// Programs of the task's control group decide.
-    Cgroup(AttachType, u64),
+    /// Programs of a control group decide.
+    Cgroup(Box<CgroupCall>),
     /// What the kernel does.
     Act(Act),
+    /// The same, by a path of its own; what that returns is as with programs.
+    Call(fn(&mut Kernel, CpuId, &mut SysFrame) -> Result<Option<Frame>, Errno>),
     /// `sys_exit`, with the result.
     Leave,
     /// An object of the call is freed.
     Free(u64),
+    /// The same, if the call has failed.
+    Undo(u64),
 }
 
 type Act = fn(&mut Kernel, CpuId, &mut SysFrame) -> Result<u64, Errno>;
+
+/// What is done with the value of programs, and with that of a path.
+type Then = fn(&mut Kernel, CpuId, &mut SysFrame, u64) -> Result<u64, Errno>;
+
+/// Programs of a control group at a hook of a call.
+#[derive(Clone, Debug)]
+struct CgroupCall {
+    /// `struct cgroup`.
+    cgroup: u64,
+    atype: Atype,
+    ctx: u64,
+    /// What they begin with.
+    retval: i32,
+    hook: Hook,
+    /// Without it, a value other than 0 is what the call returns.
+    then: Option<Then>,
+}
 
 /// A call in progress.
 #[derive(Clone, Debug)]
@@ -89,8 +112,14 @@ pub struct SysFrame {
     /// The file or task that the call is about.
     object: u64,
     ret: u64,
-    /// It blocks before it goes on.
+    /// It blocks before it goes on, until a time or, with `u64::MAX`, until it is woken.
     block: Option<u64>,
+    /// What happens with the value that it waits for.
+    then: Option<Then>,
+    /// What programs put in the place of the caller's bytes.
+    bytes: Option<Vec<u8>>,
+    /// The context of the programs that ran last.
+    ctx: u64,
 }
 
 impl Kernel {
@@ -98,7 +127,7 @@ impl Kernel {
     pub(crate) fn sys_begin(&mut self, task: TaskId, call: &SysCall) -> Result<Frame, Errno> {
         let row = &SYSCALLS[call.row];
         let mut args = Vec::new();
-        let (mut other, mut at) = (None, user::TEXT);
+        let (mut other, mut at, mut room) = (None, user::TEXT, user::BUFFERS);
         for arg in &call.args {
             args.push(match arg {
                 Arg::Num(n) => *n,
@@ -109,8 +138,10 @@ impl Kernel {
                     here
                 }
                 Arg::Room(len) => {
-                    self.task_room(task, user::BUFFERS, *len)?;
-                    user::BUFFERS
+                    self.task_room(task, room, *len)?;
+                    let here = room;
+                    room += len.next_multiple_of(PAGE_SIZE).max(PAGE_SIZE);
+                    here
                 }
                 Arg::Task(id) => {
                     other = Some(*id);
@@ -131,6 +162,9 @@ impl Kernel {
             object: 0,
             ret: 0,
             block: None,
+            then: None,
+            bytes: None,
+            ctx: 0,
         };
         frame.todo.extend([
             Do::Trace("sys_enter", vec![regs, number]),
@@ -143,61 +177,80 @@ impl Kernel {
     }
 
     pub(crate) fn sys_step(&mut self, cpu: CpuId, mut f: Box<SysFrame>, input: Input) -> Flow {
-        match input {
+        let value = match input {
+            Input::Return(v) => Some(v),
+            Input::Aborted(_) => Some(Errno::EPERM.ret()),
+            Input::Start | Input::Again => None,
+        };
+        match (value, f.then.take()) {
+            (Some(v), Some(then)) => match then(self, cpu, &mut f, v) {
+                Ok(ret) => f.ret = ret,
+                Err(e) => f.fail(e.ret()),
+            },
             // The verdict of LSM programs, or what ended a sleep.
-            Input::Return(v) if v != 0 => f.fail(v),
-            Input::Aborted(_) => f.fail(Errno::EPERM.ret()),
+            (Some(v), None) if v != 0 => f.fail(v),
             _ => {}
         }
         loop {
             if let Some(until) = f.block.take() {
                 let task = f.task;
-                self.task_wake_at(task, until);
+                if until != u64::MAX {
+                    self.task_wake_at(task, until);
+                }
                 self.task_block(cpu, task, Frame::Op(Box::new(OpFrame::Sys(f))), true);
                 return Flow::Done(0);
             }
             // What a step fires runs before the next one.
             if !self.cpus[cpu.idx()].fired.is_empty() {
                 let items = std::mem::take(&mut self.cpus[cpu.idx()].fired);
-                let child = Frame::Trace(Box::new(TraceFrame::new(items, Then::Done(0))));
+                let child = Frame::Trace(Box::new(TraceFrame::new(items, After::Done(0))));
                 return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Sys(f))), child };
             }
             let Some(step) = f.todo.pop_front() else { return Flow::Done(f.ret) };
-            match step {
-                Do::Trace(name, args) => {
-                    self.fire(cpu, name, &args);
-                }
-                Do::Enter(name, args) => {
-                    self.func_enter(cpu, name, &args);
-                    f.entered.push((name, args));
-                }
-                Do::Exit => {
-                    if let Some((name, args)) = f.entered.pop() {
-                        self.func_exit(cpu, name, &args, f.ret);
-                    }
-                }
-                Do::Lsm(hook, args) => {
-                    if let Some(child) = self.lsm(hook, &args) {
-                        return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Sys(f))), child };
-                    }
-                }
-                Do::Cgroup(attach, ctx) => {
-                    if let Some(child) = self.cgroup_run(cpu, attach, ctx) {
-                        return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Sys(f))), child };
-                    }
-                }
-                Do::Act(act) => match act(self, cpu, &mut f) {
-                    Ok(ret) => f.ret = ret,
-                    Err(e) => f.fail(e.ret()),
-                },
-                Do::Leave => {
-                    let args = [f.regs, f.ret];
-                    self.fire(cpu, SYSCALLS[f.row].exit, &args);
-                    self.fire(cpu, "sys_exit", &args);
-                }
-                Do::Free(at) => self.kfree(at, "system call"),
+            if let Some(child) = self.sys_do(cpu, &mut f, step) {
+                return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Sys(f))), child };
             }
         }
+    }
+
+    /// One step; the path or the programs that it leads to.
+    fn sys_do(&mut self, cpu: CpuId, f: &mut SysFrame, step: Do) -> Option<Frame> {
+        match step {
+            Do::Trace(name, args) => {
+                self.fire(cpu, name, &args);
+            }
+            Do::Enter(name, args) => {
+                self.func_enter(cpu, name, &args);
+                f.entered.push((name, args));
+            }
+            Do::Exit => {
+                if let Some((name, args)) = f.entered.pop() {
+                    self.func_exit(cpu, name, &args, f.ret);
+                }
+            }
+            Do::Lsm(hook, args) => return self.lsm(cpu, hook, &args),
+            Do::Cgroup(call) => {
+                let on = (call.ctx, call.retval);
+                let child = self.cgroup_run(call.cgroup, call.atype, on, call.hook)?;
+                f.then = call.then;
+                return Some(child);
+            }
+            Do::Call(path) => match path(self, cpu, f) {
+                Ok(child) => return child,
+                Err(e) => f.fail(e.ret()),
+            },
+            Do::Act(act) => match act(self, cpu, f) {
+                Ok(ret) => f.ret = ret,
+                Err(e) => f.fail(e.ret()),
+            },
+            Do::Leave => {
+                let args = [f.regs, f.ret];
+                self.fire(cpu, SYSCALLS[f.row].exit, &args);
+                self.fire(cpu, "sys_exit", &args);
+            }
+            Do::Free(at) | Do::Undo(at) => self.kfree(at, "system call"),
+        }
+        None
     }
 }
 
@@ -205,7 +258,7 @@ impl SysFrame {
     /// The call returns an error: what was entered returns it, and what it made is freed.
     fn fail(&mut self, ret: u64) {
         self.ret = ret;
-        self.todo.retain(|d| matches!(d, Do::Exit | Do::Leave | Do::Free(_)));
+        self.todo.retain(|d| matches!(d, Do::Exit | Do::Leave | Do::Free(_) | Do::Undo(_)));
     }
 
     /// More to do, before what is left.

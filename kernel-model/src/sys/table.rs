@@ -3,7 +3,7 @@
 
 use bpf::Arch;
 
-use super::{Act, calls, net};
+use super::{Act, calls, sock};
 
 /// What a parameter takes in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +16,15 @@ pub enum Param {
     Room(&'static str),
     /// Length of the text of another parameter, when it is left out.
     Len(&'static str, &'static str),
-    /// `"10.0.0.1:80"` as `struct sockaddr_in`; NULL when it is left out.
+    /// `"10.0.0.1:80"` as `struct sockaddr_in`, `"[fd00::1]:80"` as `struct sockaddr_in6`; NULL
+    /// when it is left out.
     Addr(&'static str),
     /// A task by name, or a number.
     Task(&'static str),
+    /// A number as an `int` in the task's memory, text without a NUL, or bytes.
+    Value(&'static str),
+    /// A `u32` in the task's memory, of this value when it is left out.
+    Ref(&'static str, u32),
 }
 
 impl Param {
@@ -32,6 +37,8 @@ impl Param {
             | Param::Room(n)
             | Param::Len(n, _)
             | Param::Addr(n)
+            | Param::Ref(n, _)
+            | Param::Value(n)
             | Param::Task(n) => n,
         }
     }
@@ -76,7 +83,7 @@ macro_rules! rows {
     };
 }
 
-use Param::{Addr, Len, Num, Room, Task, Text};
+use Param::{Addr, Len, Num, Ref, Room, Task, Text, Value};
 
 /// `AT_FDCWD`.
 const CWD: u64 = -100i64 as u64;
@@ -94,9 +101,19 @@ pub static SYSCALLS: &[SysRow] = rows! {
     "mmap", [9, 222, 90], calls::mmap, [Num("addr", 0), Num("len", 4096), Num("prot", 3), Num("flags", 0x22), Num("fd", -1i64 as u64), Num("off", 0)];
     "nanosleep", [35, 101, 162], calls::nanosleep, [Num("ns", 0)];
     "exit_group", [231, 94, 248], calls::exit_group, [Num("code", 0)];
-    "socket", [41, 198, 359], net::socket, [Num("family", 2), Num("type", 1), Num("protocol", 0)];
-    "connect", [42, 203, 362], net::connect, [Num("fd", 3), Addr("addr"), Num("addrlen", 16)];
-    "sendto", [44, 206, 369], net::sendto, [Num("fd", 3), Text("buf"), Len("len", "buf"), Num("flags", 0), Addr("addr"), Num("addrlen", 16)];
+    "socket", [41, 198, 359], sock::socket, [Num("family", 2), Num("type", 1), Num("protocol", 0)];
+    "connect", [42, 203, 362], sock::connect, [Num("fd", 3), Addr("addr"), Len("addrlen", "addr")];
+    "sendto", [44, 206, 369], sock::sendto, [Num("fd", 3), Text("buf"), Len("len", "buf"), Num("flags", 0), Addr("addr"), Len("addrlen", "addr")];
+    "recvfrom", [45, 207, 371], sock::recvfrom, [Num("fd", 3), Room("buf"), Num("count", 64), Num("flags", 0), Room("addr"), Ref("addrlen", 28)];
+    "bind", [49, 200, 361], sock::bind, [Num("fd", 3), Addr("addr"), Len("addrlen", "addr")];
+    "listen", [50, 201, 363], sock::listen, [Num("fd", 3), Num("backlog", 128)];
+    "getsockname", [51, 204, 367], sock::getsockname, [Num("fd", 3), Room("addr"), Ref("addrlen", 28)];
+    "getpeername", [52, 205, 368], sock::getpeername, [Num("fd", 3), Room("addr"), Ref("addrlen", 28)];
+    "mkdirat", [258, 34, 289], calls::mkdirat, [Num("dfd", CWD), Text("path"), Num("mode", 0o755)];
+    "unlinkat", [263, 35, 294], calls::unlinkat, [Num("dfd", CWD), Text("path"), Num("flags", 0)];
+    "setsockopt", [54, 208, 366], sock::setsockopt, [Num("fd", 3), Num("level", 1), Num("optname", 0), Value("optval"), Len("optlen", "optval")];
+    "getsockopt", [55, 209, 365], sock::getsockopt, [Num("fd", 3), Num("level", 1), Num("optname", 0), Room("optval"), Ref("optlen", 4)];
+    "mknodat", [259, 33, 290], calls::mknodat, [Num("dfd", CWD), Text("path"), Num("mode", 0o020_666), Num("dev", 0x103)];
     "getpid", [39, 172, 20], calls::getpid, [];
 };
 

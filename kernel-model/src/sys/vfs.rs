@@ -10,6 +10,10 @@ use crate::{Errno, Kernel, field};
 const S_IFDIR: u64 = 0o040_000;
 const S_IFREG: u64 = 0o100_000;
 const S_IFCHR: u64 = 0o020_000;
+/// `S_IFMT`.
+const S_IFMT: u64 = 0o170_000;
+/// `MKDEV(1, 3)`: `/dev/null`.
+const NULL_DEV: u64 = 1 << 20 | 3;
 /// `FMODE_READ`, `FMODE_WRITE`.
 const FMODE_READ: u64 = 1;
 const FMODE_WRITE: u64 = 2;
@@ -43,6 +47,17 @@ const TREE: &[(&str, u64, &str)] = &[
     ("/etc/passwd", S_IFREG | 0o644, "root:x:0:0:root:/root:/bin/sh\n"),
     ("/etc/shadow", S_IFREG | 0o640, "root:*:0:0:99999:7:::\n"),
     ("/home", S_IFDIR | 0o755, ""),
+    ("/proc", S_IFDIR | 0o555, ""),
+    ("/proc/sys", S_IFDIR | 0o555, ""),
+    ("/proc/sys/kernel", S_IFDIR | 0o555, ""),
+    ("/proc/sys/kernel/pid_max", S_IFREG | 0o644, "4194304\n"),
+    ("/proc/sys/net", S_IFDIR | 0o555, ""),
+    ("/proc/sys/net/core", S_IFDIR | 0o555, ""),
+    ("/proc/sys/net/core/somaxconn", S_IFREG | 0o644, "4096\n"),
+    ("/proc/sys/net/ipv4", S_IFDIR | 0o555, ""),
+    ("/proc/sys/net/ipv4/tcp_rmem", S_IFREG | 0o644, "4096\t131072\t6291456\n"),
+    ("/proc/sys/vm", S_IFDIR | 0o555, ""),
+    ("/proc/sys/vm/swappiness", S_IFREG | 0o644, "60\n"),
     ("/root", S_IFDIR | 0o700, ""),
     ("/tmp", S_IFDIR | 0o1777, ""),
     ("/usr", S_IFDIR | 0o755, ""),
@@ -64,6 +79,8 @@ struct Node {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Vfs {
     nodes: BTreeMap<String, Node>,
+    /// Inodes that there have been.
+    inodes: u64,
     mount: u64,
     /// Open files and their path.
     files: BTreeMap<u64, String>,
@@ -80,6 +97,8 @@ impl Kernel {
         for (path, mode, data) in TREE {
             self.vfs_node(path, *mode, data.as_bytes())?;
         }
+        let null = self.vfs.nodes["/dev/null"].inode;
+        self.set(null, field!("inode", "i_rdev"), NULL_DEV);
         let root = self.vfs.nodes["/"].dentry;
         self.set(self.vfs.mount, field!("vfsmount", "mnt_root"), root);
         Ok(())
@@ -94,7 +113,8 @@ impl Kernel {
         let text = field!("dentry", "d_iname");
         let name = if path == "/" { "/" } else { name };
         self.set_bytes(dentry, text, &name.as_bytes()[..name.len().min(39)]);
-        let number = self.vfs.nodes.len() as u64 + 2;
+        self.vfs.inodes += 1;
+        let number = self.vfs.inodes + 1;
         for (at, f, value) in [
             (inode, field!("inode", "i_mode"), mode),
             (inode, field!("inode", "i_ino"), number),
@@ -131,9 +151,8 @@ impl Kernel {
         match self.vfs.nodes.get(path) {
             Some(_) if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL => return Err(Errno::EEXIST),
             Some(n) => {
-                let dir = self.get(n.inode, field!("inode", "i_mode")) & S_IFDIR != 0;
-                let regular = self.get(n.inode, field!("inode", "i_mode")) & S_IFREG != 0;
-                if dir && !regular && flags & (O_ACCMODE | O_CREAT) != 0 {
+                let dir = self.get(n.inode, field!("inode", "i_mode")) & S_IFMT == S_IFDIR;
+                if dir && flags & (O_ACCMODE | O_CREAT) != 0 {
                     return Err(Errno::EISDIR);
                 }
             }
@@ -171,6 +190,78 @@ impl Kernel {
         }
         self.vfs.files.insert(file, path.to_owned());
         Ok(file)
+    }
+
+    /// `may_create`: nothing is there, and the directory is.
+    pub(super) fn vfs_may_create(&mut self, path: &str) -> Result<(), Errno> {
+        self.vfs_boot()?;
+        let path = path.trim_end_matches('/');
+        if self.vfs.nodes.contains_key(path) {
+            return Err(Errno::EEXIST);
+        }
+        let dir = self.vfs.nodes.get(split(path).0).ok_or(Errno::ENOENT)?;
+        match self.get(dir.inode, field!("inode", "i_mode")) & S_IFMT == S_IFDIR {
+            true => Ok(()),
+            false => Err(Errno::ENOTDIR),
+        }
+    }
+
+    /// A new file of any kind.
+    pub(super) fn vfs_mknod(&mut self, path: &str, mode: u64, dev: u64) -> Result<(), Errno> {
+        self.vfs_may_create(path)?;
+        self.vfs_node(path, mode, &[])?;
+        let inode = self.vfs.nodes[path].inode;
+        self.set(inode, field!("inode", "i_rdev"), dev);
+        Ok(())
+    }
+
+    /// A new directory.
+    pub(super) fn vfs_mkdir(&mut self, path: &str, mode: u64) -> Result<(), Errno> {
+        self.vfs_boot()?;
+        let path = path.trim_end_matches('/');
+        if let Some(group) = path.strip_prefix(CGROUP_MOUNT) {
+            self.cgroup_root()?;
+            let above = group.rsplit_once('/').map_or("", |p| p.0);
+            if self.cgroups.by_path(group).is_some() {
+                return Err(Errno::EEXIST);
+            }
+            self.cgroups.by_path(above).ok_or(Errno::ENOENT)?;
+            return self.cgroup_at(group).map(|_| ());
+        }
+        self.vfs_may_create(path)?;
+        self.vfs_node(path, S_IFDIR | mode & 0o7777 & !0o022, &[])
+    }
+
+    /// A name goes; a directory when it is empty, a control group when nobody is in it.
+    pub(super) fn vfs_unlink(&mut self, path: &str, dir: bool) -> Result<(), Errno> {
+        self.vfs_boot()?;
+        let path = path.trim_end_matches('/');
+        if let Some(group) = path.strip_prefix(CGROUP_MOUNT).filter(|_| dir) {
+            self.cgroup_root()?;
+            let group = self.cgroups.by_path(group).ok_or(Errno::ENOENT)?;
+            self.cgroup_remove(group)?;
+            let below = format!("{path}/");
+            self.vfs.nodes.retain(|p, _| p != path && !p.starts_with(&below));
+            return Ok(());
+        }
+        let node = self.vfs.nodes.get(path).ok_or(Errno::ENOENT)?;
+        let is_dir = self.get(node.inode, field!("inode", "i_mode")) & S_IFMT == S_IFDIR;
+        let below = format!("{path}/");
+        match (is_dir, dir) {
+            (true, false) => return Err(Errno::EISDIR),
+            (false, true) => return Err(Errno::ENOTDIR),
+            _ if self.vfs.nodes.keys().any(|p| p.starts_with(&below)) => {
+                return Err(Errno::ENOTEMPTY);
+            }
+            _ => {}
+        }
+        self.vfs.nodes.remove(path);
+        Ok(())
+    }
+
+    /// Whether a file is open somewhere.
+    pub(super) fn vfs_is_open(&self, path: &str) -> bool {
+        self.vfs.files.values().any(|p| p == path)
     }
 
     /// Files of control groups are there as long as the group.
@@ -220,6 +311,9 @@ impl Kernel {
         if let Some(sock) = self.vfs.sockets.remove(&file) {
             let sk = self.get(sock, field!("socket", "sk"));
             self.storage_gone(sk);
+            self.net.sockets.gone(sk);
+            let cgroup = self.get(sk, field!("sock", "sk_cgrp_data.cgroup"));
+            self.cgroup_bpf_put(cgroup);
             self.kfree_rcu(sk, "sock");
             self.kfree_rcu(sock, "socket");
             self.kfree_rcu(file, "file");
@@ -293,6 +387,25 @@ impl Kernel {
         self.set(inode, field!("inode", "i_size"), size);
         self.set(file, field!("file", "f_pos"), (pos + bytes.len()) as u64);
         Ok(bytes.len() as u64)
+    }
+
+    /// The name of the variable that a file of `/proc/sys` is.
+    pub(super) fn vfs_sysctl(&self, file: u64) -> Option<String> {
+        self.vfs.files.get(&file)?.strip_prefix("/proc/sys/").map(str::to_owned)
+    }
+
+    /// What is in a file from a place on.
+    pub(super) fn vfs_contents(&self, file: u64) -> Vec<u8> {
+        let node = self.vfs.files.get(&file).and_then(|p| self.vfs.nodes.get(p));
+        node.map_or_else(Vec::new, |n| n.data.clone())
+    }
+
+    /// A sysctl variable has another value.
+    pub(super) fn vfs_sysctl_set(&mut self, file: u64, value: &[u8]) {
+        let Some(path) = self.vfs.files.get(&file) else { return };
+        if let Some(node) = self.vfs.nodes.get_mut(path) {
+            node.data = value.to_vec();
+        }
     }
 
     /// Whether a file may be executed.

@@ -17,6 +17,8 @@ pub enum FdObject {
     Btf(BtfId),
     /// A link.
     Link(LinkId),
+    /// The directory of a control group, by its place in the tree.
+    Cgroup(usize),
 }
 
 /// First descriptor that is handed out: 0 to 2 are taken in every process.

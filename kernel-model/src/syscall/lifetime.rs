@@ -101,7 +101,7 @@ impl Kernel {
                 FdObject::Btf(id) => {
                     live.btfs.insert(*id);
                 }
-                FdObject::Link(_) => {}
+                FdObject::Link(_) | FdObject::Cgroup(_) => {}
             }
         }
         self.links.values().for_each(|l| live.prog(l.prog));

@@ -9,7 +9,8 @@ use bpf::uapi::attr::{
 use bpf::uapi::fields::Struct;
 use bpf::uapi::{AttachType, ProgType};
 
-use super::{Call, FdObject, SysError, SysResult};
+use super::{Call, FdObject, SysError, SysResult, cgroup};
+use crate::cgroup::group_of;
 use crate::net::{Dir, Order};
 use crate::trace::AttachError;
 use crate::{Errno, Kernel, ProgId};
@@ -40,8 +41,20 @@ pub enum LinkTarget {
         /// `BPF_RAW_TRACEPOINT_OPEN` of a raw tracepoint.
         raw: bool,
     },
+    /// A hook of a control group.
+    Cgroup {
+        /// `cgroup_id`.
+        id: u64,
+        /// Hook.
+        attach: AttachType,
+    },
     /// Nothing any more.
-    Detached,
+    Detached {
+        /// `enum bpf_link_type`, as it was.
+        link_type: u32,
+        /// Where it was, for links that tell.
+        attach: u32,
+    },
 }
 
 /// An attachment.
@@ -60,18 +73,37 @@ impl LinkTarget {
             LinkTarget::Trace { raw: true, .. } => 1,
             LinkTarget::Trace { raw: false, .. } => 2,
             LinkTarget::Xdp { .. } => 6,
+            LinkTarget::Cgroup { .. } => 3,
             LinkTarget::Tcx { .. } => 11,
-            LinkTarget::Detached => 0,
+            LinkTarget::Detached { link_type, .. } => link_type,
         }
+    }
+
+    /// The same link when what it was attached to, or its attachment, is gone.
+    pub(crate) fn detached(self) -> LinkTarget {
+        let attach = match self {
+            LinkTarget::Tcx { dir, .. } => attach_type(dir) as u32,
+            LinkTarget::Cgroup { attach, .. } | LinkTarget::Trace { attach, .. } => attach as u32,
+            LinkTarget::Detached { attach, .. } => attach,
+            LinkTarget::Xdp { .. } => 0,
+        };
+        LinkTarget::Detached { link_type: self.link_type(), attach }
     }
 
     /// The end of `struct bpf_link_info`.
     pub(super) fn describe(self, out: &mut [u8; 48], endian: Endian) {
         let words = match self {
-            LinkTarget::Xdp { ifindex } => [ifindex, 0],
-            LinkTarget::Tcx { ifindex, dir } => [ifindex, attach_type(dir) as u32],
-            LinkTarget::Trace { raw: false, attach } => [attach as u32, 0],
-            LinkTarget::Trace { raw: true, .. } | LinkTarget::Detached => [0, 0],
+            LinkTarget::Xdp { ifindex } => [ifindex, 0, 0],
+            LinkTarget::Tcx { ifindex, dir } => [ifindex, attach_type(dir) as u32, 0],
+            LinkTarget::Cgroup { id, attach } => {
+                let (low, high) = (id as u32, (id >> 32) as u32);
+                let first = if endian == Endian::Little { [low, high] } else { [high, low] };
+                [first[0], first[1], attach as u32]
+            }
+            LinkTarget::Trace { raw: false, attach } => [attach as u32, 0, 0],
+            LinkTarget::Detached { link_type: 3, attach } => [0, 0, attach],
+            LinkTarget::Detached { link_type: 11, attach } => [0, attach, 0],
+            LinkTarget::Trace { raw: true, .. } | LinkTarget::Detached { .. } => [0, 0, 0],
         };
         for (at, word) in words.into_iter().enumerate() {
             let b = match endian {
@@ -112,6 +144,10 @@ pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         (AttachType::TcxEgress, ProgType::SchedCls) => tcx(k, call, &a, prog, Dir::Egress)?,
         (AttachType::Xdp | AttachType::TcxIngress | AttachType::TcxEgress, _) => {
             return Err(Errno::EINVAL.into());
+        }
+        (other, kind) if cgroup::is_of_groups(kind, Some(other)) => {
+            cgroup::check_attach_type(k, prog, other)?;
+            cgroup::link(k, call, &a, (prog, other))?
         }
         (other, ProgType::Tracing | ProgType::Lsm) if tracing(other) => {
             let cookie = LinkCreateTracing::decode(&a.extra, call.endian).cookie;
@@ -257,6 +293,9 @@ pub(super) fn update(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let id = k.fd_link(a.link_fd.cast_signed())?;
     let new = k.fd_prog(a.new_prog_fd.cast_signed())?;
     let link = k.links[&id];
+    if let LinkTarget::Detached { .. } = link.target {
+        return Err(Errno::ENOLINK.into());
+    }
     let old = match (a.flags & REPLACE, a.old_prog_fd) {
         (0, 0) => None,
         (0, _) => return Err(Errno::EINVAL.into()),
@@ -271,7 +310,11 @@ pub(super) fn update(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let nic =
         |k: &mut Kernel, ifindex| k.net.nics.get_mut(&ifindex).ok_or(Errno::ENODEV).map(|_| ());
     match link.target {
-        LinkTarget::Detached => return Err(Errno::ENOLINK.into()),
+        LinkTarget::Detached { .. } => return Err(Errno::ENOLINK.into()),
+        LinkTarget::Cgroup { id: of, .. } => {
+            let group = group_of(of).ok_or(Errno::ENOLINK)?;
+            k.cgroup_link_update(group, id, new);
+        }
         // bpf_tracing_link has no update.
         LinkTarget::Trace { .. } => return Err(Errno::EINVAL.into()),
         LinkTarget::Xdp { ifindex } => {
@@ -303,7 +346,8 @@ impl Kernel {
     /// Takes a link's program off its hook.
     pub(super) fn link_release(&mut self, id: LinkId) -> Result<(), Errno> {
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
-        let (prog, target) = (link.prog, std::mem::replace(&mut link.target, LinkTarget::Detached));
+        let (prog, target) = (link.prog, link.target);
+        link.target = target.detached();
         self.let_go = true;
         match target {
             LinkTarget::Xdp { ifindex } => self.xdp_attach(ifindex, None),
@@ -312,7 +356,13 @@ impl Kernel {
                 self.trace_detach(prog);
                 Ok(())
             }
-            LinkTarget::Detached => Ok(()),
+            LinkTarget::Cgroup { id: of, .. } => {
+                if let Some(group) = group_of(of) {
+                    self.cgroup_link_gone(group, id);
+                }
+                Ok(())
+            }
+            LinkTarget::Detached { .. } => Ok(()),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! bpf(2): the commands with the UAPI's structures, in the target's byte order.
 //!
 //! ```text
-//!  Kernel::bpf(cmd, attr, memory) ─► COMMANDS row ─► map, batch, prog, btf, info, link, test_run
+//!  Kernel::bpf(cmd, attr, memory) ─► COMMANDS row ─► map, prog, btf, info, link, cgroup, test_run
 //! ```
 //!
 //! Sources: kernel/bpf/syscall.c; errnos as measured on 6.18.
@@ -9,6 +9,7 @@
 mod again;
 mod batch;
 mod btf;
+mod cgroup;
 mod fd;
 mod info;
 mod lifetime;
@@ -123,6 +124,9 @@ const COMMANDS: &[(Cmd, usize, Body)] = &[
     (Cmd::MapUpdateBatch, attr::MapBatch::END, batch::update),
     (Cmd::MapDeleteBatch, attr::MapBatch::END, batch::delete),
     (Cmd::ProgLoad, attr::ProgLoad::END, prog::load),
+    (Cmd::ProgAttach, attr::ProgAttach::END, cgroup::attach),
+    (Cmd::ProgDetach, attr::ProgAttach::END, cgroup::detach),
+    (Cmd::ProgQuery, attr::ProgQuery::END, cgroup::query),
     (Cmd::ProgTestRun, attr::TestRun::END, test_run::command),
     (Cmd::ProgBindMap, attr::ProgBindMap::END, prog::bind_map),
     (Cmd::BtfLoad, attr::BtfLoad::END, btf::load),

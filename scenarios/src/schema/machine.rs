@@ -245,6 +245,9 @@ pub struct Socket {
     /// `sk_mark`.
     #[serde(default)]
     pub mark: u32,
+    /// Path of the cgroup in which it was made; the root when left out.
+    #[serde(default)]
+    pub cgroup: Option<Name>,
 }
 
 /// An address with a port: `10.0.0.1:80`, `[fd00::1]:80`.
@@ -402,6 +405,22 @@ fn last() -> Order {
     Order::Last
 }
 
+names! {
+    /// How programs of a cgroup go together with those of cgroups below it.
+    pub enum CgroupMode as "a mode of a cgroup" {
+        /// All of them run (`BPF_F_ALLOW_MULTI`, as links do).
+        Multi = "Multi",
+        /// One program, which one of a cgroup below replaces there (`BPF_F_ALLOW_OVERRIDE`).
+        Override = "Override",
+        /// One program; cgroups below may have none.
+        Alone = "Alone",
+    }
+}
+
+fn multi() -> CgroupMode {
+    CgroupMode::Multi
+}
+
 fn native() -> XdpMode {
     XdpMode::Native
 }
@@ -460,6 +479,18 @@ pub enum Attach {
         prog: Name,
         /// Path.
         cgroup: Name,
+        /// What cgroups below it may do.
+        #[serde(default = "multi")]
+        mode: CgroupMode,
+        /// Place among the others of this cgroup.
+        #[serde(default = "last")]
+        order: Order,
+        /// It runs before the programs of cgroups below (`BPF_F_PREORDER`).
+        #[serde(default)]
+        preorder: bool,
+        /// The program whose place it takes (`BPF_F_REPLACE`).
+        #[serde(default)]
+        replace: Option<Name>,
     },
     /// On a user function of a task.
     Uprobe {
