@@ -111,6 +111,11 @@ pub fn is_modelled(attach: AttachType) -> bool {
             | A::CgroupInet6Getpeername
             | A::CgroupInet4Getsockname
             | A::CgroupInet6Getsockname
+            | A::CgroupGetsockopt
+            | A::CgroupSetsockopt
+            | A::CgroupDevice
+            | A::CgroupSysctl
+            | A::LsmCgroup
     )
 }
 
