@@ -6,6 +6,8 @@ use bpf::insn::Slot;
 use bpf::uapi::fields::obj_name;
 use bpf::uapi::info::{BtfInfo, FuncInfo, LinkInfo, MapInfo, ProgInfo};
 
+mod cgroup;
+
 use super::*;
 use crate::{Config, net::NicConfig};
 
@@ -37,9 +39,13 @@ impl Process {
 
     /// `r0 = 2; exit`.
     fn prog(&mut self, prog_type: u32, attach: u32) -> Result<i32, Errno> {
+        self.prog_returning(2, prog_type, attach)
+    }
+
+    fn prog_returning(&mut self, imm: i32, prog_type: u32, attach: u32) -> Result<i32, Errno> {
         let endian = self.k.config.arch.endian();
         let insns = [
-            Slot { code: 0xb7, imm: 2, ..Slot::default() },
+            Slot { code: 0xb7, imm, ..Slot::default() },
             Slot { code: 0x95, ..Slot::default() },
         ];
         let insns: Vec<u8> = insns.iter().flat_map(|s| s.to_bytes(endian)).collect();
