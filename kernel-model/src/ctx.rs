@@ -255,8 +255,8 @@ fn perf_rows(arch: bpf::Arch) -> Vec<Row> {
     let kern = |m| field("bpf_perf_event_data_kern", m);
     let row = |name, via, to, raw| {
         let Field { off, size: len } = data(name);
-        let (null_check, boolean, shared) = (false, false, false);
-        Row { off, len, via: vec![kern(via)], null_check, to, boolean, raw, shared }
+        let (null_check, boolean, shared, upper) = (false, false, false, false);
+        Row { off, len, via: vec![kern(via)], null_check, to, boolean, raw, shared, upper }
     };
     let sample = |m| field("perf_sample_data", m);
     vec![
@@ -270,9 +270,8 @@ fn perf_rows(arch: bpf::Arch) -> Vec<Row> {
 #[must_use]
 pub fn convert(arch: bpf::Arch, access: CtxAccess) -> Option<CtxConv> {
     if access.prog_type == ProgType::PerfEvent {
-        return convert_by(&perf_rows(arch), access);
+        return convert_by(&perf_rows(arch), access, arch.endian());
     }
-    let endian = arch.endian();
     let rows: &[Row] = match access.prog_type {
         ProgType::Xdp => &XDP_ROWS,
         ProgType::SchedCls
@@ -289,7 +288,7 @@ pub fn convert(arch: bpf::Arch, access: CtxAccess) -> Option<CtxConv> {
         ProgType::CgroupSysctl => &SYSCTL_ROWS,
         _ => return None,
     };
-    convert_by(rows, access, endian)
+    convert_by(rows, access, arch.endian())
 }
 
 fn convert_by(rows: &[Row], access: CtxAccess, endian: Endian) -> Option<CtxConv> {
