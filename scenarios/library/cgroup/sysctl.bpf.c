@@ -21,6 +21,8 @@ int variables(struct bpf_sysctl *ctx)
 {
 	char limit[] = "128";
 
+	// A name that is shorter than the last one leaves what is behind it.
+	__builtin_memset(base, 0, sizeof(base));
 	name_len = bpf_sysctl_get_name(ctx, name, sizeof(name), 0);
 	base_len = bpf_sysctl_get_name(ctx, base, sizeof(base), BPF_F_SYSCTL_BASE_NAME);
 	value_len = bpf_sysctl_get_current_value(ctx, value, sizeof(value));

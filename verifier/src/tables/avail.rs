@@ -107,6 +107,9 @@ impl Kind<'_> {
     }
 }
 
+/// `bpf_get_local_storage`, `bpf_get_retval`, `bpf_set_retval`.
+const COMMON_TO_CGROUPS: [i32; 3] = [81, 186, 187];
+
 fn has(bits: &Bits, id: i32) -> bool {
     usize::try_from(id).is_ok_and(|n| n < 256 && bits[n / 64] >> (n % 64) & 1 == 1)
 }
@@ -169,6 +172,10 @@ fn unmeasured(kind: &Kind<'_>, id: i32, lsm: bool) -> Avail {
         sleepable: false,
         target: Some("tp_btf/sched_switch"),
     };
+    // `cgroup_common_func_proto`, which `bpf_lsm_func_proto` asks first.
+    if kind.attach == Some(AttachType::LsmCgroup) && COMMON_TO_CGROUPS.contains(&id) {
+        return Avail::Yes;
+    }
     let base = helper_avail(&tp_btf, id).unwrap_or(Avail::No);
     let listed =
         UNMEASURED.iter().any(|r| i32::from(r.0) == id && if lsm { r.1 || r.2 } else { r.2 });
