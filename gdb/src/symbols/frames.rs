@@ -22,6 +22,11 @@ fn common(arch: Arch) -> CommonInformationEntry {
     for reg in 0..6 {
         cie.add_instruction(Cfi::Undefined(native::bpf(arch, reg)));
     }
+    // Without an OS's ABI gdb takes no register of s390x for saved by those that are called.
+    if arch == Arch::S390x {
+        cie.add_instruction(Cfi::ValOffset(n.sp, -n.cfa_at_entry));
+        (7..=13).for_each(|reg| cie.add_instruction(Cfi::SameValue(Register(reg))));
+    }
     cie.add_instruction(match n.ra_at_entry {
         Ra::Stack(off) => Cfi::Offset(n.ra, off),
         Ra::Own => Cfi::SameValue(n.ra),

@@ -201,10 +201,8 @@ fn setsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5])
 fn getsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5]) -> Ret {
     let (sk, which) = (sk_of(k, cpu, at), (level as u32, name as u32));
     let tcp = k.get(sk, field!("sock", "sk_protocol")) == 6;
-    let checked = option_exists(which, tcp).and_then(|()| match len as u32 {
-        4 => Ok(()),
-        _ => Err(Errno::EINVAL),
-    });
+    let length = if len as u32 == 4 { Ok(()) } else { Err(Errno::EINVAL) };
+    let checked = option_exists(which, tcp).and(length);
     let found = match checked {
         Ok(()) => k.sockopt_get(sk, which),
         Err(e) => Err(OptError::Errno(e)),

@@ -22,7 +22,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn new(listener: &TcpListener, args: &Args, _file: &Path) -> io::Result<Line> {
+    pub(super) fn new(listener: &TcpListener, args: &Args, file: &Path) -> io::Result<Line> {
         let at = listener.local_addr()?;
         let host = match at.ip() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => String::new(),
@@ -36,6 +36,10 @@ impl Line {
         if let Some(folder) = &args.debug_dir {
             let folder = absolute(folder);
             add(format!("set substitute-path {} {}", gdb::symbols::FOLDER, folder.display()));
+        }
+        // Objects that name their sources without a folder lie beside the scenario.
+        if let Some(folder) = absolute(file).parent() {
+            add(format!("directory {}", folder.display()));
         }
         for (old, new) in &args.source_map {
             add(format!("set substitute-path {old} {new}"));
