@@ -1,5 +1,6 @@
 //! Every program of the library is cancelled at points all over its runs and ends clean, within its
-//! bound. `CANCEL_EVERY=1` tries them all; `orrery cancel` prints the figures.
+//! bound. `CANCEL_EVERY=1` tries them all; `orrery cancel` prints the figures, for all cells and
+//! architectures.
 #![allow(clippy::unwrap_used, reason = "a failed test is meant to panic")]
 
 use std::fs;
@@ -17,15 +18,19 @@ use common::library;
 /// One run of a scenario's first cell; `None` when the architecture is not among its own.
 fn sweep(path: &Path, arch: Arch, every: u64) -> Option<Report> {
     let text = fs::read_to_string(path).unwrap();
-    let first = cells::read(path, &text, &Cell::default()).scenario?;
-    let cell = cells::cells(&first, 1).into_iter().next()?;
+    let named = |what: &str| format!("{}: {what}", path.display());
+    let first = cells::read(path, &text, &Cell::default()).scenario;
+    let first = first.unwrap_or_else(|| panic!("{}", named("is no valid scenario")));
+    let cell = cells::cells(&first, 1).into_iter().next().expect("a cell");
     let archs = cells::archs_of(&first, &cell, &cells::archs(&first));
-    let scenario = cells::read(path, &text, &cell).scenario?;
-    let options = RunOptions { cancel_every: Some(every), ..cells::options(path, &cell) };
     if !archs.contains(&arch) {
         return None;
     }
-    run(&scenario, arch, &options).ok()?.sweep
+    let scenario = cells::read(path, &text, &cell).scenario.expect("its first cell is valid");
+    let options = RunOptions { cancel_every: Some(every), ..cells::options(path, &cell) };
+    let outcome =
+        run(&scenario, arch, &options).unwrap_or_else(|e| panic!("{}", named(&e.to_string())));
+    Some(outcome.sweep.expect("it was asked for"))
 }
 
 #[test]

@@ -12,13 +12,17 @@ use super::*;
 /// What trying came to.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    /// Points at which a program ran.
+    pub seen: u64,
     /// Points at which a run was cancelled.
     pub tried: u64,
     /// Of those, runs that were unwound.
     pub unwound: u64,
     /// Most instructions that a run went on for: how many, its bound, the program, the point.
     pub worst: Option<(u64, u64, String, String)>,
-    /// What did not end clean, the first of it.
+    /// Points after which something was not clean.
+    pub dirty_count: u64,
+    /// What was not, the first of it.
     pub dirty: Vec<String>,
 }
 
@@ -32,14 +36,22 @@ const STEPS_MAX: u64 = 1 << 20;
 pub(super) struct Sweep {
     /// Every so many points.
     every: u64,
-    seen: u64,
     report: Report,
 }
 
+impl Sweep {
+    /// Every so many points, and more of them at the beginning: short runs have few.
+    fn wanted(&self) -> bool {
+        let seen = self.report.seen;
+        seen <= u64::from(self.every.ilog2()) || seen.is_multiple_of(self.every)
+    }
+}
+
 impl Machine {
-    /// From now on, cancels the running program at every so many points, and goes back each time.
+    /// From now on, cancels the running program at every so many points, more often at the
+    /// beginning, and goes back each time.
     pub fn sweep(&mut self, every: u64) {
-        self.sweep = Some(Box::new(Sweep { every, seen: 0, report: Report::default() }));
+        self.sweep = Some(Box::new(Sweep { every, report: Report::default() }));
         self.kernel.fine = true;
     }
 
@@ -53,8 +65,8 @@ impl Machine {
         let Some(mut sweep) = self.sweep.take() else { return Ok(()) };
         let running = self.kernel.run_depth(cpu).filter(|_| !self.kernel.is_cancelled(cpu));
         if let Some(depth) = running {
-            sweep.seen += 1;
-            if sweep.seen.is_multiple_of(sweep.every) {
+            sweep.report.seen += 1;
+            if sweep.wanted() {
                 self.try_cancel(cpu, depth, &mut sweep.report)?;
             }
         }
@@ -97,12 +109,13 @@ impl Machine {
             }
             None => wrong.push("the run did not end".to_owned()),
         }
-        let bad = self.kernel.events[events..].iter().filter_map(|e| match &e.kind {
-            EventKind::Fault { fault, .. } => Some(fault.to_string()),
-            EventKind::Leak { what } => Some(format!("leak: {what}")),
-            _ => None,
-        });
-        wrong.extend(bad);
+        let bad = self.faults_since(events);
+        if !bad.is_empty() {
+            // What the scenario does of itself is not the cancellation's.
+            let own = self.faults_without(&before, (cpu, depth), steps)?;
+            wrong.extend(bad.into_iter().filter(|b| !own.contains(b)));
+        }
+        report.dirty_count += u64::from(!wrong.is_empty());
         for w in wrong {
             if report.dirty.len() < DIRTY_MAX {
                 report.dirty.push(format!("{name} cancelled at {at}: {w}"));
@@ -110,5 +123,33 @@ impl Machine {
         }
         self.restore(&before);
         Ok(())
+    }
+
+    /// Faults and leaks that were seen since there were so many events.
+    fn faults_since(&self, events: usize) -> Vec<String> {
+        let bad = self.kernel.events[events..].iter().filter_map(|e| match &e.kind {
+            EventKind::Fault { fault, .. } => Some(fault.to_string()),
+            EventKind::Leak { what } => Some(format!("leak: {what}")),
+            _ => None,
+        });
+        bad.collect()
+    }
+
+    /// Those of the same CPU when it is not cancelled.
+    fn faults_without(
+        &mut self,
+        before: &Snapshot,
+        (cpu, depth): (CpuId, usize),
+        steps: u64,
+    ) -> Result<Vec<String>, MachineError> {
+        self.restore(before);
+        let events = self.kernel.events.len();
+        for _ in 0..steps.saturating_mul(4).saturating_add(1000) {
+            if self.kernel.run_depth(cpu).is_none_or(|d| d < depth) {
+                break;
+            }
+            self.step(cpu)?;
+        }
+        Ok(self.faults_since(events))
     }
 }
