@@ -6,6 +6,7 @@
 //!  packets (growth, CPUs)     │
 //!  search (runs, snapshots)   │
 //!  debug (a long run)         │
+//!  growth (by number, CPUs)   │
 //!  size (against the JIT here)│
 //!  verify (against the kernel)┘
 //! ```
@@ -16,6 +17,7 @@
 
 mod cold;
 mod debug;
+mod growth;
 mod packets;
 mod search;
 mod size;
@@ -63,6 +65,8 @@ enum Part {
     Search,
     /// Under a debugger, forwards and backwards
     Debug,
+    /// Cost of an instruction and of an event, by their number and by CPUs
+    Growth,
     /// Native code against the kernel's JIT
     Size,
     /// The verifier against the kernel's
@@ -111,6 +115,7 @@ pub(super) fn run(args: &Args) -> Exit {
             Part::Packets => packets::measure(args.quick, &mut rows),
             Part::Debug => debug::measure(args.quick, &mut rows),
             Part::Search => search::measure(args.quick, &mut rows),
+            Part::Growth => growth::measure(args.quick, &mut rows),
             Part::Size => size::measure(args.objects.as_deref(), &mut rows),
             Part::Verifier => verify::measure(args.quick, &mut rows),
         };

@@ -40,8 +40,8 @@ pub(super) fn explain(
         _ => return format!("error: {name}: the traces of {a} and {b} differ\n"),
     };
     let (a, b) = (&a, &b);
-    let at = a.compared.iter().zip(&b.compared).position(|(x, y)| x != y);
-    let at = at.unwrap_or(a.compared.len().min(b.compared.len()));
+    let at = first(&a.compared, &b.compared);
+    let at = at.unwrap_or(a.compared.len());
     let mut text = format!(
         "error: {name}: the traces of {} and {} differ at event {}\n",
         a.arch,
@@ -61,6 +61,12 @@ pub(super) fn explain(
         _ => text += "  no program ran between the events\n",
     }
     text + "  next: orrery jit shows the native code of the whole program\n"
+}
+
+/// The first line in which two traces differ; it may be the end of one of them.
+pub(super) fn first(a: &[String], b: &[String]) -> Option<usize> {
+    let at = a.iter().zip(b).position(|(x, y)| x != y);
+    at.or_else(|| (a.len() != b.len()).then_some(a.len().min(b.len())))
 }
 
 fn clipped(line: &str) -> String {
