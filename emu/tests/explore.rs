@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 const PAIRS: [&str; 2] = ["lost_update", "abba"];
 
@@ -15,17 +17,26 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A copy of the library's folder, to write into.
+/// Copies of the scenarios and of their objects, in a folder to write into.
 fn folder(name: &str) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/library/explore");
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _fresh = fs::remove_dir_all(&to);
     fs::create_dir_all(&to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    let library = "../scenarios/library";
+    let topics = ["explore", "memory", "faults"].map(|topic| format!("{library}/{topic}"));
+    let folders = topics.iter().map(String::as_str).chain(["tests/explore"]);
+    for from in folders.map(|f| Path::new(env!("CARGO_MANIFEST_DIR")).join(f)) {
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
     }
     to
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    let said = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {said}"))
 }
 
 #[test]
@@ -46,8 +57,7 @@ fn a_search_finds_the_bug_of_each_pair_and_the_fixed_twin_survives() {
             assert!(ron.starts_with("// Found by `orrery explore`"), "{ron}");
             assert!(ron.contains("schedule: Pinned("), "{ron}");
             // The same command, the same words, however many threads.
-            let jobs = if strategy == "dfs" { "1" } else { "3" };
-            let again = orrery(&[&wanted[..], &["--jobs", jobs]].concat());
+            let again = orrery(&[&wanted[..], &["--jobs", "3"]].concat());
             assert_eq!(text(&again.stdout), said);
             assert_eq!(fs::read_to_string(&written).unwrap(), ron);
             let replayed = orrery(&["replay", "--arch", "all", &written]);
@@ -104,5 +114,168 @@ fn shards_are_kept_resumed_and_joined() {
     let joined: serde_json::Value = serde_json::from_slice(&joined.stdout).unwrap();
     for what in ["runs", "interleavings", "found"] {
         assert_eq!(joined[what], all[what], "{what}");
+    }
+}
+
+/// Searches, replays what was written, and gives both outputs.
+fn found(dir: &Path, leaf: &str, more: &[&str], kind: &str) -> String {
+    let file = dir.join(leaf).display().to_string();
+    let found = orrery(&[&["explore", &file], more].concat());
+    let said = text(&found.stdout);
+    assert_eq!(found.status.code(), Some(1), "{said}{}", text(&found.stderr));
+    assert!(said.contains(kind), "{kind}: {said}");
+    assert!(said.contains("replays on x86_64, arm64, riscv64, s390x"), "{said}");
+    said
+}
+
+fn replayed(dir: &Path, leaf: &str) -> (Option<i32>, String) {
+    let file = dir.join(leaf).display().to_string();
+    let output = orrery(&["replay", "--arch", "all", &file]);
+    (output.status.code(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+#[test]
+fn findings_of_each_kind_are_written_and_replay() {
+    let dir = folder("explore-kinds");
+    for (name, more, kind, words) in [
+        ("fault.ron", &["--seeds", "100"][..], "found a fault", "found by bpf_probe_read_kernel"),
+        ("stall.ron", &["--seeds", "100"], "found a stall", "rcu stall"),
+        ("lost_update.ron", &["--seeds", "100", "--races"], "found a race", "data race"),
+        (
+            "divergence.ron",
+            &["--seeds", "4", "--arch", "all"],
+            "found architectures that differ",
+            "s390x",
+        ),
+    ] {
+        found(&dir, name, more, kind);
+        let (code, said) = replayed(&dir, &name.replace(".ron", ".found.ron"));
+        assert_eq!(code, Some(1), "{name}: {said}");
+        assert!(said.contains(words), "{name}: {said}");
+    }
+}
+
+#[test]
+fn two_faults_together_are_tried_after_each_alone() {
+    let dir = folder("explore-both");
+    found(&dir, "both.ron", &["--seeds", "3000", "--faults"], "found an expectation");
+    let ron = fs::read_to_string(dir.join("both.found.ron")).unwrap();
+    let faults = ron.split("faults: [").nth(1).and_then(|f| f.split("],").next()).unwrap();
+    assert_eq!(faults.matches("Alloc(").count(), 2, "{ron}");
+    assert!(ron.contains("With the faults Alloc("), "{ron}");
+    let (code, said) = replayed(&dir, "both.found.ron");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no_memory"), "{said}");
+}
+
+#[test]
+fn what_was_found_is_made_small_and_what_was_tried_is_told() {
+    let dir = folder("explore-small");
+    let said = found(&dir, "many.ron", &["--seeds", "200"], "found an expectation");
+    assert!(said.contains("machine.cpus 6 to 2"), "{said}");
+    assert!(said.contains(" tries: ") && said.contains(" parts left out"), "{said}");
+    let ron = fs::read_to_string(dir.join("many.found.ron")).unwrap();
+    assert!(!ron.contains("\"none\"") && !ron.contains("Send("), "{ron}");
+}
+
+#[test]
+fn the_cells_of_a_matrix_are_searched_each_or_one_by_name() {
+    let dir = folder("explore-cells");
+    let said = found(&dir, "cells.ron", &["--seeds", "60"], "found an expectation");
+    assert!(said.contains("cells[cpus=2,prog=count_fixed] (pct): 60 runs"), "{said}");
+    let nothing = said.lines().find(|l| l.starts_with("cells[cpus=2,prog=count_fixed]")).unwrap();
+    assert!(nothing.ends_with("nothing was found"), "{said}");
+    let (code, replay) = replayed(&dir, "cells[cpus=2,prog=count].found.ron");
+    assert_eq!(code, Some(1), "{replay}");
+    let file = dir.join("cells.ron").display().to_string();
+    let one = |cell| orrery(&["explore", &file, "--seeds", "60", "--cell", cell]);
+    let first = one("[cpus=2,prog=count_fixed]");
+    assert_eq!(first.status.code(), Some(0));
+    assert_eq!(text(&first.stdout).trim_end(), nothing);
+    let none = one("[cpus=3]");
+    assert_eq!(none.status.code(), Some(2));
+    assert!(text(&none.stderr).contains("no cell [cpus=3]"));
+}
+
+#[test]
+fn a_search_of_everything_is_the_same_on_many_threads_and_in_shards() {
+    let dir = folder("explore-dfs");
+    let file = dir.join("lost_update_fixed.ron").display().to_string();
+    let wanted = ["explore", &file, "--strategy", "dfs"];
+    let whole = orrery(&wanted);
+    let threads = orrery(&[&wanted[..], &["--jobs", "3"]].concat());
+    assert_eq!(text(&threads.stdout), text(&whole.stdout));
+    assert!(text(&whole.stdout).contains("every interleaving was tried"));
+    let state = dir.join("state").display().to_string();
+    for shard in ["0/2", "1/2"] {
+        let args = [&wanted[..], &["--shard", shard, "--state", &state]].concat();
+        assert_eq!(orrery(&args).status.code(), Some(0));
+    }
+    let files = ["0of2", "1of2"].map(|s| format!("{state}/lost_update_fixed.{s}.json"));
+    let joined = orrery(&["explore", "merge", "--json", &files[0], &files[1]]);
+    let whole = json(&orrery(&[&wanted[..], &["--json"]].concat()));
+    let joined = json(&joined);
+    assert_eq!(joined["states"], whole["states"]);
+    assert_eq!(joined["complete"], serde_json::Value::Bool(true));
+    let half = orrery(&["explore", "merge", "--json", &files[0]]);
+    assert_eq!(json(&half)["complete"], serde_json::Value::Bool(false));
+    let bug = dir.join("abba.ron").display().to_string();
+    let all = orrery(&["explore", &bug, "--strategy", "dfs", "--arch", "all"]);
+    assert_eq!(all.status.code(), Some(1), "{}", text(&all.stderr));
+}
+
+/// A search in a process of its own, until its state says that it is on its way.
+fn begun(args: &[&str], state: &Path) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_orrery"))
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while !state.exists() {
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none() && began.elapsed() < Duration::from_secs(120), "{ended:?}");
+        sleep(Duration::from_millis(20));
+    }
+    child
+}
+
+/// What a state has behind it: runs, and for a search of everything the ways left to try.
+fn behind(state: &Path) -> u64 {
+    let state: serde_json::Value = serde_json::from_slice(&fs::read(state).unwrap()).unwrap();
+    let frontier = &state["frontier"];
+    let ways = |f: &serde_json::Value| f["runs"].as_u64().unwrap() + f["pruned"].as_u64().unwrap();
+    if frontier.is_null() { state["next"].as_u64().unwrap() } else { ways(frontier) }
+}
+
+#[test]
+fn a_search_that_was_killed_or_stopped_is_gone_on_with_and_nothing_counts_twice() {
+    let dir = folder("explore-kill");
+    let file = dir.join("long.ron").display().to_string();
+    for (strategy, signal) in [("random", "KILL"), ("pct", "INT"), ("dfs", "KILL"), ("dfs", "INT")]
+    {
+        let folder = dir.join(format!("{strategy}-{signal}"));
+        let (kept, state) = (folder.join("long.0of1.json"), folder.display().to_string());
+        let wanted = ["explore", &file, "--strategy", strategy, "--jobs", "2", "--json"];
+        let with_state = [&wanted[..], &["--state", &state]].concat();
+        let child = begun(&[&with_state[..], &["--seeds", "10000000"]].concat(), &kept);
+        let sent = Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), (signal == "INT").then_some(0), "{strategy} {signal}");
+        if signal == "INT" {
+            assert_eq!(json(&ended)["stopped"], serde_json::Value::Bool(true));
+            assert!(text(&ended.stderr).contains("the same command goes on from here"));
+        }
+        let seeds = (behind(&kept) + 100).to_string();
+        let resumed = json(&orrery(&[&with_state[..], &["--seeds", &seeds]].concat()));
+        let whole = json(&orrery(&[&wanted[..], &["--seeds", &seeds]].concat()));
+        assert_eq!(resumed, whole, "{strategy} {signal}");
+        assert!(whole["runs"].as_u64().unwrap() > 0);
+        // Another search does not go on from there.
+        let other = orrery(&[&with_state[..], &["--seed", "7"]].concat());
+        assert_eq!(other.status.code(), Some(2));
+        assert!(text(&other.stderr).contains("is of another search"), "{}", text(&other.stderr));
     }
 }

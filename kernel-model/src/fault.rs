@@ -1,12 +1,14 @@
 //! Injected faults: allocations and helpers that fail, rings that are full, user pages that are
 //! not there. Each counts its occasions from 1 and is reported when it happens.
 
+use std::collections::BTreeMap;
+
 use rand_chacha::ChaCha8Rng;
 use rand_core::Rng;
 
 use crate::context::{Level, Point};
 use crate::cpu::CpuId;
-use crate::memalloc::REFILL;
+pub use crate::memalloc::REFILL;
 use crate::{EventKind, Kernel, ProgId};
 
 /// What goes wrong.
@@ -106,9 +108,30 @@ pub fn chance(probability: f64) -> u32 {
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     list: Vec<Injected>,
+    /// Occasions by kind and by what fails, when they are asked for.
+    noted: Option<BTreeMap<(&'static str, String), u64>>,
 }
 
 impl Faults {
+    /// Counts from now on what could fail, by kind and name.
+    pub fn note(&mut self) {
+        self.noted = Some(BTreeMap::new());
+    }
+
+    /// How often each could have failed: kind as in [`Kind::name`], and kernel object, address,
+    /// or device.
+    pub fn noted(&self) -> impl Iterator<Item = (&'static str, &str, u64)> {
+        self.noted.iter().flatten().map(|((kind, what), n)| (*kind, what.as_str(), *n))
+    }
+
+    /// An occasion; whether somebody wants to know.
+    fn occasion(&mut self, kind: &'static str, what: impl FnOnce() -> String) -> bool {
+        if let Some(noted) = &mut self.noted {
+            *noted.entry((kind, what())).or_default() += 1;
+        }
+        !self.list.is_empty()
+    }
+
     /// Adds a fault.
     pub fn add(&mut self, kind: Kind, nth: u64, times: u64) {
         self.list.push(Injected { kind, nth, times, seen: 0, happened: 0 });
@@ -153,7 +176,7 @@ fn is_at(point: &Point, name: &str) -> bool {
 impl Kernel {
     /// Whether an allocation is made to fail.
     pub(crate) fn inject_alloc(&mut self, what: &str) -> bool {
-        if self.faults.list.is_empty() {
+        if !self.faults.occasion("alloc", || what.to_owned()) {
             return false;
         }
         let running = self.cpus[self.this_cpu.idx()].prog_frame().map(|p| p.prog);
@@ -187,7 +210,7 @@ impl Kernel {
 
     /// Whether a read of user memory hits a page that is not there.
     pub(crate) fn inject_user_page(&mut self, addr: u64, len: u64) -> bool {
-        if self.faults.list.is_empty() {
+        if !self.faults.occasion("user_page", || addr.to_string()) {
             return false;
         }
         let page = |a: u64| a / crate::layout::PAGE_SIZE;
@@ -205,7 +228,7 @@ impl Kernel {
 
     /// How much later than asked a timer fires.
     pub(crate) fn inject_timer_late(&mut self, cpu: CpuId) -> u64 {
-        if self.faults.list.is_empty() {
+        if !self.faults.occasion("timer_late", String::new) {
             return 0;
         }
         let hit =
@@ -249,7 +272,7 @@ impl Kernel {
 
     /// Whether a receive ring takes nothing now.
     pub(crate) fn ring_blocked(&mut self, ifindex: u32) -> bool {
-        if self.faults.list.is_empty() {
+        if !self.faults.occasion("ring_full", || ifindex.to_string()) {
             return false;
         }
         let now = self.cpus.iter().map(|c| c.clock_ns).max().unwrap_or(0);

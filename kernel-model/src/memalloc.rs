@@ -21,7 +21,7 @@ const NODE: u64 = 8;
 /// `sizes` of `bpf_mem_cache_idx`, in order.
 const SIZES: [u64; 11] = [16, 32, 64, 96, 128, 192, 256, 512, 1024, 2048, 4096];
 /// `alloc_bulk`'s own allocations, as a site of faults.
-pub(crate) const REFILL: &str = "bpf_mem_refill";
+pub const REFILL: &str = "bpf_mem_refill";
 
 /// Which caches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -28,6 +28,7 @@ mod repin;
 mod replay;
 mod scenario;
 mod side;
+mod stop;
 mod target;
 mod verify;
 mod veristat;

@@ -74,6 +74,7 @@ impl<'a> Run<'a> {
             marks,
             keep_marks: _,
             progress: _,
+            sweep: _,
             every: _,
             checkpoints,
         } = self;
@@ -152,6 +153,13 @@ impl<'a> Runs<'a> {
         faults: &[(fault::Kind, u64)],
     ) -> Result<Outcome, RunError> {
         self.begin(chooser, faults);
+        self.go_on()
+    }
+
+    /// One run from time 0 that counts what could have failed in it.
+    pub(crate) fn counted(&mut self, chooser: Box<dyn Chooser>) -> Result<Outcome, RunError> {
+        self.begin(chooser, &[]);
+        self.run.machine.kernel.faults.note();
         self.go_on()
     }
 

@@ -119,6 +119,42 @@ pub fn archs_of(s: &Scenario, cell: &Cell, archs: &[Arch]) -> Vec<Arch> {
     archs.iter().copied().filter(|a| !except.iter().any(|e| is_cell(e, cell, *a))).collect()
 }
 
+/// The cells that are asked for: all, or the one of a name.
+///
+/// # Errors
+/// What is wrong, and what to do: there is no such cell, or there are more than [`CELLS_MAX`] and
+/// they were not asked for as `big`.
+pub fn chosen(
+    s: &Scenario,
+    seed: u64,
+    name: Option<&str>,
+    big: bool,
+) -> Result<Vec<Cell>, (String, &'static str)> {
+    let mut all = cells(s, seed);
+    if let Some(name) = name {
+        all.retain(|c| c.name == name);
+        if all.is_empty() {
+            let next = "names are printed with each run, such as [seed=2,n=3]";
+            return Err((format!("no cell {name}"), next));
+        }
+    }
+    if all.len() > CELLS_MAX && !big {
+        return Err((format!("the matrix has {} cells", all.len()), "add --big"));
+    }
+    Ok(all)
+}
+
+/// Whether a scenario says that the trace on an architecture need not be that of the others.
+#[must_use]
+pub fn may_differ(s: &Scenario, arch: Arch) -> bool {
+    s.expect.iter().any(|e| match e {
+        scenarios::schema::Expect::Differs { archs, .. } => {
+            archs.iter().any(|a| a.v.name() == arch.name())
+        }
+        _ => false,
+    })
+}
+
 /// Whether a record of axis values, `(n: 1, arch: s390x)`, means a cell on an architecture.
 fn is_cell(record: &Node, cell: &Cell, arch: Arch) -> bool {
     let Kind::Record(None, members) = &record.kind else { return false };

@@ -70,6 +70,8 @@ pub struct RunOptions {
     pub races: bool,
     /// Cancel the running program at every so many points, and go back each time.
     pub cancel_every: Option<u64>,
+    /// Faults need not happen: the scenario is a cell of a sweep over them.
+    pub sweep: bool,
     /// Told how much of its time a run has behind it, in permille.
     pub progress: Option<Arc<AtomicU64>>,
     /// Count what programs do, by instruction.
@@ -283,6 +285,8 @@ pub(crate) struct Run<'a> {
     pub(crate) marks: Vec<Mark>,
     pub(crate) keep_marks: bool,
     pub(crate) progress: Option<Arc<AtomicU64>>,
+    /// Faults need not happen.
+    pub(crate) sweep: bool,
     /// Instructions between two checkpoints, when they are asked for.
     pub(crate) every: Option<u64>,
     pub(crate) checkpoints: Vec<Checkpoint>,

@@ -84,6 +84,7 @@ pub(super) fn begin<'a>(
         marks: Vec::new(),
         keep_marks: false,
         progress: opts.progress.clone(),
+        sweep: opts.sweep || s.matrix.as_ref().is_some_and(|m| m.vars.iter().next().is_some()),
         every: opts.checkpoints,
         checkpoints: Vec::new(),
     };

@@ -48,12 +48,16 @@ impl Kind {
         }
         let rest = message.strip_prefix("event ")?;
         let (_, what) = rest.split_once(": ")?;
-        Some(match what.to_lowercase() {
-            w if w.starts_with("leak") => Kind::Leak,
-            w if w.contains("deadlock") => Kind::Deadlock,
-            w if w.contains("race") => Kind::Race,
-            w if w.contains("stall") => Kind::Stall,
-            _ => Kind::Fault,
+        let what = what.strip_prefix("fault: ").unwrap_or(what).to_lowercase();
+        // The clause that says what it is; in the others anything may be named.
+        let clause = what.split(':').next().unwrap_or_default();
+        let says = |word: &str| clause.split(' ').any(|w| w == word);
+        Some(match () {
+            () if says("leak") => Kind::Leak,
+            () if says("deadlock") => Kind::Deadlock,
+            () if says("race") => Kind::Race,
+            () if says("stall") => Kind::Stall,
+            () => Kind::Fault,
         })
     }
 }
@@ -65,6 +69,13 @@ pub struct Signature {
     pub kind: Kind,
     /// The expectation as the file has it, or the words without numbers.
     pub what: String,
+}
+
+/// That the traces of the architectures differ.
+#[must_use]
+pub fn divergence() -> Signature {
+    let what = "the traces of the architectures".to_owned();
+    Signature { kind: Kind::Divergence, what }
 }
 
 /// The words of a message that do not depend on when and where.
@@ -132,5 +143,10 @@ mod tests {
         assert_eq!(shape(leak), "event leak Ref acquired by bpf_sk_lookup at ns");
         assert_eq!(Kind::of("event 3: fault: deadlock: AA"), Some(Kind::Deadlock));
         assert_eq!(Kind::of("hits: is 1, expected 2"), None);
+        let grace =
+            "event 8: fault: OutsideSection at 0x10 (its grace period held by CPU 0), found";
+        assert_eq!(Kind::of(grace), Some(Kind::Fault));
+        assert_eq!(Kind::of("event 2: data race: 8 bytes of hits"), Some(Kind::Race));
+        assert_eq!(Kind::of("event 346: rcu stall: grace period 1"), Some(Kind::Stall));
     }
 }

@@ -9,29 +9,28 @@
 //! not on the machine, on other runs, or on how many threads there are. A finding is named by
 //! kind and words without numbers ([`finding::Signature`]), which shrinking keeps.
 
-mod dfs;
+pub mod dfs;
 mod driver;
 pub mod finding;
+mod menu;
 pub mod repin;
 pub mod shrink;
 pub mod strategy;
 pub mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bpf::Arch;
-use kernel_model::context::{Level, Point};
-use kernel_model::fault;
 use scenarios::Scenario;
 
-pub use dfs::Exhausted;
 use driver::{Driver, Follow, Shared};
 pub use driver::{Switch, Way};
 use finding::{Kind, Signature};
+pub use menu::Injection;
 use strategy::{Here, Pct, Random, Strategy};
 
 use crate::machine::Machine;
-use crate::runner::{Outcome, RunError, RunOptions, Runs};
+use crate::runner::{Outcome, RunError, RunOptions, Runs, cells};
 
 /// How runs differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,15 +41,13 @@ pub enum How {
     Pct(u32),
 }
 
-/// A fault that the search adds.
-#[derive(Clone, Debug)]
-pub struct Injection {
-    /// For the kernel.
-    pub kind: fault::Kind,
-    /// Occasion, from 1.
-    pub nth: u64,
-    /// As a scenario writes it.
-    pub ron: String,
+impl How {
+    fn strategy(self, seed: u64, run: u64, cpus: u32, steps: u64) -> Box<dyn Strategy> {
+        match self {
+            How::Random => Box::new(Random::new(seed, run)),
+            How::Pct(depth) => Box::new(Pct::new(seed, run, cpus, steps, depth)),
+        }
+    }
 }
 
 /// What one run came to.
@@ -82,11 +79,13 @@ pub struct Found {
 }
 
 impl Found {
-    fn new(run: u64, attempt: Attempt) -> Option<Found> {
+    /// Of a run; `None` when nothing is wrong with it but what is known.
+    fn new(run: u64, attempt: Attempt, known: &BTreeSet<Signature>) -> Option<Found> {
         let Attempt { wrong, way, faults, .. } = attempt;
+        let is_new = |s: &&Signature| !known.contains(*s);
         // What is wrong in itself says more than the expectation that it breaks.
-        let grave = wrong.keys().find(|s| s.kind != Kind::Expectation);
-        let signature = grave.or(wrong.keys().next())?.clone();
+        let grave = wrong.keys().filter(is_new).find(|s| s.kind != Kind::Expectation);
+        let signature = grave.or(wrong.keys().find(is_new))?.clone();
         Some(Found { run, signature, wrong, way: way?, faults })
     }
 }
@@ -120,8 +119,10 @@ pub struct Searcher<'a> {
     ordinary: BTreeMap<Signature, String>,
     /// Faults to choose from.
     menu: Vec<Injection>,
-    /// The traces need not be equal.
-    may_differ: bool,
+    /// Architectures whose traces need not be those of the others.
+    exempt: BTreeSet<Arch>,
+    /// What was found before: a search goes on past it.
+    known: BTreeSet<Signature>,
 }
 
 impl<'a> Searcher<'a> {
@@ -137,8 +138,6 @@ impl<'a> Searcher<'a> {
         faults: bool,
     ) -> Result<Searcher<'a>, RunError> {
         let runs = archs.iter().map(|a| Runs::new(s, *a, opts)).collect::<Result<_, _>>()?;
-        let differs =
-            |e: &scenarios::schema::Expect| matches!(e, scenarios::schema::Expect::Differs { .. });
         let mut it = Searcher {
             text,
             seed: opts.seed,
@@ -148,19 +147,34 @@ impl<'a> Searcher<'a> {
             steps: 1,
             ordinary: BTreeMap::new(),
             menu: Vec::new(),
-            may_differ: s.expect.iter().any(differs),
+            exempt: archs.iter().copied().filter(|a| cells::may_differ(s, *a)).collect(),
+            known: BTreeSet::new(),
         };
         let log = Shared::default();
         let driver = Driver { strategy: Box::new(Default), log: log.clone() };
-        let alloc = fault::Kind::Alloc { site: None, prog: None, chance: None };
-        let counting = if faults { vec![(alloc, u64::MAX)] } else { Vec::new() };
-        let outcome = it.runs[0].under(Box::new(driver), &counting)?;
-        it.ordinary = finding::signatures(&outcome, text, true);
+        let outcome = it.runs[0].counted(Box::new(driver))?;
         it.steps = log.get().steps.max(1);
+        let ordinary = it.judged(0, &outcome, &log, Vec::new());
         if faults {
-            it.menu = menu(it.runs[0].machine(), &log.get().points());
+            it.menu = menu::of(it.runs[0].machine(), &log.get().points());
         }
+        it.ordinary = it.agreed(ordinary, &outcome, &|| Box::new(Default))?.wrong;
         Ok(it)
+    }
+
+    /// Goes on past what was found before.
+    pub fn pass_over(&mut self, known: BTreeSet<Signature>) {
+        self.known = known;
+    }
+
+    /// How many sets of faults [`Searcher::plan`] has, with the empty one.
+    fn plans(&self) -> u64 {
+        1 + menu::round(self.menu.len() as u64)
+    }
+
+    /// A set of faults: none, then each alone, then pairs.
+    fn plan(&self, n: u64) -> Vec<Injection> {
+        n.checked_sub(1).map_or_else(Vec::new, |n| menu::chosen(&self.menu, n))
     }
 
     /// Choices of an ordinary run, and faults to choose from.
@@ -176,10 +190,7 @@ impl<'a> Searcher<'a> {
     }
 
     fn strategy(&self, run: u64) -> Box<dyn Strategy> {
-        match self.how {
-            How::Random => Box::new(Random::new(self.seed, run)),
-            How::Pct(depth) => Box::new(Pct::new(self.seed, run, self.cpus, self.steps, depth)),
-        }
+        self.how.strategy(self.seed, run, self.cpus, self.steps)
     }
 
     /// What is wrong with a run without switches or faults.
@@ -193,35 +204,29 @@ impl<'a> Searcher<'a> {
     /// # Errors
     /// As for [`crate::runner::run`].
     pub fn attempt(&mut self, n: u64) -> Result<Attempt, RunError> {
-        let injected = if self.menu.is_empty() || n.is_multiple_of(2) {
-            Vec::new()
-        } else {
-            // Every fault in turn, each under many interleavings.
-            vec![self.menu[(n / 2) as usize % self.menu.len()].clone()]
-        };
-        let faults: Vec<_> = injected.iter().map(|i| (i.kind.clone(), i.nth)).collect();
-        let mut first: Option<(Attempt, u64)> = None;
-        for at in 0..self.runs.len() {
-            let log = Shared::default();
-            let driver = Driver { strategy: self.strategy(n), log: log.clone() };
-            let outcome = self.runs[at].under(Box::new(driver), &faults)?;
-            match &mut first {
-                None => {
-                    let attempt = self.judged(at, &outcome, &log, injected.clone());
-                    first = Some((attempt, outcome.trace_hash));
-                }
-                Some((attempt, hash)) if *hash != outcome.trace_hash && !self.may_differ => {
-                    let arch = outcome.arch;
-                    let what = "the traces of the architectures".to_owned();
-                    let signature = Signature { kind: Kind::Divergence, what };
-                    let message = format!("the trace on {arch} is another");
-                    attempt.wrong.insert(signature, message);
-                    attempt.way.get_or_insert_with(|| log.get().way(self.runs[at].machine()));
-                }
-                Some(_) => {}
-            }
+        // Every set of faults in turn, and every other run without.
+        let plan = if self.menu.is_empty() || n.is_multiple_of(2) { 0 } else { 1 + n / 2 };
+        let faults = self.plan(plan);
+        let (outcome, log) = self.one(0, self.strategy(n), &faults)?;
+        let attempt = self.judged(0, &outcome, &log, faults);
+        if self.runs.len() == 1 {
+            return Ok(attempt);
         }
-        Ok(first.expect("an architecture").0)
+        let (how, seed, cpus, steps) = (self.how, self.seed, self.cpus, self.steps);
+        self.agreed(attempt, &outcome, &|| how.strategy(seed, n, cpus, steps))
+    }
+
+    /// One run on one of the architectures.
+    fn one(
+        &mut self,
+        at: usize,
+        strategy: Box<dyn Strategy>,
+        faults: &[Injection],
+    ) -> Result<(Outcome, Shared), RunError> {
+        let log = Shared::default();
+        let driver = Driver { strategy, log: log.clone() };
+        let faults: Vec<_> = faults.iter().map(|i| (i.kind.clone(), i.nth)).collect();
+        Ok((self.runs[at].under(Box::new(driver), &faults)?, log))
     }
 
     fn judged(
@@ -237,71 +242,73 @@ impl<'a> Searcher<'a> {
         Attempt { interleaving: log.hash, wrong, way, faults }
     }
 
+    /// The same run on the other architectures: what is wrong with it there, and whether the
+    /// traces are the same.
+    fn agreed(
+        &mut self,
+        mut attempt: Attempt,
+        first: &Outcome,
+        strategy: &dyn Fn() -> Box<dyn Strategy>,
+    ) -> Result<Attempt, RunError> {
+        let mut traces = Traces::default();
+        traces.see(self, first, &mut attempt.wrong);
+        for at in 1..self.runs.len() {
+            let (outcome, log) = self.one(at, strategy(), &attempt.faults)?;
+            let other = self.judged(at, &outcome, &log, attempt.faults.clone());
+            add(&mut attempt.wrong, other.wrong);
+            traces.see(self, &outcome, &mut attempt.wrong);
+            if !attempt.wrong.is_empty() && attempt.way.is_none() {
+                attempt.way = Some(log.get().way(self.runs[at].machine()));
+            }
+        }
+        Ok(attempt)
+    }
+
     /// What run `n` found, if it found something.
     ///
     /// # Errors
     /// As for [`crate::runner::run`].
     pub fn found(&mut self, n: u64) -> Result<(u64, Option<Found>), RunError> {
         let attempt = self.attempt(n)?;
-        Ok((attempt.interleaving, Found::new(n, attempt)))
+        Ok((attempt.interleaving, Found::new(n, attempt, &self.known)))
     }
 
     /// Follows a way as far as it goes: what was made of it, and what is wrong then.
     fn follow(&mut self, way: &Way) -> Result<(Way, BTreeMap<Signature, String>), RunError> {
-        let follow = Follow::new(way.clone());
-        let made = follow.made.clone();
-        let outcome = self.runs[0].under(Box::new(follow), &[])?;
-        let made = made.lock().expect("the run is over").clone();
-        Ok((made, finding::signatures(&outcome, self.text, false)))
+        let (mut first, mut wrong, mut traces) = (None, BTreeMap::new(), Traces::default());
+        for at in 0..self.runs.len() {
+            let follow = Follow::new(way.clone());
+            let made = follow.made.clone();
+            let outcome = self.runs[at].under(Box::new(follow), &[])?;
+            add(&mut wrong, finding::signatures(&outcome, self.text, false));
+            traces.see(self, &outcome, &mut wrong);
+            first.get_or_insert_with(|| made.lock().expect("the run is over").clone());
+        }
+        Ok((first.expect("an architecture"), wrong))
     }
 }
 
-/// Failures that helpers have, which a program has to expect.
-const CALLS: &[(&str, &str, i64)] = &[
-    ("map_update_elem", "ENOMEM", -12),
-    ("map_push_elem", "E2BIG", -7),
-    ("ringbuf_reserve", "NULL", 0),
-    ("ringbuf_output", "EAGAIN", -11),
-    ("probe_read_kernel", "EFAULT", -14),
-    ("probe_read_user", "EFAULT", -14),
-    ("skb_store_bytes", "EFAULT", -14),
-    ("skb_load_bytes", "EFAULT", -14),
-    ("xdp_adjust_head", "EINVAL", -22),
-    ("xdp_adjust_tail", "EINVAL", -22),
-    ("timer_start", "EINVAL", -22),
-];
+/// What was wrong first keeps its words.
+fn add(all: &mut BTreeMap<Signature, String>, more: BTreeMap<Signature, String>) {
+    for (signature, message) in more {
+        all.entry(signature).or_insert(message);
+    }
+}
 
-/// Faults that can come about in a run: its allocations, its calls, NMIs at its points.
-fn menu(m: &Machine, points: &[Point]) -> Vec<Injection> {
-    let counted = m.kernel.faults.list().last().map_or(0, |f| f.seen);
-    let alloc = |nth| Injection {
-        kind: fault::Kind::Alloc { site: None, prog: None, chance: None },
-        nth,
-        ron: format!("Alloc(nth: {nth})"),
-    };
-    let mut out: Vec<Injection> = (1..=counted).map(alloc).collect();
-    for (func, ret, value) in CALLS {
-        let called = |p: &&Point| matches!(p, Point::Call { func: f, .. } if f == func);
-        for nth in 1..=points.iter().filter(called).count() as u64 {
-            let (func, ret) = (func.to_string(), format!("bpf_{func}\", nth: {nth}, ret: {ret}"));
-            let kind = fault::Kind::Call { func, prog: None, ret: value.cast_unsigned() };
-            out.push(Injection { kind, nth, ron: format!("Call(func: \"{ret})") });
+/// The traces of one run on several architectures.
+#[derive(Default)]
+struct Traces(Option<(Arch, u64)>);
+
+impl Traces {
+    /// One more; that it is another is wrong.
+    fn see(&mut self, s: &Searcher<'_>, o: &Outcome, wrong: &mut BTreeMap<Signature, String>) {
+        if s.exempt.contains(&o.arch) {
+            return;
+        }
+        let (first, hash) = *self.0.get_or_insert((o.arch, o.trace_hash));
+        if hash != o.trace_hash {
+            let message = format!("the trace on {} is not that on {first}", o.arch);
+            wrong.entry(finding::divergence()).or_insert(message);
         }
     }
-    let mut passed: BTreeMap<_, u64> = BTreeMap::new();
-    for prog in points.iter().filter(|p| p.is_counted()).filter_map(Point::prog) {
-        *passed.entry(prog).or_default() += 1;
-    }
-    for (prog, points) in passed {
-        let name = m.kernel.prog(prog).map_or("", kernel_model::Prog::name);
-        for (cpu, nth) in
-            (0..m.config().kernel.cpus).flat_map(|c| (1..=points).map(move |n| (c, n)))
-        {
-            let ron = format!("Nmi(cpu: {cpu}, safepoint: {nth}, prog: \"{name}\")");
-            let (level, cpu) = (Level::Nmi, kernel_model::CpuId(cpu));
-            let kind = fault::Kind::Interrupt { level, cpu, line: 0, prog, inside: None };
-            out.push(Injection { kind, nth, ron });
-        }
-    }
-    out
 }

@@ -1,5 +1,5 @@
 //! Smaller scenarios and shorter ways that show the same: everything that can be left out of the
-//! file is tried, and every switch.
+//! file is tried, every number that says how many, and every switch.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,6 +30,35 @@ pub struct Case {
     pub signature: Signature,
     /// In words.
     pub message: String,
+    /// What was tried, and what it came to.
+    pub effort: Effort,
+}
+
+/// What shrinking tried and did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effort {
+    /// Scenarios and ways that were run.
+    pub tried: usize,
+    /// Parts of the file that were left out.
+    pub parts: usize,
+    /// Numbers that became less: path in the file, from, to.
+    pub numbers: Vec<(String, u64, u64)>,
+    /// Switches before and after.
+    pub switches: (usize, usize),
+}
+
+impl std::fmt::Display for Effort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = |n: usize, one: &str, more: &str| {
+            let word = if n == 1 { one } else { more };
+            format!("{n} {word}")
+        };
+        write!(f, "{}", plural(self.tried, "try", "tries"))?;
+        let (from, to) = self.switches;
+        write!(f, ": {} to {to}", plural(from, "switch", "switches"))?;
+        write!(f, ", {} left out", plural(self.parts, "part", "parts"))?;
+        self.numbers.iter().try_for_each(|(path, from, to)| write!(f, ", {path} {from} to {to}"))
+    }
 }
 
 /// Where scenarios are tried.
@@ -39,8 +68,8 @@ pub struct Place<'a> {
     pub path: &'a Path,
     /// The cell of its matrix.
     pub cell: &'a Cell,
-    /// Architecture.
-    pub arch: Arch,
+    /// Architectures, all of which are run.
+    pub archs: &'a [Arch],
     /// For runs.
     pub opts: &'a RunOptions,
     /// For searches of smaller scenarios.
@@ -55,9 +84,9 @@ impl Place<'_> {
             return None;
         }
         let scenario = parsed.scenario?;
-        let (s, arch) = ((&scenario, text), [self.arch]);
+        let s = (&scenario, text);
         // A scenario that nobody would write may be one that we do not expect, either.
-        let attempt = || f(&mut Searcher::new(s, &arch, self.opts, self.how, false).ok()?);
+        let attempt = || f(&mut Searcher::new(s, self.archs, self.opts, self.how, false).ok()?);
         catch_unwind(AssertUnwindSafe(attempt)).ok()?
     }
 }
@@ -94,8 +123,11 @@ pub fn shrink(place: &Place<'_>, text: &str, found: &Found) -> Option<Case> {
     let message = found.wrong.get(&signature)?.clone();
     let by_order = place.with(&text, |s| Some(!s.ordinary().contains_key(&signature)))?;
     let goal = Goal { wanted: signature.clone(), known: found.wrong.clone(), by_order };
-    let mut case = Case { text, way: found.way.clone(), signature, message };
-    case.way = tried(place, &case.text, &case, &goal)?;
+    let switches = (found.way.switches.len(), 0);
+    let effort = Effort { switches, ..Effort::default() };
+    let mut case = Case { text, way: found.way.clone(), signature, message, effort };
+    let text = case.text.clone();
+    case.way = tried(place, &text, &mut case, &goal)?;
     fewer_switches(place, &mut case, &goal);
     smaller_text(place, &mut case, &goal);
     fewer_switches(place, &mut case, &goal);
@@ -104,11 +136,13 @@ pub fn shrink(place: &Place<'_>, text: &str, found: &Found) -> Option<Case> {
         Some((way, wrong.get(&case.signature)?.clone()))
     });
     (case.way, case.message) = message?;
+    case.effort.switches.1 = case.way.switches.len();
     Some(case)
 }
 
 /// A way that shows the finding in a text: the one there is, or one of a short search.
-fn tried(place: &Place<'_>, text: &str, case: &Case, goal: &Goal) -> Option<Way> {
+fn tried(place: &Place<'_>, text: &str, case: &mut Case, goal: &Goal) -> Option<Way> {
+    case.effort.tried += 1;
     place.with(text, |s| {
         if !goal.allows(s) {
             return None;
@@ -126,7 +160,7 @@ fn tried(place: &Place<'_>, text: &str, case: &Case, goal: &Goal) -> Option<Way>
 
 /// Leaves switches out, many at once at first.
 fn fewer_switches(place: &Place<'_>, case: &mut Case, goal: &Goal) {
-    let mut way = case.way.clone();
+    let (mut way, mut tries) = (case.way.clone(), 0);
     let done = place.with(&case.text, |s| {
         let mut chunk = way.switches.len().div_ceil(2).max(1);
         loop {
@@ -135,6 +169,7 @@ fn fewer_switches(place: &Place<'_>, case: &mut Case, goal: &Goal) {
             while at < way.switches.len() {
                 let mut less = way.clone();
                 less.switches.drain(at..(at + chunk).min(less.switches.len()));
+                tries += 1;
                 let (made, wrong) = s.follow(&less).ok()?;
                 let fewer = made.switches.len() < way.switches.len();
                 if fewer && goal.shows(&wrong) {
@@ -150,6 +185,7 @@ fn fewer_switches(place: &Place<'_>, case: &mut Case, goal: &Goal) {
         }
     });
     case.way = done.unwrap_or_else(|| case.way.clone());
+    case.effort.tried += tries;
 }
 
 /// Parts of a file that say what is looked for, or nothing.
@@ -171,28 +207,81 @@ fn smaller_text(place: &Place<'_>, case: &mut Case, goal: &Goal) {
             left -= 1;
             let text = edit::without(&case.text, part.span);
             match tried(place, &text, case, goal) {
-                Some(way) => (case.text, case.way) = (text, way),
+                Some(way) => {
+                    (case.text, case.way) = (text, way);
+                    case.effort.parts += 1;
+                }
                 None => at += 1,
             }
         }
-        fewer_cpus(place, case, goal);
+        for path in numbers(&case.text) {
+            smaller_number(place, case, goal, &path);
+        }
         if case.text.len() == before || left == 0 {
             return;
         }
     }
 }
 
-/// The least number of CPUs.
-fn fewer_cpus(place: &Place<'_>, case: &mut Case, goal: &Goal) {
-    while let Some(node) = edit::find(&case.text, "machine.cpus").ok().flatten() {
-        let cpus = &case.text[node.span.start as usize..node.span.end as usize];
-        let Some(less) = cpus.parse::<u32>().ok().and_then(|n| n.checked_sub(1)) else { return };
-        if less == 0 {
-            return;
-        }
-        let change = [edit::Edit { span: node.span, text: less.to_string() }];
+/// Fields that say how many.
+const HOW_MANY: [&str; 5] = ["cpus", "times", "count", "packets", "queues"];
+
+/// Places of the numbers that say how many there are of something.
+fn numbers(text: &str) -> Vec<String> {
+    let parts = edit::parts(text).unwrap_or_default();
+    let field = |path: &str| path.rsplit('.').next().is_some_and(|f| HOW_MANY.contains(&f));
+    let paths = parts.into_iter().map(|p| p.path);
+    paths.filter(|p| field(p) && !p.starts_with("expect.") && !p.starts_with("schedule.")).collect()
+}
+
+/// The least number that shows the finding, as far as halving finds it.
+fn smaller_number(place: &Place<'_>, case: &mut Case, goal: &Goal, path: &str) {
+    let Some(node) = edit::find(&case.text, path).ok().flatten() else { return };
+    let digits = &case.text[node.span.start as usize..node.span.end as usize];
+    let Ok(from) = digits.replace('_', "").parse::<u64>() else { return };
+    // Shown at `most`; not at `least`, or there is no such number.
+    let (mut least, mut most) = (0, from);
+    let mut next = 1;
+    while least + 1 < most {
+        let Some(node) = edit::find(&case.text, path).ok().flatten() else { return };
+        let change = [edit::Edit { span: node.span, text: next.to_string() }];
         let text = edit::apply(&case.text, &change);
-        let Some(way) = tried(place, &text, case, goal) else { return };
-        (case.text, case.way) = (text, way);
+        match tried(place, &text, case, goal) {
+            Some(way) => {
+                (case.text, case.way) = (text, way);
+                most = next;
+            }
+            None => least = next,
+        }
+        next = least + (most - least) / 2;
+    }
+    if most < from {
+        let numbers = &mut case.effort.numbers;
+        // A second round goes on from the first.
+        match numbers.iter_mut().find(|n| n.0 == path && n.2 == from) {
+            Some(n) => n.2 = most,
+            None => numbers.push((path.to_owned(), from, most)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_say_how_many_are_found() {
+        let text = "Scenario(orrery: 1, machine: (cpus: 4), tasks: {\"a\": (count: 2, script: \
+                    [])}, timeline: [Every(period: \"1us\", times: 8, act: Nmi(cpu: 0))], expect: \
+                    [Count(of: Exit(), is: 2)])";
+        assert_eq!(numbers(text), ["machine.cpus", "tasks.a.count", "timeline.0.times"]);
+    }
+
+    #[test]
+    fn the_effort_is_told() {
+        let numbers = vec![("machine.cpus".to_owned(), 8, 2)];
+        let effort = Effort { tried: 31, parts: 1, numbers, switches: (12, 2) };
+        let said = "31 tries: 12 switches to 2, 1 part left out, machine.cpus 8 to 2";
+        assert_eq!(effort.to_string(), said);
     }
 }

@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
+use bpf::Arch;
 use kernel_model::cpu::Site;
-use scenarios::edit;
+use scenarios::Finding;
+use scenarios::edit::{self, Edit};
+use scenarios::parse::Parsed;
 
 use super::driver::{Switch, Way};
 use super::finding::Signature;
 use crate::machine::Machine;
+use crate::runner::cells::Cell;
 
 /// Columns of the words.
 const WIDTH: usize = 96;
@@ -42,6 +46,14 @@ pub fn with_item(text: &str, list: &str, item: &str) -> String {
     format!("{}{item}{more}{}", &text[..from], &text[from..])
 }
 
+/// The items of a list of a scenario, as it has them.
+#[must_use]
+pub fn items<'a>(text: &'a str, list: &str) -> &'a str {
+    let Some(node) = edit::find(text, list).ok().flatten() else { return "" };
+    let list = &text[node.span.start as usize..node.span.end as usize];
+    list.trim_matches(['[', ']']).trim().trim_end_matches(',')
+}
+
 /// A scenario with its schedule pinned; a matrix gives way to it.
 #[must_use]
 pub fn with_schedule(text: &str, schedule: &str) -> String {
@@ -54,6 +66,56 @@ pub fn without_matrix(text: &str) -> String {
     let parts = edit::parts(text).unwrap_or_default();
     let matrix = parts.iter().find(|p| p.path == "matrix");
     matrix.map_or_else(|| text.to_owned(), |p| edit::without(text, p.span))
+}
+
+/// The scenario of one cell of a matrix on some architectures, by itself: values in place of
+/// variables.
+///
+/// # Errors
+/// A variable stands in an included file, which is not to be changed.
+pub fn of_cell(
+    text: &str,
+    parsed: &Parsed,
+    cell: &Cell,
+    archs: &[Arch],
+) -> Result<String, Finding> {
+    let mut edits = Vec::new();
+    for (name, span) in &parsed.used {
+        if span.file != 0 {
+            let what = format!("unsupported: a search with the variable \"${name}\" of an include");
+            return Err(Finding::error(*span, what));
+        }
+        let value = cell.vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        edits.extend(value.map(|text| Edit { span: *span, text }));
+    }
+    let text = without_matrix(&edit::apply(text, &edits));
+    let text = match cell.cpus {
+        Some(cpus) => with_machine(&text, "cpus", &cpus.to_string()),
+        None => text,
+    };
+    let names: Vec<&str> = archs.iter().map(|a| a.name()).collect();
+    let machine = parsed.scenario.iter().flat_map(|s| &s.machine.archs);
+    if machine.map(|a| a.v.name()).eq(names.iter().copied()) {
+        return Ok(text);
+    }
+    Ok(with_machine(&text, "archs", &format!("[{}]", names.join(", "))))
+}
+
+/// A scenario with a field of its machine set.
+fn with_machine(text: &str, field: &str, value: &str) -> String {
+    let path = format!("machine.{field}");
+    if let Some(node) = edit::find(text, &path).ok().flatten() {
+        return edit::apply(text, &[Edit { span: node.span, text: value.to_owned() }]);
+    }
+    let Some(machine) = edit::find(text, "machine").ok().flatten() else {
+        let machine = format!("({field}: {value})");
+        let with = edit::with_field(text, "machine", &machine, "expect");
+        return with.unwrap_or_else(|_| text.to_owned());
+    };
+    let whole = &text[machine.span.start as usize..machine.span.end as usize];
+    let at = machine.span.start as usize + whole.find('(').map_or(0, |n| n + 1);
+    let comma = if text[at..].trim_start().starts_with(')') { "" } else { ", " };
+    format!("{}{field}: {value}{comma}{}", &text[..at], &text[at..])
 }
 
 /// A scenario whose objects are found from another folder.
@@ -76,9 +138,9 @@ pub fn moved(text: &str, from: &Path, to: &Path) -> String {
     let change = |p: &edit::Part| {
         let node = edit::find(text, &p.path).ok().flatten()?;
         let name = format!("{}/{}", way.join("/"), node.as_str()?);
-        Some(edit::Edit { span: node.span, text: format!("{name:?}") })
+        Some(Edit { span: node.span, text: format!("{name:?}") })
     };
-    let edits: Vec<edit::Edit> = parts.iter().filter(file).filter_map(change).collect();
+    let edits: Vec<Edit> = parts.iter().filter(file).filter_map(change).collect();
     edit::apply(text, &edits)
 }
 
@@ -91,6 +153,8 @@ pub struct Origin<'a> {
     pub run: u64,
     /// Switches before it was shrunk.
     pub switches: usize,
+    /// Faults of the scenario as it is written, with commas between them.
+    pub faults: &'a str,
 }
 
 /// What fails and which switches lead there, as comment lines.
@@ -122,6 +186,9 @@ pub fn explanation(
     if now > TOLD {
         words += &format!(" And so on, {} more.", now - TOLD);
     }
+    if !origin.faults.is_empty() {
+        words += &format!(" With the faults {}.", origin.faults);
+    }
     words += " Do not edit `switches`; run `orrery repin` after a change of the program.";
     comment(&words)
 }
@@ -150,7 +217,9 @@ fn comment(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runner::cells::Disk;
     use kernel_model::CpuId;
+    use scenarios::parse::parse;
 
     #[test]
     fn a_way_is_written_and_read() {
@@ -161,7 +230,7 @@ mod tests {
         let text =
             "Scenario(\n    orrery: 1,\n    machine: (cpus: 2),\n    expect: [Leaks([])],\n)";
         let text = with_schedule(&with_item(text, "faults", "Alloc(nth: 3)"), &pinned(7, &way));
-        let parsed = scenarios::parse::parse("a.ron", &text, &[], &crate::runner::cells::Disk);
+        let parsed = parse("a.ron", &text, &[], &Disk);
         assert!(parsed.findings.is_empty(), "{text}\n{:?}", parsed.findings);
         let s = parsed.scenario.unwrap();
         assert_eq!(s.faults.len(), 1);
@@ -171,6 +240,25 @@ mod tests {
         assert_eq!(switches[0].at.v, "count: bpf_ktime_get_ns returned");
         let more = with_item(&text, "faults", "Alloc(nth: 4)");
         assert!(more.contains("[Alloc(nth: 4), Alloc(nth: 3)]"), "{more}");
+        assert_eq!(items(&more, "faults"), "Alloc(nth: 4), Alloc(nth: 3)");
+    }
+
+    #[test]
+    fn a_cell_stands_by_itself() {
+        let text = "Scenario(\n    orrery: 1,\n    faults: [Alloc(nth: \"$n\")],\n    matrix: \
+                    (cpus: [2, 4], vars: {\"n\": 1..=3}),\n    expect: [Leaks([])],\n)";
+        let first = parse("a.ron", text, &[], &Disk).scenario.unwrap();
+        let cells = crate::runner::cells::cells(&first, 1);
+        let cell = cells.iter().find(|c| c.name == "[cpus=4,n=2]").unwrap();
+        let whole = parse("a.ron", text, &cell.vars, &Disk);
+        let plain = of_cell(text, &whole, cell, &[Arch::S390x]).unwrap();
+        assert_eq!(
+            plain,
+            "Scenario(\n    orrery: 1,\n    faults: [Alloc(nth: 2)],\n    machine: (archs: \
+             [s390x], cpus: 4),\n    expect: [Leaks([])],\n)"
+        );
+        let parsed = parse("a.ron", &plain, &[], &Disk);
+        assert!(parsed.findings.is_empty(), "{:?}", parsed.findings);
     }
 
     #[test]

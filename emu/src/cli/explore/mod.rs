@@ -13,20 +13,26 @@
 mod state;
 mod workers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bpf::Arch;
 use scenarios::parse::Parsed;
 use scenarios::{Scenario, render};
 
 use self::state::State;
+use self::workers::{Keeper, Progress};
 use super::replay::report::findings;
-use super::{Exit, out};
+use super::{Exit, gravest, out, stop};
+use crate::objects;
 use crate::runner::cells::{self, Cell};
-use crate::runner::{RunError, RunOptions, run as play};
-use crate::search::finding::{Signature, signatures};
+use crate::runner::{Outcome, RunError, RunOptions, run as play};
+use crate::search::dfs::{self, Share};
+use crate::search::finding::{Kind, Signature, signatures};
 use crate::search::shrink::{Case, Place, shrink};
 use crate::search::{Found, How, Searcher, write};
 
@@ -55,13 +61,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "D", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=64))]
     depth: u32,
-    /// Also failing allocations and calls, and NMIs at safepoints
+    /// Also faults, each alone and in pairs: failing allocations, calls and user pages, full rings,
+    /// late timers, interrupts and NMIs at safepoints and inside kernel paths
     #[arg(long)]
     faults: bool,
     /// Also data races: as if the scenario expected Never(Race())
     #[arg(long)]
     races: bool,
-    /// Every Nth run, from the Ith on
+    /// Every Nth run, from the Ith on; of dfs every Nth branch of the ordinary run
     #[arg(long, value_name = "I/N", value_parser = super::fuzz::shard)]
     shard: Option<(u64, u64)>,
     /// Threads
@@ -75,6 +82,12 @@ pub(super) struct Args {
     /// Seed of the search and of all random streams
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Only the cell of this name, such as '[seed=2,n=3]'
+    #[arg(long, value_name = "CELL")]
+    cell: Option<String>,
+    /// Search matrices of more than 10,000 cells
+    #[arg(long)]
+    big: bool,
     /// Keep what was done in this folder, and go on from there
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -143,21 +156,69 @@ impl Budget {
     }
 }
 
-/// A scenario to be searched.
+impl Args {
+    /// Runs that are wanted, when that is said in runs.
+    fn runs(&self) -> Option<u64> {
+        match self.budget {
+            Some(Budget::Runs(n)) => Some(n),
+            Some(Budget::Seconds(_)) => None,
+            None => self.seeds,
+        }
+    }
+
+    /// When time is up, of which a part is this cell's.
+    fn until(&self, began: Instant, cells_left: usize) -> Option<Instant> {
+        let Some(Budget::Seconds(s)) = self.budget else { return None };
+        let left = Duration::from_secs(s).saturating_sub(began.elapsed());
+        Some(Instant::now() + left / u32::try_from(cells_left.max(1)).unwrap_or(u32::MAX))
+    }
+
+    /// What a state has to agree with.
+    fn of(&self, subject: &Subject<'_>) -> String {
+        let archs: Vec<&str> = subject.archs.iter().map(|a| a.name()).collect();
+        let depth = format!(" {}", self.depth);
+        let depth = if self.strategy == Strategy::Pct { &depth } else { "" };
+        let faults = if self.faults { " with faults" } else { "" };
+        let (strategy, archs) = (self.strategy.name(), archs.join(","));
+        let (seed, files) = (subject.opts.seed, subject.files());
+        format!("{strategy}{depth}{faults}, seed {seed}, {archs}, files {files:016x}")
+    }
+}
+
+/// A scenario to be searched: a cell, by itself.
 struct Subject<'a> {
     path: &'a Path,
+    /// Of the file and the cell.
+    name: String,
     text: &'a str,
     scenario: &'a Scenario,
     parsed: &'a Parsed,
     archs: Vec<Arch>,
     cell: Cell,
     opts: RunOptions,
+    /// When its time is up.
+    until: Option<Instant>,
 }
 
-impl Subject<'_> {
-    fn name(&self) -> String {
-        let stem = self.path.file_stem();
-        stem.map_or_else(|| "scenario".into(), |s| s.to_string_lossy().into_owned())
+impl<'a> Subject<'a> {
+    fn searcher(&self, args: &Args) -> Result<Searcher<'a>, RunError> {
+        let pair = (self.scenario, self.text);
+        Searcher::new(pair, &self.archs, &self.opts, how(args), args.faults)
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|t| Instant::now() >= t)
+    }
+
+    /// Hash of the scenario and its objects.
+    fn files(&self) -> u64 {
+        let mut hash = std::hash::DefaultHasher::new();
+        self.text.hash(&mut hash);
+        for file in self.scenario.objects.iter().filter_map(|(_, o)| o.file.as_ref()) {
+            let read = self.archs.iter().map(|a| objects::read(&self.opts.dir, &file.v, *a).ok());
+            read.for_each(|bytes| bytes.hash(&mut hash));
+        }
+        hash.finish()
     }
 }
 
@@ -169,52 +230,115 @@ pub(super) fn run(args: &Args) -> Exit {
     }
 }
 
+fn bad(what: &str, next: &str) -> Exit {
+    out::error(what, next);
+    Exit::BadInput
+}
+
+/// All cells of a file, one after the other.
 fn explore(args: &Args, path: &Path) -> Result<Exit, Exit> {
-    let bad = |what: String, next: &str| {
-        out::error(&what, next);
-        Exit::BadInput
-    };
-    let text = fs::read_to_string(path).map_err(|e| {
-        bad(format!("{}: {e}", path.display()), "give the path of a scenario (.ron)")
-    })?;
+    let shown = path.display();
+    let text = fs::read_to_string(path)
+        .map_err(|e| bad(&format!("{shown}: {e}"), "give the path of a scenario (.ron)"))?;
     let asked = args.races && !text.contains("Race(");
     let text = if asked { write::with_item(&text, "expect", "Never(Race())") } else { text };
-    let parsed = cells::read(path, &text, &Cell::default());
+    let first = cells::read(path, &text, &Cell::default());
+    let wrong = first.findings.iter().any(cells::is_error);
+    let Some(scenario) = first.scenario.as_ref().filter(|_| !wrong) else {
+        out::warn(&findings(&first));
+        return Err(Exit::BadInput);
+    };
+    let all = cells::chosen(scenario, args.seed, args.cell.as_deref(), args.big)
+        .map_err(|(what, next)| bad(&format!("{shown}: {what}"), next))?;
+    let archs = super::replay::wanted_archs(args.arch.as_deref())
+        .map_err(|e| bad(&e, "use --arch all, or a list such as --arch x86_64,s390x"))?;
+    stop::watch();
+    let (began, mut exits, mut found) = (Instant::now(), Vec::new(), BTreeMap::new());
+    for (n, cell) in all.iter().enumerate() {
+        if n > 0 && stop::asked() {
+            break;
+        }
+        let until = args.until(began, all.len() - n);
+        let done = one_cell(args, (path, &text), (cell, archs.as_deref()), until, &mut found);
+        exits.push(done.unwrap_or_else(|exit| exit));
+    }
+    Ok(gravest(exits))
+}
+
+/// What earlier cells found, and which of them.
+type Earlier = BTreeMap<Signature, String>;
+
+fn one_cell(
+    args: &Args,
+    (path, text): (&Path, &str),
+    (cell, archs): (&Cell, Option<&[Arch]>),
+    until: Option<Instant>,
+    earlier: &mut Earlier,
+) -> Result<Exit, Exit> {
+    let whole = cells::read(path, text, cell);
+    let Some(scenario) = whole.scenario.as_ref() else {
+        out::warn(&findings(&whole));
+        return Err(Exit::BadInput);
+    };
+    let own = cells::archs_of(scenario, cell, &cells::archs(scenario));
+    let chosen = archs.map(|list| cells::archs_of(scenario, cell, list));
+    let archs = chosen.unwrap_or_else(|| own.iter().copied().take(1).collect());
+    if archs.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    let sweep = scenario.matrix.as_ref().is_some_and(|m| m.vars.iter().next().is_some());
+    let plain = write::of_cell(text, &whole, cell, &own).map_err(|finding| {
+        out::warn(&render::human(&whole.files, &finding));
+        Exit::Unsupported
+    })?;
+    let parsed = cells::read(path, &plain, &Cell::default());
     let wrong = parsed.findings.iter().any(cells::is_error);
     let Some(scenario) = parsed.scenario.as_ref().filter(|_| !wrong) else {
         out::warn(&findings(&parsed));
         return Err(Exit::BadInput);
     };
-    if scenario.matrix.as_ref().is_some_and(|m| m.vars.iter().next().is_some() || m.cpus.is_some())
-    {
-        let next = "give the values in place of the variables, and the number of CPUs";
-        out::error(&format!("{}: unsupported: search over a matrix", path.display()), next);
-        return Err(Exit::Unsupported);
-    }
-    let archs = super::replay::wanted_archs(args.arch.as_deref())
-        .map_err(|e| bad(e, "use --arch all, or a list such as --arch x86_64,s390x"))?;
-    let first = || cells::archs(scenario).into_iter().take(1).collect();
-    let opts = RunOptions { dir: cells::folder(path), seed: args.seed, ..RunOptions::default() };
     let subject = Subject {
         path,
-        text: &text,
+        name: format!("{}{}", stem(path), cell.name),
+        text: &plain,
         scenario,
         parsed: &parsed,
-        archs: archs.unwrap_or_else(first),
-        cell: Cell { seed: args.seed, ..Cell::default() },
-        opts,
+        archs,
+        cell: Cell { seed: cell.seed, ..Cell::default() },
+        opts: RunOptions {
+            dir: cells::folder(path),
+            seed: cell.seed,
+            sweep,
+            ..RunOptions::default()
+        },
+        until,
     };
+    search(args, &subject, earlier)
+}
+
+fn search(args: &Args, subject: &Subject<'_>, earlier: &mut Earlier) -> Result<Exit, Exit> {
     let mut state = match &args.state {
-        Some(dir) => State::open(dir, &subject.name(), args.shard)
-            .map_err(|e| bad(e, "name another folder with --state"))?,
+        Some(dir) => {
+            let what = (subject.name.as_str(), args.of(subject));
+            let next = "name another folder with --state, or delete the file";
+            State::open(dir, what, args.shard).map_err(|e| bad(&e, next))?
+        }
         None => State::new(args.shard),
     };
     let done = match args.strategy {
-        Strategy::Dfs => exhaust(args, &subject, &mut state),
-        Strategy::Random | Strategy::Pct => workers::search(args, &subject, &mut state),
+        Strategy::Dfs => exhaust(args, subject, &mut state),
+        Strategy::Random | Strategy::Pct => workers::search(args, subject, &mut state),
     };
-    let found = done.map_err(|e| told(&subject, &e))?;
-    finish(args, &subject, &mut state, found)
+    let found = done.map_err(|e| told(subject, &e))?;
+    let exit = finish(args, subject, &mut state, found.as_ref(), earlier)?;
+    if state.is_stopped() {
+        let next = match &args.state {
+            Some(_) => "the same command goes on from here",
+            None => "with --state DIR the same command would go on from here",
+        };
+        out::warn(&format!("stopped; {next}\n"));
+    }
+    Ok(exit)
 }
 
 /// Says why a scenario cannot be run.
@@ -242,31 +366,39 @@ fn how(args: &Args) -> How {
     }
 }
 
-/// Every interleaving, on one thread: what comes next depends on what was met.
+/// Every interleaving.
 fn exhaust(
     args: &Args,
     subject: &Subject<'_>,
     state: &mut State,
 ) -> Result<Option<Found>, RunError> {
-    if args.shard.is_some() || subject.archs.len() > 1 {
-        let what = "dfs over shards, or on several architectures at once".to_owned();
-        return Err(RunError::Unsupported { what, span: subject.scenario.span });
-    }
-    let pair = (subject.scenario, subject.text);
-    let mut search = Searcher::new(pair, &subject.archs, &subject.opts, how(args), args.faults)?;
-    let progress = workers::Progress::new();
-    let (ways, limit) = match args.budget {
-        Some(Budget::Seconds(s)) => (u64::MAX, s),
-        Some(Budget::Runs(n)) => (n, u64::MAX),
-        None => (args.seeds.unwrap_or(u64::MAX), u64::MAX),
+    let (known, shard) = (state.known(), state.shard);
+    let make = || {
+        let mut search = subject.searcher(args)?;
+        search.pass_over(known.clone());
+        Ok(search)
     };
-    let all = search.exhaust(ways, &mut |all| {
-        progress.show(all.runs, None, || format!("{} states", all.states));
-        progress.seconds() < limit
-    })?;
+    let share = Share {
+        shard,
+        jobs: usize::try_from(args.jobs).unwrap_or(1),
+        ways_max: args.runs().unwrap_or(u64::MAX),
+    };
+    let (progress, mut keeper, mut cut) = (Progress::new(), Keeper::new(), false);
+    let frontier = state.frontier();
+    let done = dfs::exhaust(&make, frontier, share, &mut |frontier| {
+        progress.show(frontier.runs, None, || format!("{} states", frontier.known.len()));
+        if keeper.is_due() {
+            state.reached(frontier);
+            keeper.keep(state);
+        }
+        cut = subject.is_over() || stop::asked();
+        if cut { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     progress.clear();
-    state.exhausted(&all);
-    Ok(all.found)
+    let (frontier, found) = done?;
+    state.reached(&frontier);
+    state.ended(cut && found.is_none());
+    Ok(found)
 }
 
 /// Shrinks and writes what was found, and says what there is to say.
@@ -274,54 +406,81 @@ fn finish(
     args: &Args,
     subject: &Subject<'_>,
     state: &mut State,
-    found: Option<Found>,
+    found: Option<&Found>,
+    earlier: &mut Earlier,
 ) -> Result<Exit, Exit> {
-    let name = subject.name();
-    if let Some(found) = &found {
-        let place = Place {
-            path: subject.path,
-            cell: &subject.cell,
-            arch: subject.archs[0],
-            opts: &subject.opts,
-            how: how(args),
+    if let Some(found) = found {
+        let cell = earlier.get(&found.signature).cloned();
+        let kept = match &cell {
+            Some(_) => None,
+            None => shrunk(args, subject, found, state.count())?,
         };
-        // What the attempts of shrinking run into is not for the reader.
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let case = shrink(&place, subject.text, found);
-        std::panic::set_hook(hook);
-        let kept = case.map(|case| write_case(args, subject, found, &case)).transpose()?;
-        state.found(found, kept);
+        earlier.entry(found.signature.clone()).or_insert_with(|| subject.name.clone());
+        state.found(found, kept, cell);
     }
-    state.save().map_err(|e| {
-        out::error(&e, "name another folder with --state");
-        Exit::BadInput
-    })?;
-    let strategy = args.strategy.name();
-    out::print(&if args.json { state.json(&name, strategy) } else { state.text(&name, strategy) });
+    state.save().map_err(|e| bad(&e, "name another folder with --state"))?;
+    let (name, strategy) = (&subject.name, args.strategy.name());
+    out::print(&if args.json { state.json(name, strategy) } else { state.text(name, strategy) });
     Ok(if state.has_found() { Exit::NotMet } else { Exit::Ok })
+}
+
+/// A finding as small as it gets, written; `nth` counts those of the scenario.
+fn shrunk(
+    args: &Args,
+    subject: &Subject<'_>,
+    found: &Found,
+    nth: usize,
+) -> Result<Option<state::Kept>, Exit> {
+    let place = Place {
+        path: subject.path,
+        cell: &subject.cell,
+        archs: &subject.archs,
+        opts: &subject.opts,
+        how: how(args),
+    };
+    // What the attempts of shrinking run into is not for the reader.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let case = shrink(&place, subject.text, found);
+    std::panic::set_hook(hook);
+    case.map(|case| write_case(args, subject, (found, nth), &case)).transpose()
+}
+
+/// Where the `nth` finding goes.
+fn place_of(args: &Args, subject: &Subject<'_>, nth: usize) -> PathBuf {
+    let number = if nth == 0 { String::new() } else { format!(".{}", nth + 1) };
+    match &args.out {
+        Some(out) if nth == 0 && subject.name == stem(subject.path) => out.clone(),
+        Some(out) => {
+            let cell = subject.name.strip_prefix(&stem(subject.path)).unwrap_or_default();
+            out.with_file_name(format!("{}{cell}{number}.ron", stem(out)))
+        }
+        None => subject.path.with_file_name(format!("{}.found{number}.ron", subject.name)),
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().map_or("scenario".into(), |s| s.to_string_lossy().into_owned())
 }
 
 /// Writes the scenario; its path, and the architectures on which it replays.
 fn write_case(
     args: &Args,
     subject: &Subject<'_>,
-    found: &Found,
+    (found, nth): (&Found, usize),
     case: &Case,
 ) -> Result<state::Kept, Exit> {
-    let beside = subject.path.with_file_name(format!("{}.found.ron", subject.name()));
-    let path = args.out.clone().unwrap_or(beside);
+    let path = place_of(args, subject, nth);
     let explained = explained(args, subject, found, case);
-    let pinned = write::with_schedule(&case.text, &write::pinned(args.seed, &case.way));
+    let pinned = write::with_schedule(&case.text, &write::pinned(subject.cell.seed, &case.way));
     let moved = write::moved(&pinned, &cells::folder(subject.path), &cells::folder(&path));
     let text = format!("{explained}{moved}");
-    fs::write(&path, &text).map_err(|e| {
-        out::error(&format!("{}: {e}", path.display()), "name another place with --out");
-        Exit::BadInput
-    })?;
+    fs::write(&path, &text)
+        .map_err(|e| bad(&format!("{}: {e}", path.display()), "name another place with --out"))?;
     let archs = replays(&path, &text, subject, &case.signature);
     let switches = case.way.switches.len();
-    Ok(state::Kept { file: path.display().to_string(), archs, switches })
+    let (file, shrunk) = (path.display().to_string(), case.effort.to_string());
+    Ok(state::Kept { file, archs, switches, shrunk })
 }
 
 /// The paragraph on top: a run of the shrunk scenario knows the source lines.
@@ -334,43 +493,51 @@ fn explained(args: &Args, subject: &Subject<'_>, found: &Found, case: &Case) -> 
         strategy: args.strategy.name(),
         run: found.run + 1,
         switches: found.way.switches.len(),
+        faults: write::items(&case.text, "faults"),
     };
     let Ok(search) = search else { return String::new() };
     write::explanation(origin, &case.signature, &case.message, &case.way, search.machine())
 }
 
-/// The architectures on which a file shows what it was written for, with equal traces.
+/// The architectures on which a file shows what it was written for: with equal traces, or, when
+/// it was written for that, with others.
 fn replays(path: &Path, text: &str, subject: &Subject<'_>, wanted: &Signature) -> Vec<String> {
     let parsed = cells::read(path, text, &subject.cell);
     let Some(s) = &parsed.scenario else { return Vec::new() };
     let opts = RunOptions { dir: cells::folder(path), ..subject.opts.clone() };
-    let shows = |arch: Arch| {
-        let outcome = play(s, arch, &opts).ok()?;
-        let wrong: BTreeMap<Signature, String> = signatures(&outcome, text, false);
-        wrong.contains_key(wanted).then_some((arch, outcome.trace_hash))
+    let all =
+        cells::archs(s).into_iter().filter_map(|arch| Some((arch, play(s, arch, &opts).ok()?)));
+    let all: Vec<(Arch, Outcome)> = all.collect();
+    let names = |list: Vec<Arch>| list.iter().map(|a| a.name().to_owned()).collect();
+    if wanted.kind == Kind::Divergence {
+        let judged = all.iter().filter(|(arch, _)| !cells::may_differ(s, *arch));
+        let traces: BTreeSet<u64> = judged.clone().map(|(_, o)| o.trace_hash).collect();
+        let shown = judged.filter(|_| traces.len() > 1);
+        return names(shown.map(|(arch, _)| *arch).collect());
+    }
+    let shows = |(arch, outcome): &(Arch, Outcome)| {
+        let wrong: BTreeMap<Signature, String> = signatures(outcome, text, false);
+        wrong.contains_key(wanted).then_some((*arch, outcome.trace_hash))
     };
-    let all: Vec<(Arch, u64)> = cells::archs(s).into_iter().filter_map(shows).collect();
+    let all: Vec<(Arch, u64)> = all.iter().filter_map(shows).collect();
     let first = all.first().map_or(0, |a| a.1);
-    let same = all.into_iter().filter(|a| a.1 == first);
-    same.map(|(arch, _)| arch.name().to_owned()).collect()
+    names(all.into_iter().filter(|a| a.1 == first).map(|(arch, _)| arch).collect())
 }
 
 fn merge(paths: &[PathBuf], json: bool) -> Exit {
-    let mut all: Option<State> = None;
+    let mut scenarios: BTreeMap<String, Vec<State>> = BTreeMap::new();
     for path in paths {
         match State::read(path) {
-            Ok(state) => match &mut all {
-                None => all = Some(state),
-                Some(all) => all.join(state),
-            },
-            Err(e) => {
-                out::error(&e, "give the files of a folder of --state");
-                return Exit::BadInput;
-            }
+            Ok(state) => scenarios.entry(state.scenario.clone()).or_default().push(state),
+            Err(e) => return bad(&e, "give the files of a folder of --state"),
         }
     }
-    let Some(all) = all else { return Exit::BadInput };
-    let name = all.scenario.clone();
-    out::print(&if json { all.json(&name, "merged") } else { all.text(&name, "merged") });
-    if all.has_found() { Exit::NotMet } else { Exit::Ok }
+    let joined = scenarios.into_iter().map(|(name, states)| match State::joined(states) {
+        Ok(all) => {
+            out::print(&if json { all.json(&name, "merged") } else { all.text(&name, "merged") });
+            if all.has_found() { Exit::NotMet } else { Exit::Ok }
+        }
+        Err(e) => bad(&format!("{name}: {e}"), "give each shard of one search once"),
+    });
+    gravest(joined)
 }

@@ -9,17 +9,20 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::super::stop;
 use super::state::State;
-use super::{Args, Budget, RUNS, Subject, how};
+use super::{Args, RUNS, Subject};
 use crate::runner::RunError;
-use crate::search::{Found, Searcher};
+use crate::search::Found;
 
 /// Numbers that a thread takes at once.
 const BLOCK: u64 = 32;
 /// How often is looked how far it is.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often the state is kept.
-const KEEP: Duration = Duration::from_secs(5);
+const KEEP: Duration = Duration::from_secs(2);
+/// Keeping it takes at most one part of so many of the time.
+const KEEP_PART: u32 = 20;
 
 /// A line on a terminal.
 pub(super) struct Progress {
@@ -35,10 +38,6 @@ impl Progress {
             bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         Progress { bar: bar.with_style(style), began: Instant::now() }
-    }
-
-    pub(super) fn seconds(&self) -> u64 {
-        self.began.elapsed().as_secs()
     }
 
     /// Runs so far, and in all when that is known.
@@ -60,6 +59,31 @@ impl Progress {
     }
 }
 
+/// Keeps a state now and then.
+pub(super) struct Keeper {
+    last: Instant,
+    gap: Duration,
+}
+
+impl Keeper {
+    pub(super) fn new() -> Keeper {
+        Keeper { last: Instant::now(), gap: KEEP }
+    }
+
+    /// Whether it is time.
+    pub(super) fn is_due(&self) -> bool {
+        self.last.elapsed() > self.gap
+    }
+
+    pub(super) fn keep(&mut self, state: &State) {
+        let began = Instant::now();
+        // What cannot be kept now is told at the end.
+        let _later = state.save();
+        self.last = Instant::now();
+        self.gap = KEEP.max(began.elapsed() * KEEP_PART);
+    }
+}
+
 /// What the threads share.
 struct Shared {
     /// The next number that nobody has, among those of the shard.
@@ -74,6 +98,8 @@ struct Shared {
 #[derive(Default)]
 struct Done {
     interleavings: BTreeMap<u64, u64>,
+    /// Their names, for progress.
+    distinct: BTreeSet<u64>,
     found: Option<Found>,
     failed: Option<RunError>,
     open: BTreeSet<u64>,
@@ -84,10 +110,10 @@ pub(super) fn search(
     subject: &Subject<'_>,
     state: &mut State,
 ) -> Result<Option<Found>, RunError> {
-    let wanted = match args.budget {
-        Some(Budget::Runs(n)) => n,
-        Some(Budget::Seconds(_)) => u64::MAX,
-        None => args.seeds.unwrap_or(RUNS),
+    let wanted = match args.runs() {
+        Some(n) => n,
+        None if subject.until.is_some() => u64::MAX,
+        None => RUNS,
     };
     let n = state.shard.1;
     let end = wanted.div_ceil(n).max(state.next);
@@ -100,40 +126,36 @@ pub(super) fn search(
     let (progress, before) = (Progress::new(), state.clone());
     std::thread::scope(|scope| {
         let work = || {
-            if let Err(e) = work(args, subject, state_shard(&before), &shared) {
+            if let Err(e) = work(args, subject, &before, &shared) {
                 shared.stop.store(true, Ordering::Relaxed);
                 shared.done.lock().expect("not poisoned").failed.get_or_insert(e);
             }
         };
         let threads: Vec<_> = (0..args.jobs).map(|_| scope.spawn(work)).collect();
-        let mut kept = Instant::now();
+        let mut keeper = Keeper::new();
         while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
             std::thread::sleep(LOOK);
             let done = shared.done.lock().expect("not poisoned");
             let runs = done.interleavings.len() as u64;
             let all = (wanted != u64::MAX).then(|| end - before.next);
-            progress.show(runs, all, || {
-                let distinct: BTreeSet<&u64> = done.interleavings.values().collect();
-                format!("{} interleavings", distinct.len())
-            });
-            if let Some(Budget::Seconds(limit)) = args.budget
-                && progress.seconds() >= limit
-            {
+            progress.show(runs, all, || format!("{} interleavings", done.distinct.len()));
+            if subject.is_over() || stop::asked() {
                 shared.stop.store(true, Ordering::Relaxed);
             }
-            if kept.elapsed() > KEEP {
-                kept = Instant::now();
+            if keeper.is_due() {
                 let mut so_far = before.clone();
-                take(&mut so_far, &done, &shared);
-                // What cannot be kept now is told at the end.
-                let _later = so_far.save();
+                // What was found is counted when it is written: a run after it is lost then.
+                let found = done.found.as_ref().map_or(u64::MAX, |f| f.run / n);
+                take(&mut so_far, &done, &shared, found);
+                drop(done);
+                keeper.keep(&so_far);
             }
         }
     });
     progress.clear();
     let done = shared.done.lock().expect("not poisoned");
-    take(state, &done, &shared);
-    state.out_of_time = shared.stop.load(Ordering::Relaxed) && done.found.is_none();
+    take(state, &done, &shared, u64::MAX);
+    state.ended(shared.stop.load(Ordering::Relaxed) && done.found.is_none());
     drop(done);
     let done = shared.done.into_inner().expect("not poisoned");
     match done.failed {
@@ -142,15 +164,11 @@ pub(super) fn search(
     }
 }
 
-fn state_shard(state: &State) -> (u64, u64) {
-    state.shard
-}
-
-/// Runs before the first finding, or before what is still in progress.
-fn take(state: &mut State, done: &Done, shared: &Shared) {
+/// Runs up to the first finding, or before what is still in progress.
+fn take(state: &mut State, done: &Done, shared: &Shared, found: u64) {
     let end = shared.end.load(Ordering::Relaxed);
     let open = done.open.first().copied().unwrap_or(u64::MAX);
-    let upto = shared.next.load(Ordering::Relaxed).min(end).min(open);
+    let upto = shared.next.load(Ordering::Relaxed).min(end).min(open).min(found);
     let counted = done.interleavings.range(state.next..upto);
     for (_, interleaving) in counted {
         state.runs += 1;
@@ -163,11 +181,12 @@ fn take(state: &mut State, done: &Done, shared: &Shared) {
 fn work(
     args: &Args,
     subject: &Subject<'_>,
-    (shard, shards): (u64, u64),
+    state: &State,
     shared: &Shared,
 ) -> Result<(), RunError> {
-    let pair = (subject.scenario, subject.text);
-    let mut search = Searcher::new(pair, &subject.archs, &subject.opts, how(args), args.faults)?;
+    let ((shard, shards), known) = (state.shard, state.known());
+    let mut search = subject.searcher(args)?;
+    search.pass_over(known);
     loop {
         let block = {
             let mut done = shared.done.lock().expect("not poisoned");
@@ -194,6 +213,7 @@ fn work(
             }
         }
         let mut done = shared.done.lock().expect("not poisoned");
+        done.distinct.extend(interleavings.iter().map(|(_, name)| *name));
         done.interleavings.extend(interleavings);
         done.open.remove(&block);
         if let Some(first) = first

@@ -74,7 +74,7 @@ pub(super) struct Args {
     /// Only the cell of this name, such as '[seed=2,n=3]'
     #[arg(long, value_name = "CELL")]
     cell: Option<String>,
-    /// Look for data races, at about ten times the cost
+    /// Look for data races: two to six times the cost, the more a program loads and stores
     #[arg(long)]
     races: bool,
     /// Run matrices of more than 10,000 cells
@@ -280,22 +280,11 @@ impl Session<'_> {
 
     /// The cells to run; an error has been reported.
     fn cells(&self, path: &Path, scenario: &Scenario) -> Result<Vec<Cell>, Exit> {
-        let mut cells = cells::cells(scenario, self.args.seed);
-        let shown = path.display();
-        if let Some(wanted) = &self.args.cell {
-            cells.retain(|c| c.name == *wanted);
-            if cells.is_empty() {
-                let what = format!("{shown}: no cell {wanted}");
-                out::error(&what, "names are printed with each run, such as [seed=2,n=3]");
-                return Err(Exit::BadInput);
-            }
-        }
-        if cells.len() > cells::CELLS_MAX && !self.args.big {
-            let n = cells.len();
-            out::error(&format!("{shown}: the matrix has {n} cells"), "add --big");
-            return Err(Exit::BadInput);
-        }
-        Ok(cells)
+        let (wanted, big) = (self.args.cell.as_deref(), self.args.big);
+        cells::chosen(scenario, self.args.seed, wanted, big).map_err(|(what, next)| {
+            out::error(&format!("{}: {what}", path.display()), next);
+            Exit::BadInput
+        })
     }
 
     /// One cell on its architectures.
@@ -401,14 +390,7 @@ fn compare(
     options: &RunOptions,
     report: &mut Report,
 ) -> Exit {
-    let may_differ = |arch: Arch| {
-        scenario.expect.iter().any(|e| match e {
-            scenarios::schema::Expect::Differs { archs, .. } => {
-                archs.iter().any(|a| a.v.name() == arch.name())
-            }
-            _ => false,
-        })
-    };
+    let may_differ = |arch: Arch| cells::may_differ(scenario, arch);
     let mut done = ran.iter().filter_map(|r| r.result.as_ref().ok());
     let Some(first) = done.next() else { return Exit::Ok };
     let mut exit = Exit::Ok;
