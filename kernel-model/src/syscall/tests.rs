@@ -44,10 +44,8 @@ impl Process {
 
     fn prog_returning(&mut self, imm: i32, prog_type: u32, attach: u32) -> Result<i32, Errno> {
         let endian = self.k.config.arch.endian();
-        let insns = [
-            Slot { code: 0xb7, imm, ..Slot::default() },
-            Slot { code: 0x95, ..Slot::default() },
-        ];
+        let insns =
+            [Slot { code: 0xb7, imm, ..Slot::default() }, Slot { code: 0x95, ..Slot::default() }];
         let insns: Vec<u8> = insns.iter().flat_map(|s| s.to_bytes(endian)).collect();
         let mut a = attr::ProgLoad {
             prog_type,
