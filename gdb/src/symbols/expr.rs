@@ -78,6 +78,9 @@ fn one<R: Reader<Offset = usize>>(
     match *op {
         Operation::Register { register } => register_value(out, cx.arch, register.0, low),
         Operation::RegisterOffset { register, offset, base_type: gimli::UnitOffset(0) } => {
+            // What is on the stack, of a piece or a value: with the same bug as the frame's base.
+            let below = |offset| cx.stack.and_then(|s| s.offset(offset, None));
+            let offset = if register.0 == 10 { below(offset)? } else { offset };
             register_offset(out, cx.arch, register.0, offset, low);
         }
         Operation::FrameOffset { offset } => out.op_fbreg(cx.stack?.offset(offset, cx.bytes)?),

@@ -27,7 +27,7 @@ use scenarios::parse::Parsed;
 
 use self::bless::Edits;
 use self::files::Collected;
-use self::report::{Report, Told};
+use self::report::{Again, Report, Told};
 use super::{Exit, gravest, out};
 use crate::runner::cells::{self, Cell};
 use crate::runner::{Outcome, RunError, RunOptions, run as play};
@@ -315,8 +315,8 @@ impl Session<'_> {
         self.bar.set_prefix(name.clone());
         let mut ran = run_all(scenario, &archs, &options);
         self.bar.inc(archs.len() as u64);
-        let shown = Some(name.as_str()).filter(|_| !cell.name.is_empty());
-        let mut exits = report.runs(shown, &name, &ran, &parsed, told);
+        let again = Again::new(path, cell, self.args.seed);
+        let mut exits = report.runs((cell, &again), &name, &ran, &parsed, told);
         if self.args.cover.costs {
             report.words(cover::costs(&name, scenario, &ran, &options));
         }

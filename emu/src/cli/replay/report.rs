@@ -1,12 +1,15 @@
 //! What a person or a program reads of a run. Errors that are the same on several architectures
 //! are said once.
 
+use std::path::{Path, PathBuf};
+
 use bpf::Arch;
 use scenarios::parse::Parsed;
 use scenarios::{Finding, render};
 
 use super::{Exit, Ran, out};
-use crate::runner::{Outcome, RunError};
+use crate::runner::cells::Cell;
+use crate::runner::{Failure, Outcome, RunError};
 
 /// Lines for standard output, and words for standard error, in order.
 #[derive(Debug, Default)]
@@ -81,20 +84,20 @@ impl Report {
     /// All runs of a cell. What another cell had is counted, not said again.
     pub(super) fn runs(
         &mut self,
-        cell: Option<&str>,
+        (cell, again): (&Cell, &Again),
         name: &str,
         ran: &[Ran],
         parsed: &Parsed,
         told: &mut Told,
     ) -> Vec<Exit> {
-        let mut said: Vec<(String, Vec<Arch>)> = Vec::new();
+        let mut said: Vec<(Problem, Vec<Arch>)> = Vec::new();
         let mut exits = Vec::new();
         for one in ran {
             exits.push(word(one).1);
-            let line = if self.json { Some(json(name, one)) } else { human(name, one) };
+            let line = if self.json { Some(json(name, one, again)) } else { human(name, one) };
             self.parts.extend(line.map(Part::Line));
             for text in problems(name, one, parsed) {
-                match said.iter_mut().find(|(t, _)| *t == text) {
+                match said.iter_mut().find(|(t, _)| t.text == text.text) {
                     Some((_, archs)) => archs.push(one.arch),
                     None => said.push((text, vec![one.arch])),
                 }
@@ -106,13 +109,18 @@ impl Report {
         {
             self.words(format!("{name}: {about}\n"));
         }
-        for (text, archs) in said {
+        for (Problem { text, at }, archs) in said {
             let names: Vec<&str> = archs.iter().map(|a| a.name()).collect();
-            let cell = cell.map_or(String::new(), |c| format!("{c} on "));
+            let of = if cell.name.is_empty() { String::new() } else { format!("{name} on ") };
             let cells = told.0.entry(text.clone()).or_default();
             *cells += 1;
             if *cells == 1 {
-                self.words(format!("{cell}{}: {text}", names.join(", ")));
+                let debug = at.map(|at| format!("  debug with: {}\n", again.debug(archs[0], at)));
+                self.words(format!(
+                    "{of}{}: {text}{}",
+                    names.join(", "),
+                    debug.unwrap_or_default()
+                ));
             }
         }
         exits
@@ -128,32 +136,72 @@ impl Report {
     }
 }
 
-/// What is wrong with a run, a text each.
-fn problems(name: &str, ran: &Ran, parsed: &Parsed) -> Vec<String> {
+/// What is wrong with a run, and where a debugger would look at it.
+struct Problem {
+    text: String,
+    at: Option<u64>,
+}
+
+/// All that is wrong with a run.
+fn problems(name: &str, ran: &Ran, parsed: &Parsed) -> Vec<Problem> {
     let shown = |f: &Finding| render::human(&parsed.files, f);
+    let no_run = |text: String| vec![Problem { text, at: None }];
     match &ran.result {
         Ok(o) => {
-            let finding = |f: &crate::runner::Failure| Finding::error(f.span, f.message.clone());
-            let failures = o.failures.iter().map(|f| shown(&finding(f)));
-            failures.chain(o.notes.iter().map(|n| format!("note: {n}\n"))).collect()
+            let failure = |f: &Failure| {
+                let finding = Finding::error(f.span, f.message.clone());
+                Problem { text: shown(&finding), at: Some(before(o, f)) }
+            };
+            let note = |n: &String| Problem { text: format!("note: {n}\n"), at: None };
+            o.failures.iter().map(failure).chain(o.notes.iter().map(note)).collect()
         }
-        Err(RunError::Input(f) | RunError::Rejected(f)) => vec![shown(f)],
+        Err(RunError::Input(f) | RunError::Rejected(f)) => no_run(shown(f)),
         Err(RunError::Unsupported { what, span }) => {
             let finding = Finding::error(*span, format!("unsupported: {what}"));
-            vec![shown(&finding.hint("orrery features lists what there is"))]
+            no_run(shown(&finding.hint("orrery features lists what there is")))
         }
         Err(e @ (RunError::Internal(_) | RunError::Paused)) => {
-            vec![format!("error: {name}: {e}\n  next: please report it with the files\n")]
+            no_run(format!("error: {name}: {e}\n  next: please report it with the files\n"))
         }
     }
 }
 
-/// Where to look at the first failure of a run: before the last instruction that came before it,
-/// which is still in the program.
+/// Where to look at a failure: before the last instruction that came before it, which is still in
+/// the program.
+fn before(o: &Outcome, f: &Failure) -> u64 {
+    f.at.unwrap_or(o.insns).saturating_sub(1)
+}
+
+/// Where to look at the first failure of a run.
 pub(super) fn first_failure(ran: &Ran) -> Option<u64> {
     let outcome = ran.result.as_ref().ok()?;
-    let first = outcome.failures.first()?;
-    Some(first.at.unwrap_or(outcome.insns).saturating_sub(1))
+    outcome.failures.first().map(|f| before(outcome, f))
+}
+
+/// How a run is started again, under a debugger.
+#[derive(Clone, Debug)]
+pub(super) struct Again {
+    /// The scenario.
+    pub(super) file: PathBuf,
+    /// Options that choose the run.
+    pub(super) options: String,
+}
+
+impl Again {
+    pub(super) fn new(file: &Path, cell: &Cell, seed: u64) -> Again {
+        let cell = match cell.name.as_str() {
+            "" => String::new(),
+            name => format!(" --cell '{name}'"),
+        };
+        let seed = if seed == 0 { String::new() } else { format!(" --seed {seed}") };
+        Again { file: file.to_path_buf(), options: format!("{cell}{seed}") }
+    }
+
+    /// The command.
+    fn debug(&self, arch: Arch, at: u64) -> String {
+        let Again { file, options } = self;
+        format!("orrery gdb {} --arch {arch}{options} --at {at}", file.display())
+    }
 }
 
 fn human(name: &str, ran: &Ran) -> Option<String> {
@@ -170,7 +218,7 @@ fn human(name: &str, ran: &Ran) -> Option<String> {
     ))
 }
 
-fn json(name: &str, ran: &Ran) -> String {
+fn json(name: &str, ran: &Ran, again: &Again) -> String {
     let outcome = word(ran).0;
     let value = match &ran.result {
         Ok(o) => {
@@ -180,12 +228,14 @@ fn json(name: &str, ran: &Ran) -> String {
                 "trace_hash": format!("{:016x}", o.trace_hash), "insns": o.insns,
                 "native_insns": o.native_insns, "wall_us": ran.wall_us, "failures": failures,
                 "notes": o.notes,
+                "debug": o.failures.iter().map(|f| again.debug(o.arch, before(o, f)))
+                    .collect::<Vec<_>>(),
             })
         }
         Err(e) => serde_json::json!({
             "scenario": name, "arch": ran.arch.name(), "outcome": outcome, "trace_hash": null,
             "insns": 0, "native_insns": 0, "wall_us": ran.wall_us, "failures": [e.to_string()],
-            "notes": [],
+            "notes": [], "debug": [],
         }),
     };
     value.to_string()
