@@ -162,11 +162,6 @@ impl Text {
         kfunc_stub(u32::try_from(at).expect("few kfuncs"))
     }
 
-    /// The kernel function that a stub stands for, by the stub's number.
-    pub(crate) fn kfunc_at(&self, n: i32) -> Option<i32> {
-        self.kfuncs.get(usize::try_from(n).ok()?).copied()
-    }
-
     fn account(&mut self, base: u64, compiled: &Compiled) {
         let (len, debug) = (compiled.code.len(), &compiled.debug);
         let from = usize::try_from(base - PROG_TEXT).expect("text is small");

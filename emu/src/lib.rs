@@ -13,6 +13,7 @@ pub mod cover;
 pub mod debug;
 pub mod engine;
 pub mod host;
+mod html;
 pub mod loader;
 pub mod machine;
 pub mod objects;

@@ -268,7 +268,7 @@ impl Machine {
     /// BPF instructions retired on all CPUs.
     #[must_use]
     pub fn insns(&self) -> u64 {
-        self.kernel.cpus.iter().map(|c| c.retired).sum()
+        self.kernel.retired
     }
 
     /// Native instructions of programs run on all CPUs: a coordinate of its own on each
@@ -467,14 +467,13 @@ impl Machine {
         let slot = &mut self.slots[cpu.idx()];
         if slot.is_none() {
             let arch = self.config.kernel.arch;
-            let vcpu = match self.config {
+            let mut vcpu = match self.config {
                 Config { kernel: kernel_model::Config { races: true, .. }, .. } => {
                     Vcpu::observing(arch, self.kernel.stacks())?
                 }
                 Config { exit_checks: true, .. } => Vcpu::as_shipped(arch)?,
                 _ => Vcpu::new(arch)?,
             };
-            let mut vcpu = vcpu;
             vcpu.set_breaks(&self.breaks);
             vcpu.watch(&self.watch.phys)?;
             let epoch = self.kernel.mem.epoch();

@@ -160,6 +160,8 @@ pub struct Kernel {
     pub progs: BTreeMap<ProgId, Prog>,
     /// CPUs.
     pub cpus: Vec<Cpu>,
+    /// BPF instructions retired on all of them.
+    pub retired: u64,
     /// Random streams.
     pub rng: Streams,
     /// The trace so far.
@@ -241,6 +243,7 @@ impl Kernel {
             mem,
             progs: BTreeMap::new(),
             cpus: vec![cpu; config.cpus as usize],
+            retired: 0,
             rng: Streams::new(config.seed),
             events: Vec::new(),
             maps: BTreeMap::new(),
@@ -360,6 +363,7 @@ impl Kernel {
         self.count_samples(cpu, insns);
         let c = &mut self.cpus[cpu.idx()];
         c.retired += insns;
+        self.retired += insns;
         c.clock_ns += insns;
         self.cancel_charge(cpu, insns);
         self.rcu_check_stall(cpu);
@@ -376,8 +380,7 @@ impl Kernel {
     pub fn emit(&mut self, cpu: CpuId, kind: EventKind) {
         let Cpu { clock_ns, retired, ref frames, .. } = self.cpus[cpu.idx()];
         let level = frames.iter().map(Frame::level).max().unwrap_or_default();
-        let at = self.cpus.iter().map(|c| c.retired).sum();
-        self.events.push(Event { clock_ns, retired, at, cpu, level, kind });
+        self.events.push(Event { clock_ns, retired, at: self.retired, cpu, level, kind });
     }
 
     pub(crate) fn site(&self, what: &'static str) -> Site {

@@ -368,7 +368,7 @@ impl Kernel {
                 EventKind::Enter { prog } => format!("enters {}", name(prog)),
                 EventKind::Exit { prog, .. } => format!("leaves {}", name(prog)),
                 EventKind::HelperCall { name, .. } => {
-                    format!("calls bpf_{}", name.strip_prefix("bpf_").unwrap_or(name))
+                    format!("calls {}", crate::helpers::full(name))
                 }
                 _ => return None,
             };

@@ -88,18 +88,13 @@ fn listing(p: &Program) -> String {
             let _ = writeln!(text, "{}:", f.name);
         }
         if let Some(l) = p.lines.iter().find(|l| l.insn == at) {
-            let _ = writeln!(text, "; {} @ {}:{}", l.text.trim(), short(&l.file), l.line);
+            let _ = writeln!(text, "; {} @ {}:{}", l.text.trim(), l.file_name(), l.line);
         }
         if *insn != Insn::LdImm64Hi {
             let _ = writeln!(text, "{i:>5}: {}", disasm_op(insn, &NoNames));
         }
     }
     text
-}
-
-/// The last component of a path.
-pub(super) fn short(file: &str) -> &str {
-    file.rsplit('/').next().unwrap_or(file)
 }
 
 fn records<const N: usize>(keys: [&str; N], rows: &[[String; N]]) -> Value {

@@ -9,7 +9,6 @@ use bpf::insn::disasm::disasm_op;
 use jit::{Compiled, FuncMap, InsnRange};
 use verifier::Verified;
 
-use super::inspect::short;
 use super::native::{Native, disassemble};
 use super::world::World;
 use super::{Exit, arch, gravest, out};
@@ -89,7 +88,7 @@ fn listing(v: &Verified, c: &Compiled) -> Result<String, String> {
             if r.first && at != line {
                 line = at;
                 if let Some(l) = at {
-                    let _ = writeln!(text, "; {} @ {}:{}", l.text.trim(), short(&l.file), l.line);
+                    let _ = writeln!(text, "; {} @ {}:{}", l.text.trim(), l.file_name(), l.line);
                 }
             }
             let bpf = format!("{:>5}: {}", r.orig.0, disasm_op(v.insn(r.insn).0, &NoNames));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::{File, Line};
+use crate::html::escape;
 
 const STYLE: &str = "body{font:14px/1.45 system-ui,sans-serif;margin:2em;max-width:110em}\
 table{border-collapse:collapse;font:12px/1.5 ui-monospace,monospace}\
@@ -12,10 +13,6 @@ td.n{text-align:right;color:#666}th{text-align:left;padding:0 .7em}\
 tr.ran td.t{background:#e3f5e5}tr.not td.t{background:#ffd9d6}tr.half td.t{background:#fff3d6}\
 @media(prefers-color-scheme:dark){body{background:#111;color:#ddd}tr.ran td.t{background:#16301a}\
 tr.not td.t{background:#4a1d1d}tr.half td.t{background:#3a2f14}}";
-
-fn escape(s: &str) -> String {
-    s.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// The page. Files whose source was not found show the lines that the object itself has.
 #[must_use]

@@ -41,7 +41,7 @@ pub(super) fn image(machine: &Machine) -> KernelImage {
 fn helpers_of() -> Vec<KernelSymbol> {
     let named = (1..HELPERS_END).filter_map(|id| {
         let name = helpers::name(i32::try_from(id).ok()?)?;
-        let name = if name.starts_with("bpf_") { name.to_owned() } else { format!("bpf_{name}") };
+        let name = helpers::full(name);
         Some(stub(name, helper_stub(id)))
     });
     named.collect()

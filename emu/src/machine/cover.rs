@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use bpf::insn::{Insn, InsnIdx};
-use kernel_model::ProgId;
 use kernel_model::layout::{HELPER_STUBS, KFUNC_STUBS, STUB_STRIDE};
+use kernel_model::{ProgId, helpers, kfuncs};
 
 use super::Machine;
 use crate::engine::Loaded;
@@ -129,19 +129,16 @@ impl Machine {
                 Some((_, f)) => f.name.clone(),
             };
         }
-        let stub = |from: u64| i32::try_from((at - from) / STUB_STRIDE).ok();
+        let nth = |from: u64| (at - from) / STUB_STRIDE;
         let name = match at {
             KFUNC_STUBS.. => {
-                let id = stub(KFUNC_STUBS).and_then(|n| self.text.kfunc_at(n));
-                id.and_then(|id| kernel_model::kfuncs::name(self.arch(), id))
+                let id = self.text.kfuncs().get(nth(KFUNC_STUBS) as usize);
+                id.and_then(|id| kfuncs::name(self.arch(), *id)).map(str::to_owned)
             }
-            HELPER_STUBS.. => stub(HELPER_STUBS).and_then(kernel_model::helpers::name),
+            HELPER_STUBS.. => helpers::name(nth(HELPER_STUBS) as i32).map(helpers::full),
             _ => None,
         };
-        name.map_or_else(
-            || format!("{at:#x}"),
-            |n| if n.starts_with("bpf_") { n.to_owned() } else { format!("bpf_{n}") },
-        )
+        name.unwrap_or_else(|| format!("{at:#x}"))
     }
 }
 

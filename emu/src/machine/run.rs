@@ -250,10 +250,7 @@ impl Machine {
     #[must_use]
     pub fn point_name(&self, point: &Point) -> String {
         let prog = |id| self.kernel.prog(id).map_or("?", kernel_model::Prog::name);
-        let func = |f: &str| match f.strip_prefix("bpf_") {
-            Some(_) => f.to_string(),
-            None => format!("bpf_{f}"),
-        };
+        let func = kernel_model::helpers::full;
         let arg = |a| self.kernel.object_name(a).map_or(String::new(), |n| format!("(&{n})"));
         match *point {
             Point::Call { prog: p, func: f, arg: a } => {

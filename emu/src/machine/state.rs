@@ -28,7 +28,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// BPF instructions retired on all CPUs.
     pub(crate) fn retired(&self) -> u64 {
-        let told: u64 = self.kernel.cpus.iter().map(|c| c.retired).sum();
+        let told = self.kernel.retired;
         let counts =
             self.regs.iter().zip(&self.lanes).filter_map(|(r, lane)| Some((r.as_ref()?, lane)));
         told + counts.map(|((_, c), lane)| c.retired - lane.charged).sum::<u64>()

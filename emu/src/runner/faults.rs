@@ -3,7 +3,7 @@
 use bpf::insn::helper_name;
 use kernel_model::context::Level;
 use kernel_model::fault::Kind as Injection;
-use kernel_model::{CpuId, Errno, fault};
+use kernel_model::{CpuId, Errno, fault, helpers};
 use scenarios::Finding;
 use scenarios::leaf::{Data, int_of, suggest};
 use scenarios::schema::Name;
@@ -28,7 +28,7 @@ fn ret_value(data: &Data) -> Result<u64, RunError> {
 /// A helper of the kernel, though the model may lack it: then it is never called.
 fn helper_exists(func: &Name, short: &str) -> Result<(), RunError> {
     let names = (1..1000).filter_map(helper_name);
-    let names: Vec<&str> = names.map(|n| n.strip_prefix("bpf_").unwrap_or(n)).collect();
+    let names: Vec<&str> = names.map(helpers::bare).collect();
     if names.contains(&short) {
         return Ok(());
     }
@@ -57,7 +57,7 @@ impl Run<'_> {
                     (kind, nth.v, times.unwrap_or(limit))
                 }
                 Fault::Call { func, nth, times, ret, prog } => {
-                    let short = func.v.strip_prefix("bpf_").unwrap_or(&func.v).to_string();
+                    let short = helpers::bare(&func.v).to_string();
                     helper_exists(func, &short)?;
                     let (prog, ret) = (self.fault_prog(prog.as_ref())?, ret_value(ret)?);
                     (Injection::Call { func: short, prog, ret }, nth.v, *times)

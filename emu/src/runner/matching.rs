@@ -3,6 +3,7 @@
 use kernel_model::alloc::Wrong;
 use kernel_model::cpu::{CancelledBy, FaultKind};
 use kernel_model::event::UpFields;
+use kernel_model::helpers::bare;
 use kernel_model::sched::is_named;
 use kernel_model::{Errno, Event as Happened, EventKind};
 use scenarios::leaf::{Data, Is, Leaf};
@@ -468,11 +469,6 @@ fn kind_of(kind: DeadlockKind) -> kernel_model::lock::DeadlockKind {
         DeadlockKind::Abba => kernel_model::lock::DeadlockKind::Abba,
         DeadlockKind::Timeout => kernel_model::lock::DeadlockKind::Timeout,
     }
-}
-
-/// Name of a helper or kfunc without the prefix that most have.
-fn bare(name: &str) -> &str {
-    name.strip_prefix("bpf_").unwrap_or(name)
 }
 
 /// Records whose type nothing says.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use kernel_model::context::Level;
 use kernel_model::cpu::FaultKind;
 use kernel_model::event::Value;
-use kernel_model::{Event, EventKind};
+use kernel_model::{Event, EventKind, helpers};
 use pcap_file::pcap::PcapWriter;
 
 use super::captures;
@@ -103,12 +103,11 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             let args: Vec<String> = args.iter().map(ToString::to_string).collect();
             let args = if full { args.join(", ") } else { String::new() };
             // Kernel functions have their whole name.
-            let name = name.strip_prefix("bpf_").unwrap_or(name);
-            format!("call {} bpf_{name}({args}) = {ret} #{nth}", names.prog(*prog))
+            let name = helpers::full(name);
+            format!("call {} {name}({args}) = {ret} #{nth}", names.prog(*prog))
         }
         EventKind::HelperReturn { prog, name, ret, nth } => {
-            let name = name.strip_prefix("bpf_").unwrap_or(name);
-            format!("return {} bpf_{name} = {ret} #{nth}", names.prog(*prog))
+            format!("return {} {} = {ret} #{nth}", names.prog(*prog), helpers::full(name))
         }
         EventKind::TailCall { from, to } => {
             format!("tail-call {} -> {}", names.prog(*from), names.prog(*to))

@@ -523,9 +523,8 @@ impl HookState {
         if let Some(cover) = &mut self.cover {
             cover.fresh();
         }
-        let mut r0 = 0u64;
-        // SAFETY: `uc` is the engine that is calling; the register is at most 8 bytes wide.
-        unsafe { uc_reg_read(uc, laps.ret, (&raw mut r0).cast()) };
+        // SAFETY: `uc` is the engine that is calling.
+        let r0 = unsafe { register(uc, laps.ret) };
         laps.done.push((self.retired, r0));
         let (retired, blocks) = (self.retired - laps.began.0, self.blocks - laps.began.1);
         self.fuel_retired = self.fuel_retired.saturating_add(retired);
@@ -584,6 +583,17 @@ unsafe fn state<'a>(data: *mut c_void) -> &'a mut HookState {
     unsafe { &mut *data.cast::<HookState>() }
 }
 
+/// A register of the engine that is calling.
+///
+/// # Safety
+/// `uc` is a live engine, and the register at most 8 bytes wide.
+unsafe fn register(uc: *mut uc_engine, which: i32) -> u64 {
+    let mut value = 0u64;
+    // SAFETY: the caller's contract.
+    unsafe { uc_reg_read(uc, which, (&raw mut value).cast()) };
+    value
+}
+
 /// Interrupt: remember the number and leave; the run loop outside does the work.
 pub(super) unsafe extern "C" fn intr(uc: *mut uc_engine, intno: u32, data: *mut c_void) {
     // SAFETY: registered by `Vcpu::new` with its state; see `state`.
@@ -638,9 +648,8 @@ pub(super) unsafe extern "C" fn access(
     if st.unobserved.contains(&phys) {
         return;
     }
-    let mut pc = 0u64;
-    // SAFETY: `uc` is the engine that is calling; the register is at most 8 bytes wide.
-    unsafe { uc_reg_read(uc, st.pc, (&raw mut pc).cast()) };
+    // SAFETY: `uc` is the engine that is calling.
+    let pc = unsafe { register(uc, st.pc) };
     let (size, write) = (size.unsigned_abs(), kind == MemType::WRITE);
     st.observed.push(Observed { pc, phys, size, write });
 }
@@ -661,9 +670,8 @@ pub(super) unsafe extern "C" fn watched(
         w.range.start < end && phys < w.range.end && if write { w.writes } else { w.reads }
     };
     let Some(which) = st.watch.all.iter().position(hit) else { return };
-    let mut pc = 0u64;
-    // SAFETY: `uc` is the engine that is calling; the register is at most 8 bytes wide.
-    unsafe { uc_reg_read(uc, st.pc, (&raw mut pc).cast()) };
+    // SAFETY: `uc` is the engine that is calling.
+    let pc = unsafe { register(uc, st.pc) };
     st.note_access(pc, which, write);
 }
 

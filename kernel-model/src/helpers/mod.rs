@@ -99,6 +99,18 @@ pub fn name(id: i32) -> Option<&'static str> {
     row(id).map(|r| r.name)
 }
 
+/// Name of a helper or kernel function without the prefix that most have.
+#[must_use]
+pub fn bare(name: &str) -> &str {
+    name.strip_prefix("bpf_").unwrap_or(name)
+}
+
+/// Name of a helper as programs write it, with the prefix.
+#[must_use]
+pub fn full(name: &str) -> String {
+    format!("bpf_{}", bare(name))
+}
+
 /// Helpers that acquire a reference or a lock.
 const ACQUIRING: &[&str] = &[
     "spin_lock",

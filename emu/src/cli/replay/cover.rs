@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use scenarios::Scenario;
 
-use super::super::inspect::short;
 use super::Ran;
 use crate::cover::{Sum, html, lcov};
 use crate::runner::{Cost, Outcome, RunOptions, run as play};
@@ -86,7 +85,7 @@ fn way(o: &Outcome, cost: &Cost) -> String {
         let program = o.probe.progs.iter().find(|(_, loaded)| loaded.prog == p.prog);
         let Some((program, _)) = program.filter(|(p, _)| p.name == cost.prog) else { continue };
         let Some(line) = program.line_at(p.insn) else { continue };
-        let key = (short(&line.file).to_owned(), line.line);
+        let key = (line.file_name().to_owned(), line.line);
         let entry = times.entry(key.clone()).or_insert_with(|| {
             order.push(key);
             (0, line.text.trim().to_owned())

@@ -14,7 +14,6 @@ use bpf::{Arch, Program};
 use kernel_model::event::Value;
 use scenarios::Scenario;
 
-use super::super::inspect::short;
 use super::super::native::disassemble;
 use crate::machine::path::Point;
 use crate::runner::trace::Keep;
@@ -112,7 +111,7 @@ fn key(o: &Outcome, p: &Point, lines: bool) -> Option<Key> {
         return Some(Key::Insn(program.name.clone(), insn));
     }
     let line = program.line_at(insn)?;
-    Some(Key::Line(short(&line.file).to_owned(), line.line))
+    Some(Key::Line(line.file_name().to_owned(), line.line))
 }
 
 /// Whether both sides ran programs of the same shape: one opcode for one, immediates aside.
@@ -167,7 +166,7 @@ fn place(o: &Outcome, p: &Point) -> String {
     let program = &o.probe.progs[n].0;
     let line = program.line_at(insn);
     let at = line
-        .map_or(String::new(), |l| format!(" @ {}:{}: {}", short(&l.file), l.line, l.text.trim()));
+        .map_or(String::new(), |l| format!(" @ {}:{}: {}", l.file_name(), l.line, l.text.trim()));
     format!("{}:{}{at}", program.name, insn.0)
 }
 

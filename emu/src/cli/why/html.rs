@@ -11,6 +11,7 @@ use super::states::{Visits, visits};
 use super::trace::{Event, walk};
 use super::{failing_path, text};
 use crate::cli::judge::Row;
+use crate::html::escape;
 
 /// Different states kept for an instruction.
 const STATES: usize = 12;
@@ -25,10 +26,6 @@ tr.path td{background:#fff3d6}tr.fail td{background:#ffd6d6}tr.dead td{color:#bb
 summary{cursor:pointer;color:#555}\
 @media(prefers-color-scheme:dark){body{background:#111;color:#ddd}tr.src td{background:#1d2126;\
 color:#ddd}tr.path td{background:#3a2f14}tr.fail td{background:#4a1d1d}pre{background:#1a1d21}}";
-
-fn escape(s: &str) -> String {
-    s.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 /// Distinct states before each instruction, the first ones.
 fn states(log: &str) -> BTreeMap<u32, Vec<String>> {

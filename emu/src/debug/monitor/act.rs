@@ -2,7 +2,7 @@
 
 use kernel_model::context::Level;
 use kernel_model::fault::Kind;
-use kernel_model::{CpuId, Kernel};
+use kernel_model::{CpuId, Kernel, helpers};
 
 use super::names::{self, MapTypes};
 use super::{Reply, number, words};
@@ -95,7 +95,7 @@ fn fault(k: &Kernel, cpu: CpuId, args: &[&str]) -> Result<Kind, String> {
             Ok(Kind::Alloc { site: Some((*site).to_owned()), prog: None, chance: None })
         }
         ["call", func, value] => {
-            let func = func.strip_prefix("bpf_").unwrap_or(func).to_owned();
+            let func = helpers::bare(func).to_owned();
             let ret = match value.strip_prefix('-') {
                 Some(n) => number(n)?.wrapping_neg(),
                 None => number(value)?,

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use kernel_model::helpers::{bare, full};
 use kernel_model::lock::LockId;
 use kernel_model::maps::{Entry, MapId};
 use kernel_model::{CpuId, Event, EventKind, Kernel, ProgId};
@@ -182,11 +183,6 @@ fn value(k: &Kernel, map: MapId, key: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// Name of a helper or kernel function without the prefix that most have.
-fn bare(name: &str) -> &str {
-    name.strip_prefix("bpf_").unwrap_or(name)
-}
-
 /// Whether an event is what is waited for, in words.
 fn happened(what: &What, k: &Kernel, e: &Event) -> Option<String> {
     match (what, &e.kind) {
@@ -205,7 +201,7 @@ fn happened(what: &What, k: &Kernel, e: &Event) -> Option<String> {
             let addr = k.map(*map)?.addr;
             let same = args.first() == Some(&kernel_model::event::Value::Num(addr));
             (same && op.is_none_or(|o| o == did))
-                .then(|| format!("bpf_{} by {}", bare(name), names::prog_name(k, *prog)))
+                .then(|| format!("{} by {}", full(name), names::prog_name(k, *prog)))
         }
         (What::Lock(wanted), EventKind::HelperCall { name, args, prog, .. }) => {
             let takes =
