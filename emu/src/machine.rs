@@ -522,13 +522,16 @@ impl Machine {
                 self.at_point(cpu, at.filter(|_| self.kernel.fine));
             }
             Exit::Helper { args, .. } | Exit::Kfunc { args, .. } if self.kernel.fine => {
-                let func = self.function_called(&exit);
+                let called = self.function_called(&exit).map(|(func, nargs)| {
+                    // What a register without an argument holds is a matter of the architecture.
+                    (func, if nargs == 0 { 0 } else { args[0] })
+                });
                 let prog = self.kernel.cpus[cpu.idx()].prog_frame().map(|p| p.prog);
                 let top = self.lanes[cpu.idx()].contexts.last_mut().expect("a program called");
-                top.called = func.map(|f| (f, args[0]));
+                top.called = called;
                 top.held = Some(Held::Call(exit));
-                let at = prog.zip(func);
-                let at = at.map(|(prog, func)| Point::Call { prog, func, arg: args[0] });
+                let at = prog.zip(called);
+                let at = at.map(|(prog, (func, arg))| Point::Call { prog, func, arg });
                 self.at_point(cpu, at);
             }
             exit => {
@@ -642,10 +645,11 @@ impl Machine {
         }
     }
 
-    fn function_called(&self, exit: &Exit) -> Option<&'static str> {
+    /// Name and number of arguments of the function of an exit.
+    fn function_called(&self, exit: &Exit) -> Option<(&'static str, u8)> {
         match *exit {
-            Exit::Helper { id, .. } => kernel_model::helpers::name(id),
-            Exit::Kfunc { btf_id, .. } => kernel_model::kfuncs::name(self.arch(), btf_id),
+            Exit::Helper { id, .. } => kernel_model::helpers::signature(id),
+            Exit::Kfunc { btf_id, .. } => kernel_model::kfuncs::signature(self.arch(), btf_id),
             _ => None,
         }
     }

@@ -13,7 +13,7 @@ use emu::runner::{RunOptions, run};
 
 mod common;
 
-use common::library;
+use common::each_in_library;
 
 /// One run of a scenario's first cell; `None` when the architecture is not among its own.
 fn sweep(path: &Path, arch: Arch, every: u64) -> Option<Report> {
@@ -36,13 +36,16 @@ fn sweep(path: &Path, arch: Arch, every: u64) -> Option<Report> {
 #[test]
 fn programs_cancelled_anywhere_end_clean() {
     let every = std::env::var("CANCEL_EVERY").ok().and_then(|v| v.parse().ok());
-    let (mut tried, mut dirty) = (0, Vec::new());
-    for (n, path) in library().iter().enumerate() {
-        // One architecture each, in turn: the points are the same ones on all.
-        let Some(r) = sweep(path, Arch::ALL[n % 4], every.unwrap_or(997)) else { continue };
-        tried += r.tried;
-        dirty.extend(r.dirty.into_iter().map(|d| format!("{}: {d}", path.display())));
-    }
+    // One architecture each, in turn: the points are the same ones on all.
+    let reports = each_in_library(|n, path| {
+        let report = sweep(path, Arch::ALL[n % 4], every.unwrap_or(997));
+        report.map(|r| (path.to_owned(), r))
+    });
+    let tried: u64 = reports.iter().map(|(_, r)| r.tried).sum();
+    let dirty = reports
+        .iter()
+        .flat_map(|(path, r)| r.dirty.iter().map(move |d| format!("{}: {d}", path.display())));
+    let dirty: Vec<String> = dirty.collect();
     assert!(tried > 100, "{tried} points");
     assert!(dirty.is_empty(), "\n{}", dirty.join("\n"));
 }

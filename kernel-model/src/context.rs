@@ -27,7 +27,7 @@ pub enum Point {
         prog: ProgId,
         /// Name, for helpers without `bpf_`.
         func: &'static str,
-        /// First argument.
+        /// First argument, 0 when it takes none.
         arg: u64,
     },
     /// It is complete; the program does not have the result yet.
@@ -36,7 +36,7 @@ pub enum Point {
         prog: ProgId,
         /// Name, for helpers without `bpf_`.
         func: &'static str,
-        /// First argument.
+        /// First argument, 0 when it takes none.
         arg: u64,
     },
     /// A subprogram is entered.

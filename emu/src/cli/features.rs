@@ -43,8 +43,24 @@ const HOOKS: &[(ProgType, &str)] = &[
     (ProgType::SchedCls, "tcx and clsact, ingress and egress"),
     (ProgType::Tracepoint, "records of the model's tracepoints"),
     (ProgType::RawTracepoint, "arguments of the model's tracepoints"),
+    (ProgType::RawTracepointWritable, "test runs"),
     (ProgType::Tracing, "tp_btf; fentry and fexit of the model's functions"),
-    (ProgType::Kprobe, "kprobe and kretprobe of the model's functions"),
+    (ProgType::Kprobe, "kprobe and kretprobe of the model's functions, uprobe of tasks' symbols"),
+    (ProgType::PerfEvent, "overflow of counters of instructions and cycles, in NMI"),
+    (ProgType::Lsm, "the model's bpf_lsm_ functions; those of sockets also by control group"),
+    (ProgType::CgroupSkb, "ingress and egress of control groups"),
+    (ProgType::CgroupSock, "socket creation, release and post bind"),
+    (ProgType::CgroupSockAddr, "bind, connect, sendmsg, recvmsg, getpeername, getsockname"),
+    (ProgType::CgroupSockopt, "getsockopt, setsockopt"),
+    (ProgType::CgroupDevice, "opening and making device nodes"),
+    (ProgType::CgroupSysctl, "files below /proc/sys"),
+    (ProgType::Syscall, "test runs"),
+    (ProgType::SocketFilter, "test runs"),
+    (ProgType::SchedAct, "test runs"),
+    (ProgType::LwtIn, "test runs"),
+    (ProgType::LwtOut, "test runs"),
+    (ProgType::LwtXmit, "test runs"),
+    (ProgType::LwtSeg6local, "test runs"),
 ];
 
 pub(super) fn run(args: &Args) -> Exit {
@@ -55,6 +71,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let levels: Vec<String> = verifier::tables::FEATURES.iter().map(since).collect();
     let ops: Vec<String> = verifier::tables::struct_ops_names().map(str::to_owned).collect();
     let (kfuncs, no_kfuncs) = kfuncs();
+    let points = Points::of_the_model();
     if args.json {
         let insns: serde_json::Map<String, serde_json::Value> = abilities()
             .map(|(what, on)| {
@@ -70,6 +87,10 @@ pub(super) fn run(args: &Args) -> Exit {
             "kfuncs": kfuncs,
             "map_types": maps,
             "program_types": progs,
+            "tracepoints": points.tracepoints,
+            "functions": points.functions,
+            "lsm": points.lsm,
+            "syscalls": points.syscalls,
             "verified_struct_ops": ops,
             "verified_since": levels,
             "unsupported": {
@@ -94,6 +115,10 @@ pub(super) fn run(args: &Args) -> Exit {
         ("kernel functions", &kfuncs),
         ("map types", &maps),
         ("program types with their hooks", &hooks),
+        ("tracepoints", &points.tracepoints),
+        ("functions with fentry, fexit, kprobe and kretprobe", &points.functions),
+        ("LSM hooks", &points.lsm),
+        ("system calls of tasks", &points.syscalls),
         ("struct_ops whose members are verified", &ops),
         ("verified from --kernel VERSION on", &levels),
         ("unsupported helpers", &no_helpers),
@@ -142,6 +167,43 @@ fn wrapped(names: &[String]) -> String {
     text
 }
 
+/// Where programs attach to.
+struct Points {
+    tracepoints: Vec<String>,
+    functions: Vec<String>,
+    lsm: Vec<String>,
+    syscalls: Vec<String>,
+}
+
+impl Points {
+    fn of_the_model() -> Points {
+        let names = kernel_model::types::functions().iter().map(|f| f.name.clone());
+        let (lsm, functions) = names.partition(|n| n.starts_with("bpf_lsm_"));
+        let tracepoints = kernel_model::types::tracepoints().iter();
+        Points {
+            tracepoints: tracepoints.map(|t| format!("{}/{}", t.group, t.name)).collect(),
+            functions,
+            lsm,
+            syscalls: kernel_model::sys::SYSCALLS.iter().map(|s| s.name.to_owned()).collect(),
+        }
+    }
+}
+
+/// Sizes of key and value, `max_entries` and flags of which one fits each type of map.
+const SHAPES: &[(u32, u32, u32, u32)] = &[
+    (4, 8, 1, 0),
+    (4, 4, 1, 0),
+    // A trie; without a key, for rings, with pages for an arena, for local storage.
+    (8, 8, 1, BPF_F_NO_PREALLOC),
+    (0, 8, 1, 0),
+    (0, 0, 4096, 0),
+    (0, 0, 1, BPF_F_MMAPABLE),
+    (4, 8, 0, BPF_F_NO_PREALLOC),
+];
+
+const BPF_F_NO_PREALLOC: u32 = 1 << 0;
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
 type Split = (Vec<String>, Vec<String>);
 
 /// Helpers with and without a body.
@@ -174,20 +236,19 @@ fn map_types() -> Split {
 fn creates(map_type: MapType) -> bool {
     let config = kernel_model::Config { memory_bytes: 4 << 20, ..Default::default() };
     let mut kernel = Kernel::new(config);
-    let def = |map_type, key_size, value_size, flags| MapDef {
+    let def = |map_type, (key_size, value_size, max_entries, flags)| MapDef {
         map_type,
         key_size,
         value_size,
-        max_entries: if key_size == 0 && value_size == 0 { 4096 } else { 1 },
+        max_entries,
         flags,
         name: "probe".to_owned(),
         ..MapDef::default()
     };
-    let shapes = [(4, 8, 0), (4, 4, 0), (8, 8, 1), (0, 8, 0), (0, 0, 0)];
-    shapes.into_iter().any(|(key, value, flags)| {
-        let inner = def(MapType::Array, 4, 8, 0);
+    SHAPES.iter().any(|shape| {
+        let inner = def(MapType::Array, (4, 8, 1, 0));
         [None, Some(inner)].into_iter().any(|inner| {
-            let made: Result<_, Errno> = kernel.map_create(def(map_type, key, value, flags), inner);
+            let made: Result<_, Errno> = kernel.map_create(def(map_type, *shape), inner);
             made.is_ok()
         })
     })

@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
             play::Op::TestRun { prog, ctx, .. } => {
                 let id = self.prog(prog)?;
                 let kind = self.machine.kernel.prog(id).map_or(ProgType::Unspec, |p| p.prog_type());
-                let ctx = ctx.as_ref().map(|data| self.test_ctx(kind, data)).transpose()?;
+                let ctx = ctx.as_ref().map(|data| self.test_ctx(id, data)).transpose()?;
                 let (fd, data, ctx) = (self.prog_fd(id)?, no_packet(kind), ctx.unwrap_or_default());
                 Op::TestRun(TestArgs { prog: id, fd, data, ctx })
             }

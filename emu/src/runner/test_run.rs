@@ -2,10 +2,13 @@
 
 use std::collections::VecDeque;
 
-use bpf::btf::Kind as BtfKind;
+use bpf::Endian;
+use bpf::btf::{Kind as BtfKind, TypeId};
 use bpf::uapi::ProgType;
+use kernel_model::ProgId;
 use kernel_model::syscall::{FdObject, SysError, Why};
-use scenarios::leaf::Data;
+use scenarios::leaf::{Data, Leaf};
+use scenarios::schema::packet::HexBytes;
 use scenarios::schema::{Action, Name};
 use scenarios::tree::{Kind, Member, Node};
 
@@ -33,6 +36,37 @@ fn ctx_struct(t: ProgType) -> Option<&'static str> {
 /// Data of a test run without a packet: the kernel wants at least an Ethernet header.
 pub(super) fn no_packet(kind: ProgType) -> Vec<u8> {
     if ctx_struct(kind).is_some() { vec![0; 14] } else { Vec::new() }
+}
+
+/// The arguments of a raw tracepoint, `(args: [..])`.
+fn raw_args(node: &Node, endian: Endian) -> Result<Vec<u8>, RunError> {
+    let args = match &node.kind {
+        Kind::Record(None, m) if m.len() == 1 && m[0].name == "args" => &m[0].value,
+        _ => return Err(RunError::input(node.span, "(args: [..]) was expected")),
+    };
+    let Kind::List(items) = &args.kind else {
+        return Err(RunError::input(args.span, "a list of numbers was expected"));
+    };
+    let mut out = vec![0; items.len() * 8];
+    for (n, item) in items.iter().enumerate() {
+        let value = scenarios::leaf::int_of(item)
+            .ok_or_else(|| RunError::input(item.span, "a number was expected"))?;
+        super::data::put_int(&mut out[n * 8..n * 8 + 8], value as u64, endian);
+    }
+    Ok(out)
+}
+
+/// A context whose type the program does not say, `Hex("..")`.
+fn hex(node: &Node) -> Result<Vec<u8>, RunError> {
+    match &node.kind {
+        Kind::Call(name, args) if name == "Hex" && args.len() == 1 => {
+            Ok(HexBytes::from_node(&args[0])?.0)
+        }
+        _ => {
+            let why = "the program's parameter has no type with a size: write Hex(\"..\")";
+            Err(RunError::input(node.span, why))
+        }
+    }
 }
 
 fn test_failed(prog: &Name, e: SysError) -> RunError {
@@ -76,7 +110,7 @@ impl<'a> Run<'a> {
             (None, None) => inputs.push(no_packet(kind)),
         }
         let ctx_bytes = match ctx {
-            Some(data) => self.test_ctx(kind, data)?,
+            Some(data) => self.test_ctx(id, data)?,
             None => Vec::new(),
         };
         let (fd, ctx, inputs) = (self.prog_fd(id)?, ctx_bytes, inputs.into());
@@ -123,7 +157,10 @@ impl<'a> Run<'a> {
             data,
             data_out: if data.is_empty() { 0 } else { OUT_ROOM },
             ctx: &t.ctx,
-            ctx_out: if t.kind == ProgType::RawTracepoint { 0 } else { t.ctx.len() },
+            ctx_out: match t.kind {
+                ProgType::RawTracepoint | ProgType::Syscall => 0,
+                _ => t.ctx.len(),
+            },
             flags: if *cpu == 0 { 0 } else { ON_CPU },
             cpu: *cpu,
             ..TestRunIn::default()
@@ -163,34 +200,43 @@ impl<'a> Run<'a> {
         Ok(frames.iter().map(|f| f.bytes.clone()).collect())
     }
 
-    /// Bytes of a context by the kernel's own types; raw_tp takes `(args: [..])`.
-    pub(super) fn test_ctx(&self, kind: ProgType, data: &Data) -> Result<Vec<u8>, RunError> {
+    /// Bytes of a context: by the kernel's own types, or for `syscall` by what the program says
+    /// its parameter points to; raw_tp takes `(args: [..])`.
+    pub(super) fn test_ctx(&self, prog: ProgId, data: &Data) -> Result<Vec<u8>, RunError> {
         let endian = self.machine.arch().endian();
+        let kind = self.machine.kernel.prog(prog).map_or(ProgType::Unspec, |p| p.prog_type());
         if kind == ProgType::RawTracepoint {
-            let args = match &data.node.kind {
-                Kind::Record(None, m) if m.len() == 1 && m[0].name == "args" => &m[0].value,
-                _ => return Err(RunError::input(data.span(), "(args: [..]) was expected")),
-            };
-            let Kind::List(items) = &args.kind else {
-                return Err(RunError::input(args.span, "a list of numbers was expected"));
-            };
-            let mut out = vec![0; items.len() * 8];
-            for (n, item) in items.iter().enumerate() {
-                let value = scenarios::leaf::int_of(item)
-                    .ok_or_else(|| RunError::input(item.span, "a number was expected"))?;
-                super::data::put_int(&mut out[n * 8..n * 8 + 8], value as u64, endian);
-            }
-            return Ok(out);
+            return raw_args(&data.node, endian);
         }
-        let Some(name) = ctx_struct(kind) else {
-            let what = format!("a context for test runs of {}", kind.name());
-            return Err(RunError::unsupported(data.span(), what));
-        };
-        let btf = self.machine.kernel.vmlinux_btf();
-        let ty = btf.find(name, BtfKind::Struct).expect("UAPI structs are in the type table");
-        let mut out = vec![0; btf.size_of(ty).unwrap_or(0) as usize];
-        Types { btf, endian }.write(&data.node, ty, &mut out)?;
-        Ok(out)
+        match self.ctx_type(prog, kind) {
+            Some((types, ty)) => {
+                let mut out = vec![0; types.btf.size_of(ty).unwrap_or(0) as usize];
+                types.write(&data.node, ty, &mut out)?;
+                Ok(out)
+            }
+            None if kind == ProgType::Syscall => hex(&data.node),
+            None => {
+                let what = format!("a context for test runs of {}", kind.name());
+                Err(RunError::unsupported(data.span(), what))
+            }
+        }
+    }
+
+    /// The type of a program's context.
+    fn ctx_type(&self, prog: ProgId, kind: ProgType) -> Option<(Types<'_>, TypeId)> {
+        if kind != ProgType::Syscall {
+            let (btf, endian) = (self.machine.kernel.vmlinux_btf(), self.machine.arch().endian());
+            let ty = btf.find(ctx_struct(kind)?, BtfKind::Struct);
+            return Some((Types { btf, endian }, ty.expect("UAPI structs are in the type table")));
+        }
+        self.objects.iter().enumerate().find_map(|(n, o)| {
+            let name = &o.progs.iter().find(|p| p.id == prog)?.name;
+            let types = self.types(n)?;
+            let (_, params) = types.btf.func_proto(types.btf.find(name, BtfKind::Func)?)?;
+            let ty = types.btf.resolve(types.btf.pointee(params.first()?.ty)?);
+            let sized = types.btf.size_of(ty).is_some_and(|size| size > 0);
+            sized.then_some((types, ty))
+        })
     }
 
     fn test_result(
@@ -223,14 +269,14 @@ impl<'a> Run<'a> {
             }
         };
         for m in members {
-            self.test_out(kind, m, result)?;
+            self.test_out((id, kind), m, result)?;
         }
         Ok(())
     }
 
     fn test_out(
         &mut self,
-        kind: ProgType,
+        (prog, kind): (ProgId, ProgType),
         m: &Member,
         result: &TestRunOut,
     ) -> Result<(), RunError> {
@@ -245,13 +291,10 @@ impl<'a> Run<'a> {
                 wire::mismatch(&layers, &result.data).map(|m| m.why)
             }
             ("ctx", _) => {
-                let Some(name) = ctx_struct(kind) else {
+                let Some((types, ty)) = self.ctx_type(prog, kind) else {
                     let what = format!("the context of a test run of {}", kind.name());
                     return Err(RunError::unsupported(m.value.span, what));
                 };
-                let btf = self.machine.kernel.vmlinux_btf();
-                let ty = btf.find(name, BtfKind::Struct).expect("in the type table");
-                let types = Types { btf, endian: self.machine.arch().endian() };
                 types.differs(&m.value, ty, &result.ctx)?.map(|d| d.why)
             }
             (other, _) => {

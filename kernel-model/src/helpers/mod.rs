@@ -99,6 +99,12 @@ pub fn name(id: i32) -> Option<&'static str> {
     row(id).map(|r| r.name)
 }
 
+/// Name of a helper that has a body, without `bpf_`, and its number of arguments.
+#[must_use]
+pub fn signature(id: i32) -> Option<(&'static str, u8)> {
+    row(id).map(|r| (r.name, r.nargs))
+}
+
 /// Name of a helper or kernel function without the prefix that most have.
 #[must_use]
 pub fn bare(name: &str) -> &str {

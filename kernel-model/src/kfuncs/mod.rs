@@ -91,6 +91,12 @@ pub fn name(arch: Arch, btf_id: i32) -> Option<&'static str> {
     by_id(arch, btf_id).map(|r| r.name)
 }
 
+/// Name and number of arguments of a kernel function that has a body.
+#[must_use]
+pub fn signature(arch: Arch, btf_id: i32) -> Option<(&'static str, u8)> {
+    by_id(arch, btf_id).map(|r| (r.name, r.nargs))
+}
+
 /// Sections and locks: what they acquire is no reference.
 const SECTIONS: &[&str] = &[
     "bpf_rcu_read_lock",

@@ -25,14 +25,12 @@ const MAY_READ: u64 = 4;
 const MAY_WRITE: u64 = 2;
 /// `MAX_RW_COUNT`.
 const RW_MAX: u64 = 0x7fff_f000;
-/// `AT_REMOVEDIR`.
-const AT_REMOVEDIR: u64 = 0x200;
 /// Longest transfer of the model.
 const TRANSFER_MAX: u64 = 1 << 20;
 
 impl Kernel {
     /// `getname`: the path that an argument points at.
-    fn sys_path(&self, at: u64) -> Result<String, Errno> {
+    pub(super) fn sys_path(&self, at: u64) -> Result<String, Errno> {
         let mut text = self.user_text(at, PATH_MAX).ok_or(Errno::EFAULT)?;
         if text.pop() != Some(0) {
             return Err(Errno::ENAMETOOLONG);
@@ -413,24 +411,4 @@ pub(super) fn exit_group(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 
 pub(super) fn getpid(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     Ok(k.task_pid(f.task))
-}
-
-/// `vfs_mkdir`; in the tree of control groups, a new group.
-pub(super) fn mkdirat(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
-    let path = k.sys_path(f.arg(1))?;
-    k.vfs_mkdir(&path, f.arg(2)).map(|()| 0)
-}
-
-/// `do_unlinkat`, and `do_rmdir` with `AT_REMOVEDIR`.
-pub(super) fn unlinkat(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
-    let path = k.sys_path(f.arg(1))?;
-    if k.vfs_is_open(&path) {
-        return Err(k.sys_unsupported(cpu, "unlinking a file that is open"));
-    }
-    match f.arg(2) {
-        0 => k.vfs_unlink(&path, false),
-        AT_REMOVEDIR => k.vfs_unlink(&path, true),
-        _ => Err(Errno::EINVAL),
-    }
-    .map(|()| 0)
 }

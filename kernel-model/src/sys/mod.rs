@@ -9,6 +9,7 @@
 
 mod calls;
 mod lsm;
+mod names;
 mod sock;
 mod sysctl;
 mod table;

@@ -3,7 +3,7 @@
 
 use bpf::Arch;
 
-use super::{Act, calls, sock};
+use super::{Act, calls, names, sock};
 
 /// What a parameter takes in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +109,8 @@ pub static SYSCALLS: &[SysRow] = rows! {
     "listen", [50, 201, 363], sock::listen, [Num("fd", 3), Num("backlog", 128)];
     "getsockname", [51, 204, 367], sock::getsockname, [Num("fd", 3), Room("addr"), Ref("addrlen", 28)];
     "getpeername", [52, 205, 368], sock::getpeername, [Num("fd", 3), Room("addr"), Ref("addrlen", 28)];
-    "mkdirat", [258, 34, 289], calls::mkdirat, [Num("dfd", CWD), Text("path"), Num("mode", 0o755)];
-    "unlinkat", [263, 35, 294], calls::unlinkat, [Num("dfd", CWD), Text("path"), Num("flags", 0)];
+    "mkdirat", [258, 34, 289], names::mkdirat, [Num("dfd", CWD), Text("path"), Num("mode", 0o755)];
+    "unlinkat", [263, 35, 294], names::unlinkat, [Num("dfd", CWD), Text("path"), Num("flags", 0)];
     "setsockopt", [54, 208, 366], sock::setsockopt, [Num("fd", 3), Num("level", 1), Num("optname", 0), Value("optval"), Len("optlen", "optval")];
     "getsockopt", [55, 209, 365], sock::getsockopt, [Num("fd", 3), Num("level", 1), Num("optname", 0), Room("optval"), Ref("optlen", 4)];
     "mknodat", [259, 33, 290], calls::mknodat, [Num("dfd", CWD), Text("path"), Num("mode", 0o020_666), Num("dev", 0x103)];

@@ -104,15 +104,39 @@ impl Kernel {
         Ok(())
     }
 
-    /// A new inode with its name.
-    fn vfs_node(&mut self, path: &str, mode: u64, data: &[u8]) -> Result<(), Errno> {
-        let inode = self.kzalloc(crate::types::size("inode"), "inode")?;
+    /// `d_alloc`: a name without an inode.
+    fn vfs_dentry(&mut self, path: &str) -> Result<u64, Errno> {
         let dentry = self.kzalloc(crate::types::size("dentry"), "dentry")?;
         let (dir, name) = split(path);
         let parent = self.vfs.nodes.get(dir).map_or(dentry, |n| n.dentry);
         let text = field!("dentry", "d_iname");
         let name = if path == "/" { "/" } else { name };
         self.set_bytes(dentry, text, &name.as_bytes()[..name.len().min(39)]);
+        for (f, value) in [
+            (field!("dentry", "d_parent"), parent),
+            (field!("dentry", "d_name.len"), name.len() as u64),
+            (field!("dentry", "d_name.name"), dentry + u64::from(text.off)),
+        ] {
+            self.set(dentry, f, value);
+        }
+        Ok(dentry)
+    }
+
+    /// A new inode with its name.
+    fn vfs_node(&mut self, path: &str, mode: u64, data: &[u8]) -> Result<(), Errno> {
+        let dentry = self.vfs_dentry(path)?;
+        self.vfs_instantiate(path, dentry, mode, data)
+    }
+
+    /// `d_instantiate`: a new inode for a name.
+    fn vfs_instantiate(
+        &mut self,
+        path: &str,
+        dentry: u64,
+        mode: u64,
+        data: &[u8],
+    ) -> Result<(), Errno> {
+        let inode = self.kzalloc(crate::types::size("inode"), "inode")?;
         self.vfs.inodes += 1;
         let number = self.vfs.inodes + 1;
         for (at, f, value) in [
@@ -121,9 +145,6 @@ impl Kernel {
             (inode, field!("inode", "i_size"), data.len() as u64),
             (inode, field!("inode", "i_nlink"), 1),
             (dentry, field!("dentry", "d_inode"), inode),
-            (dentry, field!("dentry", "d_parent"), parent),
-            (dentry, field!("dentry", "d_name.len"), name.len() as u64),
-            (dentry, field!("dentry", "d_name.name"), dentry + u64::from(text.off)),
         ] {
             self.set(at, f, value);
         }
@@ -215,45 +236,64 @@ impl Kernel {
         Ok(())
     }
 
-    /// A new directory.
-    pub(super) fn vfs_mkdir(&mut self, path: &str, mode: u64) -> Result<(), Errno> {
+    /// `filename_parentat` and the lookup in it: the dentries of the directory and of the name,
+    /// which is new when it is to be made.
+    pub(super) fn vfs_name(&mut self, path: &str, makes: bool) -> Result<(u64, u64), Errno> {
         self.vfs_boot()?;
-        let path = path.trim_end_matches('/');
+        let path = match path.trim_end_matches('/') {
+            "" if path.is_empty() => return Err(Errno::ENOENT),
+            "" => return Err(if makes { Errno::EEXIST } else { Errno::EBUSY }),
+            path => path,
+        };
         if let Some(group) = path.strip_prefix(CGROUP_MOUNT) {
             self.cgroup_root()?;
             let above = group.rsplit_once('/').map_or("", |p| p.0);
-            if self.cgroups.by_path(group).is_some() {
-                return Err(Errno::EEXIST);
+            for group in [above, group] {
+                if self.cgroups.by_path(group).is_some() {
+                    self.vfs_dirs(&format!("{CGROUP_MOUNT}{group}"))?;
+                }
             }
-            self.cgroups.by_path(above).ok_or(Errno::ENOENT)?;
-            return self.cgroup_at(group).map(|_| ());
         }
-        self.vfs_may_create(path)?;
-        self.vfs_node(path, S_IFDIR | mode & 0o7777 & !0o022, &[])
+        if makes {
+            self.vfs_may_create(path)?;
+        }
+        let dir = self.vfs.nodes.get(split(path).0).ok_or(Errno::ENOENT)?.dentry;
+        match makes {
+            true => Ok((dir, self.vfs_dentry(path)?)),
+            false => Ok((dir, self.vfs.nodes.get(path).ok_or(Errno::ENOENT)?.dentry)),
+        }
+    }
+
+    /// Where everything is mounted.
+    pub(super) fn vfs_mount(&self) -> u64 {
+        self.vfs.mount
+    }
+
+    /// Whether a name is that of a directory.
+    pub(super) fn vfs_is_dir(&self, dentry: u64) -> bool {
+        let inode = self.get(dentry, field!("dentry", "d_inode"));
+        self.get(inode, field!("inode", "i_mode")) & S_IFMT == S_IFDIR
+    }
+
+    /// A name becomes a directory; below the mount of cgroup2, a control group.
+    pub(super) fn vfs_mkdir(&mut self, path: &str, dentry: u64, mode: u64) -> Result<(), Errno> {
+        let path = path.trim_end_matches('/');
+        if let Some(group) = path.strip_prefix(CGROUP_MOUNT) {
+            self.cgroup_at(group)?;
+        }
+        self.vfs_instantiate(path, dentry, S_IFDIR | mode & 0o7777 & !0o022, &[])
     }
 
     /// A name goes; a directory when it is empty, a control group when nobody is in it.
-    pub(super) fn vfs_unlink(&mut self, path: &str, dir: bool) -> Result<(), Errno> {
-        self.vfs_boot()?;
+    pub(super) fn vfs_unlink(&mut self, path: &str) -> Result<(), Errno> {
         let path = path.trim_end_matches('/');
-        if let Some(group) = path.strip_prefix(CGROUP_MOUNT).filter(|_| dir) {
-            self.cgroup_root()?;
-            let group = self.cgroups.by_path(group).ok_or(Errno::ENOENT)?;
-            self.cgroup_remove(group)?;
-            let below = format!("{path}/");
-            self.vfs.nodes.retain(|p, _| p != path && !p.starts_with(&below));
-            return Ok(());
-        }
-        let node = self.vfs.nodes.get(path).ok_or(Errno::ENOENT)?;
-        let is_dir = self.get(node.inode, field!("inode", "i_mode")) & S_IFMT == S_IFDIR;
         let below = format!("{path}/");
-        match (is_dir, dir) {
-            (true, false) => return Err(Errno::EISDIR),
-            (false, true) => return Err(Errno::ENOTDIR),
-            _ if self.vfs.nodes.keys().any(|p| p.starts_with(&below)) => {
-                return Err(Errno::ENOTEMPTY);
-            }
-            _ => {}
+        if let Some(group) = path.strip_prefix(CGROUP_MOUNT) {
+            let group = self.cgroups.by_path(group).ok_or(Errno::EPERM)?;
+            self.cgroup_remove(group)?;
+            self.vfs.nodes.retain(|p, _| !p.starts_with(&below));
+        } else if self.vfs.nodes.keys().any(|p| p.starts_with(&below)) {
+            return Err(Errno::ENOTEMPTY);
         }
         self.vfs.nodes.remove(path);
         Ok(())
@@ -270,13 +310,19 @@ impl Kernel {
         if !missing || self.cgroup_procs(path).is_none() {
             return Ok(());
         }
-        let dirs = path.match_indices('/').map(|(n, _)| path[..n].to_owned());
-        for dir in dirs.filter(|d| !d.is_empty()).collect::<Vec<_>>() {
-            if !self.vfs.nodes.contains_key(&dir) {
-                self.vfs_node(&dir, S_IFDIR | 0o755, &[])?;
+        self.vfs_dirs(split(path).0)?;
+        self.vfs_node(path, S_IFREG | 0o644, &[])
+    }
+
+    /// Directories are there, down to a path.
+    fn vfs_dirs(&mut self, path: &str) -> Result<(), Errno> {
+        let ends = path.match_indices('/').map(|(n, _)| n).chain([path.len()]);
+        for dir in ends.map(|n| &path[..n]).filter(|d| !d.is_empty()) {
+            if !self.vfs.nodes.contains_key(dir) {
+                self.vfs_node(dir, S_IFDIR | 0o755, &[])?;
             }
         }
-        self.vfs_node(path, S_IFREG | 0o644, &[])
+        Ok(())
     }
 
     /// The group whose `cgroup.procs` a path is.
