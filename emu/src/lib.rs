@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod compile;
+pub mod conform;
 pub mod cover;
 pub mod debug;
 pub mod engine;
@@ -16,9 +17,12 @@ pub mod host;
 mod html;
 pub mod loader;
 pub mod machine;
+pub(crate) mod native;
 pub mod objects;
+pub(crate) mod ordered;
 pub mod runner;
 pub mod search;
+pub(crate) mod shrink;
 pub mod unicorn;
 
 pub use machine::{Config, Machine, MachineError, Snapshot};

@@ -9,6 +9,7 @@ pub mod kernel_tables;
 pub mod mutate;
 pub mod tidy;
 pub mod used;
+pub mod vectors;
 
 use std::path::PathBuf;
 

@@ -186,6 +186,9 @@ pub struct Options {
     /// The main program's r1 is a buffer of [`BUFFER`] bytes, which it reads, writes and leaves
     /// its digest in (all 64 bits, of which a program returns 32).
     pub memory: bool,
+    /// As the verifier takes them, with little that it knows: all code is reached, stack accesses
+    /// are aligned, and with a buffer the main program's registers start from it.
+    pub verified: bool,
 }
 
 /// Bytes of the buffer of [`Options::memory`].
@@ -201,6 +204,7 @@ impl Default for Options {
             v4: true,
             loops: false,
             memory: false,
+            verified: false,
         }
     }
 }
@@ -303,8 +307,15 @@ impl<'a> Gen<'a> {
         for r in 0..10 {
             // The main program's arguments belong to the environment, a subprogram's to us.
             let argument = self.func > 0 && (1..=5).contains(&r);
-            if Reg(r) != self.ptr && !argument {
-                self.wide(Reg(r));
+            let (dst, from) = (Reg(r), self.ptr);
+            if dst == self.ptr || argument {
+                continue;
+            }
+            if self.buffer && self.opts.verified {
+                let (size, off) = (Size::DW, 8 * i16::from(r));
+                self.out.push(Insn::Load { size, sext: false, dst, src: from, off });
+            } else {
+                self.wide(dst);
             }
         }
         for slot in 1..=STACK / 8 {
@@ -336,16 +347,27 @@ impl<'a> Gen<'a> {
 
     /// A conditional or unconditional jump over a block.
     fn branch(&mut self, len: u32, depth: u32) {
-        let at = self.out.len();
-        let jump = if self.rng.one_in(8) {
-            Insn::Ja { off: 0, long: self.opts.v4 && self.rng.one_in(2) }
-        } else {
-            let (width, op) = (self.rng.pick(&WIDTHS), self.rng.pick(&JMP_OPS));
-            Insn::Jmp { width, op, dst: self.scalar(), src: self.operand(), off: 0 }
-        };
+        let mut at = self.out.len();
+        let plain = self.rng.one_in(8);
+        let goto = |g: &mut Self| Insn::Ja { off: 0, long: g.opts.v4 && g.rng.one_in(2) };
+        let jump = if plain && !self.opts.verified { goto(self) } else { self.condition() };
         self.out.push(jump);
+        if plain && self.opts.verified {
+            // All code has to be reached: the plain jump ends one way of two.
+            self.block(len, depth + 1);
+            let end = self.out.len();
+            let jump = goto(self);
+            self.out.push(jump);
+            self.patch(at);
+            at = end;
+        }
         self.block(len, depth + 1);
         self.patch(at);
+    }
+
+    fn condition(&mut self) -> Insn {
+        let (width, op) = (self.rng.pick(&WIDTHS), self.rng.pick(&JMP_OPS));
+        Insn::Jmp { width, op, dst: self.scalar(), src: self.operand(), off: 0 }
     }
 
     /// A loop of a few rounds with its counter on the stack.
@@ -426,7 +448,7 @@ impl<'a> Gen<'a> {
             };
             return (self.ptr, off);
         }
-        let at = if aligned || !self.rng.one_in(8) {
+        let at = if aligned || self.opts.verified || !self.rng.one_in(8) {
             -bytes * (1 + self.rng.below((STACK / bytes) as u32) as i16)
         } else {
             -bytes - self.rng.below((STACK - bytes + 1) as u32) as i16

@@ -193,6 +193,15 @@ impl Object {
         &self.functions
     }
 
+    /// File and line where a function's source begins, when the object has lines.
+    #[must_use]
+    pub fn source(&self, f: &FuncDef) -> Option<(&str, u32)> {
+        let lines = &self.texts[f.text].records.lines;
+        let first = lines.get(lines.partition_point(|l| l.slot < f.start))?;
+        let within = first.slot < f.start + f.len;
+        Some((self.btf.as_ref()?.str(first.file_off), first.line)).filter(|_| within)
+    }
+
     /// Externs.
     #[must_use]
     pub fn externs(&self) -> &[Extern] {

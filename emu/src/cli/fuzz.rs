@@ -1,6 +1,6 @@
-//! `orrery fuzz-verifier`: random structured programs and mutated real ones, our verdict beside
-//! that of the kernel of this machine; accepted ones run in the interpreter, where every register
-//! has to be what the verifier believed.
+//! `orrery fuzz jit`, in `jit.rs`, and `orrery fuzz verifier`: random structured programs and
+//! mutated real ones, our verdict beside that of the kernel of this machine; accepted ones run in
+//! the interpreter, where every register has to be what the verifier believed.
 //!
 //! ```text
 //!  seed ─► generate, mutate ─► check ──────┐
@@ -16,13 +16,12 @@
 
 mod calls;
 mod campaign;
-mod edit;
 mod explained;
 mod generate;
+mod jit;
 mod memory;
 mod mutate;
 mod seeds;
-mod shrink;
 mod sound;
 mod text;
 mod world;
@@ -39,6 +38,7 @@ use verifier::explore::Opts;
 use super::target::TargetArgs;
 use super::why::rule_name;
 use super::{Exit, out};
+use crate::shrink::shrink;
 use campaign::Progress;
 pub(super) use campaign::shard;
 use generate::Target as Generator;
@@ -51,6 +51,23 @@ const RECORD: u32 = 20_000;
 
 /// A program that takes the kernel seconds stays as large as it is.
 const SHRINK_MAX: Duration = Duration::from_secs(20);
+
+/// What is fuzzed.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Kind {
+    /// Random programs on the interpreters of both byte orders and four back ends
+    Jit(jit::Args),
+    /// Verdicts on random programs, and accepted ones against what the verifier knew
+    Verifier(Args),
+}
+
+/// Runs one kind of fuzzing.
+pub(super) fn main(kind: &Kind) -> Exit {
+    match kind {
+        Kind::Jit(args) => jit::run(args),
+        Kind::Verifier(args) => run(args),
+    }
+}
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -195,7 +212,7 @@ fn open(args: &Args) -> Result<(World, Source), Exit> {
     };
     let opts = target.opts(0);
     if args.host && opts.allow_ptr_leaks != has_perfmon() {
-        let next = "capsh --drop=cap_sys_admin,cap_perfmon -- -c 'orrery fuzz-verifier --host \
+        let next = "capsh --drop=cap_sys_admin,cap_perfmon -- -c 'orrery fuzz verifier --host \
                     --caps bpf,net_admin'";
         out::error("--caps must be the capabilities of this process", next);
         return Err(Exit::BadInput);
@@ -298,7 +315,7 @@ fn soundness(world: &World, sample: &Sample, seed: u64, counters: &mut campaign:
 fn smallest(world: &World, sample: &Sample, seed: u64) -> (Sample, String) {
     let at = |p: &Program| Sample { program: p.clone(), origin: sample.origin };
     let wrong = |p: &Program| matches!(world.run(&at(p), seed), Some(Err(_)));
-    let small = at(&shrink::shrink(sample.program.clone(), wrong));
+    let small = at(&shrink(sample.program.clone(), wrong));
     let why = world.run(&small, seed).and_then(Result::err).unwrap_or_default();
     (small, why)
 }
@@ -306,7 +323,7 @@ fn smallest(world: &World, sample: &Sample, seed: u64) -> (Sample, String) {
 fn shrunk(world: &mut World, exact: bool, seed: u64, kind: &'static str, sample: Sample) -> Case {
     let origin = sample.origin;
     let begin = Instant::now();
-    let program = shrink::shrink(sample.program, |p| {
+    let program = shrink(sample.program, |p| {
         if begin.elapsed() > SHRINK_MAX {
             return false;
         }

@@ -9,9 +9,9 @@ use bpf::insn::disasm::disasm_op;
 use jit::{Compiled, FuncMap, InsnRange};
 use verifier::Verified;
 
-use super::native::{Native, disassemble};
 use super::world::World;
 use super::{Exit, arch, gravest, out};
+use crate::native::{Native, disassemble};
 
 /// Width of the BPF column.
 const BPF_CHARS: usize = 46;

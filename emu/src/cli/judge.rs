@@ -1,11 +1,7 @@
 //! A verdict as the command line shows it: one row for each program.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::Instant;
 
 use bpf::Program;
@@ -17,6 +13,8 @@ use verifier::explore::Opts;
 use super::Exit;
 use super::beyond::Beyond;
 use super::world::World;
+use crate::ordered;
+pub(super) use crate::ordered::WORKER_STACK;
 
 /// What the verifier says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -167,9 +165,6 @@ pub(super) fn silence_panics() {
     std::panic::set_hook(Box::new(|_| {}));
 }
 
-/// Stack of a worker: deep call chains recurse.
-pub(super) const WORKER_STACK: usize = 64 << 20;
-
 /// Works on all items, some at a time, and hands the results on in the order of the items.
 pub(super) fn in_order<T: Sync, R: Send>(
     items: &[T],
@@ -177,34 +172,11 @@ pub(super) fn in_order<T: Sync, R: Send>(
     work: impl Fn(&T) -> R + Sync,
     mut each: impl FnMut(R),
 ) {
-    let next = AtomicUsize::new(0);
-    let (send, receive) = mpsc::channel();
-    let send = Mutex::new(send);
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, items.len().max(1)) {
-            let worker = || {
-                let send = send.lock().map(|s| s.clone());
-                let Ok(send) = send else { return };
-                while let Some((i, item)) = {
-                    let i = next.fetch_add(1, Ordering::Relaxed);
-                    items.get(i).map(|item| (i, item))
-                } {
-                    // The receiver is gone only when the process ends.
-                    let _ = send.send((i, work(item)));
-                }
-            };
-            let built = std::thread::Builder::new().stack_size(WORKER_STACK);
-            built.spawn_scoped(scope, worker).expect("a thread can be started");
-        }
-        let mut waiting = BTreeMap::new();
-        for at in 0..items.len() {
-            while !waiting.contains_key(&at) {
-                let Ok((i, r)) = receive.recv() else { return };
-                waiting.insert(i, r);
-            }
-            waiting.remove(&at).into_iter().for_each(&mut each);
-        }
-    });
+    let each = |_: &T, r| {
+        each(r);
+        true
+    };
+    ordered::in_order(items, jobs, || (), |(), item| work(item), each);
 }
 
 /// Number of jobs when none is given.
@@ -215,18 +187,6 @@ pub(super) fn default_jobs() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn results_keep_the_order_of_items() {
-        let items: Vec<u64> = (0..50).collect();
-        let mut seen = Vec::new();
-        let slow = |i: &u64| {
-            std::thread::sleep(std::time::Duration::from_micros(500 * (i % 3)));
-            *i
-        };
-        in_order(&items, 3, slow, |i| seen.push(i));
-        assert_eq!(seen, items);
-    }
 
     #[test]
     fn the_time_is_in_the_statistics() {

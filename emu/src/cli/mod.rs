@@ -15,6 +15,7 @@ mod btf;
 mod build;
 mod cancel;
 mod completions;
+mod conform;
 mod explore;
 mod features;
 pub mod fuzz;
@@ -22,8 +23,8 @@ mod gdb;
 mod inspect;
 mod jit;
 mod judge;
-pub(crate) mod native;
 pub mod out;
+mod plugin;
 mod repin;
 mod replay;
 mod scenario;
@@ -103,14 +104,22 @@ enum Verb {
     Veristat(veristat::Args),
     /// Compares verdicts with those of a real kernel, by cause
     Agree(agree::Args),
-    /// Compares verdicts on random programs with those of the running kernel
-    FuzzVerifier(fuzz::Args),
+    /// Compares engines, or verdicts with those of the running kernel, on random programs
+    #[command(subcommand)]
+    Fuzz(Box<fuzz::Kind>),
+    /// The same as `fuzz verifier`
+    #[command(hide = true)]
+    FuzzVerifier(Box<fuzz::Args>),
     /// Shows all that an object contains
     Inspect(inspect::Args),
     /// Shows BPF, native code and source side by side
     Jit(jit::Args),
     /// Compiles .bpf.c files, for both byte orders
     Build(build::Args),
+    /// Runs conformance cases on every engine, against what they expect and each other
+    Conform(Box<conform::Args>),
+    /// Runs one program as the public conformance runner asks plugins to
+    Plugin(plugin::Args),
     /// Cancels programs wherever they can be stopped, to see that they end clean
     Cancel(cancel::Args),
     /// Measures what things cost, against what else there is
@@ -148,10 +157,13 @@ fn run(verb: Verb) -> ExitCode {
         Verb::Verify(a) => verify::run(&a).into(),
         Verb::Veristat(a) => veristat::run(&a).into(),
         Verb::Agree(a) => agree::run(&a).into(),
+        Verb::Fuzz(a) => fuzz::main(&a).into(),
         Verb::FuzzVerifier(a) => fuzz::run(&a).into(),
         Verb::Inspect(a) => inspect::run(&a).into(),
         Verb::Jit(a) => jit::run(&a).into(),
         Verb::Build(a) => build::run(&a).into(),
+        Verb::Conform(a) => conform::run(&a).into(),
+        Verb::Plugin(a) => plugin::run(&a).into(),
         Verb::Cancel(a) => cancel::run(&a).into(),
         Verb::Bench(a) => bench::run(&a).into(),
         Verb::Watch(a) => watch::run(&a).into(),

@@ -6,11 +6,11 @@
 mod arena;
 mod engine;
 mod faults;
-mod vectors;
 
 use bpf::insn::generate::{Options, program};
 use bpf::insn::{Insn, disasm};
 use bpf::{Arch, Endian};
+use emu::conform::line;
 use engine::{Native, interpret};
 
 #[test]
@@ -24,7 +24,7 @@ fn instruction_vectors() {
     for path in files {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
-        for v in vectors::parse(&name, &text).unwrap() {
+        for v in line::parse(&name, &text).unwrap() {
             count += 1;
             let insns = v.program().unwrap();
             for endian in [Endian::Little, Endian::Big] {
@@ -45,7 +45,7 @@ fn instruction_vectors() {
 
 fn check(
     wrong: &mut Vec<String>,
-    v: &vectors::Vector,
+    v: &line::Line,
     engine: &str,
     endian: Endian,
     got: Result<engine::Cells, String>,

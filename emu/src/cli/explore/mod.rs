@@ -135,13 +135,13 @@ impl Strategy {
 
 /// How long a search may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Budget {
+pub(super) enum Budget {
     Runs(u64),
     Seconds(u64),
 }
 
 impl Budget {
-    fn parse(text: &str) -> Result<Budget, String> {
+    pub(super) fn parse(text: &str) -> Result<Budget, String> {
         let (digits, unit) = text.split_at(text.trim_end_matches(char::is_alphabetic).len());
         let n: u64 = digits.replace('_', "").parse().map_err(|_| {
             "a number of runs, or a time such as 90s, 10m or 2h, is expected".to_owned()

@@ -5,7 +5,7 @@ use bpf::Program;
 use bpf::insn::generate::{ALU_OPS, JMP_OPS, Rng, SIZES};
 use bpf::insn::{Call, Imm64, Insn, Reg, Size, Src, Width};
 
-use super::edit::{with, without};
+use crate::shrink::edit::{with, without};
 
 /// One to four changes.
 pub(super) fn mutate(p: &Program, rng: &mut Rng) -> Program {

@@ -14,8 +14,8 @@ use bpf::{Arch, Program};
 use kernel_model::event::Value;
 use scenarios::Scenario;
 
-use super::super::native::disassemble;
 use crate::machine::path::Point;
+use crate::native::disassemble;
 use crate::runner::trace::Keep;
 use crate::runner::{Outcome, RunOptions, run as play};
 

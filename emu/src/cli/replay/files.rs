@@ -85,7 +85,10 @@ fn write_whole(
 }
 
 /// As [`write_whole`], with an error told.
-fn write_to(path: &Path, fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Exit {
+pub(in crate::cli) fn write_to(
+    path: &Path,
+    fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+) -> Exit {
     match write_whole(path, fill) {
         Ok(()) => Exit::Ok,
         Err(e) => {
@@ -207,7 +210,7 @@ impl Collected {
 }
 
 /// Text in XML; control characters, which XML 1.0 has no form for, become blanks.
-fn escaped(text: &str) -> String {
+pub(in crate::cli) fn escaped(text: &str) -> String {
     let one = |c: char| match c {
         '&' => "&amp;".to_owned(),
         '<' => "&lt;".to_owned(),

@@ -9,7 +9,7 @@
 mod bless;
 mod cover;
 mod diverge;
-mod files;
+pub(super) mod files;
 pub(super) mod report;
 mod twice;
 

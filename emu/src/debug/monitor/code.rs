@@ -6,9 +6,9 @@ use bpf::insn::InsnIdx;
 use kernel_model::{Prog, ProgId};
 
 use super::{Here, Reply, names, no_more, number, state};
-use crate::cli::native::disassemble;
 use crate::cli::why::{source, text};
 use crate::engine::Loaded;
+use crate::native::disassemble;
 
 /// Instructions that are shown.
 const SHOWN: usize = 8;

@@ -1,11 +1,15 @@
-//! The instruction vectors of `tests/corpus/vectors`: one instruction, the registers and memory
-//! before and after. What is not named must not change, so a leaf that clobbers a register shows.
+//! Instruction vectors, a line each: one instruction, the registers and memory before and after.
+//! What is not named must not change, so a leaf that clobbers a register shows.
+//!
+//! ```text
+//! r0 = *(u8 *)(r9 +0) | m0=0xc390a5adf6f0cbbb | le: r0=0xbb | be: r0=0xc3
+//! ```
 
 use bpf::Endian;
 use bpf::insn::asm::assemble_insns;
 use bpf::insn::{Imm64, Insn, Reg, Size, Src};
 
-use super::engine::Cells;
+use super::vector::{Expect, Memory, Vector};
 
 /// Registers r0-r8, and doublewords at r9.
 const REGS: usize = 9;
@@ -15,9 +19,12 @@ const CELLS: usize = 8;
 type State = [u64; REGS + CELLS];
 
 /// One line.
-pub(crate) struct Vector {
+#[derive(Clone, Debug)]
+pub struct Line {
     /// File and line, with the text.
-    pub(crate) name: String,
+    pub name: String,
+    /// Line of the file.
+    pub line: u32,
     text: String,
     before: State,
     after: Vec<(Option<Endian>, String)>,
@@ -48,18 +55,21 @@ fn apply(state: &mut State, text: &str) -> Result<(), String> {
 }
 
 /// All vectors of a file.
-pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Vector>, String> {
+///
+/// # Errors
+/// The first that is none, with its place.
+pub fn parse(file: &str, text: &str) -> Result<Vec<Line>, String> {
     let lines = (1..).zip(text.lines()).filter(|(_, l)| !l.is_empty() && !l.starts_with('#'));
     lines
         .map(|(n, l)| line(l).map_err(|e| format!("{file}:{n}: {e}")).map(|v| named(v, file, n)))
         .collect()
 }
 
-fn named(v: Vector, file: &str, n: usize) -> Vector {
-    Vector { name: format!("{file}:{n}: {}", v.text), ..v }
+fn named(v: Line, file: &str, n: u32) -> Line {
+    Line { name: format!("{file}:{n}: {}", v.text), line: n, ..v }
 }
 
-fn line(l: &str) -> Result<Vector, String> {
+fn line(l: &str) -> Result<Line, String> {
     // `|` is an operator too: a column's bar is followed by a state.
     let mut columns: Vec<&str> = l.split(" | ").map(str::trim).collect();
     if columns.len() < 3 {
@@ -73,24 +83,37 @@ fn line(l: &str) -> Result<Vector, String> {
         (_, Some(c)) => (Some(Endian::Big), c.to_owned()),
         _ => (None, c.to_owned()),
     });
-    Ok(Vector { name: String::new(), text, before, after: after.collect() })
+    Ok(Line { name: String::new(), line: 0, text, before, after: after.collect() })
 }
 
-impl Vector {
+impl Line {
     /// The program: loads the registers, executes, stores them behind the cells.
-    pub(crate) fn program(&self) -> Result<Vec<Insn>, String> {
+    ///
+    /// # Errors
+    /// The instruction does not assemble.
+    pub fn program(&self) -> Result<Vec<Insn>, String> {
+        let constant = |(r, v): (u8, &u64)| {
+            [Insn::LdImm64 { dst: Reg(r), imm: Imm64::Const(*v) }, Insn::LdImm64Hi]
+        };
+        self.around((0..).zip(&self.before[..REGS]).flat_map(constant))
+    }
+
+    /// The instruction behind what loads the registers, and before what stores them.
+    fn around(&self, load: impl Iterator<Item = Insn>) -> Result<Vec<Insn>, String> {
         let mut insns = vec![Insn::Alu {
             width: bpf::insn::Width::W64,
             op: bpf::insn::AluOp::Mov,
             dst: Reg(9),
             src: Src::Reg(Reg(1)),
         }];
-        for (r, v) in (0u8..).zip(&self.before[..REGS]) {
-            insns.push(Insn::LdImm64 { dst: Reg(r), imm: Imm64::Const(*v) });
-            insns.push(Insn::LdImm64Hi);
-        }
+        insns.extend(load);
         let body = if self.text.contains(" taken") {
-            format!("{}\nr0 = 0\ngoto end\ntaken: r0 = 1\nend: r9 = r9\nexit\n", self.text)
+            // What follows a plain jump is reached from elsewhere, or no verifier would take it.
+            let back = if self.text.starts_with("goto") { "if r2 == 81 goto missed\n" } else { "" };
+            format!(
+                "{}\nmissed: r0 = 0\ngoto end\ntaken: r0 = 1\n{back}end: r9 = r9\nexit\n",
+                self.text
+            )
         } else {
             format!("{}\nexit\n", self.text)
         };
@@ -105,14 +128,18 @@ impl Vector {
     }
 
     /// The buffer at the start.
-    pub(crate) fn cells(&self) -> Cells {
+    #[must_use]
+    pub fn cells(&self) -> Vec<u64> {
         let mut cells = self.before[REGS..].to_vec();
         cells.resize(CELLS + REGS, 0);
         cells
     }
 
     /// The buffer at the end.
-    pub(crate) fn expected(&self, endian: Endian) -> Result<Cells, String> {
+    ///
+    /// # Errors
+    /// A state after that is none.
+    pub fn expected(&self, endian: Endian) -> Result<Vec<u64>, String> {
         let mut state = self.before;
         for (order, text) in &self.after {
             if order.is_none_or(|o| o == endian) {
@@ -121,5 +148,27 @@ impl Vector {
         }
         let (regs, memory) = state.split_at(REGS);
         Ok([memory, regs].concat())
+    }
+
+    /// The line as a vector. Registers come from memory: of a constant the verifier knows too much
+    /// to leave the instruction as it is.
+    ///
+    /// # Errors
+    /// As for [`Line::program`] and [`Line::expected`].
+    pub fn vector(&self) -> Result<Vector, String> {
+        let load = |r: u8| {
+            let off = 8 * (CELLS as i16 + REGS as i16 + i16::from(r));
+            Insn::Load { size: Size::DW, sext: false, dst: Reg(r), src: Reg(9), off }
+        };
+        let insns = self.around((0..REGS as u8).map(load))?;
+        let lines = vec![self.line; insns.len()];
+        let mut v = Vector::new(insns, lines);
+        let with = |cells: Vec<u64>| [cells.as_slice(), &self.before[..REGS]].concat();
+        let before = with(self.cells());
+        v.mem = Some(Memory::words(&before, &before));
+        let [little, big] = [Endian::Little, Endian::Big].map(|e| self.expected(e).map(with));
+        let mem = Some(Memory::words(&little?, &big?));
+        v.expect = Expect { mem, ..Expect::default() };
+        Ok(v)
     }
 }

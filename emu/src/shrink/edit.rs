@@ -34,7 +34,7 @@ fn moved(
 }
 
 /// The program without a slot, or both of a 16-byte load.
-pub(super) fn without(p: &Program, at: usize) -> Option<Program> {
+pub(crate) fn without(p: &Program, at: usize) -> Option<Program> {
     let n = if matches!(p.insns[at], Insn::LdImm64 { .. }) { 2 } else { 1 };
     if p.insns[at] == Insn::LdImm64Hi || p.insns.len() <= n {
         return None;
@@ -46,7 +46,7 @@ pub(super) fn without(p: &Program, at: usize) -> Option<Program> {
 }
 
 /// The program with an instruction put in before a slot; what led there leads to it.
-pub(super) fn with(p: &Program, at: usize, insn: Insn) -> Program {
+pub(crate) fn with(p: &Program, at: usize, insn: Insn) -> Program {
     let first = at as i64;
     let after = |x: i64| if x >= first { x + 1 } else { x };
     let lead = |x: i64| if x > first { x + 1 } else { x };

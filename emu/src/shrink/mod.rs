@@ -1,9 +1,11 @@
 //! Smaller programs that show the same.
 
+pub(crate) mod edit;
+
 use bpf::Program;
 use bpf::insn::{Imm64, Insn, Src};
 
-use super::edit::without;
+use edit::without;
 
 /// Rounds over the whole program.
 const ROUNDS: usize = 8;
@@ -26,7 +28,7 @@ fn simpler(insn: &Insn) -> Option<Insn> {
 }
 
 /// Removes and simplifies as long as `shows` holds.
-pub(super) fn shrink(mut program: Program, mut shows: impl FnMut(&Program) -> bool) -> Program {
+pub(crate) fn shrink(mut program: Program, mut shows: impl FnMut(&Program) -> bool) -> Program {
     for _ in 0..ROUNDS {
         let before = program.insns.clone();
         let mut at = program.insns.len();

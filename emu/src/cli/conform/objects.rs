@@ -1,0 +1,404 @@
+//! Annotated objects: the programs of the kernel's selftests, judged as their declaration tags say.
+//!
+//! ```text
+//!  program, mode ─► verify with the flags, log level and capabilities of the tags ─► verdict, log
+//!               └─► __retval: loaded into a machine an architecture, BPF_PROG_TEST_RUN
+//! ```
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bpf::btf::Btf;
+use bpf::insn::disasm::{NoNames, disasm_op};
+use bpf::insn::{Call, Insn};
+use bpf::object::{Object, ProgramDef};
+use bpf::uapi::ProgType;
+use bpf::{Arch, Endian};
+use kernel_model::ProgId;
+use kernel_model::stream::StreamId;
+use kernel_model::syscall::Why;
+use regex::{Captures, Regex};
+use verifier::Verified;
+
+use super::tags::{Mode, Spec, unmet};
+use crate::cli::Exit;
+use crate::cli::judge::{Row, Verdict, error_line, judge_linked};
+use crate::cli::target::{Caps, Target};
+use crate::cli::world::World;
+use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
+use crate::host::TestRunIn;
+use crate::loader::{LoadError, LoadOptions};
+use crate::machine::MachineError;
+use crate::{Config, Machine};
+
+/// The result of a run, stdout and stderr.
+type Came = (u32, [String; 2]);
+
+/// `TEST_DATA_LEN`.
+const DATA_LEN: usize = 64;
+
+/// One program in one mode.
+#[derive(Debug)]
+struct Annotated {
+    path: PathBuf,
+    /// Where it comes from.
+    source: PathBuf,
+    order: Endian,
+    program: String,
+    unpriv: bool,
+    spec: Spec,
+    /// Programs that are loaded beside it.
+    beside: Vec<String>,
+    target: Arc<Target>,
+}
+
+/// How the tags of tests begin; an object that does not contain it has no cases.
+const TAGGED: &[u8] = b"comment:test_";
+
+/// The cases of an object; its programs without tags have none.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn cases(path: &Path, target: &Arc<Target>) -> Result<Vec<Case>, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    if !bytes.windows(TAGGED.len()).any(|w| w == TAGGED) {
+        return Ok(Vec::new());
+    }
+    let object = match Object::parse(&bytes) {
+        Ok(object) => object,
+        Err(e) => {
+            let (name, body) = (path.display().to_string(), Body::Bad(e.to_string()));
+            return Ok(vec![Case { name, path: path.into(), line: 1, body }]);
+        }
+    };
+    let Some(btf) = object.btf() else { return Ok(Vec::new()) };
+    let specs: Vec<(&ProgramDef, Result<Spec, String>)> =
+        object.programs().iter().map(|p| (p, Spec::read(btf, &p.name))).collect();
+    let helping = |(p, spec): &(&ProgramDef, Result<Spec, String>)| {
+        spec.as_ref().is_ok_and(|s| s.auxiliary).then(|| p.name.clone())
+    };
+    let beside: Vec<String> = specs.iter().filter_map(helping).collect();
+    let source = |def: &ProgramDef| {
+        let line = object.source(&object.functions()[def.func]);
+        line.map_or((path.to_path_buf(), 1), |(file, line)| (file.into(), line))
+    };
+    let mut out = Vec::new();
+    for (def, spec) in specs {
+        let name = |suffix: &str| format!("{}: {}{suffix}", path.display(), def.name);
+        let spec = match spec {
+            Ok(spec) if spec.any && !spec.auxiliary => spec,
+            Ok(_) => continue,
+            Err(why) => {
+                let ((path, line), body) = (source(def), Body::Bad(why));
+                out.push(Case { name: name(""), path, line, body });
+                continue;
+            }
+        };
+        for unpriv in spec.wanted() {
+            let (file, line) = source(def);
+            let case = Annotated {
+                path: path.to_path_buf(),
+                source: file.clone(),
+                order: object.endian,
+                program: def.name.clone(),
+                unpriv,
+                spec: spec.clone(),
+                beside: beside.clone(),
+                target: target.clone(),
+            };
+            let description = case.spec.description.as_ref();
+            let description = description.map(|d| format!(" ({d})")).unwrap_or_default();
+            let suffix = if unpriv { " @unpriv" } else { "" };
+            let name = name(&format!("{suffix}{description}"));
+            out.push(Case { name, path: file, line, body: Body::Other(Box::new(case)) });
+        }
+    }
+    Ok(out)
+}
+
+thread_local! {
+    /// The object this thread worked on last.
+    static LAST: RefCell<Option<(PathBuf, Rc<World>)>> = const { RefCell::new(None) };
+}
+
+fn world(path: &Path, target: &Target) -> Option<Rc<World>> {
+    let last = LAST.with_borrow(|l| l.as_ref().filter(|l| l.0 == path).map(|l| l.1.clone()));
+    if last.is_some() {
+        return last;
+    }
+    let world = Rc::new(World::open_for(path, None, target).ok()?);
+    LAST.set(Some((path.to_path_buf(), world.clone())));
+    Some(world)
+}
+
+impl Runner for Annotated {
+    fn run(&self, options: &Options) -> Vec<Record> {
+        let verifier = Engine::Verifier { big: self.order == Endian::Big };
+        let mut out = Vec::new();
+        if options.engines.contains(&verifier) {
+            let began = Instant::now();
+            let mut r = self.verdict(verifier);
+            r.wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            out.push(r);
+        }
+        let mode = self.spec.mode(self.unpriv);
+        for engine in &options.engines {
+            let Engine::Jit(arch) = *engine else { continue };
+            if arch.endian() != self.order || mode.failure {
+                continue;
+            }
+            let began = Instant::now();
+            let r = match mode.retval {
+                Some(want) => Some(self.returned(arch, mode, want, options)),
+                None => mode
+                    .not_compared(arch)
+                    .map(|note| record(Engine::Jit(arch), Outcome::Unsupported, "", "", note)),
+            };
+            let wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            out.extend(r.map(|r| Record { wall_us, ..r }));
+        }
+        out
+    }
+}
+
+fn record(engine: Engine, outcome: Outcome, expected: &str, got: &str, note: &str) -> Record {
+    let [expected, got, note] = [expected, got, note].map(str::to_owned);
+    Record { engine, outcome, expected, got, note, details: String::new(), at: None, wall_us: 0 }
+}
+
+impl Annotated {
+    fn for_arch(&self, arch: Arch) -> bool {
+        self.spec.archs.is_empty() || self.spec.archs.contains(&Some(arch))
+    }
+
+    fn caps(&self) -> Caps {
+        if !self.unpriv {
+            return Caps::ALL;
+        }
+        let has =
+            |name: &str, number: &str| self.spec.caps.iter().any(|c| c == name || c == number);
+        if has("CAP_SYS_ADMIN", "21") {
+            return Caps::ALL;
+        }
+        Caps {
+            bpf: has("CAP_BPF", "39"),
+            perfmon: has("CAP_PERFMON", "38"),
+            net_admin: has("CAP_NET_ADMIN", "12"),
+        }
+    }
+
+    /// What the verifier says of the program.
+    fn verdict(&self, engine: Engine) -> Record {
+        let mode = self.spec.mode(self.unpriv);
+        let want = mode.verdict();
+        let default = if self.order == Endian::Big { Arch::S390x } else { Arch::X86_64 };
+        if !self.for_arch(default) {
+            let note = "the test is for other architectures";
+            return record(engine, Outcome::Skip, want, "", note);
+        }
+        if self.spec.without_jit {
+            let note = "the test is for kernels without a JIT";
+            return record(engine, Outcome::Skip, want, "", note);
+        }
+        let Some(world) = world(&self.path, &self.target) else {
+            return record(engine, Outcome::Fail, want, "", "the object cannot be opened");
+        };
+        let Some(def) = world.object.program(&self.program) else {
+            return record(engine, Outcome::Fail, want, "", "the object lost the program");
+        };
+        let mut linked = match self.own_btf() {
+            Ok(Some(btf)) => world.link_to(def, &btf),
+            Ok(None) => world.link(def),
+            Err(e) => return record(engine, Outcome::Unsupported, want, "", &e),
+        };
+        if let Ok(p) = &mut linked {
+            p.flags = (p.flags | self.spec.flags) & !self.spec.cleared;
+        }
+        let level = if self.spec.log_level == 0 { 1 } else { self.spec.log_level };
+        let opts = self.target.opts_for(self.caps(), level);
+        let row = judge_linked(&world, &self.path, def, linked, opts);
+        let mut r = self.judged(engine, &row);
+        if row.verdict == Verdict::Rejected {
+            r.at = self.rejected_at(&row.log);
+        }
+        if r.outcome == Outcome::Pass && !mode.xlated.is_empty() {
+            self.rewritten(mode, &mut r);
+        }
+        r
+    }
+
+    /// The source line a log ends at.
+    fn rejected_at(&self, log: &str) -> Option<(PathBuf, u32)> {
+        let (file, line) = log.lines().rev().find_map(|l| {
+            let (_, place) = l.strip_prefix("; ")?.rsplit_once(" @ ")?;
+            let (file, line) = place.rsplit_once(':')?;
+            Some((file, line.parse().ok()?))
+        })?;
+        // A log has the file's last name, the object all of it.
+        let whole = self.source.file_name().is_some_and(|name| name == file);
+        Some((if whole { self.source.clone() } else { file.into() }, line))
+    }
+
+    /// A verdict against the expectation.
+    fn judged(&self, engine: Engine, row: &Row) -> Record {
+        let mode = self.spec.mode(self.unpriv);
+        let want = mode.verdict();
+        let said = row.error_line.clone().unwrap_or_default();
+        match row.verdict {
+            Verdict::Unsupported => record(engine, Outcome::Unsupported, want, &said, ""),
+            // A loader that gives up is a load that fails.
+            Verdict::Error if mode.failure && mode.messages.is_empty() => {
+                record(engine, Outcome::Pass, want, "rejected", &said)
+            }
+            Verdict::Error if row.exit == Exit::BadInput => {
+                record(engine, Outcome::Unsupported, want, &said, "it does not fit this kernel")
+            }
+            Verdict::Error => record(engine, Outcome::Fail, want, &said, ""),
+            Verdict::Accepted if mode.failure => {
+                record(engine, Outcome::Fail, want, "accepted", "it should be rejected")
+            }
+            Verdict::Rejected if !mode.failure => {
+                record(engine, Outcome::Fail, want, "rejected", &said)
+            }
+            Verdict::Accepted | Verdict::Rejected => {
+                let quiet = row.verdict == Verdict::Accepted && self.spec.log_level == 0;
+                let log = if quiet { "" } else { &row.log };
+                match unmet(log, &mode.messages) {
+                    None => record(engine, Outcome::Pass, want, want, ""),
+                    Some(what) => {
+                        let line = error_line(log).unwrap_or_default();
+                        record(engine, Outcome::Fail, want, &line, &format!("the log: {what}"))
+                    }
+                }
+            }
+        }
+    }
+
+    /// The BTF that a test brings with it, from a file beside the object.
+    fn own_btf(&self) -> Result<Option<Btf>, String> {
+        let Some(name) = &self.spec.btf_path else { return Ok(None) };
+        let path = self.path.with_file_name(name);
+        let bytes = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let object = Object::parse(&bytes).map_err(|e| e.to_string())?;
+        Ok(object.btf().cloned())
+    }
+
+    /// `__retval`: the program loaded into a machine and run once.
+    fn returned(&self, arch: Arch, mode: &Mode, want: i32, options: &Options) -> Record {
+        let (engine, want) = (Engine::Jit(arch), want.to_string());
+        let note = mode.not_compared(arch).unwrap_or_default();
+        if !self.for_arch(arch) {
+            let note = "the test is for other architectures";
+            return record(engine, Outcome::Skip, &want, "", note);
+        }
+        match self.run_on(arch, options) {
+            Ok((got, streams)) if mode.returns(got) => {
+                let mut both = streams.iter().zip(&mode.streams);
+                if let Some(what) = both.find_map(|(text, wanted)| unmet(text, wanted)) {
+                    let said = streams.concat().trim_end().to_owned();
+                    return record(engine, Outcome::Fail, "what it writes", &said, &what);
+                }
+                record(engine, Outcome::Pass, &want, &got.cast_signed().to_string(), note)
+            }
+            Ok((got, _)) => {
+                let got = got.cast_signed().to_string();
+                let (outcome, note) = match self.unpriv {
+                    true => (Outcome::Unsupported, "it was loaded with all capabilities"),
+                    false => (Outcome::Fail, "the program returns something else"),
+                };
+                record(engine, outcome, &want, &got, note)
+            }
+            Err((outcome, why)) => record(engine, outcome, &want, "", &why),
+        }
+    }
+
+    /// What the program returns, and writes to stdout and stderr.
+    fn run_on(&self, arch: Arch, options: &Options) -> Result<Came, (Outcome, String)> {
+        let config = Config { run_insns_max: options.insns_max, ..Config::default() };
+        let broken = |e: &dyn std::fmt::Display| (Outcome::Fail, e.to_string());
+        let bytes = std::fs::read(&self.path).map_err(|e| broken(&e))?;
+        let mut machine = Machine::new(arch, config).map_err(|e| broken(&e))?;
+        let mut programs = self.beside.clone();
+        if !programs.contains(&self.program) {
+            programs.push(self.program.clone());
+        }
+        let opts = LoadOptions {
+            programs: Some(programs),
+            kconfig: bpf::object::Kconfig { kernel_version: 0x06_12_00, ..Default::default() },
+            ..LoadOptions::default()
+        };
+        let loaded = machine.load_object(&bytes, &opts).map_err(|e| match e {
+            MachineError::Load(LoadError::Rejected { rejection, .. }) => {
+                let why = format!("the modelled kernel does not take it: {rejection}");
+                (Outcome::Unsupported, why)
+            }
+            MachineError::Load(e) => (Outcome::Unsupported, e.to_string()),
+            e => (Outcome::Fail, e.to_string()),
+        })?;
+        let prog = loaded.prog(&self.program).ok_or((Outcome::Fail, "not loaded".to_owned()))?;
+        let def = loaded.object.program(&self.program);
+        let kind = def.and_then(|d| d.sec.as_ref()).map_or(ProgType::Unspec, |s| s.prog_type);
+        let data = [0; DATA_LEN];
+        let given = match kind {
+            ProgType::Syscall => TestRunIn::default(),
+            _ => TestRunIn { data: &data, data_out: DATA_LEN * 4, repeat: 1, ..Default::default() },
+        };
+        let out = machine.test_run(prog.fd, &given).map_err(|e| match e.why {
+            Why::Unsupported(what) => (Outcome::Unsupported, what),
+            _ => (Outcome::Fail, format!("the test run failed: {}", e.errno)),
+        })?;
+        let streams = [StreamId::Out, StreamId::Err].map(|id| {
+            let bytes = machine.kernel.stream_text(ProgId(prog.id), id);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        Ok((out.retval, streams))
+    }
+
+    /// `__xlated`: the program as it is rewritten for the modelled kernel, as 6.18 does.
+    fn rewritten(&self, mode: &Mode, r: &mut Record) {
+        let unmet = |v: &Verified| unmet(&xlated(v), &mode.xlated);
+        let (outcome, note) = match self.verified().map(|v| (unmet(&v), calls(&v))) {
+            Ok((None, _)) => return,
+            Ok((Some(what), false)) => (Outcome::Fail, what),
+            // Which calls are inlined differs by version and architecture.
+            Ok((Some(what), true)) => {
+                (Outcome::Unsupported, format!("{what}, in a program that calls the kernel"))
+            }
+            Err(what) => (Outcome::Unsupported, what),
+        };
+        (r.outcome, r.note) = (outcome, format!("__xlated: {note}"));
+    }
+
+    fn verified(&self) -> Result<Verified, String> {
+        if self.caps() != Caps::ALL {
+            return Err("programs of unprivileged loaders are not rewritten here".to_owned());
+        }
+        let world = World::open(&self.path, None).map_err(|_| "it is not opened".to_owned())?;
+        let def = world.object.program(&self.program).ok_or("it is not there")?;
+        let mut program = world.link(def).map_err(|e| e.to_string())?;
+        program.flags = (program.flags | self.spec.flags) & !self.spec.cleared;
+        world.verify(program, 0).result.map_err(|e| e.to_string())
+    }
+}
+
+/// Whether a program calls helpers or kfuncs.
+fn calls(v: &Verified) -> bool {
+    v.insns().any(|(_, i, _)| matches!(i, Insn::Call(Call::Helper(_) | Call::Kfunc { .. })))
+}
+
+/// A rewritten program as the kernel's tests print it: without opcodes, the second slots of wide
+/// instructions left out, `BPF_REG_AX` by its number.
+fn xlated(v: &Verified) -> String {
+    let ax = Regex::new(r"\b(w|r|)ax\b").expect("the expression is right");
+    let shown = v.insns().filter(|(_, insn, _)| **insn != Insn::LdImm64Hi);
+    let line = |(at, insn): (u32, &Insn)| {
+        let text = disasm_op(insn, &NoNames);
+        let text = text.split_once(") ").map_or("", |t| t.1);
+        let number = |c: &Captures<'_>| if &c[1] == "w" { "w11" } else { "r11" };
+        format!("{at}: {}\n", ax.replace_all(text, number))
+    };
+    shown.map(|(at, insn, _)| line((at.0, insn))).collect()
+}
