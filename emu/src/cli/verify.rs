@@ -163,7 +163,9 @@ fn show(args: &Args, row: &Row) {
         Verdict::Error => out::colour(Colour::Red, "error"),
     };
     let head = format!("{}: {} ({}): {verdict}", row.object, row.program, row.prog_type);
-    let why = row.error_line.as_ref().map_or(String::new(), |l| format!(": {l}"));
+    // The verdict says it already.
+    let why = row.error_line.as_ref().map(|l| l.strip_prefix("unsupported: ").unwrap_or(l));
+    let why = why.map_or(String::new(), |l| format!(": {l}"));
     let (insns, states, peak) = (row.insns_processed, row.total_states, row.peak_states);
     let stack = if row.stack_depth.is_empty() { "0" } else { &row.stack_depth };
     out::line(&format!("{head}{why}"));

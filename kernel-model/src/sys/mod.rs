@@ -170,7 +170,9 @@ impl Kernel {
         frame.todo.extend([
             Do::Trace("sys_enter", vec![regs, number]),
             Do::Trace(row.enter, vec![regs, number]),
+            Do::Enter(row.function, vec![regs]),
             Do::Act(row.body),
+            Do::Exit,
             Do::Leave,
             Do::Free(regs),
         ]);

@@ -53,6 +53,8 @@ pub struct SysRow {
     pub params: &'static [Param],
     /// On x86-64, on arm64 and riscv64, on s390x.
     numbers: [u32; 3],
+    /// Its function, without the architecture's prefix.
+    pub(super) function: &'static str,
     pub(super) enter: &'static str,
     pub(super) exit: &'static str,
     pub(super) body: Act,
@@ -76,6 +78,7 @@ macro_rules! rows {
             name: $name,
             params: &[$($param),*],
             numbers: $numbers,
+            function: concat!("sys_", $name),
             enter: concat!("sys_enter_", $name),
             exit: concat!("sys_exit_", $name),
             body: $body,

@@ -18,13 +18,14 @@ mod regs;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use bpf::Arch;
 use bpf::uapi::{AttachType, ProgType};
 
 use crate::context::Level;
 use crate::cpu::CpuId;
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
 use crate::memcg::Charge;
-use crate::types::{Function, Tracepoint, functions, tracepoints};
+use crate::types::{Function, Tracepoint, function_name, functions, tracepoints};
 use crate::{Errno, EventKind, Kernel, ProgId, rcu};
 
 pub(crate) use frame::Then;
@@ -198,7 +199,7 @@ pub enum AttachError {
 }
 
 /// Where and how a program attaches, by its type and section.
-fn place(program: &bpf::Program) -> Result<(Point, How), AttachError> {
+fn place(program: &bpf::Program, arch: Arch) -> Result<(Point, How), AttachError> {
     let to = program.attach_to.as_deref().unwrap_or_default();
     // Those of single system calls are no tracepoints of their own.
     let raw = program.prog_type != ProgType::Tracepoint;
@@ -209,9 +210,13 @@ fn place(program: &bpf::Program) -> Result<(Point, How), AttachError> {
         Some((at, _)) => Ok(Point::Tracepoint(at)),
         None => Err(AttachError::NoPoint(format!("tracepoint {to}"))),
     };
-    let func = |name: &str, exit| match function(name) {
+    let row = |name: &str, exit| match function(name) {
         Some((at, _)) if exit => Ok(Point::Exit(at)),
         Some((at, _)) => Ok(Point::Entry(at)),
+        None => Err(AttachError::NoPoint(format!("function {name}"))),
+    };
+    let func = |name: &str, exit| match function_name(arch, name) {
+        Some(name) => row(&name, exit),
         None => Err(AttachError::NoPoint(format!("function {name}"))),
     };
     match (program.prog_type, program.attach_type) {
@@ -231,6 +236,9 @@ fn place(program: &bpf::Program) -> Result<(Point, How), AttachError> {
             match kind {
                 "kprobe" => Ok((func(to, false)?, How::Regs)),
                 "kretprobe" => Ok((func(to, true)?, How::Regs)),
+                // libbpf takes the architecture's function.
+                "ksyscall" => Ok((row(&format!("sys_{to}"), false)?, How::Regs)),
+                "kretsyscall" => Ok((row(&format!("sys_{to}"), true)?, How::Regs)),
                 other => Err(AttachError::Unsupported(format!("{other} programs"))),
             }
         }
@@ -245,7 +253,7 @@ impl Kernel {
     /// The model has no such point, or no such kind of attachment.
     pub fn trace_attach(&mut self, prog: ProgId, cookie: u64) -> Result<(), AttachError> {
         let p = self.progs.get(&prog).ok_or(AttachError::Errno(Errno::ENOENT))?;
-        let (point, how) = place(p.verified.program())?;
+        let (point, how) = place(p.verified.program(), self.config.arch)?;
         let list = self.hooks.at.entry(point).or_default();
         if list.iter().any(|a| a.prog == prog) {
             return Err(AttachError::Errno(Errno::EBUSY));

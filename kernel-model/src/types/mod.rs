@@ -7,6 +7,7 @@
 mod decl;
 mod layout;
 
+use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use bpf::Arch;
@@ -66,6 +67,29 @@ static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
     rows.collect()
 });
 
+/// What the functions of system calls begin with in the table.
+const SYS: &str = "sys_";
+
+/// The same in the kernel of an architecture (`arch/*/include/asm/syscall_wrapper.h`).
+fn sys_prefix(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "__x64_sys_",
+        Arch::Arm64 => "__arm64_sys_",
+        Arch::Riscv64 => "__riscv_sys_",
+        Arch::S390x => "__s390x_sys_",
+    }
+}
+
+/// The name in the table of a function that a kernel of the architecture has by this name.
+#[must_use]
+pub fn function_name(arch: Arch, name: &str) -> Option<Cow<'_, str>> {
+    match name.strip_prefix(sys_prefix(arch)) {
+        Some(call) => Some(format!("{SYS}{call}").into()),
+        None if name.starts_with(SYS) => None,
+        None => Some(name.into()),
+    }
+}
+
 /// All tracepoints.
 #[must_use]
 pub fn tracepoints() -> &'static [Tracepoint] {
@@ -97,7 +121,14 @@ pub struct Field {
 
 impl Types {
     fn build(arch: Arch) -> Types {
-        let decls = decl::parse(&TABLES.concat(), arch);
+        let mut decls = decl::parse(&TABLES.concat(), arch);
+        for decl in &mut decls {
+            if let decl::Decl::Func { name, .. } = decl
+                && let Some(call) = name.strip_prefix(SYS)
+            {
+                *name = format!("{}{call}", sys_prefix(arch));
+            }
+        }
         let btf = layout::build(&decls).unwrap_or_else(|e| panic!("type table: {e}"));
         Types { btf: Arc::new(btf) }
     }

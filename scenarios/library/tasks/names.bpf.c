@@ -6,9 +6,24 @@
 
 #define EPERM 1
 
-__u32 asked, removed, failed, made, kept;
+__u32 calls, returns, asked, removed, failed, made, kept;
 __s32 last_ret, made_mode;
 char last[24], made_in[16];
+
+/* The function that the tracepoints of a system call surround. */
+SEC("ksyscall/unlinkat")
+int on_call(struct pt_regs *ctx)
+{
+	calls++;
+	return 0;
+}
+
+SEC("kretsyscall/unlinkat")
+int on_return(struct pt_regs *ctx)
+{
+	returns++;
+	return 0;
+}
 
 SEC("fentry/do_unlinkat")
 int BPF_PROG(on_unlink, int dfd, struct filename *name)
