@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
             Some(v) => format!("returned {}", value(v)),
             None => "was cancelled".to_owned(),
         };
-        let message = format!("event {event}: {what} of task {task} {came}");
+        let message = format!("{what} of task {task} {came} (event {event})");
         Ok(Some(Failure { message, span: pattern.span(), at: None, fix: None }))
     }
 

@@ -97,12 +97,12 @@ pub fn signatures(outcome: &Outcome, text: &str, injected: bool) -> BTreeMap<Sig
         if injected && f.message.starts_with(NEVER) {
             return None;
         }
-        let (from, to) = (f.span.start as usize, f.span.end as usize);
-        let quoted = text.get(from..to).filter(|_| f.span.file == 0).unwrap_or_default();
+        let own = (f.span.file == 0).then_some(f.span.start as usize);
         let signature = match Kind::of(&f.message) {
             Some(kind) => Signature { kind, what: shape(&f.message) },
             None => {
-                let what = in_file(quoted, text, from).unwrap_or_else(|| shape(&f.message));
+                let what = own.and_then(|from| in_file(text, from));
+                let what = what.unwrap_or_else(|| shape(&f.message));
                 let kind = match &f.message {
                     m if m.contains("deadlock ") => Kind::Deadlock,
                     m if m.contains("data race") => Kind::Race,
@@ -116,18 +116,15 @@ pub fn signatures(outcome: &Outcome, text: &str, injected: bool) -> BTreeMap<Sig
     outcome.failures.iter().filter_map(of).collect()
 }
 
-/// What stands at a place, with the expectation around it: two expectations may end alike.
-fn in_file(quoted: &str, text: &str, from: usize) -> Option<String> {
+/// The expectation around a place; what stands there alone may stand elsewhere, too.
+fn in_file(text: &str, from: usize) -> Option<String> {
     let parts = scenarios::edit::parts(text).unwrap_or_default();
     let around = parts.iter().filter(|p| {
         let inside = (p.span.start as usize..p.span.end as usize).contains(&from);
         inside && p.path.starts_with("expect.") && p.path.matches('.').count() == 1
     });
-    let around = around.map(|p| &text[p.span.start as usize..p.span.end as usize]).next();
-    let words = around.unwrap_or(quoted);
-    // What is nobody's in particular stands at the whole file.
-    let whole = words.is_empty() || words.starts_with("Scenario");
-    (!whole).then(|| words.split_whitespace().collect::<Vec<_>>().join(" "))
+    let mut around = around.map(|p| &text[p.span.start as usize..p.span.end as usize]);
+    around.next().map(|words| words.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
