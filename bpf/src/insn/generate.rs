@@ -326,6 +326,10 @@ impl<'a> Gen<'a> {
             };
             self.out.push(Insn::Store { size: Size::DW, dst: Reg::FP, off: -8 * slot, src });
         }
+        if self.opts.verified && self.func < self.opts.subprogs {
+            // What nobody calls is not reached.
+            self.call(self.func + 1);
+        }
         self.block(self.opts.len, 0);
         self.digest();
     }
@@ -413,7 +417,10 @@ impl<'a> Gen<'a> {
             4 | 5 => self.load(),
             6 | 7 => self.store(),
             8 if self.opts.atomics => self.atomic(),
-            9 if self.func < self.opts.subprogs && self.rng.one_in(3) => self.call(),
+            9 if self.func < self.opts.subprogs && self.rng.one_in(3) => {
+                let callee = self.func + 1 + self.rng.below(self.opts.subprogs - self.func);
+                self.call(callee);
+            }
             _ => self.arithmetic(),
         }
     }
@@ -491,8 +498,7 @@ impl<'a> Gen<'a> {
     }
 
     /// A call passes scalars in r1 to r5 and loses them.
-    fn call(&mut self) {
-        let callee = self.func + 1 + self.rng.below(self.opts.subprogs - self.func);
+    fn call(&mut self, callee: u32) {
         if self.ptr <= Reg::R5 {
             let imm = self.rng.imm32();
             self.mov(self.ptr, Src::Imm(imm));

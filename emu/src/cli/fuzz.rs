@@ -1,6 +1,6 @@
-//! `orrery fuzz jit`, in `jit.rs`, and `orrery fuzz verifier`: random structured programs and
-//! mutated real ones, our verdict beside that of the kernel of this machine; accepted ones run in
-//! the interpreter, where every register has to be what the verifier believed.
+//! `orrery fuzz jit` and `maps`, in files of these names, and `orrery fuzz verifier`: random
+//! structured programs and mutated real ones, our verdict beside that of this machine's kernel;
+//! accepted ones run in the interpreter, where every register has to be what the verifier believed.
 //!
 //! ```text
 //!  seed ─► generate, mutate ─► check ──────┐
@@ -19,6 +19,7 @@ mod campaign;
 mod explained;
 mod generate;
 mod jit;
+mod maps;
 mod memory;
 mod mutate;
 mod seeds;
@@ -57,6 +58,8 @@ const SHRINK_MAX: Duration = Duration::from_secs(20);
 pub(super) enum Kind {
     /// Random programs on the interpreters of both byte orders and four back ends
     Jit(jit::Args),
+    /// Random map commands on the modelled kernel in both byte orders, and on the running one
+    Maps(maps::Args),
     /// Verdicts on random programs, and accepted ones against what the verifier knew
     Verifier(Args),
 }
@@ -65,6 +68,7 @@ pub(super) enum Kind {
 pub(super) fn main(kind: &Kind) -> Exit {
     match kind {
         Kind::Jit(args) => jit::run(args),
+        Kind::Maps(args) => maps::run(args),
         Kind::Verifier(args) => run(args),
     }
 }

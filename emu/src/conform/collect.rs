@@ -20,6 +20,7 @@ pub fn collect(paths: &[PathBuf], others: Others<'_>) -> Result<Vec<Case>, Strin
         if path.is_dir() {
             walk(path, others, &mut out)?;
         } else {
+            std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
             let found = file(path, others)?;
             let none = || format!("{}: of no kind that has cases", path.display());
             out.extend(found.ok_or_else(none)?);

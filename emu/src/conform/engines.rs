@@ -11,6 +11,7 @@ use kernel_model::syscall::SysError;
 use kernel_model::{CpuId, EventKind, ProgId};
 use verifier::{KernelEnv as _, Verified};
 
+use super::coverage::Coverage;
 use super::vector::{MEM, Memory, OUT, Vector, program};
 use crate::host::{HostKernel, TestRunIn};
 use crate::loader::{Bpf, Fd, MapCreate, ProgLoad, ProgRefusal};
@@ -198,13 +199,18 @@ impl Native {
         m.kernel.submit(CpuId(0), Frame::Hook { prog: l.id, ctx: 0, cookie: 0, free: 0 });
         m.run_until_idle().map_err(broken)?;
         if !m.events().iter().any(|e| matches!(e.kind, EventKind::Exit { .. })) {
-            return Err(Miss::Fault(fault(m)));
+            let over = m.insns() - before >= self.insns_max;
+            return Err(if over { self.endless() } else { Miss::Fault(fault(m)) });
         }
         let retired = m.insns() - before;
         let r0 = m.kernel.mem.read_u64(self.out).map_err(broken)?;
         let len = v.mem.as_ref().map_or(0, |mem| mem.of(m.arch().endian()).len());
         let mem = l.mem.map_or(Ok(Vec::new()), |(_, at)| m.kernel.mem.read_vec(at, len));
         Ok(Ran { r0, mem: mem.map_err(broken)?, retired })
+    }
+
+    fn endless(&self) -> Miss {
+        Miss::Fault(format!("did not end within {} instructions", self.insns_max))
     }
 
     /// Native code of a vector that was run.
@@ -229,9 +235,7 @@ impl Native {
         let mut flat = host();
         let mut vm = interp::Vm::new(l.insns.clone(), [0; 5], STACK, self.insns_max);
         let fault = |exit| match exit {
-            interp::Exit::OutOfFuel => {
-                Miss::Fault(format!("did not end within {} instructions", self.insns_max))
-            }
+            interp::Exit::OutOfFuel => self.endless(),
             interp::Exit::Fault { at, fault: interp::Fault::Unsupported(what) } => {
                 Miss::Unsupported(format!("interpreter: {what} at {}", at.0))
             }
@@ -402,6 +406,22 @@ impl Rig {
     #[must_use]
     pub fn new(insns_max: u64) -> Rig {
         Rig { insns_max, natives: Default::default() }
+    }
+
+    /// Notes what a vector covers: on the machines there are, it is loaded and compiled again.
+    pub fn covered(&mut self, coverage: &mut Coverage, v: &Vector) {
+        coverage.program(&v.insns);
+        for (arch, m) in Arch::ALL.into_iter().zip(&mut self.natives) {
+            let Some(m) = m else { continue };
+            let Ok(loaded) = m.load(v) else { continue };
+            if m.machine.compile(loaded.id).is_ok()
+                && let Some(code) = m.code(&loaded)
+            {
+                coverage.native(arch, &loaded.verified, code);
+            }
+            // It was opened here.
+            let _closed = m.unload(&loaded);
+        }
     }
 
     /// The machine of an architecture.

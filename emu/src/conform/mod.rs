@@ -10,6 +10,7 @@
 //! are users of it.
 
 pub mod collect;
+pub mod coverage;
 pub mod data;
 pub mod differ;
 pub mod diverge;
@@ -21,9 +22,11 @@ pub mod vector;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bpf::{Arch, Endian};
 
+use self::coverage::Coverage;
 use self::engines::Rig;
 use self::vector::Vector;
 use crate::ordered;
@@ -188,11 +191,29 @@ pub struct Options {
     pub jobs: usize,
     /// Times each case is run; all must come to the same.
     pub repeat: u32,
+    /// Where what is covered is kept, when anybody asks.
+    pub coverage: Option<Arc<Mutex<Coverage>>>,
+}
+
+impl Options {
+    /// Notes something as covered.
+    pub fn covers(&self, note: impl FnOnce(&mut Coverage)) {
+        if let Some(c) = &self.coverage {
+            // A case that failed while it noted something took nothing away.
+            note(&mut c.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { engines: Engine::ALL.to_vec(), insns_max: INSNS_MAX, jobs: 1, repeat: 1 }
+        Options {
+            engines: Engine::ALL.to_vec(),
+            insns_max: INSNS_MAX,
+            jobs: 1,
+            repeat: 1,
+            coverage: None,
+        }
     }
 }
 
@@ -242,7 +263,11 @@ fn once(rig: &mut Rig, case: &Case, options: &Options) -> Vec<Record> {
         }
     };
     let run = || match &case.body {
-        Body::Vector(v) => judge::vector(rig, v, &options.engines),
+        Body::Vector(v) => {
+            let records = judge::vector(rig, v, &options.engines);
+            options.covers(|c| rig.covered(c, v));
+            records
+        }
         Body::Other(runner) => runner.run(options),
         Body::Skip(why) => all(Outcome::Skip, why),
         Body::Bad(why) => all(Outcome::Fail, why),

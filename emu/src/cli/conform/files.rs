@@ -8,16 +8,22 @@ use super::lines::said;
 use super::{Args, Done};
 use crate::cli::replay::files::{escaped, write_to};
 use crate::cli::{Exit, gravest};
-use crate::conform::{Engine, Outcome, Record};
+use crate::conform::{Engine, Options, Outcome, Record};
 
-pub(super) fn write(args: &Args, done: &[Done<'_>], engines: &[Engine], took: Duration) -> Exit {
+pub(super) fn write(args: &Args, done: &[Done<'_>], options: &Options, took: Duration) -> Exit {
+    let covered = || {
+        let mut text = String::new();
+        options.covers(|c| text = c.text());
+        text
+    };
     let put = |path: Option<&Path>, text: &dyn Fn() -> String| match path {
         Some(path) => write_to(path, &mut |f| f.write_all(text().as_bytes())),
         None => Exit::Ok,
     };
     gravest([
         put(args.junit.as_deref(), &|| junit(done, took)),
-        put(args.html.as_deref(), &|| html(done, engines, took)),
+        put(args.html.as_deref(), &|| html(done, &options.engines, took)),
+        put(args.coverage.as_deref(), &covered),
     ])
 }
 

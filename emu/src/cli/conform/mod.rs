@@ -86,6 +86,10 @@ pub(super) struct Args {
     /// Write the matrix of cases and engines as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Write which instructions, shapes of native code, helpers and rules of the verifier the cases
+    /// cover
+    #[arg(long, value_name = "FILE")]
+    coverage: Option<PathBuf>,
     /// Write what big-endian machines come to where an expectation assumes little endian
     #[arg(long, value_name = "DIR")]
     write_corrected: Option<PathBuf>,
@@ -123,6 +127,7 @@ pub(super) fn run(args: &Args) -> Exit {
         insns_max: args.timeout,
         jobs: args.jobs.unwrap_or_else(default_jobs),
         repeat: args.repeat.max(1),
+        coverage: args.coverage.is_some().then(Arc::default),
     };
     silence_panics();
     play(args, &cases, &options, deviations)
@@ -162,7 +167,7 @@ fn play(args: &Args, cases: &[Case], options: &Options, mut deviations: Deviatio
         Some(Outcome::Unsupported) => Exit::Unsupported,
         _ => Exit::Ok,
     };
-    let written = files::write(args, &done, &options.engines, began.elapsed());
+    let written = files::write(args, &done, options, began.elapsed());
     gravest([outcome, written, correct::write(args, &done)])
 }
 

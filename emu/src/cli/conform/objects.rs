@@ -27,6 +27,7 @@ use super::tags::{Mode, Spec, unmet};
 use crate::cli::Exit;
 use crate::cli::judge::{Row, Verdict, error_line, judge_linked};
 use crate::cli::target::{Caps, Target};
+use crate::cli::why::rule_name;
 use crate::cli::world::World;
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
 use crate::host::TestRunIn;
@@ -140,7 +141,7 @@ impl Runner for Annotated {
         let mut out = Vec::new();
         if options.engines.contains(&verifier) {
             let began = Instant::now();
-            let mut r = self.verdict(verifier);
+            let mut r = self.verdict(verifier, options);
             r.wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             out.push(r);
         }
@@ -191,7 +192,7 @@ impl Annotated {
     }
 
     /// What the verifier says of the program.
-    fn verdict(&self, engine: Engine) -> Record {
+    fn verdict(&self, engine: Engine, options: &Options) -> Record {
         let mode = self.spec.mode(self.unpriv);
         let want = mode.verdict();
         let default = if self.order == Endian::Big { Arch::S390x } else { Arch::X86_64 };
@@ -216,12 +217,15 @@ impl Annotated {
         };
         if let Ok(p) = &mut linked {
             p.flags = (p.flags | self.spec.flags) & !self.spec.cleared;
+            options.covers(|c| c.program(&p.insns));
         }
         let level = if self.spec.log_level == 0 { 1 } else { self.spec.log_level };
         let opts = self.target.opts_for(self.caps(), level);
         let row = judge_linked(&world, &self.path, def, linked, opts);
         let mut r = self.judged(engine, &row);
         if row.verdict == Verdict::Rejected {
+            let words = row.error_line.as_deref().unwrap_or_default();
+            options.covers(|c| c.rule(rule_name(words)));
             r.at = self.rejected_at(&row.log);
         }
         if r.outcome == Outcome::Pass && !mode.xlated.is_empty() {
