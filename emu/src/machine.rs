@@ -17,6 +17,7 @@ pub mod cover;
 pub mod halt;
 mod look;
 pub mod path;
+pub(crate) mod places;
 mod run;
 pub mod schedule;
 mod state;

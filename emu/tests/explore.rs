@@ -279,3 +279,35 @@ fn a_search_that_was_killed_or_stopped_is_gone_on_with_and_nothing_counts_twice(
         assert!(text(&other.stderr).contains("is of another search"), "{}", text(&other.stderr));
     }
 }
+
+/// Programs were edited: what a pinned schedule names is no longer there, though the run would
+/// not come to it.
+#[test]
+fn places_that_are_gone_are_errors_before_anything_runs() {
+    let dir = folder("explore-gone");
+    let locks = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/library/locks");
+    let text = fs::read_to_string(locks.join("abba_pinned.ron")).unwrap();
+    let text = text.replace("abba.bpf.o", &format!("{}/abba.bpf.o", locks.display()));
+    let file = dir.join("gone.ron");
+    for (was, is, said) in [
+        ("at: \"a_then_b: ", "at: \"a_then_d: ", "no program `a_then_d`"),
+        ("bpf_res_spin_lock(&A) returned", "bpf_res_spin_lock(&Z) returned", "the name in `Z`"),
+        ("bpf_res_spin_lock(&A) returned", "bpf_spin_lock(&A) returned", "no such place"),
+        (
+            "a_then_b: bpf_res",
+            "a_then_b: again at abba.bpf.c:1\", to: 1), (cpu: 0, after: 9, \
+          at: \"a_then_b: bpf_res",
+            "no such place",
+        ),
+        ("after: 2, at: \"a_then_b", "after: 0, at: \"a_then_b", "counted from 1"),
+        ("a_then_b: bpf_res_spin_lock(&A) returned", "nowhere", "names no place"),
+    ] {
+        assert!(text.contains(was), "{was}");
+        fs::write(&file, text.replacen(was, is, 1)).unwrap();
+        let refused = orrery(&["replay", &file.display().to_string()]);
+        let err = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{is}: {err}");
+        assert!(err.contains("the schedule is stale") && err.contains(said), "{is}: {err}");
+        assert!(err.contains("gone.ron:12:"), "{is}: {err}");
+    }
+}

@@ -4,7 +4,7 @@ use crate::leaf::{Data, suggest};
 use crate::schema::expect::On;
 use crate::schema::machine::{Attach, RouteKind};
 use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Step};
-use crate::span::{Finding, Span};
+use crate::span::{Finding, Span, Spanned};
 
 mod schedule;
 mod tasks;
@@ -51,7 +51,13 @@ impl Objects for NoObjects {
 /// Checks what reading alone cannot.
 #[must_use]
 pub fn validate(s: &Scenario, objects: &dyn Objects) -> Vec<Finding> {
-    let mut check = Check { s, objects, found: Vec::new() };
+    validate_cell(s, objects, None)
+}
+
+/// As [`validate`], for a cell of the matrix that has so many CPUs.
+#[must_use]
+pub fn validate_cell(s: &Scenario, objects: &dyn Objects, cpus: Option<u32>) -> Vec<Finding> {
+    let mut check = Check { s, objects, cpus, found: Vec::new() };
     check.machine();
     check.objects_given();
     s.attach.iter().for_each(|a| check.attach(a));
@@ -59,6 +65,7 @@ pub fn validate(s: &Scenario, objects: &dyn Objects) -> Vec<Finding> {
     check.timeline();
     check.schedule();
     check.tasks();
+    check.starts_and_ends();
     check.faults();
     s.expect.iter().for_each(|e| check.expect(e));
     s.consumers.iter().filter_map(|(_, c)| c.map()).for_each(|m| check.map(m));
@@ -68,6 +75,7 @@ pub fn validate(s: &Scenario, objects: &dyn Objects) -> Vec<Finding> {
 struct Check<'a> {
     s: &'a Scenario,
     objects: &'a dyn Objects,
+    cpus: Option<u32>,
     found: Vec<Finding>,
 }
 
@@ -93,7 +101,7 @@ impl Check<'_> {
         self.one_of("nic", name, s.machine.nics.names());
     }
 
-    fn queue(&mut self, nic: &Name, queue: Option<&crate::span::Spanned<u32>>) {
+    fn queue(&mut self, nic: &Name, queue: Option<&Spanned<u32>>) {
         let queues = self.s.machine.nics.get(&nic.v).map(|n| &n.queues);
         if let (Some(queue), Some(queues)) = (queue, queues)
             && queue.v >= queues.v
@@ -109,14 +117,22 @@ impl Check<'_> {
         self.one_of("packet", name, s.packets.names());
     }
 
+    /// A CPU exists in this cell of the matrix, or in one of them.
     fn cpu(&mut self, cpu: u32, span: Span) {
-        let cpus = self.s.machine.cpus.v;
-        let axis = self.s.matrix.as_ref().is_some_and(|m| m.cpus.is_some());
-        if cpu >= cpus && !axis {
+        let axis = self.s.matrix.as_ref().and_then(|m| m.cpus.as_ref());
+        let (all, given) = match axis {
+            Some(a) => (a.v.0.iter().filter_map(|v| v.parse().ok()).max(), a.span),
+            None => (Some(self.s.machine.cpus.v), self.s.machine.cpus.span),
+        };
+        let cpus = self.cpus.or(all).unwrap_or(u32::MAX);
+        if cpu >= cpus {
             let message = format!("CPU {cpu} does not exist: the machine has {cpus}");
-            let finding = Finding::error(span, message);
-            self.found.push(finding.also(self.s.machine.cpus.span, "number of CPUs"));
+            self.found.push(Finding::error(span, message).also(given, "number of CPUs"));
         }
+    }
+
+    fn some_cpu(&mut self, cpu: Option<&Spanned<u32>>) {
+        cpu.iter().for_each(|c| self.cpu(c.v, c.span));
     }
 
     /// A name inside an object, as `name` or `object/name`.
@@ -173,7 +189,19 @@ impl Check<'_> {
                 self.found.push(Finding::error(n.span, format!("{what} is 1..={max}")));
             }
         }
-        for (_, nic) in m.nics.iter() {
+        if let Some(axis) = self.s.matrix.as_ref().and_then(|m| m.cpus.as_ref())
+            && !axis.v.0.iter().all(|v| v.parse().is_ok_and(|n: u32| (1..=256).contains(&n)))
+        {
+            self.found.push(Finding::error(axis.span, "cpus is 1..=256"));
+        }
+        for (name, nic) in m.nics.iter() {
+            nic.irqs.iter().for_each(|cpu| self.cpu(cpu.v, cpu.span));
+            if let Some(extra) = nic.irqs.get(nic.queues.v as usize) {
+                let (nic, queues) = (&name.v, nic.queues.v);
+                let message = format!("queue {queues} does not exist: {nic} has {queues}");
+                let hint = "one CPU for each queue";
+                self.found.push(Finding::error(extra.span, message).hint(hint));
+            }
             if let Some(peer) = &nic.peer {
                 self.nic(peer);
             }
@@ -370,7 +398,7 @@ impl Check<'_> {
     }
 
     /// How often something happens: a run that never ends is a mistake.
-    fn times(&mut self, n: &crate::span::Spanned<u64>, max: u64, what: &str) {
+    fn times(&mut self, n: &Spanned<u64>, max: u64, what: &str) {
         if n.v > max {
             self.found.push(Finding::error(n.span, format!("{what} is at most {max}")));
         }
@@ -391,8 +419,9 @@ impl Check<'_> {
                 self.nic(on);
             }
             Action::Replay { on, .. } => self.nic(on),
-            Action::TestRun { prog, packet, .. } => {
+            Action::TestRun { prog, packet, cpu, .. } => {
                 self.prog(prog);
+                self.cpu(cpu.v, cpu.span);
                 if let Some(p) = packet {
                     self.packet(p);
                 }
@@ -409,12 +438,14 @@ impl Check<'_> {
             Action::Attach(attach) => self.attach(attach),
             Action::Detach(prog) | Action::Cancel { prog } => self.prog(prog),
             Action::Check(expect) => self.expect(expect),
-            Action::Fire { .. } | Action::Snapshot(_) => {}
+            Action::Fire { cpu, .. } => self.cpu(cpu.v, cpu.span),
+            Action::Snapshot(_) => {}
         }
     }
 
     // tidy: flat match
     fn event(&mut self, event: &Event) {
+        self.some_cpu(event.cpu());
         match event {
             Event::Enter { prog: Some(p), .. }
             | Event::Exit { prog: Some(p), .. }
@@ -444,9 +475,7 @@ impl Check<'_> {
             },
             Expect::Map { map, cpu, has, .. } => {
                 self.map(map);
-                if let Some(c) = cpu {
-                    self.cpu(c.v, c.span);
-                }
+                self.some_cpu(cpu.as_ref());
                 for data in has {
                     self.pair(map, data);
                 }

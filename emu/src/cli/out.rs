@@ -22,6 +22,12 @@ pub fn line(text: &str) {
     print(&format!("{text}\n"));
 }
 
+/// Whether standard output is read by a person as it comes.
+#[must_use]
+pub fn on_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// An error on standard error: what is wrong, with the file, and what to do next.
 pub fn error(what: &str, next: &str) {
     let head = paint(io::stderr().is_terminal(), Colour::Red, "error");

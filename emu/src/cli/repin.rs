@@ -46,7 +46,8 @@ fn repin(path: &Path) -> Result<Exit, Exit> {
         return Ok(Exit::Ok);
     };
     let pinned: Vec<PinnedSwitch> = switches.iter().map(PinnedSwitch::from).collect();
-    let opts = RunOptions { dir: cells::folder(path), ..RunOptions::default() };
+    let dir = cells::folder(path);
+    let opts = RunOptions { dir, repin: true, ..RunOptions::default() };
     let arch = cells::archs(s).first().copied().unwrap_or(bpf::Arch::X86_64);
     let told = |e: RunError| {
         let span = match &e {

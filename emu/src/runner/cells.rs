@@ -7,7 +7,7 @@ use bpf::Arch;
 use scenarios::parse::{Files, Parsed, parse};
 use scenarios::schema::play::Values;
 use scenarios::tree::{Kind, Node};
-use scenarios::validate::{NoObjects, validate};
+use scenarios::validate::{NoObjects, validate_cell};
 use scenarios::{Finding, Scenario, Severity, Span};
 
 use super::RunOptions;
@@ -55,7 +55,7 @@ pub fn options(path: &Path, cell: &Cell) -> RunOptions {
 pub fn read(path: &Path, text: &str, cell: &Cell) -> Parsed {
     let mut parsed = parse(&path.display().to_string(), text, &cell.vars, &Disk);
     if let Some(s) = &parsed.scenario {
-        parsed.findings.extend(validate(s, &NoObjects));
+        parsed.findings.extend(validate_cell(s, &NoObjects, cell.cpus));
         parsed.findings.extend(variables(s, &parsed.used));
         parsed.findings.extend(exceptions(s));
     }

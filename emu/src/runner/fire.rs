@@ -50,9 +50,6 @@ impl Run<'_> {
         let Some((_, row)) = tracepoint(&name.v) else {
             return Err(RunError::input(name.span, format!("no tracepoint {}", name.v)));
         };
-        if cpu >= self.machine.config().kernel.cpus {
-            return Err(RunError::input(name.span, format!("there is no CPU {cpu}")));
-        }
         let btf = self.machine.kernel.vmlinux_btf().clone();
         let params = params(&btf, &name.v);
         let given = members(args)?;

@@ -5,14 +5,14 @@ use kernel_model::cpu::{CancelledBy, FaultKind};
 use kernel_model::event::UpFields;
 use kernel_model::helpers::bare;
 use kernel_model::sched::is_named;
-use kernel_model::{Errno, Event as Happened, EventKind};
+use kernel_model::{CpuId, Errno, Event as Happened, EventKind};
 use scenarios::leaf::{Data, Is, Leaf};
 use scenarios::schema::expect::DeadlockKind;
 use scenarios::schema::expect::Misuse;
 use scenarios::schema::packet::HexBytes;
 use scenarios::schema::{Event, Layer, Name};
 use scenarios::tree::{Kind, Node};
-use scenarios::{Finding, Span};
+use scenarios::{Finding, Span, Spanned};
 
 use super::data::Difference;
 use super::packet::{self, Captures as _};
@@ -52,6 +52,11 @@ pub(super) fn code(name: &str, xdp: bool) -> Option<u32> {
         CODES.iter().find(|c| c.0 == full && (c.0.starts_with("XDP_") == xdp))
     });
     found.map(|c| c.1)
+}
+
+/// Whether something happened on the CPU that is asked for.
+fn on(wanted: Option<&Spanned<u32>>, cpu: CpuId) -> bool {
+    wanted.is_none_or(|w| w.v == cpu.0)
 }
 
 /// The number of a result; a pointer into stack or text is some number other than 0.
@@ -137,10 +142,10 @@ impl Run<'_> {
     ) -> Result<bool, RunError> {
         Ok(match (wanted, &happened.kind) {
             (Event::Enter { prog, cpu }, EventKind::Enter { prog: found }) => {
-                self.prog_is(prog.as_ref(), *found)? && cpu.is_none_or(|c| c == happened.cpu.0)
+                self.prog_is(prog.as_ref(), *found)? && on(cpu.as_ref(), happened.cpu)
             }
             (Event::Enter { prog, cpu }, EventKind::TailCall { to, .. }) => {
-                self.prog_is(prog.as_ref(), *to)? && cpu.is_none_or(|c| c == happened.cpu.0)
+                self.prog_is(prog.as_ref(), *to)? && on(cpu.as_ref(), happened.cpu)
             }
             (Event::Exit { prog, ret }, EventKind::Exit { prog: found, ret: value }) => {
                 self.prog_is(prog.as_ref(), *found)?
@@ -220,9 +225,10 @@ impl Run<'_> {
             }
             (Event::RcuStall { cpu, prog }, EventKind::RcuStall(stall)) => {
                 let wanted = prog.as_ref().map(|p| self.prog(p)).transpose()?;
-                stall.holders.iter().any(|(s, _)| {
-                    cpu.is_none_or(|c| c == s.cpu.0) && (wanted.is_none() || s.prog == wanted)
-                })
+                stall
+                    .holders
+                    .iter()
+                    .any(|(s, _)| on(cpu.as_ref(), s.cpu) && (wanted.is_none() || s.prog == wanted))
             }
             (
                 Event::Deadlock { kind, lock, holding, cpu },
@@ -230,7 +236,7 @@ impl Run<'_> {
             ) => {
                 let held = held.as_deref().unwrap_or_default();
                 kind.is_none_or(|k| kind_of(k) == *found)
-                    && cpu.is_none_or(|c| c == happened.cpu.0)
+                    && on(cpu.as_ref(), happened.cpu)
                     && lock.as_ref().is_none_or(|l| self.is_lock(&l.v, wanted))
                     && holding.as_ref().is_none_or(|l| self.is_lock(&l.v, held))
             }
@@ -247,7 +253,7 @@ impl Run<'_> {
                 let is = |name: &Option<Name>, found: &str| {
                     name.as_ref().is_none_or(|n| is_named(found, &n.v))
                 };
-                cpu.is_none_or(|c| c == happened.cpu.0) && is(from, left) && is(to, came)
+                on(cpu.as_ref(), happened.cpu) && is(from, left) && is(to, came)
             }
             (Event::Stall { task }, EventKind::Stall { task: found, .. }) => {
                 task.as_ref().is_none_or(|n| is_named(found, &n.v))

@@ -72,6 +72,8 @@ pub struct RunOptions {
     pub cancel_every: Option<u64>,
     /// Faults need not happen: the scenario is a cell of a sweep over them.
     pub sweep: bool,
+    /// The places of a pinned schedule need not exist: they are looked for.
+    pub repin: bool,
     /// Told how much of its time a run has behind it, in permille.
     pub progress: Option<Arc<AtomicU64>>,
     /// Count what programs do, by instruction.

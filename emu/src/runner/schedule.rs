@@ -1,12 +1,16 @@
 //! The schedule of a scenario: what it says to the machine, and schedules by hand.
 
+use std::collections::BTreeMap;
+
 use kernel_model::CpuId;
-use scenarios::schema::Schedule;
+use scenarios::leaf::suggest;
 use scenarios::schema::play::Switch;
+use scenarios::schema::{Name, Schedule};
 use scenarios::{Finding, Scenario};
 
 use super::{Run, RunError, Steps};
 use crate::machine::MachineError;
+use crate::machine::places::without_object;
 use crate::machine::schedule::{Chooser, Only, Pinned, PinnedSwitch, Random};
 
 /// The seed of the streams: a pinned schedule brings its own.
@@ -41,6 +45,57 @@ impl Run<'_> {
             }
         };
         self.machine.schedule(chooser);
+    }
+
+    /// Every place of a pinned schedule is one that the programs still have. What a place inside
+    /// a kernel path is called only the run can tell.
+    pub(super) fn places_exist(&self) -> Result<(), RunError> {
+        let Schedule::Pinned { switches, .. } = &self.s.schedule else { return Ok(()) };
+        let progs: Vec<_> = self.machine.kernel.progs().map(|p| (p.id, p.name())).collect();
+        let mut known = BTreeMap::new();
+        for s in switches {
+            let Some((prog, what)) = s.at.v.split_once(": ") else {
+                if matches!(s.at.v.as_str(), "idle" | "waits") {
+                    continue;
+                }
+                return Err(gone(&s.at, "this names no place", &[]));
+            };
+            // `FUNCTION: in the critical section` is of the kernel alone.
+            let Some((id, _)) = progs.iter().find(|(_, name)| *name == prog) else {
+                if !s.is_counted() && !what.contains(": ") || self.machine.loads_programs() {
+                    continue;
+                }
+                let names: Vec<String> = progs.iter().map(|p| p.1.to_owned()).collect();
+                return Err(gone(&s.at, &format!("there is no program `{prog}`"), &names));
+            };
+            if !s.is_counted() {
+                continue;
+            }
+            if s.after.v == 0 {
+                return Err(stale(s, &s.at.v, "no safepoint: they are counted from 1").into());
+            }
+            let names = known.entry(*id).or_insert_with(|| self.machine.place_names(*id));
+            let (name, object) = without_object(&s.at.v);
+            if !names.contains(&name) {
+                let names: Vec<String> = names.iter().cloned().collect();
+                return Err(gone(&s.at, &format!("`{prog}` has no such place"), &names));
+            }
+            if let Some(object) = object.filter(|o| !self.is_object(o)) {
+                let message = format!("there is no map or variable of the name in `{object}`");
+                return Err(gone(&s.at, &message, &[]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a name of an object, such as `slots[3].lock`, begins with that of a map or of a
+    /// global variable.
+    fn is_object(&self, name: &str) -> bool {
+        let root = name.split(['[', '.', '+']).next().unwrap_or(name);
+        let is =
+            |map: &bpf::object::MapDef| map.name == root || map.vars.iter().any(|v| v.name == root);
+        let elf = self.objects.iter().filter_map(|o| o.elf.as_ref());
+        elf.flat_map(|elf| elf.maps()).any(is)
     }
 
     /// The CPU of the step that is next runs alone; after the last one it is round robin.
@@ -85,6 +140,14 @@ impl Run<'_> {
         self.failures.push(super::Failure { message, span, at: None, fix: None });
         Ok(())
     }
+}
+
+/// A place that is none, or no longer.
+fn gone(at: &Name, message: &str, known: &[String]) -> RunError {
+    let finding = Finding::error(at.span, format!("the schedule is stale: {message}"));
+    let near = suggest(&at.v, known.iter().map(String::as_str));
+    let near = near.map_or(String::new(), |s| format!("did you mean `{s}`? "));
+    finding.hint(format!("{near}orrery repin finds the places of an edited program")).into()
 }
 
 fn stale(switch: &Switch, wanted: &str, found: &str) -> Finding {

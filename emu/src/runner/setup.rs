@@ -100,6 +100,9 @@ pub(super) fn begin<'a>(
     }
     run.open_consumers()?;
     run.arm_faults()?;
+    if !opts.repin {
+        run.places_exist()?;
+    }
     run.arm_schedule();
     run.watch_tracepoints()?;
     run.watch_lines()?;
@@ -242,7 +245,7 @@ fn nic_config(n: usize, name: &Name, nic: &machine::Nic) -> NicConfig {
             machine::Rss::RoundRobin => Rss::RoundRobin,
             machine::Rss::Off => Rss::Off,
         },
-        irqs: nic.irqs.clone(),
+        irqs: nic.irqs.iter().map(|cpu| cpu.v).collect(),
         rx_frag: nic.rx_frag.map(|b| b.n as u32),
     }
 }

@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
         };
         let id = self.prog(prog)?;
         let kind = self.machine.kernel.prog(id).map_or(ProgType::Unspec, |p| p.prog_type());
-        if *cpu != 0 && kind != ProgType::RawTracepoint {
+        if cpu.v != 0 && kind != ProgType::RawTracepoint {
             let what = "test runs on another CPU of programs other than raw_tp";
             return Err(RunError::unsupported(prog.span, what));
         }
@@ -161,8 +161,8 @@ impl<'a> Run<'a> {
                 ProgType::RawTracepoint | ProgType::Syscall => 0,
                 _ => t.ctx.len(),
             },
-            flags: if *cpu == 0 { 0 } else { ON_CPU },
-            cpu: *cpu,
+            flags: if cpu.v == 0 { 0 } else { ON_CPU },
+            cpu: cpu.v,
             ..TestRunIn::default()
         };
         self.machine.test_run_begin(t.fd, &given).map_err(|e| test_failed(prog, e))

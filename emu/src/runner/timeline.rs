@@ -416,7 +416,7 @@ impl<'a> Run<'a> {
             Action::Snapshot(name) => self.mark(name),
             Action::TestRun { .. } => self.test_run(action),
             Action::Cancel { prog } => self.cancel(prog),
-            Action::Fire { tracepoint, args, cpu } => self.fire(tracepoint, args.as_ref(), *cpu),
+            Action::Fire { tracepoint, args, cpu } => self.fire(tracepoint, args.as_ref(), cpu.v),
             Action::Irq { cpu, line } => {
                 self.machine.kernel.irq(CpuId(cpu.v), *line);
                 Ok(())

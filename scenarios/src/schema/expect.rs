@@ -18,7 +18,7 @@ pub enum Event {
         #[serde(default)]
         prog: Option<Name>,
         #[serde(default)]
-        cpu: Option<u32>,
+        cpu: Option<Spanned<u32>>,
     },
     /// A program returns.
     Exit {
@@ -77,7 +77,7 @@ pub enum Event {
         #[serde(default)]
         holding: Option<Name>,
         #[serde(default)]
-        cpu: Option<u32>,
+        cpu: Option<Spanned<u32>>,
     },
     /// An order of locks that could have deadlocked and did not: told at the end of a run.
     LockOrder {
@@ -96,7 +96,7 @@ pub enum Event {
     /// A CPU switches tasks.
     Switch {
         #[serde(default)]
-        cpu: Option<u32>,
+        cpu: Option<Spanned<u32>>,
         #[serde(default)]
         from: Option<Name>,
         #[serde(default)]
@@ -131,7 +131,7 @@ pub enum Event {
     RcuStall {
         /// A CPU that holds it.
         #[serde(default)]
-        cpu: Option<u32>,
+        cpu: Option<Spanned<u32>>,
         /// A program that holds it.
         #[serde(default)]
         prog: Option<Name>,
@@ -146,6 +146,20 @@ pub enum Event {
         #[serde(default)]
         task: Option<Name>,
     },
+}
+
+impl Event {
+    /// The CPU that it is filtered by.
+    #[must_use]
+    pub fn cpu(&self) -> Option<&Spanned<u32>> {
+        match self {
+            Event::Enter { cpu, .. }
+            | Event::Deadlock { cpu, .. }
+            | Event::Switch { cpu, .. }
+            | Event::RcuStall { cpu, .. } => cpu.as_ref(),
+            _ => None,
+        }
+    }
 }
 
 names! {

@@ -156,7 +156,7 @@ pub struct Nic {
     /// How frames are spread over queues.
     pub rss: Rss,
     /// CPU of each queue's interrupt; queue modulo CPUs when left out.
-    pub irqs: Vec<u32>,
+    pub irqs: Vec<Spanned<u32>>,
     /// Bytes of a receive buffer: longer frames become fragments.
     pub rx_frag: Option<Bytes>,
 }

@@ -244,7 +244,7 @@ pub enum Action {
         prog: Name,
         /// CPU.
         #[serde(default)]
-        cpu: u32,
+        cpu: Spanned<u32>,
         /// A packet by name.
         #[serde(default)]
         packet: Option<Name>,
@@ -270,7 +270,7 @@ pub enum Action {
         args: Option<Data>,
         /// CPU.
         #[serde(default)]
-        cpu: u32,
+        cpu: Spanned<u32>,
     },
     /// User space writes a map.
     Put {
@@ -511,6 +511,18 @@ pub struct Switch {
     pub at: Name,
     /// CPU that goes on.
     pub to: Spanned<u32>,
+}
+
+impl Switch {
+    /// Whether its place is between instructions of a program: of these each has a number of its
+    /// own. Places inside kernel paths have that of the one before them.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        let (at, between) = (&self.at.v, [": enters ", ": is back in ", ": again at "]);
+        at.ends_with(" called")
+            || at.ends_with(" returned")
+            || between.iter().any(|w| at.contains(w))
+    }
 }
 
 /// Axes of repetition; the product of all of them is run.

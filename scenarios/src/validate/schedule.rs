@@ -4,16 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::Check;
-use crate::schema::Schedule;
-use crate::schema::play::{Fault, Switch};
+use crate::schema::play::{Fault, ScheduleStep, Switch};
+use crate::schema::{Event, Schedule};
 use crate::span::{Finding, Span};
-
-/// Whether a place is between instructions of a program: of these each has a number of its own.
-/// Places inside kernel paths have that of the one before them.
-fn counted(at: &str) -> bool {
-    let between = [": enters ", ": is back in ", ": again at "];
-    at.ends_with(" called") || at.ends_with(" returned") || between.iter().any(|w| at.contains(w))
-}
 
 impl Check<'_> {
     pub(super) fn schedule(&mut self) {
@@ -24,12 +17,28 @@ impl Check<'_> {
                 for step in steps {
                     self.cpu(step.cpu.v, step.cpu.span);
                     self.event(&step.until);
+                    self.elsewhere(step);
                 }
             }
             Schedule::Pinned { first, switches, .. } => {
                 self.cpu(first.v, first.span);
                 self.switches(switches);
+                if let Some(seeds) = s.matrix.as_ref().and_then(|m| m.seed.as_ref()) {
+                    let message = "a pinned schedule has a seed of its own";
+                    let finding = Finding::error(seeds.span, message);
+                    self.found.push(finding.hint("leave the axis out, or pin each seed in a file"));
+                }
             }
+        }
+    }
+
+    /// What ends a step happens on the CPU that runs, or it never does.
+    fn elsewhere(&mut self, step: &ScheduleStep) {
+        let here = matches!(step.until, Event::Enter { .. } | Event::Switch { .. });
+        if let Some(cpu) = step.until.cpu().filter(|c| here && c.v != step.cpu.v) {
+            let message =
+                format!("this cannot happen on CPU {} while CPU {} alone runs", cpu.v, step.cpu.v);
+            self.found.push(Finding::error(cpu.span, message).also(step.cpu.span, "it runs"));
         }
     }
 
@@ -43,7 +52,7 @@ impl Check<'_> {
                 let message = format!("CPU {} cannot be switched to itself", s.cpu.v);
                 self.found.push(Finding::error(s.to.span, message).hint("leave the switch out"));
             }
-            let this = (s.after.v, counted(&s.at.v), s.after.span);
+            let this = (s.after.v, s.is_counted(), s.after.span);
             let Some((before, was_counted, span)) = last.insert(s.cpu.v, this) else { continue };
             let message = match s.after.v {
                 after if after < before => {

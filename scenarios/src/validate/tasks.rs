@@ -3,7 +3,7 @@
 use super::Check;
 use crate::schema::machine::Cpus;
 use crate::schema::play::{Op, Repeat, Task};
-use crate::schema::{Event, Name};
+use crate::schema::{Action, Event, Name, Step};
 use crate::span::{Finding, Span};
 
 /// Tasks of one name beyond which it is a mistake.
@@ -48,6 +48,7 @@ impl Check<'_> {
     fn ends_once(&mut self, name: &Name, task: &Task) {
         let mut ends = task.script.iter().enumerate().filter_map(|(n, op)| match op {
             Op::Exit(code) => Some((n, code.span)),
+            Op::Sys { call, .. } if call.v == "exit_group" => Some((n, call.span)),
             _ => None,
         });
         let Some((at, first)) = ends.next() else { return };
@@ -61,6 +62,24 @@ impl Check<'_> {
         } else if !matches!(task.repeat, Repeat::Once | Repeat::Times(1)) {
             let message = format!("the task \"{}\" ends here and cannot repeat its script", name.v);
             self.found.push(Finding::error(first, message));
+        }
+    }
+
+    /// A task starts once and is killed once.
+    pub(super) fn starts_and_ends(&mut self) {
+        let mut before: Vec<(bool, &Name)> = Vec::new();
+        let steps = self.s.timeline.iter().filter(|step| !matches!(step, Step::When(..)));
+        for step in steps {
+            let (end, name, done) = match step.action() {
+                Action::Start(name) => (false, name, "is started"),
+                Action::Kill(name) => (true, name, "is killed"),
+                _ => continue,
+            };
+            if let Some((_, first)) = before.iter().find(|(e, n)| *e == end && n.v == name.v) {
+                let message = format!("the task \"{}\" {done} twice", name.v);
+                self.found.push(Finding::error(name.span, message).also(first.span, "before"));
+            }
+            before.push((end, name));
         }
     }
 
