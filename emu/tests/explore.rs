@@ -197,6 +197,16 @@ fn the_cells_of_a_matrix_are_searched_each_or_one_by_name() {
     assert!(text(&none.stderr).contains("no cell [cpus=3]"));
 }
 
+/// What is found keeps a matrix of its one cell: the file that is included is not changed.
+#[test]
+fn a_variable_may_stand_in_an_included_file() {
+    let dir = folder("explore-included");
+    let said = found(&dir, "included.ron", &["--seeds", "60"], "found an expectation");
+    assert!(said.contains("included[prog=count_fixed] (pct): 60 runs"), "{said}");
+    let (code, replay) = replayed(&dir, "included[prog=count].found.ron");
+    assert_eq!(code, Some(1), "{replay}");
+}
+
 #[test]
 fn a_search_of_everything_is_the_same_on_many_threads_and_in_shards() {
     let dir = folder("explore-dfs");

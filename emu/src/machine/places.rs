@@ -13,7 +13,7 @@ use super::Machine;
 /// A name without the object that a call is given: `PROG: FUNCTION(&LOCK) called` is of
 /// `PROG: FUNCTION called` and `LOCK`.
 #[must_use]
-pub fn without_object(name: &str) -> (String, Option<&str>) {
+pub(crate) fn without_object(name: &str) -> (String, Option<&str>) {
     let parts = name.split_once("(&").and_then(|(head, rest)| {
         let (object, tail) = rest.split_once(')')?;
         Some((format!("{head}{tail}"), Some(object)))

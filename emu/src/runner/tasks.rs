@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bpf::uapi::ProgType;
 use kernel_model::Kernel;
 use kernel_model::maps::MapCommand;
-use kernel_model::sched::{Op, Script, TaskConfig, TaskId, TestArgs, is_named};
+use kernel_model::sched::{Mode, Op, Script, TaskConfig, TaskId, TestArgs, is_named};
 use scenarios::leaf::{Data, Time};
 use scenarios::schema::machine::Cpus;
 use scenarios::schema::play::{self, Repeat};
@@ -104,8 +104,15 @@ impl<'a> Run<'a> {
             play::Op::Yield => Op::Yield,
             play::Op::Wait(name) => Op::Wait(k.sched_name(&format!("event {}", name.v))),
             play::Op::Wake(name) => Op::Wake(k.sched_name(&format!("event {}", name.v))),
-            play::Op::Lock(name) => Op::Lock(k.sched_name(&format!("mutex {}", name.v))),
+            play::Op::Lock(m) => Op::Lock(k.sched_name(&format!("mutex {}", m.v)), Mode::Mutex),
             play::Op::Unlock(name) => Op::Unlock(k.sched_name(&format!("mutex {}", name.v))),
+            play::Op::DownRead(s) => Op::Lock(k.sched_name(&format!("rwsem {}", s.v)), Mode::Read),
+            play::Op::DownWrite(s) => {
+                Op::Lock(k.sched_name(&format!("rwsem {}", s.v)), Mode::Write)
+            }
+            play::Op::UpRead(s) | play::Op::UpWrite(s) => {
+                Op::Unlock(k.sched_name(&format!("rwsem {}", s.v)))
+            }
             play::Op::Migrate(cpu) => Op::Migrate(cpu.v),
             play::Op::Exit(code) => Op::Exit(code.v),
             play::Op::TestRun { prog, ctx, .. } => {

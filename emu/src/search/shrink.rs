@@ -115,7 +115,7 @@ impl Goal {
 /// Shrinks a finding of a scenario; `None` when it does not come about again.
 #[must_use]
 pub fn shrink(place: &Place<'_>, text: &str, found: &Found) -> Option<Case> {
-    let mut text = write::without_matrix(text);
+    let mut text = text.to_owned();
     for fault in &found.faults {
         text = write::with_item(&text, "faults", &fault.ron);
     }

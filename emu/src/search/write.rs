@@ -1,10 +1,10 @@
 //! A finding as a scenario: the schedule pinned, and what happens in words on top.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bpf::Arch;
 use kernel_model::cpu::Site;
-use scenarios::Finding;
 use scenarios::edit::{self, Edit};
 use scenarios::parse::Parsed;
 
@@ -61,34 +61,32 @@ pub fn with_schedule(text: &str, schedule: &str) -> String {
 }
 
 /// A scenario without its matrix.
-#[must_use]
-pub fn without_matrix(text: &str) -> String {
+fn without_matrix(text: &str) -> String {
     let parts = edit::parts(text).unwrap_or_default();
     let matrix = parts.iter().find(|p| p.path == "matrix");
     matrix.map_or_else(|| text.to_owned(), |p| edit::without(text, p.span))
 }
 
 /// The scenario of one cell of a matrix on some architectures, by itself: values in place of
-/// variables.
-///
-/// # Errors
-/// A variable stands in an included file, which is not to be changed.
-pub fn of_cell(
-    text: &str,
-    parsed: &Parsed,
-    cell: &Cell,
-    archs: &[Arch],
-) -> Result<String, Finding> {
-    let mut edits = Vec::new();
-    for (name, span) in &parsed.used {
-        if span.file != 0 {
-            let what = format!("unsupported: a search with the variable \"${name}\" of an include");
-            return Err(Finding::error(*span, what));
-        }
-        let value = cell.vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-        edits.extend(value.map(|text| Edit { span: *span, text }));
+/// variables. Included files are not changed: for the variables in them a matrix of this one cell
+/// stays, which is given too.
+#[must_use]
+pub fn of_cell(text: &str, parsed: &Parsed, cell: &Cell, archs: &[Arch]) -> (String, Cell) {
+    let value = |name: &str| cell.vars.iter().find(|(n, _)| n == name);
+    let here = parsed.used.iter().filter(|(_, span)| span.file == 0);
+    let edits = here.filter_map(|(name, span)| {
+        value(name).map(|(_, text)| Edit { span: *span, text: text.clone() })
+    });
+    let mut text = without_matrix(&edit::apply(text, &edits.collect::<Vec<_>>()));
+    let mut kept = Cell { seed: cell.seed, ..Cell::default() };
+    let included = parsed.used.iter().filter(|(_, span)| span.file != 0);
+    let names: BTreeSet<&str> = included.map(|(name, _)| name.as_str()).collect();
+    kept.vars.extend(names.into_iter().filter_map(|name| value(name).cloned()));
+    if !kept.vars.is_empty() {
+        let vars: Vec<String> = kept.vars.iter().map(|(n, v)| format!("{n:?}: [{v}]")).collect();
+        let matrix = format!("(vars: {{{}}})", vars.join(", "));
+        text = edit::with_field(&text, "matrix", &matrix, "expect").unwrap_or(text);
     }
-    let text = without_matrix(&edit::apply(text, &edits));
     let text = match cell.cpus {
         Some(cpus) => with_machine(&text, "cpus", &cpus.to_string()),
         None => text,
@@ -96,9 +94,9 @@ pub fn of_cell(
     let names: Vec<&str> = archs.iter().map(|a| a.name()).collect();
     let machine = parsed.scenario.iter().flat_map(|s| &s.machine.archs);
     if machine.map(|a| a.v.name()).eq(names.iter().copied()) {
-        return Ok(text);
+        return (text, kept);
     }
-    Ok(with_machine(&text, "archs", &format!("[{}]", names.join(", "))))
+    (with_machine(&text, "archs", &format!("[{}]", names.join(", "))), kept)
 }
 
 /// A scenario with a field of its machine set.
@@ -251,7 +249,7 @@ mod tests {
         let cells = crate::runner::cells::cells(&first, 1);
         let cell = cells.iter().find(|c| c.name == "[cpus=4,n=2]").unwrap();
         let whole = parse("a.ron", text, &cell.vars, &Disk);
-        let plain = of_cell(text, &whole, cell, &[Arch::S390x]).unwrap();
+        let (plain, _) = of_cell(text, &whole, cell, &[Arch::S390x]);
         assert_eq!(
             plain,
             "Scenario(\n    orrery: 1,\n    faults: [Alloc(nth: 2)],\n    machine: (archs: \

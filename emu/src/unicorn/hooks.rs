@@ -113,18 +113,42 @@ pub(super) struct Watch {
 
 /// Blocks that are remembered.
 const SEEN: usize = 256;
-/// Instructions in a block are at most `1 << 9` (`TCG_MAX_INSNS`), and entries are counted after
-/// `1 << 20` at the latest: no sum of noted counts overflows its half.
-const BLOCK_BITS: u32 = 9;
-const NOTED_MAX: u64 = 1 << 20;
+/// Entries are counted when they have cost so much at the latest. An entry costs at least 1 and
+/// its BPF instructions, and has at most `1 << 9` native ones (`TCG_MAX_INSNS`): no sum of noted
+/// counts overflows its part.
+const NOTED_MAX: u64 = 1 << 14;
 
 /// A block that was entered, and what it counts.
 #[derive(Clone, Copy, Default)]
 struct Seen {
     at: u64,
     size: u32,
-    /// BPF instructions in the low half, native ones in the high half.
-    counts: u64,
+    /// What an entry takes of what is left before the slow path must look at the fuel.
+    cost: u32,
+    counts: Noted,
+}
+
+/// BPF instructions in the low 20 bits, native ones in the next 24, entries above.
+#[derive(Clone, Copy, Default)]
+struct Noted(u64);
+
+impl Noted {
+    /// One entry of a block, from the packed counts of what starts in it.
+    const fn entry(counts: u64) -> Noted {
+        Noted(counts & 0xffff_ffff | (counts >> 32) << 20 | 1 << 44)
+    }
+
+    const fn bpf(self) -> u64 {
+        self.0 & 0xf_ffff
+    }
+
+    const fn native(self) -> u64 {
+        self.0 >> 20 & 0xff_ffff
+    }
+
+    const fn entries(self) -> u64 {
+        self.0 >> 44
+    }
 }
 
 /// Where a block is remembered. Instructions start at even addresses but on x86-64.
@@ -150,17 +174,15 @@ pub(super) struct Laps {
 
 /// Shared with the hooks by address; lives in a box as long as the engine.
 pub(super) struct HookState {
-    /// How many entries may still be noted before the slow path must look at the fuel.
+    /// What entries may still cost before the slow path must look at the fuel.
     left: u64,
     /// Sum of the counts of the entries noted.
-    noted: u64,
+    noted: Noted,
     /// Index in `seen` of the block that was entered last.
     last: usize,
     /// Blocks by address, and one place for a block that must not be found. What a block counts
     /// does not change while text does not.
     seen: [Seen; SEEN + 1],
-    /// `left` when it was last set.
-    batch: u64,
     /// The page table lent to `run`; `None` in between.
     pub(super) table: Option<*mut dyn PageTable>,
     /// Counts below each byte of text, see `Accounting`; lent to `run`.
@@ -215,10 +237,9 @@ impl HookState {
         let laps = Laps { stub: 0, ret, left: 0, until: 0, began: (0, 0), done: Vec::new() };
         HookState {
             left: 0,
-            noted: 0,
+            noted: Noted(0),
             last: SEEN,
             seen: [Seen::default(); SEEN + 1],
-            batch: 0,
             table: None,
             cum: std::ptr::NonNull::dangling().as_ptr(),
             cum_len: 0,
@@ -271,9 +292,9 @@ impl HookState {
         self.laps.began = (self.retired, self.blocks);
         self.event = Event::None;
         self.set_halt(fuel.halt);
-        (self.left, self.batch, self.noted, self.last) = (0, 0, 0, SEEN);
+        (self.left, self.noted, self.last) = (0, Noted(0), SEEN);
         let (at, size) = std::mem::take(&mut self.carried);
-        self.seen[SEEN] = Seen { at, size, counts: 0 };
+        self.seen[SEEN] = Seen { at, size, ..Seen::default() };
     }
 
     fn set_halt(&mut self, halt: Option<Halt>) {
@@ -337,10 +358,10 @@ impl HookState {
 
     /// Counts the entries that were only noted.
     pub(super) fn fold(&mut self) {
-        self.blocks += self.batch - self.left;
-        self.retired += self.noted & 0xffff_ffff;
-        self.native += self.noted >> 32;
-        (self.batch, self.noted) = (self.left, 0);
+        let noted = std::mem::take(&mut self.noted);
+        self.blocks += noted.entries();
+        self.retired += noted.bpf();
+        self.native += noted.native();
     }
 
     /// A block of so many native instructions is about to be entered: where in it the debugger
@@ -402,7 +423,7 @@ impl HookState {
     fn note_access(&mut self, pc: u64, which: usize, write: bool) {
         self.fold();
         // The next block is looked at: it stops there, unless it only takes notes.
-        (self.left, self.batch) = (0, 0);
+        self.left = 0;
         let (at, size) = self.last_block();
         let behind = self.count(pc, at.wrapping_add(size.into())) >> 32;
         let hit = WatchHit { place: self.place() - behind, pc, which, write };
@@ -415,12 +436,12 @@ impl HookState {
     fn note(&mut self, at: u64, size: u32) -> bool {
         let i = slot(at);
         let b = &self.seen[i];
-        if b.at != at || b.size != size || self.left == 0 {
+        if b.at != at || b.size != size || self.left < u64::from(b.cost) {
             return false;
         }
-        self.noted += b.counts;
+        self.noted.0 += b.counts.0;
         self.last = i;
-        self.left -= 1;
+        self.left -= u64::from(b.cost);
         true
     }
 
@@ -439,7 +460,7 @@ impl HookState {
         }
         let counts = self.count(at, at.wrapping_add(u64::from(size)));
         let each = self.each_point && flags & POINT != 0 || self.cover.is_some();
-        let mut looked_at = rest || tail_entry || each;
+        let mut looked_at = rest || tail_entry || each || at == self.laps.stub;
         if self.halts.on {
             let stub = u64::from(at.wrapping_sub(self.text) >= self.cum_len);
             if let Some(stop) = self.halts_in(at, size, (counts >> 32) + stub) {
@@ -452,11 +473,13 @@ impl HookState {
             cover.enter(at, size, counts & 0xffff_ffff, tail_call);
         }
         self.last = if looked_at { SEEN } else { slot(at) };
-        self.seen[self.last] = Seen { at, size, counts };
-        let room = self.room() >> BLOCK_BITS;
-        self.batch = room.min(self.fuel_blocks.saturating_sub(self.blocks)).clamp(1, NOTED_MAX);
-        self.left = self.batch - 1;
-        self.noted = counts;
+        // A debugger stops at native instructions.
+        let most = if self.halts.on { (counts >> 32).max(counts & 0xffff_ffff) } else { counts };
+        let cost = (most as u32).max(1);
+        self.seen[self.last] = Seen { at, size, cost, counts: Noted::entry(counts) };
+        let room = self.room().min(self.fuel_blocks.saturating_sub(self.blocks)).min(NOTED_MAX);
+        self.left = room.saturating_sub(cost.into());
+        self.noted = Noted::entry(counts);
         None
     }
 

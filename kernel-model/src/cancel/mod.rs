@@ -259,7 +259,7 @@ impl Kernel {
         let mut contexts = 0;
         while self.cpus[cpu.idx()].frames.len() > keep {
             match self.cpus[cpu.idx()].frames.pop() {
-                Some(Frame::Helper(h)) => self.helper_dropped(&h),
+                Some(Frame::Helper(h)) => self.helper_dropped(cpu, &h),
                 Some(Frame::Lock(path)) => self.lock_dropped(cpu, &path),
                 Some(Frame::Prog(p)) => {
                     contexts += 1;

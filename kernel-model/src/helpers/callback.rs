@@ -5,6 +5,7 @@ use super::{HelperFrame, HelperRow, Ret, dynptr};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::kfuncs::Adding;
 use crate::maps::{MapId, Peek};
+use crate::sched::MmapRead;
 use crate::{Errno, EventKind, Kernel, ProgId};
 
 /// `BPF_MAX_LOOPS`.
@@ -16,6 +17,7 @@ const MAX_SAMPLES: u32 = 128 * 1024;
 #[rustfmt::skip]
 pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 164, name: "for_each_map_elem", nargs: 4, body: for_each_map_elem },
+    HelperRow { id: 180, name: "find_vma", nargs: 5, body: find_vma },
     HelperRow { id: 181, name: "loop", nargs: 4, body: bpf_loop },
     HelperRow { id: 209, name: "user_ringbuf_drain", nargs: 4, body: user_ringbuf_drain },
 ];
@@ -29,6 +31,8 @@ pub(crate) enum Over {
     Map { id: MapId, addr: u64, keys: Vec<Vec<u8>>, key_at: u64 },
     /// Samples of a user ring buffer.
     Samples(Samples),
+    /// `bpf_find_vma`: the task and its mapping, under `mmap_lock`.
+    Vma { task: u64, vma: u64, read: MmapRead },
     /// The place of a node in a tree.
     RbAdd(Adding),
 }
@@ -80,6 +84,23 @@ fn for_each_map_elem(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
     start(k, cpu, "for_each_map_elem", Over::Map { id, addr, keys, key_at }, func, ctx)
 }
 
+fn find_vma(k: &mut Kernel, cpu: CpuId, [task, start, func, ctx, flags]: [u64; 5]) -> Ret {
+    if flags != 0 {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    let read = match k.mmap_read(cpu, task, "bpf_find_vma") {
+        Ok(read) => read,
+        Err(e) => return Ret::Val(e.ret()),
+    };
+    match k.vma_from(read.mm, start).filter(|(range, _)| range.contains(&start)) {
+        Some((_, vma)) => self::start(k, cpu, "find_vma", Over::Vma { task, vma, read }, func, ctx),
+        None => {
+            k.mmap_read_end(cpu, read);
+            Ret::Val(Errno::ENOENT.ret())
+        }
+    }
+}
+
 /// `BPF_RB_NO_WAKEUP` and `BPF_RB_FORCE_WAKEUP` are known and change nothing: the model's user
 /// space does not sleep until there is room.
 const WAKEUP_FLAGS: u64 = 3;
@@ -122,8 +143,9 @@ impl Kernel {
         }
         let args = if stop { None } else { self.next_callback(cpu, &mut f) };
         let Some(args) = args else {
-            self.helper_dropped(&f);
+            self.helper_dropped(cpu, &f);
             return Flow::Done(match f.over {
+                Over::Vma { .. } => 0,
                 Over::Samples(Samples { error: Some(e), .. }) => e.ret(),
                 _ => f.nth.into(),
             });
@@ -167,9 +189,10 @@ impl Kernel {
     }
 
     /// A helper ends, by itself or because its program was cancelled.
-    pub(crate) fn helper_dropped(&mut self, f: &HelperFrame) {
+    pub(crate) fn helper_dropped(&mut self, cpu: CpuId, f: &HelperFrame) {
         match &f.over {
             Over::Count(_) | Over::RbAdd(_) => {}
+            Over::Vma { read, .. } => self.mmap_read_end(cpu, *read),
             Over::Map { key_at, .. } => self.kfree(*key_at, "for_each key"),
             Over::Samples(s) => {
                 self.user_ring_unlock(s.id);
@@ -194,6 +217,7 @@ impl Kernel {
                     return Some([*addr, *key_at, value, f.ctx, 0]);
                 }
             },
+            Over::Vma { task, vma, .. } => (f.nth == 0).then_some([*task, *vma, f.ctx, 0, 0]),
             Over::Samples(s) => {
                 self.next_sample(s)?;
                 Some([s.dynptr, f.ctx, 0, 0, 0])

@@ -29,7 +29,6 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 167, name: "btf_find_by_name_kind", nargs: 4, body: btf_find_by_name_kind },
     HelperRow { id: 176, name: "get_branch_snapshot", nargs: 3, body: get_branch_snapshot },
     HelperRow { id: 179, name: "kallsyms_lookup_name", nargs: 4, body: kallsyms_lookup_name },
-    HelperRow { id: 180, name: "find_vma", nargs: 5, body: find_vma },
     HelperRow { id: 191, name: "copy_from_user_task", nargs: 5, body: copy_from_user_task },
     HelperRow { id: 192, name: "skb_set_tstamp", nargs: 3, body: skb_set_tstamp },
     HelperRow { id: 194, name: "kptr_xchg", nargs: 2, body: kptr_xchg },
@@ -187,11 +186,6 @@ fn kallsyms_lookup_name(k: &mut Kernel, _: CpuId, [at, size, flags, out, _]: [u6
         }
     };
     done(run(k))
-}
-
-/// Kernel threads have no memory of their own.
-fn find_vma(_: &mut Kernel, _: CpuId, [_, _, _, _, flags]: [u64; 5]) -> Ret {
-    Ret::Val(if flags != 0 { Errno::EINVAL } else { Errno::ENOENT }.ret())
 }
 
 fn copy_from_user_task(k: &mut Kernel, _: CpuId, [to, size, _, _, flags]: [u64; 5]) -> Ret {

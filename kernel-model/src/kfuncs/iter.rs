@@ -1,4 +1,5 @@
-//! Open-coded iterators over numbers and bits (kernel/bpf/bpf_iter.c, helpers.c).
+//! Open-coded iterators over numbers, bits and mappings of a task (kernel/bpf/bpf_iter.c,
+//! helpers.c, task_iter.c).
 
 use super::{KfuncRow, row};
 use crate::cpu::{CpuId, Fault};
@@ -17,6 +18,9 @@ pub(super) const ROWS: &[KfuncRow] = &[
     row("bpf_iter_bits_new", 3, bits_new),
     row("bpf_iter_bits_next", 1, bits_next),
     row("bpf_iter_bits_destroy", 1, bits_destroy),
+    row("bpf_iter_task_vma_new", 3, task_vma_new),
+    row("bpf_iter_task_vma_next", 1, task_vma_next),
+    row("bpf_iter_task_vma_destroy", 1, task_vma_destroy),
 ];
 
 /// `BPF_MAX_LOOPS`.
@@ -134,6 +138,58 @@ fn bits_destroy(k: &mut Kernel, _: CpuId, [it, ..]: [u64; 5]) -> Ret {
         if get(k, it, field!("bpf_iter_bits_kern", "nr_bits"))? > 64 {
             let copy = k.mem.read_u64(it + u64::from(field!("bpf_iter_bits_kern", "bits").off))?;
             k.kfree(copy, "bpf_iter_bits");
+        }
+        Ok(0)
+    };
+    end(k).map_or_else(Ret::Fault, Ret::Val)
+}
+
+/// `struct bpf_iter_task_vma_kern_data` in bytes.
+const TASK_VMA_BYTES: u64 = 40;
+
+/// Reads under `mmap_lock` from here to `destroy`.
+fn task_vma_new(k: &mut Kernel, cpu: CpuId, [it, task, addr, ..]: [u64; 5]) -> Ret {
+    let new = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
+        k.mem.write_u64(it, 0)?;
+        let Ok(data) = k.kzalloc(TASK_VMA_BYTES, "bpf_iter_task_vma") else {
+            return Ok(Err(Errno::ENOMEM));
+        };
+        match k.mmap_read(cpu, task, "bpf_iter_task_vma_new") {
+            Ok(read) => {
+                k.task_get(task);
+                k.mem.write_u64(it, data)?;
+                k.mem.write_u64(data, task)?;
+                k.sched.vma_iters.insert(data, (read, addr));
+                Ok(Ok(0))
+            }
+            Err(e) => {
+                k.kfree(data, "bpf_iter_task_vma");
+                Ok(Err(e))
+            }
+        }
+    };
+    new(k).map_or_else(Ret::Fault, Ret::from)
+}
+
+fn task_vma_next(k: &mut Kernel, _: CpuId, [it, ..]: [u64; 5]) -> Ret {
+    let next = |k: &mut Kernel| -> Result<u64, Fault> {
+        let data = k.mem.read_u64(it)?;
+        let Some((read, from)) = k.sched.vma_iters.get(&data).copied() else { return Ok(0) };
+        let Some((range, vma)) = k.vma_from(read.mm, from) else { return Ok(0) };
+        k.sched.vma_iters.insert(data, (read, range.end));
+        Ok(vma)
+    };
+    next(k).map_or_else(Ret::Fault, Ret::Val)
+}
+
+fn task_vma_destroy(k: &mut Kernel, cpu: CpuId, [it, ..]: [u64; 5]) -> Ret {
+    let end = |k: &mut Kernel| -> Result<u64, Fault> {
+        let data = k.mem.read_u64(it)?;
+        if let Some((read, _)) = k.sched.vma_iters.remove(&data) {
+            let task = k.mem.read_u64(data)?;
+            k.mmap_read_end(cpu, read);
+            k.task_put(task);
+            k.kfree(data, "bpf_iter_task_vma");
         }
         Ok(0)
     };

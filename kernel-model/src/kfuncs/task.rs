@@ -27,6 +27,11 @@ impl Kernel {
         self.set(at, f, now.wrapping_add_signed(by));
     }
 
+    /// `get_task_struct`.
+    pub(super) fn task_get(&mut self, task: u64) {
+        self.count_by(task, field!("task_struct", "usage"), 1);
+    }
+
     /// `put_task_struct_rcu_user`: what nobody refers to is freed after a grace period.
     pub(crate) fn task_put(&mut self, task: u64) {
         self.count_by(task, field!("task_struct", "usage"), -1);
@@ -46,7 +51,7 @@ fn task_acquire(k: &mut Kernel, cpu: CpuId, [task, ..]: [u64; 5]) -> Ret {
     if task == 0 || k.get(task, field!("task_struct", "usage")) == 0 {
         return Ret::Val(0);
     }
-    k.count_by(task, field!("task_struct", "usage"), 1);
+    k.task_get(task);
     k.prog_holds(cpu, Kind::Object, task, "bpf_task_acquire");
     Ret::Val(task)
 }

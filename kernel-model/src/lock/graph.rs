@@ -78,7 +78,7 @@ impl std::fmt::Display for Order {
 /// The node of a lock.
 fn node(lock: LockId) -> LockId {
     match lock {
-        LockId::Word(_) | LockId::Mutex(_) => lock,
+        LockId::Word(_) | LockId::Sleeping(_) => lock,
         LockId::Map { map, part, .. } => LockId::Map { map, part, index: 0 },
     }
 }

@@ -6,7 +6,7 @@
 //!        └──otherwise──► LockPath (a frame) ──► Acquire::step ──► word in guest memory
 //! ```
 //!
-//! Reading order: word (what a lock is), queued (taking one), path (frames), task (mutexes),
+//! Reading order: word (what a lock is), queued (taking one), path (frames), task (what tasks sleep for),
 //! names, report, graph (orders that could deadlock).
 
 mod graph;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use graph::{Danger, Edge, Order};
 pub use queued::{DeadlockKind, Failure, HELD_MAX, Rules};
-pub(crate) use task::mutex;
+pub(crate) use task::sleeping;
 pub use word::{LockId, Part};
 
 use graph::Graph;
@@ -36,8 +36,10 @@ use crate::maps::MapId;
 use crate::{Errno, Kernel, field};
 use path::Do;
 
-/// `LCB_F_SPIN` and `LCB_F_MUTEX` of include/trace/events/lock.h.
+/// `LCB_F_SPIN` and the others of include/trace/events/lock.h.
 pub(crate) const LCB_F_SPIN: u64 = 1 << 0;
+pub(crate) const LCB_F_READ: u64 = 1 << 1;
+pub(crate) const LCB_F_WRITE: u64 = 1 << 2;
 pub(crate) const LCB_F_MUTEX: u64 = 1 << 5;
 
 /// Where and by whom a lock is taken.

@@ -18,7 +18,7 @@ impl Kernel {
                 let name = self.maps.get(&map).map_or("a map that is gone", |m| &m.def.name);
                 format!("{name}: {}", part.name())
             }
-            LockId::Mutex(n) => self.sched.wait_name(n).to_owned(),
+            LockId::Sleeping(n) => self.sched.wait_name(n).to_owned(),
             LockId::Word(addr) => {
                 let found = self.maps.values().find_map(|m| Some((m, self.place_in(m, addr)?)));
                 match found {

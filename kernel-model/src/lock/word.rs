@@ -103,8 +103,8 @@ pub enum LockId {
         /// Number of the bucket or CPU, address of the owner of a storage; otherwise 0.
         index: u64,
     },
-    /// A mutex of the tasks, by its number. It has no word.
-    Mutex(u32),
+    /// A mutex or semaphore of the tasks, by its number. It has no word.
+    Sleeping(u32),
 }
 
 impl LockId {
@@ -117,7 +117,7 @@ impl LockId {
                 let nth = (part as u64) << 32 | index & 0xffff_ffff;
                 crate::layout::KERNEL_LOCKS + (u64::from(map.0) << 40) + nth * 4
             }
-            LockId::Mutex(n) => crate::layout::KERNEL_LOCKS + u64::from(n) * 4,
+            LockId::Sleeping(n) => crate::layout::KERNEL_LOCKS + u64::from(n) * 4,
         }
     }
 }
@@ -134,7 +134,9 @@ impl Words {
     pub(crate) fn get(&self, mem: &GuestMemory, lock: LockId) -> Result<u32, MemFault> {
         match lock {
             LockId::Word(addr) => mem.read_u32(addr),
-            LockId::Map { .. } | LockId::Mutex(_) => Ok(self.own.get(&lock).copied().unwrap_or(0)),
+            LockId::Map { .. } | LockId::Sleeping(_) => {
+                Ok(self.own.get(&lock).copied().unwrap_or(0))
+            }
         }
     }
 
@@ -147,8 +149,8 @@ impl Words {
     ) -> Result<(), MemFault> {
         match lock {
             LockId::Word(addr) => return mem.write_u32(addr, word),
-            LockId::Map { .. } | LockId::Mutex(_) if word == 0 => self.own.remove(&lock),
-            LockId::Map { .. } | LockId::Mutex(_) => self.own.insert(lock, word),
+            LockId::Map { .. } | LockId::Sleeping(_) if word == 0 => self.own.remove(&lock),
+            LockId::Map { .. } | LockId::Sleeping(_) => self.own.insert(lock, word),
         };
         Ok(())
     }

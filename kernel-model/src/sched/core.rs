@@ -241,7 +241,10 @@ impl Kernel {
         let (moving, woken) = (task.moving.take(), std::mem::take(&mut task.woken));
         let addr = task.addr;
         match task.state {
-            State::Dead => self.task_gone(addr),
+            State::Dead => {
+                self.mm_exit(id);
+                self.task_gone(addr);
+            }
             State::Blocked(_) if woken => self.task_wake(cpu, id),
             State::Runnable => {
                 if let Some(to) = moving {
@@ -491,7 +494,7 @@ mod tests {
 
     use super::*;
     use crate::Config;
-    use crate::sched::{Op, Script, TaskConfig};
+    use crate::sched::{Mode, Op, Script, TaskConfig};
 
     /// A kernel with tasks of these scripts on one CPU, and what happened until nothing was left.
     fn switches(scripts: &[(&[Op], Option<u64>)], until: u64) -> Vec<(u64, String)> {
@@ -554,7 +557,8 @@ mod tests {
         let wakes: (&[Op], _) = (&[Op::Wake(0)], Some(1));
         assert_eq!(names(&[wakes, waits], 1 << 40), ["t0", "t1", "swapper/0"]);
         assert_eq!(names(&[waits, wakes], 1 << 40), ["t0", "t1", "t0", "swapper/0"]);
-        let lock: (&[Op], _) = (&[Op::Lock(1), Op::Sleep(500), Op::Unlock(1)], Some(1));
+        let lock: (&[Op], _) =
+            (&[Op::Lock(1, Mode::Mutex), Op::Sleep(500), Op::Unlock(1)], Some(1));
         let all = names(&[lock, lock, lock], 1 << 40);
         // Each sleeps with the mutex, the others wait for it in their order.
         let runs: Vec<&str> =

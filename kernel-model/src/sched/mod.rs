@@ -16,20 +16,27 @@
 mod core;
 mod fair;
 mod look;
+mod mm;
 mod script;
 mod signal;
+mod sleeping;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::cpu::{CpuId, Frame};
-use crate::lock::Taking;
 use crate::{Errno, Kernel, ProgId, field};
+
+use mm::Mm;
+use sleeping::SleepLock;
 
 use fair::{Entity, Queue, base_slice, cgroup_weight, nice_weight};
 
 pub use look::{Doing, TaskView};
+pub(crate) use mm::vm_flags;
+pub use mm::{MmId, MmapRead};
 pub use script::{Op, OpFrame, Script, TestArgs};
+pub use sleeping::Mode;
 
 /// Virtual time of an operation besides what it does: the task's own instructions around it.
 pub const OP_NS: u64 = 100;
@@ -84,7 +91,8 @@ enum State {
     Dead,
 }
 
-/// A task of the scenario.
+/// A task of the scenario. What a context switch looks at comes first: with ten thousand tasks,
+/// each cache line of it is a miss.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
     /// `task_struct`.
@@ -98,10 +106,6 @@ pub(crate) struct Task {
     state: State,
     /// Where it runs or ran last.
     cpu: CpuId,
-    /// CPUs that it may run on.
-    allowed: Vec<u32>,
-    /// When it is in no queue.
-    entity: Entity,
     /// Left of the `Run` in progress.
     run_left_ns: u64,
     /// Kernel paths that blocked, innermost last, and what the innermost is told.
@@ -111,11 +115,9 @@ pub(crate) struct Task {
     woken_ns: Option<u64>,
     /// Since when it waits for a CPU.
     ready_ns: u64,
-    /// The timer it sleeps on.
-    timer_ns: Option<(u64, u64)>,
     /// The wait queue it is in.
     waits: Option<u32>,
-    /// The mutex that it waited for and has: who traces locks is told when it runs.
+    /// The lock that it waited for and has: who traces locks is told when it runs.
     contended: Option<u32>,
     /// It was woken while it was about to be switched away from.
     woken: bool,
@@ -123,9 +125,16 @@ pub(crate) struct Task {
     moving: Option<CpuId>,
     /// Signals that are pending, by number.
     pending: u64,
-    /// Its memory: pages in the direct map by number, and bytes that `mmap` gave.
-    pub(crate) pages: BTreeMap<u64, u64>,
-    pub(crate) mapped: u64,
+    /// CPUs that it may run on.
+    allowed: Vec<u32>,
+    /// When it is in no queue.
+    entity: Entity,
+    /// The timer it sleeps on.
+    timer_ns: Option<(u64, u64)>,
+    /// Locks that it has, in order.
+    holds: Vec<u32>,
+    /// Its memory.
+    mm: MmId,
     /// Its descriptors: `struct file`.
     pub(crate) files: BTreeMap<i32, u64>,
 }
@@ -161,15 +170,15 @@ enum Due {
     Stalls,
 }
 
-/// An event or mutex of the tasks, by its number.
+/// An event or lock of the tasks, by its number.
 #[derive(Clone, Debug, Default)]
 struct WaitQueue {
+    /// Of an event.
     waiters: VecDeque<TaskId>,
-    /// Of an event: it was signalled when nobody waited. Of a mutex: who has it.
+    /// It was signalled when nobody waited.
     set: bool,
-    owner: Option<TaskId>,
-    /// Where the owner took it.
-    taking: Option<Arc<Taking>>,
+    /// Of a mutex or semaphore.
+    lock: SleepLock,
 }
 
 /// All of it.
@@ -180,6 +189,10 @@ pub struct Sched {
     due_ns: BTreeMap<(u64, u64), Due>,
     timer_seq: u64,
     waits: Vec<WaitQueue>,
+    mms: Vec<Mm>,
+    mm_at: BTreeMap<u64, MmId>,
+    /// Iterators over mappings: the section they are in, and where they are.
+    pub(crate) vma_iters: BTreeMap<u64, (MmapRead, u64)>,
     names: BTreeMap<String, u32>,
     /// `machine.quantum`: instead of the base slice, and without rounding to ticks.
     quantum: Option<u64>,
@@ -215,10 +228,11 @@ impl Sched {
         self.due_ns.keys().next().map(|k| k.0)
     }
 
-    /// Name of an event or mutex in the scenario.
+    /// Name of an event or lock in the scenario.
     pub(crate) fn wait_name(&self, n: u32) -> &str {
         let name = self.names.iter().find(|(_, at)| **at == n).map_or("?", |(name, _)| name);
-        name.strip_prefix("mutex ").unwrap_or(name)
+        let bare = name.strip_prefix("mutex ").or_else(|| name.strip_prefix("rwsem "));
+        bare.unwrap_or(name)
     }
 
     /// Kernel paths in which tasks are blocked.
@@ -241,7 +255,7 @@ impl Kernel {
         self.sched.stall_ns = stall_ns;
     }
 
-    /// The number of an event or mutex of the tasks by its name.
+    /// The number of an event or lock of the tasks by its name.
     pub fn sched_name(&mut self, name: &str) -> u32 {
         if let Some(n) = self.sched.names.get(name) {
             return *n;
@@ -288,6 +302,8 @@ impl Kernel {
         self.task_placement(addr, config.nice, &allowed);
         let weight = config.weight.map_or_else(|| nice_weight(config.nice), cgroup_weight);
         let slice = self.sched.quantum.unwrap_or_else(|| base_slice(cpus));
+        let mm = self.get(addr, field!("task_struct", "mm"));
+        let mm = self.mm_new(mm, &config.name);
         let id = TaskId(self.sched.tasks.len() as u32);
         self.sched.tasks.push(Task {
             addr,
@@ -307,12 +323,12 @@ impl Kernel {
             ready_ns: 0,
             timer_ns: None,
             waits: None,
+            holds: Vec::new(),
             contended: None,
             woken: false,
             moving: None,
             pending: 0,
-            pages: BTreeMap::new(),
-            mapped: 0,
+            mm,
             files: BTreeMap::new(),
         });
         id

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{OP_NS, State, TaskId};
+use super::{MmapRead, Mode, OP_NS, State, TaskId};
 use crate::cgroup::CgroupFrame;
-use crate::context::Level;
 use crate::cpu::{CpuId, Flow, Frame, Input};
-use crate::lock::{Holding, LCB_F_MUTEX, LCB_F_SPIN, LockId, Taking, mutex};
 use crate::maps::{CommandFrame, MapCommand};
 use crate::sys::{LsmFrame, SysCall, SysFrame};
 use crate::syscall::{SysError, UserSpace, Why};
@@ -27,8 +25,8 @@ pub enum Op {
     Wait(u32),
     /// Signals an event: wakes all that wait for it.
     Wake(u32),
-    /// Takes a mutex; who waits for it gets it in turn.
-    Lock(u32),
+    /// Takes a mutex or semaphore; who waits for it gets it in turn.
+    Lock(u32, Mode),
     /// Releases it.
     Unlock(u32),
     /// `sched_setaffinity` to one CPU.
@@ -96,6 +94,8 @@ pub enum OpFrame {
     Lsm(LsmFrame),
     /// Programs of a control group.
     Cgroup(CgroupFrame),
+    /// The work of an interrupt that gives an `mmap_lock` back.
+    MmapUnlock(MmapRead),
 }
 
 impl OpFrame {
@@ -104,7 +104,11 @@ impl OpFrame {
         match self {
             OpFrame::Lsm(f) => f.progs().collect(),
             OpFrame::Cgroup(f) => f.progs().collect(),
-            OpFrame::Op(..) | OpFrame::Wake(_) | OpFrame::Sys(_) | OpFrame::Map(_) => Vec::new(),
+            OpFrame::Op(..)
+            | OpFrame::Wake(_)
+            | OpFrame::Sys(_)
+            | OpFrame::Map(_)
+            | OpFrame::MmapUnlock(_) => Vec::new(),
         }
     }
 
@@ -116,7 +120,8 @@ impl OpFrame {
             | OpFrame::Wake(_)
             | OpFrame::Map(_)
             | OpFrame::Lsm(_)
-            | OpFrame::Cgroup(_) => Vec::new(),
+            | OpFrame::Cgroup(_)
+            | OpFrame::MmapUnlock(_) => Vec::new(),
         }
     }
 }
@@ -124,10 +129,7 @@ impl OpFrame {
 impl Kernel {
     /// The next operation of the task that runs. A kernel path is returned; the others are done.
     pub(super) fn next_op(&mut self, cpu: CpuId, id: TaskId) -> Option<Frame> {
-        let task = self.sched.task_mut(id);
-        if let Some(n) = task.contended.take()
-            && self.fire(cpu, "contention_end", &[LockId::Mutex(n).addr(), 0])
-        {
+        if self.sleep_over(cpu, id) {
             return None;
         }
         let task = self.sched.task_mut(id);
@@ -168,13 +170,13 @@ impl Kernel {
                 self.spend(cpu);
                 self.event_wake(cpu, *n);
             }
-            Op::Lock(n) => {
+            Op::Lock(n, mode) => {
                 self.spend(cpu);
-                self.mutex_lock(cpu, id, *n);
+                self.op_lock(cpu, id, *n, *mode);
             }
             Op::Unlock(n) => {
                 self.spend(cpu);
-                self.mutex_unlock(cpu, id, *n);
+                self.sleep_unlock(cpu, Some(id), *n);
             }
             Op::Migrate(to) => {
                 self.spend(cpu);
@@ -253,6 +255,10 @@ impl Kernel {
                 self.task_wake(cpu, id);
                 return Flow::Done(0);
             }
+            OpFrame::MmapUnlock(read) => {
+                self.mmap_read_unlock(cpu, &read);
+                return Flow::Done(0);
+            }
             OpFrame::Sys(f) => return self.sys_step(cpu, f, input),
             OpFrame::Map(f) => return self.command_step(cpu, f, input),
             OpFrame::Lsm(f) => return self.lsm_step(cpu, f, input),
@@ -295,73 +301,12 @@ impl Kernel {
         }
     }
 
-    fn mutex_lock(&mut self, cpu: CpuId, id: TaskId, n: u32) {
-        let taking = self.mutex_wanted(id, n);
-        let mutex = &mut self.sched.waits[n as usize];
-        if mutex.owner.is_none() {
-            (mutex.owner, mutex.taking) = (Some(id), Some(taking));
-            return;
-        }
-        mutex.waiters.push_back(id);
-        self.sched.task_mut(id).waits = Some(n);
-        self.mutex_blocked(cpu, id, n);
-        self.deactivate(cpu, id, State::Blocked(true));
-        // __mutex_lock_common: it first tries to spin, which the model's owners are never worth.
-        for flags in [LCB_F_MUTEX | LCB_F_SPIN, LCB_F_MUTEX] {
-            self.fire(cpu, "contention_begin", &[LockId::Mutex(n).addr(), flags]);
-        }
-    }
-
-    /// One that the task does not have is not released.
-    fn mutex_unlock(&mut self, cpu: CpuId, id: TaskId, n: u32) {
-        let mutex = &mut self.sched.waits[n as usize];
-        if mutex.owner != Some(id) {
-            return;
-        }
-        mutex.owner = mutex.waiters.pop_front();
-        if let Some(next) = mutex.owner {
-            let taking = Some(self.mutex_taking(next));
-            self.sched.waits[n as usize].taking = taking;
-            let task = self.sched.task_mut(next);
-            (task.waits, task.contended) = (None, Some(n));
-            self.task_wake(cpu, next);
-        }
-    }
-
-    /// The mutexes that a task has.
-    pub(crate) fn mutexes_of(&self, id: TaskId) -> Vec<Holding> {
-        let all = (0u32..).zip(&self.sched.waits).filter(|(_, w)| w.owner == Some(id));
-        all.filter_map(|(n, w)| Some(mutex(n, w.taking.clone()?))).collect()
-    }
-
-    pub(crate) fn mutex_owner(&self, n: u32) -> Option<TaskId> {
-        self.sched.waits[n as usize].owner
-    }
-
-    /// The mutex or event that a task waits for.
-    pub(crate) fn mutex_waited(&self, id: TaskId) -> Option<u32> {
-        self.sched.task(id).waits
-    }
-
-    /// Who takes a mutex now.
-    pub(crate) fn mutex_taking(&self, id: TaskId) -> Arc<Taking> {
-        let task = self.sched.task(id);
-        let pid = self.get(task.addr, field!("task_struct", "pid")) as u32;
-        Arc::new(Taking {
-            cpu: task.cpu,
-            clock_ns: self.now(task.cpu),
-            level: Level::Task,
-            irqs_off: true,
-            task: (pid, self.task_comm(task.addr)),
-            func: "mutex_lock",
-            stack: Vec::new(),
-        })
-    }
-
     /// The task waits no more, whatever for.
     pub(super) fn wait_cancel(&mut self, id: TaskId) {
         if let Some(n) = self.sched.task_mut(id).waits.take() {
-            self.sched.waits[n as usize].waiters.retain(|w| *w != id);
+            let queue = &mut self.sched.waits[n as usize];
+            queue.waiters.retain(|w| *w != id);
+            queue.lock.leave(id);
         }
     }
 

@@ -7,6 +7,7 @@ use super::{CgroupCall, Do, SysFrame, sysctl, user};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::CpuId;
 use crate::layout::PAGE_SIZE;
+use crate::sched::vm_flags;
 use crate::{Errno, Kernel, field};
 
 type Ret = Result<u64, Errno>;
@@ -277,8 +278,7 @@ fn exec_begin(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     k.set_bytes(task, field!("task_struct", "comm"), &name[..name.len().min(15)]);
     let pid = k.get(task, field!("task_struct", "pid"));
     k.fire(cpu, "sched_process_exec", &[task, pid, f.arg(3)]);
-    k.sched.tasks[f.task.0 as usize].pages.clear();
-    Ok(0)
+    k.mm_exec(f.task).map(|()| 0)
 }
 
 /// `kernel_clone`: the child is a task of the scenario that does not begin by itself.
@@ -289,22 +289,39 @@ pub(super) fn clone(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     f.todo.push_back(Do::Free(args));
     k.set(args, field!("kernel_clone_args", "flags"), f.arg(0) & !0xff);
     k.set(args, field!("kernel_clone_args", "exit_signal"), f.arg(0) & 0xff);
+    // CLONE_VM
+    let memory = match f.arg(0) & 0x100 != 0 {
+        true => vec![Do::Act(clone_share)],
+        false => vec![Do::Act(mmap_lock), Do::Act(clone_copy), Do::MmapUnlock],
+    };
+    f.first([Do::Act(clone_child), Do::Exit]);
+    f.first(memory);
     f.first([
         Do::Enter("kernel_clone", vec![args]),
         Do::Enter("security_task_alloc", vec![f.object, f.arg(0)]),
         Do::Lsm("bpf_lsm_task_alloc", vec![f.object, f.arg(0)]),
         Do::Exit,
-        Do::Act(clone_child),
-        Do::Exit,
+        Do::Act(clone_new),
     ]);
     Ok(0)
 }
 
+fn clone_new(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let child = f.other.ok_or(Errno::EINVAL)?;
+    if k.task_is_new(child) { Ok(0) } else { Err(Errno::EAGAIN) }
+}
+
+fn clone_share(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    k.mm_share(f.task, f.other.ok_or(Errno::EINVAL)?);
+    Ok(0)
+}
+
+fn clone_copy(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    k.mm_copy(f.task, f.other.ok_or(Errno::EINVAL)?).map(|()| 0)
+}
+
 fn clone_child(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     let child = f.other.ok_or(Errno::EINVAL)?;
-    if !k.task_is_new(child) {
-        return Err(Errno::EAGAIN);
-    }
     let parent = k.task_addr(f.task);
     k.set(f.object, field!("task_struct", "real_parent"), parent);
     k.set(f.object, field!("task_struct", "parent"), parent);
@@ -355,34 +372,96 @@ pub(super) fn mmap(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         Do::Enter("security_mmap_file", vec![file, prot, flags]),
         Do::Lsm("bpf_lsm_mmap_file", vec![file, prot, prot, flags]),
         Do::Exit,
+        Do::Act(mmap_lock),
         Do::Act(mmap_place),
+        Do::MmapUnlock,
         Do::Exit,
     ]);
     Ok(0)
 }
 
+/// `mmap_write_lock_killable`.
+fn mmap_lock(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    if !k.mmap_write_lock(cpu, f.task) {
+        f.block = Some(u64::MAX);
+        f.first([Do::Act(mmap_locked)]);
+    }
+    Ok(0)
+}
+
+fn mmap_locked(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    k.sleep_over(cpu, f.task);
+    Ok(0)
+}
+
 fn mmap_place(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let pages = f.arg(1).div_ceil(PAGE_SIZE);
-    let task = &mut k.sched.tasks[f.task.0 as usize];
+    let id = k.task_mm(f.task);
+    let mm = k.mm_mut(id);
     // MAP_FIXED
     let at = match f.arg(3) & 0x10 != 0 {
         true => f.arg(0),
-        false => user::MMAP + task.mapped,
+        false => user::MMAP + mm.mapped,
     };
     if !at.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     if f.arg(3) & 0x10 == 0 {
-        task.mapped += pages * PAGE_SIZE;
+        mm.mapped += pages * PAGE_SIZE;
     }
     // As with MAP_POPULATE: a modelled task touches its memory through system calls alone.
     if pages > 256 {
         return Err(Errno::ENOMEM);
     }
+    // MAP_ANONYMOUS
+    let file = if f.arg(3) & 0x20 != 0 { 0 } else { k.fd_file(f.task, f.arg(4))? };
+    let (len, flags) = (pages * PAGE_SIZE, vm_flags(f.arg(2), f.arg(3)));
+    f.args.resize(6, 0);
+    f.args[0] = at;
+    f.object = file;
+    f.first([
+        Do::Enter("mmap_region", vec![file, at, len, flags, f.arg(5) / PAGE_SIZE, 0]),
+        Do::Act(mmap_region),
+        Do::Exit,
+    ]);
+    Ok(at)
+}
+
+fn mmap_region(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let (at, pages) = (f.arg(0), f.arg(1).div_ceil(PAGE_SIZE));
+    let (mm, flags) = (k.task_mm(f.task), vm_flags(f.arg(2), f.arg(3)));
+    k.vma_add(mm, at..at + pages * PAGE_SIZE, flags, f.object)?;
     for n in 0..pages {
         k.task_map(f.task, at + n * PAGE_SIZE)?;
     }
     Ok(at)
+}
+
+/// `__vm_munmap`: what of a range is there.
+pub(super) fn munmap(_: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    f.first([Do::Act(mmap_lock), Do::Act(munmap_range), Do::MmapUnlock]);
+    Ok(0)
+}
+
+fn munmap_range(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let (at, len) = (f.arg(0), f.arg(1));
+    if !at.is_multiple_of(PAGE_SIZE) || len == 0 || len > user::END - at.min(user::END) {
+        return Err(Errno::EINVAL);
+    }
+    let task = k.task_addr(f.task);
+    let mm = k.get(task, field!("task_struct", "mm"));
+    // The iterator over mappings and the list of userfaultfd are on the kernel's stack.
+    f.first([
+        Do::Enter("do_vmi_munmap", vec![0, mm, at, len, 0, 1]),
+        Do::Act(munmap_pages),
+        Do::Exit,
+    ]);
+    Ok(0)
+}
+
+fn munmap_pages(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let (at, len) = (f.arg(0), f.arg(1).next_multiple_of(PAGE_SIZE));
+    k.vma_remove(k.task_mm(f.task), at..at + len).map(|()| 0)
 }
 
 /// `hrtimer_nanosleep`.

@@ -69,6 +69,8 @@ enum Do {
     Act(Act),
     /// The same, by a path of its own; what that returns is as with programs.
     Call(fn(&mut Kernel, CpuId, &mut SysFrame) -> Result<Option<Frame>, Errno>),
+    /// `mmap_write_unlock`, if the task has it.
+    MmapUnlock,
     /// `sys_exit`, with the result.
     Leave,
     /// An object of the call is freed.
@@ -246,6 +248,7 @@ impl Kernel {
                 Ok(ret) => f.ret = ret,
                 Err(e) => f.fail(e.ret()),
             },
+            Do::MmapUnlock => self.mmap_write_unlock(cpu, f.task),
             Do::Leave => {
                 let args = [f.regs, f.ret];
                 self.fire(cpu, SYSCALLS[f.row].exit, &args);
@@ -261,7 +264,9 @@ impl SysFrame {
     /// The call returns an error: what was entered returns it, and what it made is freed.
     fn fail(&mut self, ret: u64) {
         self.ret = ret;
-        self.todo.retain(|d| matches!(d, Do::Exit | Do::Leave | Do::Free(_) | Do::Undo(_)));
+        let kept =
+            |d: &Do| matches!(d, Do::Exit | Do::Leave | Do::Free(_) | Do::Undo(_) | Do::MmapUnlock);
+        self.todo.retain(kept);
     }
 
     /// More to do, before what is left.

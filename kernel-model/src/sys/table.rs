@@ -102,6 +102,7 @@ pub static SYSCALLS: &[SysRow] = rows! {
     "clone", [56, 220, 120], calls::clone, [Num("flags", 17), Task("task")];
     "kill", [62, 129, 37], calls::kill, [Task("task"), Num("sig", 15)];
     "mmap", [9, 222, 90], calls::mmap, [Num("addr", 0), Num("len", 4096), Num("prot", 3), Num("flags", 0x22), Num("fd", -1i64 as u64), Num("off", 0)];
+    "munmap", [11, 215, 91], calls::munmap, [Num("addr", 0), Num("len", 4096)];
     "nanosleep", [35, 101, 162], calls::nanosleep, [Num("ns", 0)];
     "exit_group", [231, 94, 248], calls::exit_group, [Num("code", 0)];
     "socket", [41, 198, 359], sock::socket, [Num("family", 2), Num("type", 1), Num("protocol", 0)];

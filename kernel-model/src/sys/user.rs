@@ -1,4 +1,4 @@
-//! Memory of user tasks: pages of their own at the same addresses in every task.
+//! Memory of user tasks: pages at the same addresses in every address space.
 //!
 //! A CPU's user addresses are those of the task that runs on it. What no task has is looked up
 //! in the machine's own page table.
@@ -11,6 +11,8 @@ use crate::{Errno, Kernel};
 pub(super) const TEXT: u64 = 0x7fff_0000_1000;
 /// Where its buffers are.
 pub(super) const BUFFERS: u64 = 0x7fff_0001_0000;
+/// `TASK_SIZE_MAX` with 47 bits.
+pub(super) const END: u64 = 1 << 47;
 /// Where `mmap` begins.
 pub(super) const MMAP: u64 = 0x7f00_0000_0000;
 
@@ -33,7 +35,7 @@ impl Kernel {
     }
 
     fn task_page(&self, task: TaskId, va: u64) -> Option<u64> {
-        let page = self.sched.tasks.get(task.0 as usize)?.pages.get(&(va / PAGE_SIZE))?;
+        let page = self.mm(self.task_mm(task)).pages.get(&(va / PAGE_SIZE))?;
         Some(page + va % PAGE_SIZE)
     }
 
@@ -58,8 +60,8 @@ impl Kernel {
     /// Gives a task a page of zeroes at an address.
     pub(super) fn task_map(&mut self, id: TaskId, va: u64) -> Result<(), Errno> {
         let phys = self.alloc.pages(&mut self.mem, 1).ok_or(Errno::ENOMEM)?;
-        let pages = &mut self.sched.tasks[id.0 as usize].pages;
-        pages.insert(va / PAGE_SIZE, DIRECT_MAP + phys);
+        let mm = self.task_mm(id);
+        self.mm_mut(mm).pages.insert(va / PAGE_SIZE, DIRECT_MAP + phys);
         Ok(())
     }
 

@@ -75,6 +75,14 @@ pub enum Op {
     Lock(Name),
     /// Release it.
     Unlock(Name),
+    /// Take a reader-writer semaphore by name, with other readers.
+    DownRead(Name),
+    /// Release it.
+    UpRead(Name),
+    /// Take it alone; who waits gets it in turn.
+    DownWrite(Name),
+    /// Release it.
+    UpWrite(Name),
     /// Move to a CPU, and stay there.
     Migrate(Spanned<u32>),
     /// End.

@@ -9,6 +9,33 @@ use crate::span::{Finding, Span};
 /// Tasks of one name beyond which it is a mistake.
 const COUNT_MAX: u32 = 100_000;
 
+/// How a lock is taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Mutex,
+    Read,
+    Write,
+}
+
+impl Way {
+    fn is_semaphore(self) -> bool {
+        self != Way::Mutex
+    }
+}
+
+/// Whether an operation takes or releases a lock, how, and which.
+fn lock_op(op: &Op) -> Option<(bool, Way, &Name)> {
+    Some(match op {
+        Op::Lock(m) => (true, Way::Mutex, m),
+        Op::Unlock(m) => (false, Way::Mutex, m),
+        Op::DownRead(m) => (true, Way::Read, m),
+        Op::UpRead(m) => (false, Way::Read, m),
+        Op::DownWrite(m) => (true, Way::Write, m),
+        Op::UpWrite(m) => (false, Way::Write, m),
+        _ => return None,
+    })
+}
+
 impl Check<'_> {
     pub(super) fn tasks(&mut self) {
         let s = self.s;
@@ -31,7 +58,7 @@ impl Check<'_> {
                 self.found.push(Finding::error(name.span, "weight is 1..=10000"));
             }
             self.ends_once(name, task);
-            self.mutexes(task);
+            self.locks(task);
             for op in &task.script {
                 match op {
                     Op::Migrate(cpu) => self.cpu(cpu.v, cpu.span),
@@ -83,31 +110,36 @@ impl Check<'_> {
         }
     }
 
-    /// A mutex is released by who has it, and taken by who has it not.
-    fn mutexes(&mut self, task: &Task) {
-        let mut held: Vec<&Name> = Vec::new();
+    /// A lock is released by who has it, as it was taken, and taken by who has it not.
+    fn locks(&mut self, task: &Task) {
+        let mut held: Vec<(Way, &Name)> = Vec::new();
         for op in &task.script {
-            match op {
-                Op::Lock(m) => match held.iter().find(|h| h.v == m.v) {
-                    Some(before) => {
-                        let message = format!("`{}` is taken already: this waits for itself", m.v);
-                        let finding = Finding::error(m.span, message);
-                        self.found.push(finding.also(before.span, "taken here"));
-                    }
-                    None => held.push(m),
-                },
-                Op::Unlock(m) => match held.iter().position(|h| h.v == m.v) {
-                    Some(at) => drop(held.remove(at)),
-                    None => {
-                        let message = format!("`{}` is not taken here", m.v);
-                        self.found.push(Finding::error(m.span, message));
-                    }
-                },
-                _ => {}
+            let Some((takes, way, m)) = lock_op(op) else { continue };
+            let same = |h: &(Way, &Name)| h.1.v == m.v && h.0.is_semaphore() == way.is_semaphore();
+            let before = held.iter().position(same);
+            match before.map(|at| held[at]) {
+                Some((_, before)) if takes => {
+                    let message = format!("`{}` is taken already: this waits for itself", m.v);
+                    let finding = Finding::error(m.span, message);
+                    self.found.push(finding.also(before.span, "taken here"));
+                }
+                None if takes => held.push((way, m)),
+                Some((taken, _)) if taken == way => {
+                    held.remove(before.expect("it was found there"));
+                }
+                Some((_, before)) => {
+                    let message = format!("`{}` is taken in the other way", m.v);
+                    let finding = Finding::error(m.span, message);
+                    self.found.push(finding.also(before.span, "taken here"));
+                }
+                None => {
+                    let message = format!("`{}` is not taken here", m.v);
+                    self.found.push(Finding::error(m.span, message));
+                }
             }
         }
         if task.repeat != Repeat::Once
-            && let Some(m) = held.first()
+            && let Some((_, m)) = held.first()
         {
             let message = format!("`{}` is not released before the script is repeated", m.v);
             self.found.push(Finding::error(m.span, message));

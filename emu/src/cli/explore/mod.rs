@@ -287,11 +287,8 @@ fn one_cell(
         return Ok(Exit::Ok);
     }
     let sweep = scenario.matrix.as_ref().is_some_and(|m| m.vars.iter().next().is_some());
-    let plain = write::of_cell(text, &whole, cell, &own).map_err(|finding| {
-        out::warn(&render::human(&whole.files, &finding));
-        Exit::Unsupported
-    })?;
-    let parsed = cells::read(path, &plain, &Cell::default());
+    let (plain, alone) = write::of_cell(text, &whole, cell, &own);
+    let parsed = cells::read(path, &plain, &alone);
     let wrong = parsed.findings.iter().any(cells::is_error);
     let Some(scenario) = parsed.scenario.as_ref().filter(|_| !wrong) else {
         out::warn(&findings(&parsed));
@@ -304,7 +301,7 @@ fn one_cell(
         scenario,
         parsed: &parsed,
         archs,
-        cell: Cell { seed: cell.seed, ..Cell::default() },
+        cell: alone,
         opts: RunOptions {
             dir: cells::folder(path),
             seed: cell.seed,

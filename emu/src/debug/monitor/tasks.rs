@@ -32,7 +32,7 @@ fn op_text(k: &Kernel, op: &Op) -> String {
         Op::Yield => "yields".to_owned(),
         Op::Wait(n) => format!("waits for {}", k.wait_name(*n)),
         Op::Wake(n) => format!("wakes {}", k.wait_name(*n)),
-        Op::Lock(n) => format!("locks {}", k.wait_name(*n)),
+        Op::Lock(n, mode) => format!("{} {}", mode.verb(), k.wait_name(*n)),
         Op::Unlock(n) => format!("unlocks {}", k.wait_name(*n)),
         Op::Migrate(cpu) => format!("migrates to CPU {cpu}"),
         Op::Exit(code) => format!("exits with {code}"),
