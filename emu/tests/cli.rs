@@ -1,8 +1,8 @@
 //! The command line, by transcripts: each file of `cli/*.txt` is a list of commands with what
 //! they print and how they exit. `UPDATE_EXPECT=1` accepts what is printed now.
 //!
-//! What changes from run to run or with the code generator is masked: times of reports, trace hashes, native
-//! code. Commands run in a fresh folder with copies of the files of `cli/`.
+//! What changes from run to run or with the code generator is masked: times of reports, trace
+//! hashes, native code. Commands run in a fresh folder with copies of the files of `cli/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -188,10 +188,12 @@ fn fewer_switches(place: &Place<'_>, case: &mut Case, goal: &Goal) {
     case.effort.tried += tries;
 }
 
-/// Parts of a file that say what is looked for, or nothing.
+/// Parts of a file that say what is looked for, or nothing; a matrix has the one cell that is.
 fn is_kept(path: &str) -> bool {
-    let whole = ["orrery", "about", "schedule", "expect", "objects", "machine", "machine.archs"];
-    whole.contains(&path) || path.starts_with("schedule.") || path.starts_with("machine.archs.")
+    let whole =
+        ["orrery", "about", "schedule", "expect", "objects", "machine", "machine.archs", "matrix"];
+    let below = ["schedule.", "machine.archs.", "matrix."];
+    whole.contains(&path) || below.iter().any(|p| path.starts_with(p))
 }
 
 /// Leaves parts of the file out, the large ones first.

@@ -6,8 +6,8 @@
 //!        └──otherwise──► LockPath (a frame) ──► Acquire::step ──► word in guest memory
 //! ```
 //!
-//! Reading order: word (what a lock is), queued (taking one), path (frames), task (what tasks sleep for),
-//! names, report, graph (orders that could deadlock).
+//! Reading order: word (what a lock is), queued (taking one), path (frames), task (what tasks
+//! sleep for), names, report, graph (orders that could deadlock).
 
 mod graph;
 mod names;
