@@ -435,6 +435,7 @@ impl Check<'_> {
             Action::Link { nic, .. } => self.nic(nic),
             Action::Irq { cpu, .. } | Action::Nmi { cpu } => self.cpu(cpu.v, cpu.span),
             Action::Start(task) | Action::Kill(task) => self.task(task),
+            Action::Load(object) => self.one_of("object", object, self.s.objects.names()),
             Action::Attach(attach) => self.attach(attach),
             Action::Detach(prog) | Action::Cancel { prog } => self.prog(prog),
             Action::Check(expect) => self.expect(expect),

@@ -22,6 +22,8 @@ use crate::machine::{Machine, Snapshot};
 pub(crate) struct Saved<'a> {
     machine: Snapshot,
     testing: Option<Testing<'a>>,
+    /// Objects that were loaded.
+    objects: usize,
     sent: u64,
     sent_malformed: bool,
     consumed: BTreeMap<u32, Vec<Vec<u8>>>,
@@ -57,8 +59,9 @@ impl<'a> Run<'a> {
             s: _,
             machine,
             captures: _,
-            objects: _,
             testing,
+            dir: _,
+            objects,
             sent,
             sent_malformed,
             consumed,
@@ -81,6 +84,7 @@ impl<'a> Run<'a> {
         Saved {
             machine: machine.snapshot(),
             testing: testing.clone(),
+            objects: objects.len(),
             sent: *sent,
             sent_malformed: *sent_malformed,
             consumed: consumed.clone(),
@@ -101,6 +105,7 @@ impl<'a> Run<'a> {
     pub(crate) fn restore(&mut self, to: &Saved<'a>) {
         self.machine.restore(&to.machine);
         self.testing.clone_from(&to.testing);
+        self.objects.truncate(to.objects);
         (self.sent, self.sent_malformed) = (to.sent, to.sent_malformed);
         self.consumed.clone_from(&to.consumed);
         self.streams.clone_from(&to.streams);

@@ -256,6 +256,8 @@ pub(crate) struct Run<'a> {
     pub(crate) s: &'a Scenario,
     pub(crate) machine: Machine,
     pub(crate) captures: captures::CaptureFiles,
+    /// Folder of the scenario.
+    pub(crate) dir: PathBuf,
     /// Objects in file order.
     pub(crate) objects: Vec<Loaded>,
     /// A test run that has begun and not ended.

@@ -1,6 +1,7 @@
 //! From a scenario to a machine at time 0.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bpf::Arch;
@@ -23,7 +24,7 @@ use crate::machine::{Config, Machine};
 /// `BPF_F_XDP_HAS_FRAGS`.
 const XDP_HAS_FRAGS: u32 = 1 << 5;
 
-/// Loads all objects, each by a process in its control group.
+/// Loads the objects that are there from the start.
 fn objects(
     s: &Scenario,
     machine: &mut Machine,
@@ -33,13 +34,20 @@ fn objects(
         let group = super::tasks::cgroup(machine, path)?;
         machine.kernel.memcg_limit(group, max.v.n);
     }
-    let mut objects = Vec::new();
-    for (name, object) in s.objects.iter() {
-        let group = object.cgroup.as_ref().map(|path| super::tasks::cgroup(machine, path));
-        machine.kernel.memcg_enter(group.transpose()?.unwrap_or(0));
-        objects.push(load::load(machine, &opts.dir, name, object)?);
-    }
-    Ok(objects)
+    let now = s.objects.iter().filter(|(name, _)| !is_loaded_later(s, name));
+    now.map(|(name, object)| load_one(machine, &opts.dir, name, object)).collect()
+}
+
+/// Loads an object, by a process in its control group.
+fn load_one(
+    machine: &mut Machine,
+    dir: &Path,
+    name: &Name,
+    object: &machine::Object,
+) -> Result<load::Loaded, RunError> {
+    let group = object.cgroup.as_ref().map(|path| super::tasks::cgroup(machine, path));
+    machine.kernel.memcg_enter(group.transpose()?.unwrap_or(0));
+    load::load(machine, dir, name, object)
 }
 
 /// Builds the machine, loads and attaches.
@@ -67,6 +75,7 @@ pub(super) fn begin<'a>(
         s,
         machine,
         captures: captures::CaptureFiles::new(&opts.dir),
+        dir: opts.dir.clone(),
         objects,
         testing: None,
         sent: 0,
@@ -88,8 +97,8 @@ pub(super) fn begin<'a>(
         every: opts.checkpoints,
         checkpoints: Vec::new(),
     };
-    run.first_contents()?;
-    run.refusals()?;
+    run.first_contents(0)?;
+    run.refusals(0)?;
     run.add_tasks()?;
     for attach in &s.attach {
         run.attach(attach)?;
@@ -250,11 +259,36 @@ fn nic_config(n: usize, name: &Name, nic: &machine::Nic) -> NicConfig {
     }
 }
 
+/// Whether a step loads an object, so that it is not there from the start.
+fn is_loaded_later(s: &Scenario, name: &Name) -> bool {
+    use scenarios::schema::{Action, Step};
+    let mut acts = s.timeline.iter().map(Step::action);
+    acts.any(|act| matches!(act, Action::Load(n) if n.v == name.v))
+}
+
 impl Run<'_> {
-    /// A rejected program fails the run unless the scenario expects it.
-    fn refusals(&mut self) -> Result<(), RunError> {
+    /// A step loads an object.
+    pub(super) fn load(&mut self, name: &Name) -> Result<(), RunError> {
+        let there = self.objects.iter().any(|o| o.name == name.v);
+        let found = self.s.objects.iter().find(|(n, _)| n.v == name.v).filter(|_| !there);
+        let (key, object) = found.ok_or_else(|| {
+            let why = if there { "is loaded already" } else { "is no object" };
+            RunError::input(name.span, format!("{} {why}", name.v))
+        })?;
+        let loaded = load_one(&mut self.machine, &self.dir, key, object)?;
+        self.objects.push(loaded);
+        let new = self.objects.len() - 1;
+        self.first_contents(new)?;
+        self.refusals(new)?;
+        self.watch.recorder.names = Arc::new(Names::of(&self.machine));
+        Ok(())
+    }
+
+    /// A rejected program fails the run unless the scenario expects it. Of objects from `first` on.
+    fn refusals(&mut self, first: usize) -> Result<(), RunError> {
         use scenarios::schema::Expect;
-        let all = self.objects.iter().flat_map(|o| o.refused.iter().map(move |r| (&o.name, r)));
+        let new = &self.objects[first..];
+        let all = new.iter().flat_map(|o| o.refused.iter().map(move |r| (&o.name, r)));
         let mut failures = Vec::new();
         for (object, r) in all {
             let full = format!("{object}/{}", r.name);

@@ -136,12 +136,12 @@ impl Run<'_> {
         Ok(self.bytes_of(node, ty, size, at.1, Vec::new())?)
     }
 
-    /// First contents of all maps.
-    pub(super) fn first_contents(&mut self) -> Result<(), RunError> {
-        for (n, (_, object)) in self.s.objects.iter().enumerate() {
+    /// First contents of the maps of objects from `first` on.
+    pub(super) fn first_contents(&mut self, first: usize) -> Result<(), RunError> {
+        let new: Vec<String> = self.objects[first..].iter().map(|o| o.name.clone()).collect();
+        for (name, object) in self.s.objects.iter().filter(|(n, _)| new.contains(&n.v)) {
             for (map, entries) in object.maps.iter() {
-                let full =
-                    Name { v: format!("{}/{}", self.objects[n].name, map.v), span: map.span };
+                let full = Name { v: format!("{}/{}", name.v, map.v), span: map.span };
                 for (key, value) in entries {
                     self.put(&full, &key.node, &value.node)?;
                 }

@@ -407,6 +407,7 @@ impl<'a> Run<'a> {
                 }
                 Ok(())
             }
+            Action::Load(object) => self.load(object),
             Action::Attach(attach) => self.attach(attach),
             Action::Detach(prog) => self.detach(prog),
             Action::Check(expect) => {

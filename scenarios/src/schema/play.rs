@@ -327,6 +327,8 @@ pub enum Action {
     Start(Name),
     /// Ends a task by SIGKILL.
     Kill(Name),
+    /// Loads an object; one that a step loads is not there from the start.
+    Load(Name),
     /// Attaches a program.
     Attach(Attach),
     /// Detaches a program.
