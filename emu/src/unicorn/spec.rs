@@ -120,10 +120,11 @@ static X86_64: Spec = Spec {
     ret: n(0),
     ret64: n(0),
     bpf: [n(0), n(7), n(6), n(2), n(1), n(8), n(3), n(13), n(14), n(15), n(5), n(10)],
-    stub: &[0xcc, 0xc3], // int3; ret
-    trap_pc: 1,
-    stub_ret: 1,
-    intno: 3,
+    // int 0x40; ret. A debugger that finds int3 takes it for a breakpoint to be jumped over.
+    stub: &[0xcd, 0x40, 0xc3],
+    trap_pc: 2,
+    stub_ret: 2,
+    intno: 0x40,
     // lea rax, [rip-7]; push rax; mov rdi, [rsp+8]; jmp [rsp+16]
     lap: &[
         0x48, 0x8d, 0x05, 0xf9, 0xff, 0xff, 0xff, 0x50, 0x48, 0x8b, 0x7c, 0x24, 0x08, 0xff, 0x64,
