@@ -13,6 +13,7 @@ use kernel_model::{CpuId, Event, EventKind, Kernel, ProgId};
 use super::names::{self, MapTypes};
 use super::{no_more, number};
 use crate::machine::Machine;
+use crate::unicorn::spec;
 
 /// What is done to a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,13 @@ impl Catches {
         let mut hit = None;
         for c in &mut self.list {
             let found = match &c.what {
+                What::Key(map, key, Some(Op::Lookup)) => {
+                    machine.events_from(self.seen).iter().find_map(|e| {
+                        let text = happened(&What::Map(*map, Some(Op::Lookup)), k, e)?;
+                        let same = looked_up(machine, e.cpu, key.len())? == *key;
+                        same.then(|| Hit { cpu: e.cpu, text: format!("{}: {text}", c.text) })
+                    })
+                }
                 What::Key(map, key, op) => {
                     let now = value(k, *map, key);
                     let (was, is) = (std::mem::replace(&mut c.was, now.clone()), now);
@@ -156,6 +164,12 @@ impl Catches {
         self.seen = machine.event_count();
         hit
     }
+}
+
+/// The key of the look-up that a CPU is in: the program's second argument is still there.
+fn looked_up(machine: &Machine, cpu: CpuId, bytes: usize) -> Option<Vec<u8>> {
+    let at = machine.regs_of(cpu)?.get(spec(machine.arch()).bpf[2]);
+    machine.kernel.mem.read_vec(at, bytes).ok()
 }
 
 /// What an update or deletion did to a value.
@@ -302,11 +316,8 @@ fn map(k: &Kernel, args: &[&str]) -> Result<What, String> {
         ["delete"] => Some(Op::Delete),
         _ => return Err(USAGE.to_owned()),
     };
-    match (key, op) {
-        (Some(_), Some(Op::Lookup)) => {
-            Err("unsupported: look-ups of one key; without `key` all of the map stop".to_owned())
-        }
-        (Some(key), op) => Ok(What::Key(map.id, key, op)),
-        (None, op) => Ok(What::Map(map.id, op)),
-    }
+    Ok(match key {
+        Some(key) => What::Key(map.id, key, op),
+        None => What::Map(map.id, op),
+    })
 }

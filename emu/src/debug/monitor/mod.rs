@@ -92,7 +92,7 @@ const COMMANDS: &[Command] = &[
     c(&["lock-order"], "", "orders in which locks were taken, possible deadlocks", locks::order),
     c(&["rcu"], "", "read-side sections, grace periods, what waits for them", rcu::rcu),
     c(&["refs"], "", "what is acquired and not released, and where", rcu::refs),
-    c(&["ring"], "NAME", "a ring buffer's records, or the rings of a nic", rings::ring),
+    c(&["ring"], "NAME [as STRUCT]", "a ring buffer's records, or the rings of a nic", rings::ring),
     c(&["perf"], "NAME", "the events of a perf event array", rings::perf),
     c(&["trace_pipe"], "[N]", "what bpf_trace_printk wrote, the last N lines", rings::trace_pipe),
     c(&["ctx", "skb"], "", "the context of the running program, decoded", packet::ctx),

@@ -1,32 +1,41 @@
 //! `ring`, `perf`, `trace_pipe`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use bpf::btf::{Btf, Kind, TypeId};
 use bpf::uapi::MapType;
 use kernel_model::Kernel;
 use kernel_model::maps::{Map, RecordState};
 use kernel_model::net::Nic;
+use kernel_model::syscall::BtfId;
 
 use super::{Here, Reply, frame, names, no_more, number};
+use crate::runner::data::Types;
 
 /// Records that are shown.
 const SHOWN: usize = 16;
 
-/// `ring NAME`.
+/// `ring NAME [as STRUCT]`.
 pub(super) fn ring(here: &Here<'_>, args: &[&str]) -> Reply {
     let k = here.kernel();
     let is_ring = |m: &&Map| matches!(m.def.map_type, MapType::Ringbuf | MapType::UserRingbuf);
     let rings = k.maps.values().filter(is_ring).map(|m| m.def.name.clone());
     let nics = k.net.nics.values().map(|n| n.config.name.clone());
     let all: Vec<String> = rings.chain(nics).collect();
-    let known = || format!("ring NAME, of: {}", all.join(", "));
+    let known = || format!("ring NAME [as STRUCT], of: {}", all.join(", "));
     let (name, more) = args.split_first().ok_or_else(known)?;
-    no_more(more)?;
     if let Some(nic) = names::nic(k, name) {
+        no_more(more)?;
         return Ok(nic_rings(nic));
     }
     let map = names::map(k, name).map_err(|_| format!("no ring `{name}`; {}", known()))?;
     let state = k.ring_state(map.id).ok_or_else(|| format!("{name} is no ring; {}", known()))?;
+    let typed = match more {
+        [] => None,
+        ["as", words @ ..] => Some(record_type(k, map, &words.join(" "))?),
+        more => return no_more(more).map(|()| String::new()),
+    };
     let used = state.producer - state.consumer;
     let mut out = String::new();
     let _ = writeln!(
@@ -48,12 +57,32 @@ pub(super) fn ring(here: &Here<'_>, args: &[&str]) -> Reply {
         let by = by.and_then(|h| h.stack.first()).and_then(|s| k.place(*s));
         let by = by.map_or(String::new(), |p| format!(", by {p}"));
         let _ = writeln!(out, "record {:#x}: {} bytes, {what}{by}", r.addr, r.len);
-        out += &frame::dump(&k.mem.read_vec(r.addr, r.len as usize).unwrap_or_default());
+        let bytes = k.mem.read_vec(r.addr, r.len as usize).unwrap_or_default();
+        match &typed {
+            Some((btf, ty)) if btf.size_of(*ty).is_some_and(|n| n as usize <= bytes.len()) => {
+                let types = Types { btf, endian: k.mem.endian() };
+                let _ = writeln!(out, "  {}", types.text(*ty, &bytes));
+            }
+            _ => out += &frame::dump(&bytes),
+        }
     }
     if state.records.len() > SHOWN {
         let _ = writeln!(out, "and {} more", state.records.len() - SHOWN);
     }
     Ok(out)
+}
+
+/// What records are: a type by its name in C, of the programs that use the ring.
+fn record_type(k: &Kernel, map: &Map, name: &str) -> Result<(Arc<Btf>, TypeId), String> {
+    let users = k.progs().filter(|p| p.maps.contains(&map.id));
+    let mut all = users.filter_map(|p| k.btf_object(BtfId(p.btf_id)));
+    let plain = name.trim_start_matches("struct ").trim_start_matches("union ");
+    let found = all.find_map(|btf| {
+        let kinds = [Kind::Struct, Kind::Union, Kind::Typedef, Kind::Int];
+        let ty = kinds.into_iter().find_map(|kind| btf.find(plain, kind))?;
+        Some((btf, ty))
+    });
+    found.ok_or_else(|| format!("no program that uses {} has a type `{name}`", map.def.name))
 }
 
 /// Receive and transmit rings of a nic.
