@@ -60,6 +60,8 @@ pub struct Image {
 pub struct Origin {
     /// The whole file: ELF with clang's DWARF, or without.
     pub object: Arc<[u8]>,
+    /// Folder that relative names of sources are meant from.
+    pub folder: String,
     /// Per original instruction: its section's index in the file and byte offset
     /// (`bpf::object::Object::origins`); `None` where the loader made it up.
     pub insns: Vec<Option<(u32, u64)>>,
@@ -76,9 +78,6 @@ pub struct Origin {
 pub struct Listed {
     /// The instruction as the verifier's log writes it, without its number.
     pub text: String,
-    /// Abstract state before it, as the verifier's log writes it, with every register that may be
-    /// read; empty when not known. Registers it does not name are shown as unavailable.
-    pub state: String,
     /// File and line of the C source, from BTF line info: what is shown where there is no DWARF.
     pub line: Option<(String, u32)>,
 }
@@ -280,6 +279,11 @@ pub trait Debuggee {
 
     /// Programs that are loaded now, in order of address. Cheap: nothing is copied.
     fn images(&self) -> Vec<Arc<Image>>;
+
+    /// What the verifier knew of a program: per original instruction the abstract state before it,
+    /// as the verifier's log writes it, with every register that may be read; empty where not
+    /// known. Registers a state does not name are shown as unavailable. Slow: it verifies again.
+    fn states(&self, id: u32) -> Vec<String>;
 
     /// Which view programs are shown with.
     fn view(&self) -> View;

@@ -13,7 +13,7 @@ use crate::machine::watch::Hit;
 use crate::runner::history::Went;
 
 /// Positions between two looks at whether the user wants it to stop.
-const QUANTUM: u64 = 100_000;
+const QUANTUM: u64 = 1_000_000;
 
 type Poll<'p> = &'p mut dyn FnMut() -> bool;
 
@@ -74,7 +74,7 @@ impl Target<'_> {
         loop {
             let until = self.history.position().saturating_add(QUANTUM);
             let (loose, events, step) = (true, self.events(), stepping.clone());
-            let halting = Halting { until, from, loose, events, step, ..Halting::NEVER };
+            let halting = Halting { until, from, loose, events, text, step, ..Halting::NEVER };
             let went = self.history.forward(&halting).map_err(internal)?;
             let machine = self.history.machine();
             if let Some((cpu, _)) = machine.held() {
@@ -88,11 +88,11 @@ impl Target<'_> {
                 return Ok(stop);
             }
             let machine = self.history.machine();
-            if went == Went::End {
-                return Ok(Stop::End);
-            }
             if machine.text().end() != text {
                 return Ok(Stop::Library { cpu: self.current.0 });
+            }
+            if went == Went::End {
+                return Ok(Stop::End);
             }
             if let Some(stop) = self.at_break(from) {
                 return Ok(stop);

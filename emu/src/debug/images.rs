@@ -69,19 +69,25 @@ fn make(machine: &Machine, objects: &[Loaded], l: &engine::Loaded, prog: &Prog) 
         debug: l.compiled.debug.clone(),
         stack,
         origin: origin(machine, objects, prog),
-        listing: listing(machine, prog),
+        listing: listing(prog),
     }
 }
 
-/// Each instruction with its line, and the first state in which the verifier came to it.
-fn listing(machine: &Machine, prog: &Prog) -> Vec<Listed> {
-    let program = prog.verified.program();
-    let log = state::log_of(&machine.kernel, prog.id);
+/// The first state in which the verifier came to each instruction of a program.
+pub(super) fn states(machine: &Machine, id: u32) -> Vec<String> {
+    let prog = ProgId(id);
+    let log = state::log_of(&machine.kernel, prog);
     let mut states = log.map(|log| state::first_states(&log)).unwrap_or_default();
+    let insns = machine.kernel.prog(prog).map_or(0, |p| p.verified.program().insns.len());
+    (0..insns as u32).map(|n| states.remove(&n).unwrap_or_default()).collect()
+}
+
+/// Each instruction with its line.
+fn listing(prog: &Prog) -> Vec<Listed> {
+    let program = prog.verified.program();
     let one = |(n, insn): (u32, &bpf::insn::Insn)| {
         let line = program.line_at(InsnIdx(n)).map(|l| (l.file.clone(), l.line));
-        let state = states.remove(&n).unwrap_or_default();
-        Listed { text: disasm_op(insn, &NoNames), state, line }
+        Listed { text: disasm_op(insn, &NoNames), line }
     };
     (0u32..).zip(&program.insns).map(one).collect()
 }
@@ -101,7 +107,9 @@ fn origin(machine: &Machine, objects: &[Loaded], prog: &Prog) -> Option<Origin> 
     let data = elf.data_sections();
     let data = data.into_iter().filter_map(|(section, map)| Some((section, address(map)?)));
     let data = data.collect();
-    Some(Origin { object: Arc::clone(file), insns, data, externs: externs(elf, &address) })
+    let folder = std::path::absolute(&loaded.folder).ok()?.to_string_lossy().into_owned();
+    let (object, externs) = (Arc::clone(file), externs(elf, &address));
+    Some(Origin { object, folder, insns, data, externs })
 }
 
 /// Variables of the kernel's configuration, which are in a map of their own.

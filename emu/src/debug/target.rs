@@ -299,6 +299,10 @@ impl Debuggee for Target<'_> {
         self.images.now().to_vec()
     }
 
+    fn states(&self, id: u32) -> Vec<String> {
+        images::states(self.machine(), id)
+    }
+
     fn view(&self) -> View {
         self.view
     }

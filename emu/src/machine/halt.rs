@@ -27,6 +27,8 @@ pub struct Halting {
     pub loose: bool,
     /// When there are more events than this ([`Machine::event_count`]), between two steps.
     pub events: usize,
+    /// When text ends beyond this address, between two steps: a program was loaded.
+    pub text: u64,
     /// Stops one CPU.
     pub step: Option<Stepping>,
 }
@@ -51,6 +53,7 @@ impl Halting {
         scan: false,
         loose: false,
         events: usize::MAX,
+        text: u64::MAX,
         step: None,
     };
 }
@@ -150,6 +153,7 @@ impl Machine {
         watched
             || self.position() >= h.until
             || self.event_count() > h.events
+            || self.text.end() > h.text
             || h.step.as_ref().is_some_and(|s| self.has_stepped(s))
     }
 

@@ -16,14 +16,13 @@ use super::again::Saved;
 use super::{Outcome, Run, RunError, RunOptions, setup};
 use crate::machine::Machine;
 use crate::machine::halt::Halting;
+use crate::unicorn::LOOSE_INSNS;
 
 /// Work ([`Machine::work`]) between two snapshots, at first: so much that snapshots are a small
 /// part of it, and so little that nobody waits for it to be done again.
-const INTERVAL: u64 = 1_000_000;
+const INTERVAL: u64 = 2_000_000;
 /// How often in an interval it is looked at what was done.
-const LOOKS: u64 = 16;
-/// Instructions of a block at most (`TCG_MAX_INSNS`).
-const BLOCK_MAX: u64 = 512;
+const LOOKS: u64 = 4;
 
 /// A run with its past.
 #[derive(Debug)]
@@ -168,8 +167,8 @@ impl<'a> History<'a> {
     pub fn forward(&mut self, halting: &Halting) -> Result<Went, RunError> {
         while !self.over {
             let next = self.position().saturating_add((self.interval / LOOKS).max(1));
-            // A block may go beyond where a look is due, but not beyond where it is to stop.
-            let (until, loose) = match next.saturating_add(BLOCK_MAX) < halting.until {
+            // It may go beyond where a look is due, but not beyond where it is to stop.
+            let (until, loose) = match next.saturating_add(LOOSE_INSNS) < halting.until {
                 true => (next, true),
                 false => (halting.until, halting.loose),
             };

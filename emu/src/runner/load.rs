@@ -1,6 +1,6 @@
 //! Objects of a scenario: files with their twin of the other byte order, or assembler text.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bpf::Endian;
@@ -50,6 +50,8 @@ pub struct Loaded {
     pub elf: Option<ElfObject>,
     /// That file.
     pub file: Option<Arc<[u8]>>,
+    /// Folder of that file.
+    pub folder: PathBuf,
     /// Accepted programs.
     pub progs: Vec<LoadedProg>,
     /// Rejected programs.
@@ -112,8 +114,10 @@ fn load_file(
     let maps = maps.collect();
     let progs = done.progs.iter().map(|p| LoadedProg { name: p.name.clone(), id: ProgId(p.id) });
     let progs = progs.collect();
+    let folder = dir.join(&file.v).parent().unwrap_or(dir).to_path_buf();
     let file = Some(bytes.into());
-    Ok(Loaded { name: String::new(), elf: Some(elf), file, progs, refused: done.refused, maps })
+    let (name, elf, refused) = (String::new(), Some(elf), done.refused);
+    Ok(Loaded { name, elf, file, folder, progs, refused, maps })
 }
 
 fn options(elf: &ElfObject, object: &Object, endian: Endian) -> Result<LoadOptions, RunError> {
@@ -190,7 +194,8 @@ fn load_asm(
         }
     }
     let (elf, file, maps) = (None, None, Vec::new());
-    Ok(Loaded { name: String::new(), elf, file, progs, refused, maps })
+    let folder = PathBuf::new();
+    Ok(Loaded { name: String::new(), elf, file, folder, progs, refused, maps })
 }
 
 /// Default Ethernet addresses of a nic and of the other end.

@@ -118,6 +118,10 @@ const SEEN: usize = 256;
 /// counts overflows its part.
 const NOTED_MAX: u64 = 1 << 14;
 
+/// Instructions by which a run may go beyond where it is to stop loosely: looking at each block
+/// before that costs more than what is behind it. 64 of the longest blocks.
+pub const LOOSE_INSNS: u64 = 64 << 9;
+
 /// A block that was entered, and what it counts.
 #[derive(Clone, Copy, Default)]
 struct Seen {
@@ -495,6 +499,7 @@ impl HookState {
             return 0;
         }
         let native = halts.place.saturating_sub(self.place());
+        let native = if halts.loose { native.max(LOOSE_INSNS) } else { native };
         room.min(native).min(halts.retired.saturating_sub(self.retired))
     }
 

@@ -26,7 +26,7 @@ mod tests;
 mod vcpu;
 
 pub use cover::{Cover, FuncAt, Node};
-pub use hooks::{Observed, WatchHit, Watched};
+pub use hooks::{LOOSE_INSNS, Observed, WatchHit, Watched};
 pub use regs::RegFile;
 pub use spec::{NativeReg, Spec, spec};
 pub use vcpu::{

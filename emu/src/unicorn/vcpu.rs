@@ -82,7 +82,7 @@ pub struct Halt {
     pub scan: bool,
     /// It goes on inside a block that was entered before: points and fuel were looked at then.
     pub rest: bool,
-    /// At `place` it stops before a block, not inside one.
+    /// At `place` it stops before a block, not inside one, and up to [`super::LOOSE_INSNS`] later.
     pub loose: bool,
     /// It stops where it leaves these addresses, when `place` is not before this one.
     pub within: Option<(u64, u64, u64)>,

@@ -73,14 +73,15 @@ fn make(debuggee: &dyn Debuggee, name: &str) -> Option<Bytes> {
     if name == symbols::kernel_file(debuggee.arch()) {
         return Some(symbols::kernel(&debuggee.kernel()).into());
     }
-    debuggee.images().iter().find_map(|image| program(image, name))
+    debuggee.images().iter().find_map(|image| program(debuggee, image, name))
 }
 
-fn program(image: &Image, name: &str) -> Option<Bytes> {
+fn program(debuggee: &dyn Debuggee, image: &Image, name: &str) -> Option<Bytes> {
+    let states = || debuggee.states(image.id);
     if name == listing_path(image) {
-        return Some(symbols::listing(image).into_bytes().into());
+        return Some(symbols::listing(image, &states()).into_bytes().into());
     }
     let view =
         [View::Source, View::Bpf].into_iter().find(|v| symbols::file_name(image, *v) == name);
-    view.map(|view| symbols::program(image, view).into())
+    view.map(|view| symbols::program(image, view, &states).into())
 }

@@ -23,11 +23,11 @@ pub(super) fn go<'s, 'a, A: GdbArch>(
     mut running: Running<'s, 'a, A>,
     session: &mut Session<'a, A>,
 ) -> Result<Machine<'s, 'a, A>, SessionError> {
-    let stop = match session.pending.take() {
-        Some(stop) => stop,
+    let (stop, only) = match session.pending.take() {
+        Some(stop) => (stop, None),
         None => {
             let how = session.plan.resume(session.debuggee.current());
-            session.resume(&how, running.borrow_conn())?
+            (session.resume(&how, running.borrow_conn())?, how.only)
         }
     };
     let wire = running.borrow_conn();
@@ -37,7 +37,7 @@ pub(super) fn go<'s, 'a, A: GdbArch>(
     if let Stop::Event { text, .. } = &stop {
         wire.say(&format!("{text}\n"))?;
     }
-    let reason = session.reason(&stop);
+    let reason = session.reason(&stop, only);
     let regs = session.expedited();
     let mut regs = regs.iter().map(|(number, bytes)| (*number, bytes.as_slice()));
     running.report_stop_with_regs(session, reason, &mut regs).map_err(failed)
@@ -51,7 +51,8 @@ impl<A: GdbArch> Session<'_, A> {
         stop.map_err(SessionError::Debuggee)
     }
 
-    fn reason(&mut self, stop: &Stop) -> Reason {
+    /// In gdb's words: that a thread stopped which gdb did not let go on would confuse it.
+    fn reason(&mut self, stop: &Stop, only: Option<u32>) -> Reason {
         let current = self.debuggee.current();
         let cpu = match stop {
             Stop::Breakpoint { cpu, .. }
@@ -60,6 +61,7 @@ impl<A: GdbArch> Session<'_, A> {
             | Stop::Event { cpu, .. } => *cpu,
             Stop::Step | Stop::Interrupted | Stop::Begin | Stop::End => current,
         };
+        let cpu = only.unwrap_or(cpu);
         self.looked_at = cpu;
         let tid = tid(cpu);
         match stop {

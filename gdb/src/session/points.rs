@@ -46,11 +46,12 @@ impl Points {
         [false, true].iter().any(|hw| self.wanted.contains(&Point::Break(addr, *hw)))
     }
 
-    /// Tells the debuggee what differs. For a step of one instruction the ones gdb took out may
-    /// stay: the step ends before they could matter.
+    /// Tells the debuggee what differs. For a step of one instruction breakpoints gdb took out may
+    /// stay: the step ends before they could matter. It is over watchpoints that gdb steps.
     pub(super) fn tell(&mut self, debuggee: &mut dyn Debuggee, one_step: bool) {
         let gone: Vec<Point> = self.known.difference(&self.wanted).copied().collect();
-        for point in gone.into_iter().filter(|_| !one_step) {
+        let goes = |p: &Point| !one_step || matches!(p, Point::Watch(..));
+        for point in gone.into_iter().filter(goes) {
             self.known.remove(&point);
             match point {
                 Point::Break(addr, hw) => debuggee.remove_breakpoint(addr, hw),

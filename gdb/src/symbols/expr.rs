@@ -17,6 +17,8 @@ pub(super) struct Parsed<R: Reader<Offset = usize>> {
     pub(super) regs: u16,
     /// It is a register and nothing else.
     pub(super) plain: bool,
+    /// It is in the function's frame.
+    pub(super) framed: bool,
 }
 
 /// What an expression needs of the rest.
@@ -50,7 +52,8 @@ impl<R: Reader<Offset = usize>> Parsed<R> {
             ops.push(op);
         }
         let plain = matches!(ops[..], [Operation::Register { .. }]);
-        (!ops.is_empty()).then_some(Parsed { ops, regs, plain })
+        let framed = ops.iter().any(|op| matches!(op, Operation::FrameOffset { .. }));
+        (!ops.is_empty()).then_some(Parsed { ops, regs, plain, framed })
     }
 
     /// The native expression, where of the registers in `low` only the lower half is held.
@@ -145,7 +148,7 @@ fn simple<R: Reader<Offset = usize>>(op: &Operation<R>) -> Option<gimli::DwOp> {
 }
 
 /// A variable that is in a register.
-fn register_value(out: &mut Out, arch: Arch, reg: u16, low: u16) {
+pub(super) fn register_value(out: &mut Out, arch: Arch, reg: u16, low: u16) {
     if reg == 10 || low & 1 << reg != 0 {
         register_offset(out, arch, reg, 0, low);
         out.op(dw::DW_OP_stack_value);

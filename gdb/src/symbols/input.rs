@@ -70,6 +70,11 @@ impl<'a> Input<'a> {
         gimli::read::Dwarf::load(section).expect("loading slices cannot fail")
     }
 
+    /// Sections of the debug information by name.
+    pub(super) fn into_debug(self) -> BTreeMap<String, Vec<u8>> {
+        self.debug
+    }
+
     pub(super) fn has_dwarf(&self) -> bool {
         self.debug.get(".debug_info").is_some_and(|d| !d.is_empty())
     }

@@ -21,12 +21,13 @@ pub(super) const PRODUCER: &str = "clang version 19 (orrery)";
 const COMMENT: usize = 44;
 
 /// The text of the listing.
-pub(super) fn text(image: &Image) -> String {
+pub(super) fn text(image: &Image, states: &[String]) -> String {
     let starts: Vec<(u32, &str)> = starts(image);
     let mut out = String::new();
     for (n, l) in image.listing.iter().enumerate() {
         let func = starts.iter().find(|s| s.0 as usize == n).map(|s| s.1);
-        out.push_str(&line(n, l, func));
+        let state = states.get(n).map_or("", String::as_str);
+        out.push_str(&line(n, (l, state), func));
         out.push('\n');
     }
     out
@@ -41,42 +42,43 @@ fn starts(image: &Image) -> Vec<(u32, &str)> {
     image.debug.funcs.iter().filter_map(|f| Some((first(f)?, f.name.as_str()))).collect()
 }
 
-fn line(n: usize, l: &Listed, func: Option<&str>) -> String {
+fn line(n: usize, (l, state): (&Listed, &str), func: Option<&str>) -> String {
     if l.text.is_empty() {
         return String::new();
     }
     let code = format!("{n:5}: {}", l.text);
     let place = l.line.as_ref().map(|(file, line)| format!("{file}:{line}"));
-    let notes = [func.map(|f| format!("<{f}>")), Some(l.state.clone()), place];
+    let notes = [func.map(|f| format!("<{f}>")), Some(state.to_owned()), place];
     let notes: Vec<String> = notes.into_iter().flatten().filter(|s| !s.is_empty()).collect();
     if notes.is_empty() { code } else { format!("{code:COMMENT$} ; {}", notes.join("   ")) }
 }
 
 /// Writes the unit.
-pub(super) fn describe(image: &Image, dwarf: &mut Dwarf) {
+pub(super) fn describe(image: &Image, states: &[String], dwarf: &mut Dwarf) {
     let ranges = Ranges::new(image);
     let name = super::listing_name(image);
     let mut unit = Unit::new(ENCODING, lines(&ranges, &name));
     let u64_type = base(&mut unit, "u64", 8, dw::DW_ATE_unsigned);
-    root(&mut unit, image, &name);
+    root(&mut unit, image, (super::FOLDER, &name));
     for f in &image.debug.funcs {
         let func = function(&mut unit, &ranges, f);
         for reg in 0..11 {
-            variable(&mut unit, &ranges, (func, f), reg, u64_type);
+            let at = location(&mut unit, &ranges, (f, states), reg);
+            variable(&mut unit, (func, at), reg, u64_type);
         }
     }
     dwarf.units.add(unit);
 }
 
 /// Attributes of a unit that we make up.
-pub(super) fn root(unit: &mut Unit, image: &Image, name: &str) {
+pub(super) fn root(unit: &mut Unit, image: &Image, (folder, name): (&str, &str)) {
     let end = image.debug.funcs.last().map_or(0, |f| f.end.0);
     let id = unit.root();
     let root = unit.get_mut(id);
     root.set(dw::DW_AT_producer, AttributeValue::String(PRODUCER.into()));
     root.set(dw::DW_AT_language, AttributeValue::Language(dw::DW_LANG_C99));
     root.set(dw::DW_AT_name, AttributeValue::String(name.into()));
-    root.set(dw::DW_AT_comp_dir, AttributeValue::String(super::FOLDER.into()));
+    root.set(dw::DW_AT_comp_dir, AttributeValue::String(folder.into()));
     let low = gimli::write::Address::Constant(image.base);
     root.set(dw::DW_AT_low_pc, AttributeValue::Address(low));
     root.set(dw::DW_AT_high_pc, AttributeValue::Udata(u64::from(end)));
@@ -118,21 +120,27 @@ pub(super) fn push_fp(e: &mut Expression, arch: Arch, off: i64) {
     e.op(dw::DW_OP_plus);
 }
 
-fn variable(
+fn location(
     unit: &mut Unit,
     ranges: &Ranges<'_>,
-    (func, f): (UnitEntryId, &FuncMap),
+    of: (&FuncMap, &[String]),
+    reg: u8,
+) -> AttributeValue {
+    if reg == 10 {
+        let mut e = fp(ranges.arch(), 0);
+        e.op(dw::DW_OP_stack_value);
+        return AttributeValue::Exprloc(e);
+    }
+    let list = register(ranges, of, reg).list(ranges);
+    AttributeValue::LocationListRef(unit.locations.add(list))
+}
+
+fn variable(
+    unit: &mut Unit,
+    (func, location): (UnitEntryId, AttributeValue),
     reg: u8,
     ty: UnitEntryId,
 ) {
-    let location = if reg == 10 {
-        let mut e = fp(ranges.arch(), 0);
-        e.op(dw::DW_OP_stack_value);
-        AttributeValue::Exprloc(e)
-    } else {
-        let list = register(ranges, f, reg).list(ranges);
-        AttributeValue::LocationListRef(unit.locations.add(list))
-    };
     let id = unit.add(func, dw::DW_TAG_variable);
     let var = unit.get_mut(id);
     var.set(dw::DW_AT_name, AttributeValue::String(format!("r{reg}").into_bytes()));
@@ -141,15 +149,15 @@ fn variable(
 }
 
 /// Where a register has a value that the program could read.
-fn register(ranges: &Ranges<'_>, f: &FuncMap, reg: u8) -> Locations {
+fn register(ranges: &Ranges<'_>, (f, states): (&FuncMap, &[String]), reg: u8) -> Locations {
     let mut out = Locations::default();
     let bit = 1u16 << reg;
     for (orig, range) in ranges.origs() {
         if range.start < f.start.0 || range.start >= f.end.0 {
             continue;
         }
-        let listed = ranges.image.listing.get(orig as usize);
-        if listed.is_some_and(|l| !l.state.is_empty() && !names(&l.state, reg)) {
+        let state = states.get(orig as usize);
+        if state.is_some_and(|s| !s.is_empty() && !names(s, reg)) {
             continue;
         }
         let Held { low, unsure } = ranges.held(orig);
@@ -185,38 +193,55 @@ fn names(state: &str, reg: u8) -> bool {
 
 /// One row per instruction, and one for the prologue.
 fn lines(ranges: &Ranges<'_>, name: &str) -> LineProgram {
-    let mut p = program(name);
+    let mut p = program(super::FOLDER, name);
     let file = p.files().next().map(|f| f.0).expect("the unit's own file");
+    rows(ranges, &mut p, &|orig| Some(Place { file, line: u64::from(orig) + 1 }));
+    p
+}
+
+/// A line of a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) file: gimli::write::FileId,
+    pub(super) line: u64,
+}
+
+/// A sequence for each function: a row where the place of original instructions changes, and one
+/// for the prologue.
+pub(super) fn rows(ranges: &Ranges<'_>, p: &mut LineProgram, place: &dyn Fn(u32) -> Option<Place>) {
     for f in &ranges.image.debug.funcs {
         p.begin_sequence(Some(ranges.address(f.start.0)));
         let within =
             |(_, r): &(u32, std::ops::Range<u32>)| f.start.0 <= r.start && r.start < f.end.0;
         let mut origs: Vec<_> = ranges.origs().filter(within).collect();
         origs.sort_by_key(|o| o.1.start);
-        for (n, (orig, range)) in origs.into_iter().enumerate() {
-            if n == 0 {
-                row(&mut p, file, (0, orig));
+        let mut last = None;
+        for (orig, range) in origs {
+            let here = place(orig).filter(|here| last != Some(*here));
+            let Some(here) = here else { continue };
+            let first = last.replace(here).is_none();
+            if first {
+                row(p, here, 0);
             }
-            p.row().prologue_end = n == 0;
-            row(&mut p, file, (range.start - f.start.0, orig));
+            p.row().prologue_end = first;
+            row(p, here, range.start - f.start.0);
         }
         p.end_sequence(u64::from(f.end.0 - f.start.0));
     }
-    p
 }
 
-fn row(p: &mut LineProgram, file: gimli::write::FileId, (offset, orig): (u32, u32)) {
+fn row(p: &mut LineProgram, at: Place, offset: u32) {
     let row = p.row();
     row.address_offset = u64::from(offset);
-    row.file = file;
-    row.line = u64::from(orig) + 1;
+    row.file = at.file;
+    row.line = at.line;
     row.is_statement = true;
     p.generate_row();
 }
 
 /// A line program with one file.
-pub(super) fn program(name: &str) -> LineProgram {
+pub(super) fn program(folder: &str, name: &str) -> LineProgram {
     let line = LineEncoding { minimum_instruction_length: 1, ..LineEncoding::default() };
     let string = |s: &str| LineString::String(s.into());
-    LineProgram::new(ENCODING, line, string(super::FOLDER), None, string(name), None)
+    LineProgram::new(ENCODING, line, string(folder), None, string(name), None)
 }

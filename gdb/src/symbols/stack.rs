@@ -15,8 +15,8 @@ use bpf::insn::{AluOp, Call, Insn, Reg, Size, Slot, Src, Width, decode_all};
 pub(super) struct Stack {
     /// Bytes of the frame; none when that cannot be told.
     pub(super) size: Option<i64>,
-    /// Places below R10 that the code names, as offsets.
-    named: Vec<i64>,
+    /// Places below R10 that the code names, as offsets, and bytes that it accesses there.
+    named: Vec<(i64, i64)>,
 }
 
 impl Stack {
@@ -28,13 +28,14 @@ impl Stack {
         let kept = kept_over_calls(&insns, calls);
         let (mut named, mut certain) = (Vec::new(), Vec::new());
         for (at, insn) in insns.iter().enumerate().filter(|(at, _)| !kept.sure.contains(at)) {
-            let Some(off) = place(&insns, at, insn) else { continue };
-            named.push(off);
+            let Some((off, bytes)) = place(&insns, at, insn) else { continue };
+            named.push((off, bytes));
             if !kept.perhaps.contains(&at) {
-                certain.push(off);
+                certain.push((off, bytes));
             }
         }
-        let depth = |offs: &[i64]| (-offs.iter().copied().min().unwrap_or(0) + 7) & !7;
+        let lowest = |all: &[(i64, i64)]| all.iter().map(|n| n.0).min().unwrap_or(0);
+        let depth = |all: &[(i64, i64)]| (-lowest(all) + 7) & !7;
         let size = (depth(&named) == depth(&certain)).then(|| depth(&named));
         Stack { size, named }
     }
@@ -45,28 +46,36 @@ impl Stack {
             return Some(written);
         }
         let off = written - self.size?;
+        // A scalar is accessed where it is: if nothing does, the size is not what we think. A piece
+        // of a structure may be accessed with others.
+        let seen = match bytes {
+            Some(bytes) => bytes > 8 || self.named.iter().any(|n| n.0 == off),
+            None => self.named.iter().any(|(from, bytes)| (*from..from + bytes).contains(&off)),
+        };
         let bytes = i64::try_from(bytes.unwrap_or(1)).ok()?;
-        // A scalar is accessed where it is: if nothing does, the size is not what we think.
-        let seen = bytes > 8 || self.named.contains(&off);
         (off < 0 && off + bytes <= 0 && seen).then_some(off)
     }
 }
 
-/// Place on the stack that an instruction names.
-fn place(insns: &[Insn], at: usize, insn: &Insn) -> Option<i64> {
-    let fp = |r: Reg, off: i16| (r == Reg::FP).then_some(i64::from(off));
+/// Place on the stack that an instruction names, and bytes that it accesses there.
+fn place(insns: &[Insn], at: usize, insn: &Insn) -> Option<(i64, i64)> {
+    let fp = |r: Reg, off: i16, size: Size| {
+        (r == Reg::FP).then_some((i64::from(off), i64::from(size.bytes())))
+    };
     match *insn {
-        Insn::Load { src, off, .. } | Insn::LoadAcquire { src, off, .. } => fp(src, off),
-        Insn::Store { dst, off, .. }
-        | Insn::StoreRelease { dst, off, .. }
-        | Insn::Atomic { dst, off, .. } => fp(dst, off),
+        Insn::Load { src, off, size, .. } | Insn::LoadAcquire { src, off, size, .. } => {
+            fp(src, off, size)
+        }
+        Insn::Store { dst, off, size, .. }
+        | Insn::StoreRelease { dst, off, size, .. }
+        | Insn::Atomic { dst, off, size, .. } => fp(dst, off, size),
         // r = r10; r += off
         Insn::Alu { width: Width::W64, op: AluOp::Mov, dst, src: Src::Reg(Reg::FP) } => {
             match *insns.get(at + 1)? {
                 Insn::Alu { width: Width::W64, op: AluOp::Add, dst: same, src: Src::Imm(off) }
                     if same == dst =>
                 {
-                    Some(off.into())
+                    Some((off.into(), 1))
                 }
                 _ => None,
             }

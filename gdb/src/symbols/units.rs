@@ -81,6 +81,8 @@ struct Scope {
     depth: isize,
     object: Vec<Range<u64>>,
     stack: Option<Stack>,
+    /// Where arguments are in the places on the stack that they have from then on.
+    placed: u64,
 }
 
 /// Translates the debug information of an object.
@@ -110,9 +112,14 @@ pub(super) fn translate(
     let mut convert = dwarf.convert_with_filter(filter)?;
     while let Some((mut unit, root)) = convert.read_unit()? {
         lines::translate(&mut unit, places)?;
-        let mut copy = Copier { places, input, scopes: Vec::new(), funcs: Vec::new() };
+        let prologues = lines::prologues(unit.read_unit);
+        let mut copy = Copier { places, input, scopes: Vec::new(), funcs: Vec::new(), prologues };
         let id = unit.unit.root();
         copy.attributes(&mut unit, id, &root)?;
+        if lines::is_relative(&unit) {
+            let folder = AttributeValue::String(places.origin.folder.as_str().into());
+            unit.unit.get_mut(id).set(dw::DW_AT_comp_dir, folder);
+        }
         let mut entry = root;
         let mut skip: Option<isize> = None;
         while let Some(id) = unit.read_entry(&mut entry)? {
@@ -154,6 +161,8 @@ struct Copier<'a> {
     scopes: Vec<Scope>,
     /// Native functions of the unit.
     funcs: Vec<Range<u32>>,
+    /// Where prologues end in the object.
+    prologues: Vec<u64>,
 }
 
 type Unit<'u, 'a> = ConvertUnit<'u, Reader<'a>>;
@@ -191,7 +200,11 @@ impl Copier<'_> {
         let frame = entry.attr_value(dw::DW_AT_frame_base);
         let stack = func.as_ref().and(object.first()).and_then(|r| self.stack(entry, frame, r));
         let object = if func.is_some() { object } else { Vec::new() };
-        self.scopes.push(Scope { depth: entry.depth, object, stack });
+        let placed = object.first().map_or(0, |r| {
+            let inside = self.prologues.iter().find(|at| r.contains(at));
+            inside.copied().unwrap_or(r.start)
+        });
+        self.scopes.push(Scope { depth: entry.depth, object, stack, placed });
         let Some(func) = func else { return Ok(()) };
         let ranges = &self.places.ranges;
         let out = unit.unit.get_mut(id);
@@ -249,7 +262,12 @@ impl Copier<'_> {
                 }
             }
         }
-        self.scopes.push(Scope { depth: entry.depth, object, stack: inherited.flatten() });
+        self.scopes.push(Scope {
+            depth: entry.depth,
+            object,
+            stack: inherited.flatten(),
+            placed: 0,
+        });
         Ok(())
     }
 
@@ -336,13 +354,15 @@ impl Copier<'_> {
         e: gimli::read::Expression<Reader<'r>>,
     ) -> Option<AttributeValue> {
         let parsed = Parsed::new(e, entry.read_unit.encoding())?;
-        if parsed.regs == 0 {
+        let argument = entry.tag == dw::DW_TAG_formal_parameter && parsed.framed;
+        let placed = self.scopes.last().map_or(0, |s| if argument { s.placed } else { 0 });
+        if parsed.regs == 0 && placed == 0 {
             let e = self.native(unit, entry, &parsed, 0)?;
             return Some(AttributeValue::Exprloc(e));
         }
         let mut out = Locations::default();
         for r in &self.scopes.last()?.object {
-            self.within(unit, entry, &parsed, r.clone(), &mut out);
+            self.within(unit, entry, &parsed, r.start.max(placed)..r.end, &mut out);
         }
         finish(unit, &self.places.ranges, out)
     }

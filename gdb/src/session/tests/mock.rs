@@ -196,6 +196,10 @@ impl Debuggee for Mock {
         [image(1, "first")].into_iter().chain(second).collect()
     }
 
+    fn states(&self, _id: u32) -> Vec<String> {
+        Vec::new()
+    }
+
     fn view(&self) -> View {
         self.view
     }
