@@ -107,9 +107,16 @@ fn origin(machine: &Machine, objects: &[Loaded], prog: &Prog) -> Option<Origin> 
     let data = elf.data_sections();
     let data = data.into_iter().filter_map(|(section, map)| Some((section, address(map)?)));
     let data = data.collect();
-    let folder = std::path::absolute(&loaded.folder).ok()?.to_string_lossy().into_owned();
+    let folder = from_root(&loaded.folder);
     let (object, externs) = (Arc::clone(file), externs(elf, &address));
     Some(Origin { object, folder, insns, data, externs })
+}
+
+/// A folder by its whole path; none named is the one we are in.
+fn from_root(folder: &Path) -> String {
+    let here = Path::new(".").join(folder);
+    let whole = std::path::absolute(&here).unwrap_or(here);
+    whole.to_string_lossy().into_owned()
 }
 
 /// Variables of the kernel's configuration, which are in a map of their own.
@@ -135,4 +142,17 @@ pub(super) fn source(images: &[Arc<Image>], dir: &Path, name: &str) -> Option<Ar
     let beside = dir.join(own.file_name()?);
     let bytes = std::fs::read(own).or_else(|_| std::fs::read(beside)).ok()?;
     Some(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_folder_is_the_one_we_are_in() {
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(Path::new(&from_root(Path::new(""))), here);
+        assert_eq!(Path::new(&from_root(Path::new("a/b"))), here.join("a/b"));
+        assert_eq!(from_root(Path::new("/a/b")), "/a/b");
+    }
 }

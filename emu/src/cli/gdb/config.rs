@@ -11,6 +11,8 @@ pub(super) enum Ide {
     Vscode,
     /// CLion, or another IDE of JetBrains with native debugging
     Clion,
+    /// lldb, which takes no symbols from a stub: it is given them as files
+    Lldb,
 }
 
 /// What to put into the IDE, and the command that it connects to.
@@ -31,6 +33,7 @@ pub(super) fn text(ide: Ide, args: &Args) -> String {
     match ide {
         Ide::Vscode => vscode(args, &program, port, &command),
         Ide::Clion => clion(args, &program, port, &command),
+        Ide::Lldb => lldb(&folder, port, &command),
     }
 }
 
@@ -61,6 +64,18 @@ fn vscode(args: &Args, program: &Path, port: u16, command: &str) -> String {
     format!(
         "// .vscode/launch.json\n// Start this first, then the debugger (F5):\n//   {command}\n\
          // Backwards: -exec reverse-continue in the debug console.\n{settings}\n"
+    )
+}
+
+/// Tried with lldb 19 on all four: breakpoints by line, frames, variables, steps; it does not go
+/// back, and does not learn of programs that are loaded later.
+fn lldb(folder: &Path, port: u16, command: &str) -> String {
+    format!(
+        "Start this first:\n  {command}\nThen, with the .elf of the program:\n  \
+         lldb -o \"target create '{}/PROGRAM#ID.elf'\" -o 'gdb-remote {port}'\n\
+         `breakpoint set -f FILE -l LINE`, `bt`, `frame variable`, `next` work. lldb has no way\n\
+         back, and does not see programs that are loaded later.\n",
+        folder.display()
     )
 }
 
