@@ -22,7 +22,7 @@ use crate::unicorn::LOOSE_INSNS;
 /// part of it, and so little that nobody waits for it to be done again.
 const INTERVAL: u64 = 2_000_000;
 /// How often in an interval it is looked at what was done.
-const LOOKS: u64 = 4;
+const LOOKS: u64 = 2;
 
 /// A run with its past.
 #[derive(Debug)]
