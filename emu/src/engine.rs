@@ -173,7 +173,7 @@ impl Text {
             starts[at] += 1 << 32;
         }
         for r in debug.insns.iter().filter(|r| r.first) {
-            if let Some(n) = starts.get_mut(r.start.0 as usize) {
+            if let Some(n) = starts.get_mut(r.retired_at.0 as usize) {
                 *n += 1;
             }
         }

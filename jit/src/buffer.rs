@@ -45,6 +45,8 @@ pub(crate) struct Buffer {
     code: Vec<u8>,
     insns: u32,
     labels: Vec<u32>,
+    /// Labels that exist from the start.
+    given: usize,
     uses: Vec<Use>,
     forms: Vec<u8>,
     sites: u32,
@@ -53,12 +55,25 @@ pub(crate) struct Buffer {
     frame: Vec<(NativeOff, FrameChange)>,
     /// End of the first native instruction since it was taken; 0 before there is one.
     first_end: u32,
+    /// [`crate::isa::Isa::frame_bytes`] of the function being emitted.
+    frame_bytes: u32,
 }
 
 impl Buffer {
-    /// An empty buffer with the first `labels` labels allocated and forms from the last pass.
-    pub(crate) fn new(labels: usize, forms: Vec<u8>) -> Buffer {
-        Buffer { labels: vec![UNBOUND; labels], forms, ..Buffer::default() }
+    /// An empty buffer for about so many bytes, with the first `labels` labels allocated.
+    pub(crate) fn new(labels: usize, bytes: usize) -> Buffer {
+        let code = Vec::with_capacity(bytes);
+        Buffer { code, labels: vec![UNBOUND; labels], given: labels, ..Buffer::default() }
+    }
+
+    /// Empty again, with the forms of the last pass.
+    pub(crate) fn restart(&mut self) {
+        self.code.clear();
+        self.labels.truncate(self.given);
+        self.labels.fill(UNBOUND);
+        self.uses.clear();
+        self.relocs.clear();
+        (self.insns, self.sites) = (0, 0);
     }
 
     /// Appends one native instruction.
@@ -128,6 +143,16 @@ impl Buffer {
         self.fault.take()
     }
 
+    /// Begins a function with so many bytes of native stack.
+    pub(crate) fn enter(&mut self, frame_bytes: u32) {
+        self.frame_bytes = frame_bytes;
+    }
+
+    /// What [`Buffer::enter`] was told.
+    pub(crate) fn frame_bytes(&self) -> u32 {
+        self.frame_bytes
+    }
+
     /// Where the caller's frame is has changed with the instruction last put.
     pub(crate) fn frame(&mut self, change: FrameChange) {
         self.frame.push((self.here(), change));
@@ -144,9 +169,9 @@ impl Buffer {
         if end == 0 { self.here() } else { NativeOff(end) }
     }
 
-    /// Patches every use. `Err` has the forms for the next pass.
-    pub(crate) fn resolve(mut self) -> Result<Finished, Vec<u8>> {
-        let mut grown = false;
+    /// Patches every use. When one does not fit, its site has the next form for the next pass.
+    pub(crate) fn resolve(&mut self) -> bool {
+        let mut fits = true;
         for u in &self.uses {
             let target = self.labels[u.label.0 as usize];
             assert!(target != UNBOUND, "every label used is bound");
@@ -155,13 +180,15 @@ impl Buffer {
                 let form = &mut self.forms[u.site as usize];
                 assert!(*form < FORM_MAX, "the longest form reaches everywhere");
                 *form += 1;
-                grown = true;
+                fits = false;
             }
         }
-        if grown {
-            return Err(self.forms);
-        }
-        Ok(Finished { code: self.code, insns: self.insns, relocs: self.relocs })
+        fits
+    }
+
+    /// What the last pass made.
+    pub(crate) fn finish(self) -> Finished {
+        Finished { code: self.code, insns: self.insns, relocs: self.relocs }
     }
 }
 
@@ -194,10 +221,9 @@ impl Code {
     /// With more bytes behind.
     #[must_use]
     pub(crate) fn with(mut self, bytes: &[u8]) -> Code {
-        for &byte in bytes {
-            self.bytes[usize::from(self.len)] = byte;
-            self.len += 1;
-        }
+        let from = usize::from(self.len);
+        self.bytes[from..from + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len().to_le_bytes()[0];
         self
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::buffer::{Buffer, Finished, Label};
 use crate::frame::{Frame, HELPER_TAIL_CALL, unsettled};
+use crate::fuse;
 use crate::halves::{self, Halves};
 use crate::isa::{Isa, Mem};
 use crate::{
@@ -17,40 +18,42 @@ use verifier::Verified;
 use verifier::rewrite::TIMED_MAY_GOTO;
 use verifier::verified::{Arena, MemClass, SubprogFacts};
 
+/// Native bytes of most programs, for each of their slots.
+const BYTES_PER_SLOT: usize = 8;
+
 /// Compiles for one architecture.
 pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
     let targets = jump_targets(v);
     let frames: Vec<Frame> =
         v.subprogs().iter().enumerate().map(|(i, f)| Frame::of(v, f, i == 0)).collect();
     let halves = halves::of::<I>(v);
-    let mut forms = Vec::new();
+    let mut pass = Pass::<I> {
+        v,
+        targets: &targets,
+        frames: &frames,
+        halves: &halves,
+        b: Buffer::new(v.len() + v.subprogs().len(), v.len() * BYTES_PER_SLOT),
+        extable: Vec::new(),
+        debug: DebugMap { insns: Vec::with_capacity(v.len()), ..DebugMap::default() },
+        shared_epilogue: None,
+        exits: 0,
+        done: None,
+        isa: std::marker::PhantomData,
+    };
     loop {
-        let mut pass = Pass::<I> {
-            v,
-            targets: &targets,
-            frames: &frames,
-            halves: &halves,
-            b: Buffer::new(v.len() + v.subprogs().len(), forms),
-            extable: Vec::new(),
-            debug: DebugMap::default(),
-            shared_epilogue: None,
-            exits: 0,
-            isa: std::marker::PhantomData,
-        };
         for i in 0..v.subprogs().len() {
             pass.function(i);
         }
-        let Pass { b, extable, debug, .. } = pass;
-        match b.resolve() {
-            Ok(done) => {
-                let at = v.subprogs().iter().position(|f| f.is_exception);
-                let exception = at.map(|n| debug.funcs[n].start);
-                let debug = DebugMap { points: points(v, &debug), ..debug };
-                return Compiled { exception, ..finish::<I>(done, extable, debug) };
-            }
-            Err(grown) => forms = grown,
+        if pass.b.resolve() {
+            break;
         }
+        pass.restart();
     }
+    let Pass { b, extable, debug, .. } = pass;
+    let at = v.subprogs().iter().position(|f| f.is_exception);
+    let exception = at.map(|n| debug.funcs[n].start);
+    let debug = DebugMap { points: points(v, &debug), ..debug };
+    Compiled { exception, ..finish::<I>(b.finish(), extable, debug) }
 }
 
 fn finish<I: Isa>(done: Finished, extable: Vec<ExEntry>, debug: DebugMap) -> Compiled {
@@ -122,10 +125,20 @@ struct Pass<'a, I> {
     /// The epilogue of the current function that later exits jump to.
     shared_epilogue: Option<(Label, NativeOff)>,
     exits: u32,
+    /// An instruction that the one before it computed as well.
+    done: Option<InsnIdx>,
     isa: std::marker::PhantomData<I>,
 }
 
 impl<I: Isa> Pass<'_, I> {
+    /// Nothing emitted yet.
+    fn restart(&mut self) {
+        self.b.restart();
+        self.extable.clear();
+        self.debug.insns.clear();
+        self.debug.funcs.clear();
+    }
+
     /// Label of a BPF instruction.
     fn insn_label(&self, at: InsnIdx) -> Label {
         Label(at.0)
@@ -149,6 +162,7 @@ impl<I: Isa> Pass<'_, I> {
         self.exits = 0;
         self.b.bind(self.func_label(index));
         let start = self.b.here();
+        self.b.enter(I::frame_bytes(&frame));
         I::prologue(&mut self.b, &frame);
         let body = self.b.here();
         for i in f.start.0..f.end.0 {
@@ -174,19 +188,20 @@ impl<I: Isa> Pass<'_, I> {
         self.b.bind(self.insn_label(at));
         let start = self.b.here();
         self.b.take_first_end();
-        if facts.mem == MemClass::Arena {
-            self.arena_address(insn);
-        }
-        self.lower(at, &accessed(insn, facts.mem), f, frame);
-        if facts.zext && !I::zero_extends(insn) {
-            I::emit_zext(&mut self.b, dst_of(insn));
+        let done = self.done.take() == Some(at);
+        if !done && !self.both(at, f) {
+            if facts.mem == MemClass::Arena {
+                self.arena_address(insn);
+            }
+            self.lower(at, &accessed(insn, facts.mem), f, frame);
+            self.zext(at);
         }
         let first = facts.first && *insn != Insn::LdImm64Hi;
         // Counting by block: an empty instruction must not be counted when only its successor
         // is jumped to.
         let next = at.idx() + 1;
         let alone = next == f.end.idx() || self.targets[next];
-        if first && alone && self.b.here() == start {
+        if first && alone && !done && self.b.here() == start {
             I::emit_nop(&mut self.b);
         }
         let fault = self.b.take_fault();
@@ -199,10 +214,13 @@ impl<I: Isa> Pass<'_, I> {
         let unsettled = unsettled(insn);
         let Halves { low, unsure } = self.halves.get(at.idx()).copied().unwrap_or_default();
         let orig = facts.orig;
+        let before = self.debug.insns.last().filter(|_| done);
+        let retired_at = before.map_or(start, |r| r.start);
         self.debug.insns.push(InsnRange {
             insn: at,
             orig,
             first,
+            retired_at,
             start,
             end,
             first_end,
@@ -210,6 +228,29 @@ impl<I: Isa> Pass<'_, I> {
             low,
             unsure,
         });
+    }
+
+    fn zext(&mut self, at: InsnIdx) {
+        let (insn, facts) = self.v.insn(at);
+        if facts.zext && !I::zero_extends(insn) {
+            I::emit_zext(&mut self.b, dst_of(insn));
+        }
+    }
+
+    /// This instruction and the next as one, where the machine can and nothing jumps to the next.
+    fn both(&mut self, at: InsnIdx, f: &SubprogFacts) -> bool {
+        let next = InsnIdx(at.0 + 1);
+        if next >= f.end || self.targets[next.idx()] {
+            return false;
+        }
+        let three = fuse::three(self.v.insn(at).0, self.v.insn(next).0);
+        let Some(t) = three else { return false };
+        let made = I::emit_alu3(&mut self.b, t.width, t.op, t.dst, t.a, t.src);
+        if made {
+            self.zext(next);
+            self.done = Some(next);
+        }
+        made
     }
 
     /// One leaf per instruction.

@@ -1,6 +1,6 @@
 //! What a (sub)program's native frame must provide; how it is laid out is the architecture's.
 
-use bpf::insn::{AluOp, AtomicOp, Call, Insn, Reg};
+use bpf::insn::{AluOp, AtomicOp, Call, Insn, InsnIdx, Reg};
 use verifier::Verified;
 use verifier::verified::{MemClass, SubprogFacts};
 
@@ -67,7 +67,7 @@ impl Frame {
             has_tail_call: f.has_tail_call,
             counts: f.tail_call_reachable || f.has_tail_call,
         };
-        for (_, insn, facts) in v.insns().skip(f.start.idx()).take(f.end.idx() - f.start.idx()) {
+        for (insn, facts) in (f.start.0..f.end.0).map(|at| v.insn(InsnIdx(at))) {
             frame.written |= written(insn).map_or(0, |r| 1 << r.0);
             let through_ax = facts.mem == MemClass::Arena;
             if through_ax || matches!(insn, Insn::AddrSpaceCast { .. }) {

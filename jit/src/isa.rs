@@ -77,6 +77,10 @@ pub(crate) trait Isa {
 
     /// dst = dst OP src (`Mov`: dst = src).
     fn emit_alu(b: &mut Buffer, width: Width, op: AluOp, dst: Reg, src: Src);
+    /// dst = a OP src, where that is fewer instructions than a move and the operation; otherwise
+    /// false, and nothing is put. `a` is not dst, and neither is `src`; the operation is no move.
+    /// Zero-extends as the operation of two operands does.
+    fn emit_alu3(b: &mut Buffer, width: Width, op: AluOp, dst: Reg, a: Reg, src: Src) -> bool;
     /// dst = -dst.
     fn emit_neg(b: &mut Buffer, width: Width, dst: Reg);
     /// dst = sign-extend(low `bits` of src).

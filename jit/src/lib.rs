@@ -12,6 +12,7 @@ mod buffer;
 mod caps;
 mod compile;
 mod frame;
+mod fuse;
 mod halves;
 mod isa;
 
@@ -132,8 +133,10 @@ pub struct InsnRange {
     pub insn: InsnIdx,
     /// Original index.
     pub orig: InsnIdx,
-    /// Retires `orig` when its first native instruction runs.
+    /// Retires `orig` when the native instruction at `retired_at` runs.
     pub first: bool,
+    /// `start`, or that of the instruction before where one native instruction computes both.
+    pub retired_at: NativeOff,
     /// First byte.
     pub start: NativeOff,
     /// One past the last byte.
@@ -203,9 +206,9 @@ pub struct SavedReg {
 /// Native offset per BPF instruction.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DebugMap {
-    /// One per rewritten instruction, in code order. Every `first` range is non-empty or shares
-    /// its start with the next one in the same basic block, so a block hook can count retired
-    /// instructions exactly.
+    /// One per rewritten instruction, in code order. Every `first` range is non-empty, or shares
+    /// its start with the next one in the same basic block, or is retired with the one before: a
+    /// block hook can count retired instructions exactly.
     pub insns: Vec<InsnRange>,
     /// Functions in code order.
     pub funcs: Vec<FuncMap>,

@@ -1,6 +1,8 @@
 //! `BPF_PROG_LOAD` as libbpf does it: descriptors patched into the instructions, BTF with func and
 //! line info, what the program is attached to found by name in the kernel's BTF.
 
+use std::time::{Duration, Instant};
+
 use bpf::Program;
 use bpf::btf::Btf;
 use bpf::uapi::Cmd;
@@ -43,6 +45,8 @@ pub struct HostVerdict {
     pub jited: Vec<u8>,
     /// Descriptor of an accepted program; [`HostKernel::close`] frees it.
     pub fd: Option<Fd>,
+    /// How long the call took, by this machine's clock.
+    pub load_ns: u64,
 }
 
 impl HostVerdict {
@@ -142,18 +146,24 @@ impl HostKernel {
         let mut bytes = if load.verdict_only { BRIEF_LOG_BYTES } else { LOG_BYTES };
         loop {
             let mut log = vec![0; bytes];
-            let (answer, needed) = self.attempt(load, &mut log);
+            let (answer, needed, took) = self.attempt(load, &mut log);
             let enough = needed.clamp(bytes * 2, LOG_BYTES_MAX);
             if matches!(answer, Err(ENOSPC)) && bytes < LOG_BYTES_MAX {
                 bytes = enough;
                 continue;
             }
-            return self.verdict(answer, &log, load.verdict_only);
+            let load_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            let verdict = self.verdict(answer, &log, load.verdict_only);
+            return HostVerdict { load_ns, ..verdict };
         }
     }
 
-    /// One `BPF_PROG_LOAD`, and the log's true size.
-    fn attempt(&self, load: &RawLoad<'_>, log: &mut [u8]) -> (Result<Answer, i32>, usize) {
+    /// One `BPF_PROG_LOAD`, the log's true size, and how long it took.
+    fn attempt(
+        &self,
+        load: &RawLoad<'_>,
+        log: &mut [u8],
+    ) -> (Result<Answer, i32>, usize, Duration) {
         let license = [load.license.as_bytes(), &[0]].concat();
         let fds: Vec<u8> = load.fd_array.iter().flat_map(|fd| fd.to_le_bytes()).collect();
         let (btf_fd, funcs, lines) = load.btf.unwrap_or((0, &[], &[]));
@@ -174,7 +184,7 @@ impl HostKernel {
             attach_prog_fd: load.attach_prog_fd.cast_unsigned(),
             ..Attr::default()
         };
-        let mut last = Err(EAGAIN);
+        let (mut last, mut took) = (Err(EAGAIN), Duration::ZERO);
         for _ in 0..ATTEMPTS {
             let mut bytes = attr_bytes(&attr);
             let bufs = vec![
@@ -185,13 +195,15 @@ impl HostKernel {
                 Buf::input(const { offset("fd_array") }, &fds),
                 Buf::output(const { offset("log_buf") }, log).sized(const { offset("log_size") }),
             ];
+            let began = Instant::now();
             last = door::bpf(Cmd::ProgLoad, &mut bytes, bufs);
+            took = began.elapsed();
             if !matches!(last, Err(EAGAIN)) {
                 let needed = Attr::decode(&bytes, ENDIAN).log_true_size as usize;
-                return (last, needed);
+                return (last, needed, took);
             }
         }
-        (last, 0)
+        (last, 0, took)
     }
 
     fn verdict(&mut self, answer: Result<Answer, i32>, log: &[u8], only: bool) -> HostVerdict {

@@ -90,7 +90,8 @@ impl Machine {
             .collect();
         let mut hits = vec![0; program.insns.len()];
         for r in p.compiled.debug.insns.iter().filter(|r| r.first) {
-            if let (Some(hit), Some(n)) = (hits.get_mut(r.orig.idx()), runs.get(r.start.0 as usize))
+            if let (Some(hit), Some(n)) =
+                (hits.get_mut(r.orig.idx()), runs.get(r.retired_at.0 as usize))
             {
                 *hit += n;
             }

@@ -121,7 +121,7 @@ impl LineWatch {
     fn reached(&self, text: &Text, pc: u64, insns: u64) -> Vec<String> {
         let Some(p) = text.prog_at(pc) else { return Vec::new() };
         let all = p.compiled.debug.insns.iter().filter(|r| r.first);
-        let from = all.skip_while(|r| p.base + u64::from(r.start.0) < pc);
+        let from = all.skip_while(|r| p.base + u64::from(r.retired_at.0) < pc);
         let run = from.take(usize::try_from(insns).unwrap_or(usize::MAX));
         run.filter_map(|r| self.0.get(&(p.prog, r.orig)).cloned()).collect()
     }

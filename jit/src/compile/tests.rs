@@ -52,7 +52,7 @@ fn check(v: &Verified, arch: Arch) -> Compiled {
     }
     for target in (0..v.len()).filter(|&i| is_target(v, i) && i > 0) {
         let before = &c.debug.insns[target - 1];
-        assert!(!before.first || before.start < before.end, "{arch}: counted once");
+        assert!(!before.first || before.retired_at < before.end, "{arch}: counted once");
     }
     let sorted = c.extable.windows(2).all(|w| w[0].fault < w[1].fault);
     assert!(sorted && c.extable.iter().all(|e| e.fault < e.resume), "{arch}");
@@ -123,7 +123,7 @@ fn frame_and_helper() {
             Insn::Exit,
         ],
         expect![[r#"
-            53 bytes
+            50 bytes
             xorl %eax, %eax
             pushq %rbp
             movq %rsp, %rbp
@@ -131,8 +131,7 @@ fn frame_and_helper() {
             pushq %rbx
             movl $0, -4(%rbp)
             movq %rdi, %rbx
-            movq %rbp, %rsi
-            addq $-4, %rsi
+            leaq -4(%rbp), %rsi
             callq 0
             testq %rax, %rax
             je 7
@@ -446,6 +445,30 @@ fn an_empty_instruction_before_a_target_is_counted_once() {
         let c = check(&verified(insns.clone()), arch);
         assert_eq!(c.debug.insns[1].start, c.debug.insns[2].start, "{arch}");
         assert!(c.debug.insns[2].start < c.debug.insns[2].end, "{arch}");
+    }
+}
+
+#[test]
+fn a_move_and_an_operation_share_code() {
+    let insns = vec![
+        jump(JmpOp::Eq, 1, Src::Imm(0), 2),
+        mov(2, r(10)),
+        alu(Width::W64, AluOp::Add, 2, Src::Imm(-8)), // computed by 1; slot 3 is a target
+        mov(3, r(1)),
+        jump(JmpOp::Eq, 1, Src::Imm(0), 0),
+        jump(JmpOp::Eq, 1, Src::Imm(7), -2), // slot 4 is a target
+        mov(0, Src::Imm(0)),
+        mov(4, r(3)),
+        alu(Width::W64, AluOp::Sub, 4, Src::Imm(8)),
+        Insn::Exit,
+    ];
+    for arch in Arch::ALL {
+        let c = check(&verified(insns.clone()), arch);
+        let [one, two, three] = [1, 2, 3].map(|n| c.debug.insns[n]);
+        assert!(one.start < one.end && one.end == two.start && two.end == three.start, "{arch}");
+        assert_eq!((two.retired_at, two.start), (one.start, two.end), "{arch}");
+        assert_eq!(three.retired_at, three.start, "{arch}");
+        assert_eq!(c.debug.insns[8].retired_at, c.debug.insns[7].start, "{arch}");
     }
 }
 

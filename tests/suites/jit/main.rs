@@ -6,6 +6,7 @@
 mod arena;
 mod engine;
 mod faults;
+mod pairs;
 
 use bpf::insn::generate::{Options, program};
 use bpf::insn::{Insn, disasm};

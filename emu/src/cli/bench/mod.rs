@@ -8,6 +8,7 @@
 //!  debug (a long run)         │
 //!  growth (by number, CPUs)   │
 //!  size (against the JIT here)│
+//!  compile (time, memory)     │
 //!  verify (against the kernel)┘
 //! ```
 //!
@@ -16,10 +17,12 @@
 //! references, marked as such. Nothing here fails when a figure is bad: it is a measurement.
 
 mod cold;
+mod compile;
 mod debug;
 mod growth;
 mod packets;
 mod search;
+mod shapes;
 mod size;
 mod speed;
 mod table;
@@ -50,6 +53,9 @@ pub(super) struct Args {
     /// Folder with objects for the comparison of native code, besides the scenarios' own
     #[arg(long, value_name = "DIR")]
     objects: Option<PathBuf>,
+    /// Of the comparison of native code, also what it is made of, on standard error
+    #[arg(long)]
+    details: bool,
 }
 
 /// Parts of the measurement.
@@ -69,6 +75,8 @@ enum Part {
     Growth,
     /// Native code against the kernel's JIT
     Size,
+    /// Compile time against the kernel's JIT, memory of a CPU
+    Compile,
     /// The verifier against the kernel's
     Verifier,
 }
@@ -116,7 +124,8 @@ pub(super) fn run(args: &Args) -> Exit {
             Part::Debug => debug::measure(args.quick, &mut rows),
             Part::Search => search::measure(args.quick, &mut rows),
             Part::Growth => growth::measure(args.quick, &mut rows),
-            Part::Size => size::measure(args.objects.as_deref(), &mut rows),
+            Part::Size => size::measure(args.objects.as_deref(), args.details, &mut rows),
+            Part::Compile => compile::measure(args.quick, args.objects.as_deref(), &mut rows),
             Part::Verifier => verify::measure(args.quick, &mut rows),
         };
         if let Err(e) = done {

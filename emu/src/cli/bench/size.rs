@@ -1,17 +1,20 @@
 //! Native code of our x86-64 back end against that of the JIT in the kernel of this machine, for
-//! the same programs.
+//! the same programs; beside it, the other back ends' instructions for each of BPF's.
 //!
-//! A program is compared when both accept it and both rewrite it to as many instructions: then
-//! the difference is the back ends' alone. The rest is counted, not compared.
+//! A program is compared when both accept it. Where both rewrite it to as many instructions the
+//! difference is the back ends' alone: those programs have rows of their own, and the worst of
+//! them are named.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use bpf::Arch;
+use bpf::{Arch, Endian};
+use verifier::Verified;
 
 use super::super::world::World;
 use super::Row;
 use super::cold::in_tree;
+use super::shapes::Shapes;
 use crate::host::HostKernel;
 use crate::loader::{self, LoadOptions};
 
@@ -21,51 +24,75 @@ const WORST: usize = 5;
 /// Folder of the library of scenarios.
 pub(super) const LIBRARY: &str = "scenarios/library";
 
-/// Rewritten instructions, native bytes, native instructions.
-type Size = (usize, usize, usize);
-
-/// Sums over programs.
-#[derive(Default)]
-struct Sums {
-    programs: usize,
-    ours: Size,
-    theirs: Size,
-    /// Accepted by both, rewritten differently.
-    other: usize,
-    /// Each program that was compared: its name, our size, the kernel's.
-    each: Vec<(String, Size, Size)>,
+/// Size of a program.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    /// Rewritten instructions.
+    slots: usize,
+    /// Native bytes.
+    bytes: usize,
+    /// Native instructions.
+    insns: usize,
 }
 
-pub(super) fn measure(objects: Option<&Path>, rows: &mut Vec<Row>) -> Result<(), String> {
-    let mut host = match HostKernel::open() {
-        Ok(host) => host,
-        Err(why) => {
-            eprintln!("native code is not compared: {why}");
-            return Ok(());
-        }
-    };
+impl std::ops::AddAssign for Size {
+    fn add_assign(&mut self, n: Size) {
+        self.slots += n.slots;
+        self.bytes += n.bytes;
+        self.insns += n.insns;
+    }
+}
+
+/// A program that both accept.
+struct Both {
+    name: String,
+    ours: Size,
+    theirs: Size,
+}
+
+/// What one folder has.
+#[derive(Default)]
+struct Found {
+    both: Vec<Both>,
+    /// Sums of all programs we accept, by architecture.
+    each: [Size; 4],
+    programs: [usize; 4],
+    shapes: Shapes,
+}
+
+pub(super) fn measure(
+    objects: Option<&Path>,
+    details: bool,
+    rows: &mut Vec<Row>,
+) -> Result<(), String> {
+    let unavailable = |why: &_| eprintln!("native code is not compared: {why}");
+    let mut host = HostKernel::open().inspect_err(unavailable).ok();
     let library = in_tree(LIBRARY).ok_or(format!("no {LIBRARY} here"))?;
     for (what, folder) in [("scenario library", Some(library.as_path())), ("objects", objects)] {
         let Some(folder) = folder else { continue };
-        let mut sums = Sums::default();
+        let mut found = Found::default();
         for path in elf_objects(folder)? {
-            object(&mut host, &path, &mut sums);
+            for arch in Arch::ALL {
+                object(host.as_mut(), &path, arch, &mut found);
+            }
         }
-        report(what, &sums, rows);
+        report(what, &found, rows);
+        if details {
+            eprint!("{}", found.shapes.text());
+        }
     }
     Ok(())
 }
 
-/// Little-endian objects below a folder, in order.
+/// Objects below a folder, in order.
 pub(super) fn elf_objects(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let (mut found, mut todo) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(dir) = todo.pop() {
         let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         for path in entries.flatten().map(|e| e.path()) {
-            let name = path.to_string_lossy().into_owned();
             if path.is_dir() {
                 todo.push(path);
-            } else if name.ends_with(".bpf.o") && !name.ends_with(".eb.bpf.o") {
+            } else if path.to_string_lossy().ends_with(".bpf.o") {
                 found.push(path);
             }
         }
@@ -74,88 +101,124 @@ pub(super) fn elf_objects(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
-/// Compares the programs of one object; what one of the two refuses is left out.
-fn object(host: &mut HostKernel, path: &Path, sums: &mut Sums) {
-    let Ok(world) = World::open(path, Some(Arch::X86_64)) else { return };
-    let theirs = kernel_sizes(host, path, &world);
-    host.close_all();
-    for def in world.object.programs() {
-        let Some(theirs) = theirs.get(&def.name) else { continue };
-        let Ok(program) = world.link(def) else { continue };
-        let Ok(verified) = world.verify(program, 0).result else { continue };
-        let c = jit::compile(&verified, Arch::X86_64);
-        let ours = (verified.len(), c.code.len(), c.native_insns as usize);
-        if std::env::var_os("ORRERY_BENCH_LIST").is_some() {
-            eprintln!("{} {}: ours {ours:?}, kernel {theirs:?}", path.display(), def.name);
+/// The accepted programs of an object, when it is in the architecture's byte order.
+pub(super) fn accepted(path: &Path, arch: Arch) -> Option<(World, Vec<(String, Verified)>)> {
+    // Where an ELF header says the byte order.
+    let order = std::fs::read(path).ok()?.get(5).copied()?;
+    if (order == 2) != (arch.endian() == Endian::Big) {
+        return None;
+    }
+    let world = World::open(path, Some(arch)).ok()?;
+    let verified = |def: &bpf::object::ProgramDef| {
+        let program = world.link(def).ok()?;
+        Some((def.name.clone(), world.verify(program, 0).result.ok()?))
+    };
+    let all = world.object.programs().iter().filter_map(verified).collect();
+    Some((world, all))
+}
+
+/// Measures the programs of one object; what one of the two refuses is left out.
+fn object(host: Option<&mut HostKernel>, path: &Path, arch: Arch, found: &mut Found) {
+    let Some((world, programs)) = accepted(path, arch) else { return };
+    let theirs = match (host, arch) {
+        (Some(host), Arch::X86_64) => kernel_code(host, path, &world),
+        _ => BTreeMap::new(),
+    };
+    let at = arch_index(arch);
+    for (name, verified) in programs {
+        let c = jit::compile(&verified, arch);
+        let insns = c.native_insns as usize;
+        let ours = Size { slots: verified.len(), bytes: c.code.len(), insns };
+        found.each[at] += ours;
+        found.programs[at] += 1;
+        let Some((slots, code)) = theirs.get(&name) else { continue };
+        let starts = crate::engine::x86_starts(code);
+        let theirs = Size { slots: *slots, bytes: code.len(), insns: starts.len() };
+        if ours.slots == theirs.slots {
+            found.shapes.add(&verified, &c, code);
         }
-        if ours.0 != theirs.0 {
-            sums.other += 1;
-            continue;
-        }
-        sums.programs += 1;
-        add(&mut sums.ours, ours);
-        add(&mut sums.theirs, *theirs);
-        sums.each.push((def.name.clone(), ours, *theirs));
+        found.both.push(Both { name, ours, theirs });
     }
 }
 
-fn add(sum: &mut Size, n: Size) {
-    *sum = (sum.0 + n.0, sum.1 + n.1, sum.2 + n.2);
+fn arch_index(arch: Arch) -> usize {
+    Arch::ALL.iter().position(|a| *a == arch).expect("one of all")
 }
 
-/// What the kernel makes of an object's programs, by name.
-fn kernel_sizes(host: &mut HostKernel, path: &Path, world: &World) -> BTreeMap<String, Size> {
+/// Rewritten instructions and native code that the kernel makes of an object's programs, by name.
+fn kernel_code(
+    host: &mut HostKernel,
+    path: &Path,
+    world: &World,
+) -> BTreeMap<String, (usize, Vec<u8>)> {
     let Ok(bytes) = std::fs::read(path) else { return BTreeMap::new() };
     let kconfig = bpf::object::Kconfig { kernel_version: host.version(), ..host.kconfig() };
     let opts =
         LoadOptions { keep_going: true, kconfig, ksyms: host.ksyms(), ..LoadOptions::default() };
     let target = host.vmlinux().clone();
-    let Ok(loaded) = loader::load(host, &target, world.object.endian, &bytes, &opts) else {
-        return BTreeMap::new();
-    };
-    let size = |p: &loader::LoadedProg| {
+    let loaded = loader::load(host, &target, world.object.endian, &bytes, &opts);
+    let code = |p: &loader::LoadedProg| {
         let d = host.prog_detail(p.fd).ok()?;
-        let insns = crate::engine::x86_starts(&d.jited).len();
-        Some((p.name.clone(), (d.xlated.len() / 8, d.jited.len(), insns)))
+        Some((p.name.clone(), (d.xlated.len() / 8, d.jited)))
     };
-    loaded.progs.iter().filter_map(size).collect()
+    let all = loaded.map(|l| l.progs.iter().filter_map(code).collect()).unwrap_or_default();
+    host.close_all();
+    all
 }
 
-fn report(what: &str, sums: &Sums, rows: &mut Vec<Row>) {
-    let on = format!("{} programs", sums.programs);
-    let mut push = |kind: &str, unit, ours: usize, peer: usize| {
+fn report(what: &str, found: &Found, rows: &mut Vec<Row>) {
+    let row = |kind: String, on: String, ours: f64, unit, peer: f64| Row {
+        part: "size",
+        what: kind,
+        on,
+        ours,
+        unit,
+        peer: Some(peer),
+        peer_name: "kernel's JIT",
+    };
+    let same: Vec<&Both> = found.both.iter().filter(|p| p.ours.slots == p.theirs.slots).collect();
+    let all: Vec<&Both> = found.both.iter().collect();
+    for (kind, programs) in [("native code", &all), ("of those rewritten alike", &same)] {
+        let (mut ours, mut theirs) = (Size::default(), Size::default());
+        for p in programs {
+            ours += p.ours;
+            theirs += p.theirs;
+        }
+        let on = format!("{} programs", programs.len());
+        let kind = format!("{kind}, {what}");
+        rows.push(row(kind.clone(), on.clone(), ours.bytes as f64, "bytes", theirs.bytes as f64));
+        rows.push(row(kind, on, ours.insns as f64, "instructions", theirs.insns as f64));
+    }
+    for unit in ["bytes", "instructions"] {
+        let of = |s: Size| if unit == "bytes" { s.bytes } else { s.insns } as f64;
+        let ratio = |p: &&Both| of(p.ours) / of(p.theirs);
+        let mut worst = same.clone();
+        worst.sort_by(|a, b| ratio(b).total_cmp(&ratio(a)));
+        let above = same.iter().filter(|p| ratio(p) > 1.0).count();
+        let named = |p: &&Both| format!("{} {:.3}", p.name, ratio(p));
+        let list: Vec<String> = worst.iter().take(WORST).map(named).collect();
+        eprintln!("{what}: {above} programs with more {unit}; worst: {}", list.join(", "));
+        if let Some(p) = worst.first() {
+            let kind = format!("the worst program by {unit}, {what}");
+            rows.push(row(kind, format!("`{}`", p.name), of(p.ours), unit, of(p.theirs)));
+        }
+    }
+    by_arch(what, found, rows);
+}
+
+/// Native instructions for each rewritten one.
+fn by_arch(what: &str, found: &Found, rows: &mut Vec<Row>) {
+    let ratio = |n: usize| found.each[n].insns as f64 / found.each[n].slots.max(1) as f64;
+    let x86 = ratio(arch_index(Arch::X86_64));
+    for (n, arch) in Arch::ALL.into_iter().enumerate().filter(|(n, _)| found.programs[*n] > 0) {
         rows.push(Row {
             part: "size",
-            what: format!("{kind}, {what}"),
-            on: on.clone(),
-            ours: ours as f64,
-            unit,
-            peer: Some(peer as f64),
-            peer_name: "kernel's JIT",
+            what: format!("{what}, {} programs: native instructions", found.programs[n]),
+            on: arch.to_string(),
+            ours: ratio(n),
+            unit: "for one of BPF",
+            peer: (arch != Arch::X86_64).then_some(x86),
+            peer_name: "x86-64",
         });
-    };
-    push("native code", "bytes", sums.ours.1, sums.theirs.1);
-    push("native code", "instructions", sums.ours.2, sums.theirs.2);
-    eprintln!("{what}: {} programs compared, {} rewritten differently", sums.programs, sums.other);
-    for unit in ["bytes", "instructions"] {
-        let of = |s: Size| if unit == "bytes" { s.1 } else { s.2 };
-        let ratio = |p: &(String, Size, Size)| of(p.1) as f64 / of(p.2) as f64;
-        let mut each: Vec<_> = sums.each.iter().map(|p| (ratio(p), p)).collect();
-        each.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let above = each.iter().filter(|p| p.0 > 1.0).count();
-        let worst: Vec<_> =
-            each.iter().take(WORST).map(|(r, p)| format!("{} {r:.3}", p.0)).collect();
-        eprintln!("{what}: {above} programs with more {unit}; worst: {}", worst.join(", "));
-        if let Some((_, (name, ours, theirs))) = each.first() {
-            rows.push(Row {
-                part: "size",
-                what: format!("the worst program by {unit}, {what}"),
-                on: format!("`{name}`"),
-                ours: of(*ours) as f64,
-                unit,
-                peer: Some(of(*theirs) as f64),
-                peer_name: "kernel's JIT",
-            });
-        }
     }
 }

@@ -98,7 +98,8 @@ fn library(
     let folder = in_tree(LIBRARY).ok_or(format!("no {LIBRARY} here"))?;
     let target = host.as_ref().and_then(|h| Target::host(h.version()));
     let (mut ours, mut theirs, mut programs) = (Pace::default(), Pace::default(), 0);
-    for path in elf_objects(&folder)? {
+    let big = |p: &std::path::PathBuf| p.to_string_lossy().ends_with(".eb.bpf.o");
+    for path in elf_objects(&folder)?.into_iter().filter(|p| !big(p)) {
         let world = match &target {
             Some(target) => World::open_for(&path, None, target),
             None => World::open(&path, None),
@@ -137,7 +138,7 @@ fn quiet() -> Opts {
     Opts { log_level: 0, ..Opts::default() }
 }
 
-fn options<'a>(fd_array: &'a [i32], prog_btf: Option<&'a bpf::btf::Btf>) -> Options<'a> {
+pub(super) fn options<'a>(fd_array: &'a [i32], prog_btf: Option<&'a bpf::btf::Btf>) -> Options<'a> {
     Options { opts: quiet(), fd_array, prog_btf, endian: Endian::Little, ..Options::default() }
 }
 
@@ -165,7 +166,8 @@ fn walk(trips: u32) -> String {
     )
 }
 
-fn program(text: &str) -> Result<Program, String> {
+/// A program of this text.
+pub(super) fn program(text: &str) -> Result<Program, String> {
     let insns: Vec<Insn> = assemble_insns(text).map_err(|e| e.to_string())?;
     let text = |s: &str| s.to_owned();
     Ok(Program {

@@ -1,8 +1,8 @@
 //! ALU, memory and jumps on arm64. Every choice is at most as long as the one `build_insn`
 //! (arch/arm64/net/bpf_jit_comp.c) would make.
 
-use super::asm::{self, Cond, Gpr, Op3, OpImm, OpMask, Wide, ZR};
-use super::regs::{TMP1, TMP2, native};
+use super::asm::{self, Cond, Gpr, Op3, OpImm, OpMask, SP, Wide, ZR};
+use super::regs::{FP, TMP1, TMP2, native};
 use crate::buffer::{Buffer, Label};
 use crate::isa::Mem;
 use bpf::insn::{AluOp, EndianOp, Insn, JmpOp, Reg, Size, Src, Width};
@@ -14,66 +14,75 @@ pub(crate) fn zero_extends(_: &Insn) -> bool {
 
 /// dst = dst OP src.
 pub(crate) fn emit_alu(b: &mut Buffer, width: Width, op: AluOp, dst: Reg, src: Src) {
-    let d = native(dst);
+    alu(b, width, op, native(dst), native(dst), src);
+}
+
+/// dst = a OP src: every form has three operands.
+pub(crate) fn emit_alu3(b: &mut Buffer, w: Width, op: AluOp, dst: Reg, a: Reg, src: Src) -> bool {
+    alu(b, w, op, native(dst), native(a), src);
+    true
+}
+
+/// d = n OP src
+fn alu(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, src: Src) {
     match src {
-        Src::Reg(s) => alu_reg(b, width, op, d, native(s)),
-        Src::Imm(imm) => alu_imm(b, width, op, d, imm),
+        Src::Reg(s) => alu_reg(b, width, op, d, n, native(s)),
+        Src::Imm(imm) => alu_imm(b, width, op, d, n, imm),
     }
 }
 
-fn alu_reg(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, s: Gpr) {
-    let simple = |op| asm::op3(op, width, d, d, s);
+fn alu_reg(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, s: Gpr) {
+    let simple = |op| asm::op3(op, width, d, n, s);
     match op {
         AluOp::Add => b.put_u32(simple(Op3::Add)),
         AluOp::Sub => b.put_u32(simple(Op3::Sub)),
         AluOp::Or => b.put_u32(simple(Op3::Orr)),
         AluOp::And => b.put_u32(simple(Op3::And)),
         AluOp::Xor => b.put_u32(simple(Op3::Eor)),
-        AluOp::Mul => b.put_u32(asm::madd(width, d, d, s, ZR)),
+        AluOp::Mul => b.put_u32(asm::madd(width, d, n, s, ZR)),
         AluOp::Div => b.put_u32(simple(Op3::Udiv)),
         AluOp::SDiv => b.put_u32(simple(Op3::Sdiv)),
-        AluOp::Mod => remainder(b, width, Op3::Udiv, d, s),
-        AluOp::SMod => remainder(b, width, Op3::Sdiv, d, s),
+        AluOp::Mod => remainder(b, width, Op3::Udiv, d, n, s),
+        AluOp::SMod => remainder(b, width, Op3::Sdiv, d, n, s),
         AluOp::Lsh => b.put_u32(simple(Op3::Lslv)),
         AluOp::Rsh => b.put_u32(simple(Op3::Lsrv)),
         AluOp::Arsh => b.put_u32(simple(Op3::Asrv)),
-        AluOp::Mov if width == Width::W64 && d == s => {}
-        AluOp::Mov => b.put_u32(asm::mov(width, d, s)),
+        AluOp::Mov => same(b, width, d, s),
     }
 }
 
-/// d - (d / s) * s
-fn remainder(b: &mut Buffer, width: Width, div: Op3, d: Gpr, s: Gpr) {
-    b.put_u32(asm::op3(div, width, TMP2, d, s));
-    b.put_u32(asm::msub(width, d, TMP2, s, d));
+/// n - (n / s) * s
+fn remainder(b: &mut Buffer, width: Width, div: Op3, d: Gpr, n: Gpr, s: Gpr) {
+    b.put_u32(asm::op3(div, width, TMP2, n, s));
+    b.put_u32(asm::msub(width, d, TMP2, s, n));
 }
 
-fn alu_imm(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, imm: i32) {
+fn alu_imm(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, imm: i32) {
     let value = operand(width, imm);
     let count = imm.cast_unsigned() & if width == Width::W64 { 63 } else { 31 };
     match op {
-        AluOp::Add => add_imm(b, width, d, d, imm.into()),
-        AluOp::Sub => add_imm(b, width, d, d, -i64::from(imm)),
-        AluOp::Or | AluOp::Xor if imm == 0 => zext32(b, width, d),
-        AluOp::And if imm == -1 => zext32(b, width, d),
-        AluOp::Mul | AluOp::Div | AluOp::SDiv if imm == 1 => zext32(b, width, d),
-        AluOp::Lsh | AluOp::Rsh | AluOp::Arsh if count == 0 => zext32(b, width, d),
+        AluOp::Add => add_imm(b, width, d, n, imm.into()),
+        AluOp::Sub => add_imm(b, width, d, n, -i64::from(imm)),
+        AluOp::Or | AluOp::Xor if imm == 0 => same(b, width, d, n),
+        AluOp::And if imm == -1 => same(b, width, d, n),
+        AluOp::Mul | AluOp::Div | AluOp::SDiv if imm == 1 => same(b, width, d, n),
+        AluOp::Lsh | AluOp::Rsh | AluOp::Arsh if count == 0 => same(b, width, d, n),
         AluOp::And if imm == 0 => mov_imm(b, d, 0),
         AluOp::Or if imm == -1 => mov_imm(b, d, value),
-        AluOp::Xor if imm == -1 => b.put_u32(asm::op3(Op3::Orn, width, d, ZR, d)),
-        AluOp::Or => logic_imm(b, width, OpMask::Orr, d, imm),
-        AluOp::And => logic_imm(b, width, OpMask::And, d, imm),
-        AluOp::Xor => logic_imm(b, width, OpMask::Eor, d, imm),
+        AluOp::Xor if imm == -1 => b.put_u32(asm::op3(Op3::Orn, width, d, ZR, n)),
+        AluOp::Or => logic_imm(b, width, OpMask::Orr, d, n, imm),
+        AluOp::And => logic_imm(b, width, OpMask::And, d, n, imm),
+        AluOp::Xor => logic_imm(b, width, OpMask::Eor, d, n, imm),
         AluOp::Mul | AluOp::Div | AluOp::Mod if value.is_power_of_two() => {
-            power_of_two(b, width, op, d, value);
+            power_of_two(b, width, op, d, n, value);
         }
         AluOp::Mul | AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod => {
             mov_imm(b, TMP1, value);
-            alu_reg(b, width, op, d, TMP1);
+            alu_reg(b, width, op, d, n, TMP1);
         }
-        AluOp::Lsh => b.put_u32(asm::lsl_imm(width, d, d, count)),
-        AluOp::Rsh => b.put_u32(asm::lsr_imm(width, d, d, count)),
-        AluOp::Arsh => b.put_u32(asm::asr_imm(width, d, d, count)),
+        AluOp::Lsh => b.put_u32(asm::lsl_imm(width, d, n, count)),
+        AluOp::Rsh => b.put_u32(asm::lsr_imm(width, d, n, count)),
+        AluOp::Arsh => b.put_u32(asm::asr_imm(width, d, n, count)),
         AluOp::Mov => mov_imm(b, d, value),
     }
 }
@@ -86,10 +95,10 @@ fn operand(width: Width, imm: i32) -> u64 {
     }
 }
 
-/// An operation that changes nothing but, at 32 bits, the upper half.
-fn zext32(b: &mut Buffer, width: Width, d: Gpr) {
-    if width == Width::W32 {
-        b.put_u32(asm::mov(Width::W32, d, d));
+/// d = n: of itself that changes nothing but, at 32 bits, the upper half.
+fn same(b: &mut Buffer, width: Width, d: Gpr, n: Gpr) {
+    if width == Width::W32 || d != n {
+        b.put_u32(asm::mov(width, d, n));
     }
 }
 
@@ -98,7 +107,7 @@ pub(crate) fn add_imm(b: &mut Buffer, width: Width, d: Gpr, n: Gpr, value: i64) 
     let op = if value < 0 { OpImm::Sub } else { OpImm::Add };
     let size = value.unsigned_abs();
     if value == 0 && d == n {
-        zext32(b, width, d);
+        same(b, width, d, n);
     } else if asm::fits_arith(size) {
         b.put_u32(asm::op_imm(op, width, d, n, size));
     } else if size < 1 << 24 {
@@ -115,10 +124,10 @@ pub(crate) fn add_imm(b: &mut Buffer, width: Width, d: Gpr, n: Gpr, value: i64) 
     }
 }
 
-fn logic_imm(b: &mut Buffer, width: Width, op: OpMask, d: Gpr, imm: i32) {
+fn logic_imm(b: &mut Buffer, width: Width, op: OpMask, d: Gpr, n: Gpr, imm: i32) {
     let value = operand(width, imm);
     if let Some(mask) = asm::bitmask(width, value) {
-        b.put_u32(asm::op_mask(op, width, d, d, mask));
+        b.put_u32(asm::op_mask(op, width, d, n, mask));
         return;
     }
     mov_imm(b, TMP1, value);
@@ -127,19 +136,19 @@ fn logic_imm(b: &mut Buffer, width: Width, op: OpMask, d: Gpr, imm: i32) {
         OpMask::Orr => Op3::Orr,
         OpMask::Eor => Op3::Eor,
     };
-    b.put_u32(asm::op3(op, width, d, d, TMP1));
+    b.put_u32(asm::op3(op, width, d, n, TMP1));
 }
 
 /// Multiplication, division and remainder by 2, 4, .. are one instruction.
-fn power_of_two(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, value: u64) {
+fn power_of_two(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, value: u64) {
     let log2 = value.trailing_zeros();
     match op {
-        AluOp::Mul => b.put_u32(asm::lsl_imm(width, d, d, log2)),
-        AluOp::Div => b.put_u32(asm::lsr_imm(width, d, d, log2)),
+        AluOp::Mul => b.put_u32(asm::lsl_imm(width, d, n, log2)),
+        AluOp::Div => b.put_u32(asm::lsr_imm(width, d, n, log2)),
         _ if value == 1 => mov_imm(b, d, 0),
         _ => {
             let mask = asm::bitmask(width, value - 1).expect("a run of ones");
-            b.put_u32(asm::op_mask(OpMask::And, width, d, d, mask));
+            b.put_u32(asm::op_mask(OpMask::And, width, d, n, mask));
         }
     }
 }
@@ -229,7 +238,13 @@ pub(crate) fn emit_percpu(b: &mut Buffer, dst: Reg, src: Reg) {
 
 /// The one access of a load or store, with the displacement form that fits. Uses `TMP2`.
 pub(crate) fn access(b: &mut Buffer, kind: asm::Mem, size: Size, t: Gpr, base: Gpr, off: i64) {
-    if asm::fits_scaled(off, size) {
+    // `sp` is below R10: displacements from it are positive, and those reach further.
+    let up = off + i64::from(b.frame_bytes());
+    let far = !asm::fits_scaled(off, size) && !asm::fits(off, 9);
+    if base == FP && far && asm::fits_scaled(up, size) {
+        b.mark_fault();
+        b.put_u32(asm::mem_scaled(kind, size, t, SP, up));
+    } else if asm::fits_scaled(off, size) {
         b.mark_fault();
         b.put_u32(asm::mem_scaled(kind, size, t, base, off));
     } else if asm::fits(off, 9) {

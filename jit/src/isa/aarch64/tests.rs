@@ -142,8 +142,7 @@ fn memory_forms() {
             stur xzr, [x25, #-8]
             mov w10, #-1                        // =0xffffffff
             stur w10, [x25, #-16]
-            mov x11, #-512                      // =0xfffffffffffffe00
-            strb w0, [x25, x11]
+            strb w0, [sp, #16]
             ldr x25, [sp]
             add sp, sp, #528
             mov x0, x8

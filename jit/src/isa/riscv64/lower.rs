@@ -37,10 +37,20 @@ pub(crate) fn zero_extends(insn: &Insn) -> bool {
 
 /// dst = dst OP src.
 pub(crate) fn emit_alu(b: &mut Buffer, width: Width, op: AluOp, dst: Reg, src: Src) {
-    let d = native(dst);
+    alu(b, width, op, native(dst), native(dst), src);
+}
+
+/// dst = a OP src: every form has three operands.
+pub(crate) fn emit_alu3(b: &mut Buffer, w: Width, op: AluOp, dst: Reg, a: Reg, src: Src) -> bool {
+    alu(b, w, op, native(dst), native(a), src);
+    true
+}
+
+/// d = n OP src
+fn alu(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, src: Src) {
     match src {
-        Src::Reg(s) => alu_reg(b, width, op, d, native(s)),
-        Src::Imm(imm) => alu_imm(b, width, op, d, imm),
+        Src::Reg(s) => alu_reg(b, width, op, d, n, native(s)),
+        Src::Imm(imm) => alu_imm(b, width, op, d, n, imm),
     }
 }
 
@@ -65,71 +75,77 @@ fn op_of(width: Width, op: AluOp) -> Op {
     by_width(width, w32, w64)
 }
 
-fn alu_reg(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, s: Gpr) {
+fn alu_reg(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, s: Gpr) {
     match op {
-        AluOp::Mov if d == s => {}
-        AluOp::Mov => put(b, short::mv(d, s)),
-        _ => put(b, short::op(op_of(width, op), d, d, s)),
+        AluOp::Mov => same(b, d, s),
+        _ => put(b, short::op(op_of(width, op), d, n, s)),
     }
 }
 
-fn alu_imm(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, imm: i32) {
+/// d = n
+fn same(b: &mut Buffer, d: Gpr, n: Gpr) {
+    if d != n {
+        put(b, short::mv(d, n));
+    }
+}
+
+fn alu_imm(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, imm: i32) {
     let value = i64::from(imm);
     let count = imm.cast_unsigned() & by_width(width, 31, 63);
     let unsigned = by_width(width, u64::from(imm.cast_unsigned()), value.cast_unsigned());
     match op {
-        AluOp::Add | AluOp::Sub | AluOp::Or | AluOp::Xor if imm == 0 => {}
-        AluOp::And if imm == -1 => {}
-        AluOp::Mul | AluOp::Div | AluOp::SDiv if imm == 1 => {}
-        AluOp::Lsh | AluOp::Rsh | AluOp::Arsh if count == 0 => {}
-        AluOp::Add => add_imm(b, width, d, value),
-        AluOp::Sub => add_imm(b, width, d, -value),
+        AluOp::Add | AluOp::Sub | AluOp::Or | AluOp::Xor if imm == 0 => same(b, d, n),
+        AluOp::And if imm == -1 => same(b, d, n),
+        AluOp::Mul | AluOp::Div | AluOp::SDiv if imm == 1 => same(b, d, n),
+        AluOp::Lsh | AluOp::Rsh | AluOp::Arsh if count == 0 => same(b, d, n),
+        AluOp::Add => add_imm(b, width, d, n, value),
+        AluOp::Sub => add_imm(b, width, d, n, -value),
         AluOp::And if imm == 0 => mov_imm(b, d, 0),
-        AluOp::And => and_imm(b, d, value),
-        AluOp::Or if fits(value, 12) => put(b, short::op_i(OpI::Ori, d, d, value)),
-        AluOp::Xor if fits(value, 12) => put(b, short::op_i(OpI::Xori, d, d, value)),
+        AluOp::And => and_imm(b, d, n, value),
+        AluOp::Or if fits(value, 12) => put(b, short::op_i(OpI::Ori, d, n, value)),
+        AluOp::Xor if fits(value, 12) => put(b, short::op_i(OpI::Xori, d, n, value)),
         AluOp::Mul | AluOp::Div | AluOp::Mod if unsigned.is_power_of_two() => {
-            power_of_two(b, width, op, d, unsigned);
+            power_of_two(b, width, op, d, n, unsigned);
         }
-        AluOp::Lsh => put(b, shift(width, Shift::Slliw, Shift::Slli, d, count)),
-        AluOp::Rsh => put(b, shift(width, Shift::Srliw, Shift::Srli, d, count)),
-        AluOp::Arsh => put(b, shift(width, Shift::Sraiw, Shift::Srai, d, count)),
+        AluOp::Lsh => put(b, shift(width, Shift::Slliw, Shift::Slli, d, n, count)),
+        AluOp::Rsh => put(b, shift(width, Shift::Srliw, Shift::Srli, d, n, count)),
+        AluOp::Arsh => put(b, shift(width, Shift::Sraiw, Shift::Srai, d, n, count)),
         AluOp::Mov => mov_imm(b, d, value),
-        AluOp::Or | AluOp::Xor | AluOp::Mul => with_imm(b, width, op, d, value),
-        AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod => with_imm(b, width, op, d, value),
+        AluOp::Or | AluOp::Xor | AluOp::Mul => with_imm(b, width, op, d, n, value),
+        AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod => with_imm(b, width, op, d, n, value),
     }
 }
 
-fn shift(width: Width, w32: Shift, w64: Shift, d: Gpr, count: u32) -> Word {
-    short::shift(by_width(width, w32, w64), d, d, count)
+fn shift(width: Width, w32: Shift, w64: Shift, d: Gpr, n: Gpr, count: u32) -> Word {
+    short::shift(by_width(width, w32, w64), d, n, count)
 }
 
-fn with_imm(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, value: i64) {
+fn with_imm(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, value: i64) {
     mov_imm(b, TMP1, value);
-    alu_reg(b, width, op, d, TMP1);
+    alu_reg(b, width, op, d, n, TMP1);
 }
 
-fn add_imm(b: &mut Buffer, width: Width, d: Gpr, value: i64) {
+fn add_imm(b: &mut Buffer, width: Width, d: Gpr, n: Gpr, value: i64) {
     let op = by_width(width, OpI::Addiw, OpI::Addi);
     if fits(value, 12) {
-        put(b, short::op_i(op, d, d, value));
+        put(b, short::op_i(op, d, n, value));
     } else if fits(value / 2, 12) && fits(value - value / 2, 12) {
-        put(b, short::op_i(op, d, d, value / 2));
+        put(b, short::op_i(op, d, n, value / 2));
         put(b, short::op_i(op, d, d, value - value / 2));
     } else {
-        with_imm(b, width, AluOp::Add, d, value);
+        with_imm(b, width, AluOp::Add, d, n, value);
     }
 }
 
 /// Masks of more than 11 low ones are two shifts.
-fn and_imm(b: &mut Buffer, d: Gpr, value: i64) {
+fn and_imm(b: &mut Buffer, d: Gpr, n: Gpr, value: i64) {
     let ones = value.trailing_ones();
     if fits(value, 12) {
-        put(b, short::op_i(OpI::Andi, d, d, value));
+        put(b, short::op_i(OpI::Andi, d, n, value));
     } else if value > 0 && value >> ones == 0 {
-        low_bits(b, d, d, ones);
+        low_bits(b, d, n, ones);
     } else {
-        with_imm(b, Width::W64, AluOp::And, d, value);
+        with_imm(b, Width::W64, AluOp::And, d, n, value);
     }
 }
 
@@ -140,14 +156,14 @@ fn low_bits(b: &mut Buffer, d: Gpr, s: Gpr, bits: u32) {
 }
 
 /// Multiplication, division and remainder by 2, 4, ..
-fn power_of_two(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, value: u64) {
+fn power_of_two(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, value: u64) {
     let log2 = value.trailing_zeros();
     match op {
-        AluOp::Mul => put(b, shift(width, Shift::Slliw, Shift::Slli, d, log2)),
-        AluOp::Div => put(b, shift(width, Shift::Srliw, Shift::Srli, d, log2)),
+        AluOp::Mul => put(b, shift(width, Shift::Slliw, Shift::Slli, d, n, log2)),
+        AluOp::Div => put(b, shift(width, Shift::Srliw, Shift::Srli, d, n, log2)),
         _ if value == 1 => mov_imm(b, d, 0),
-        _ if log2 < 12 => put(b, short::op_i(OpI::Andi, d, d, value.cast_signed() - 1)),
-        _ => low_bits(b, d, d, log2),
+        _ if log2 < 12 => put(b, short::op_i(OpI::Andi, d, n, value.cast_signed() - 1)),
+        _ => low_bits(b, d, n, log2),
     }
 }
 

@@ -36,6 +36,10 @@ impl Isa for Riscv64 {
         lower::emit_alu(b, width, op, dst, src);
     }
 
+    fn emit_alu3(b: &mut Buffer, width: Width, op: AluOp, dst: Reg, a: Reg, src: Src) -> bool {
+        lower::emit_alu3(b, width, op, dst, a, src)
+    }
+
     fn emit_neg(b: &mut Buffer, width: Width, dst: Reg) {
         lower::emit_neg(b, width, dst);
     }

@@ -28,9 +28,17 @@ pub(crate) enum Rre {
 
 /// RRF with three registers: `op r30 r1r2`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[rustfmt::skip]
 pub(crate) enum Rrf {
-    Ngrk = 0xb9e4,
-    Nrk = 0xb9f4,
+    Ngrk = 0xb9e4, Nrk = 0xb9f4, Ogrk = 0xb9e6, Ork = 0xb9f6, Xgrk = 0xb9e7, Xrk = 0xb9f7,
+    Agrk = 0xb9e8, Ark = 0xb9f8, Sgrk = 0xb9e9, Srk = 0xb9f9,
+}
+
+/// RIE-d: `op r1, r3, imm16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rie {
+    Aghik = 0xd9,
+    Ahik = 0xd8,
 }
 
 /// RI: 16-bit immediate.
@@ -172,6 +180,11 @@ pub(crate) fn rre(op: Rre, r1: R, r2: R) -> Code {
 /// `op r1, r2, r3`.
 pub(crate) fn rrf(op: Rrf, r1: R, r2: R, r3: R) -> Code {
     Code::of(&[hi(op as u16), lo(op as u16), r3 << 4, r1 << 4 | r2])
+}
+
+/// `op r1, r3, imm`.
+pub(crate) fn rie(op: Rie, r1: R, r3: R, imm: i16) -> Code {
+    Code::of(&[0xec, r1 << 4 | r3]).with(&imm.to_be_bytes()).with(&[0, op as u8])
 }
 
 /// Twelve opcode bits around a register: the head of RI and RIL.

@@ -3,9 +3,9 @@
 //! Where it costs nothing a 32-bit operation zero-extends (`risbg`, `llgfr`); [`zero_extends`]
 //! lists these, the driver does the rest. Every BPF offset fits a 20-bit displacement.
 
-use super::asm::{self, At, FusedImm, FusedReg, Ri, Ril, Rr, Rre, Rrf, Rs, Rsy, Rx, Rxy, Sil};
+use super::asm::{self, At, FusedImm, FusedReg, Ri, Rie, Ril, Rr, Rre, Rrf, Rs, Rsy, Rx, Rxy, Sil};
 use super::regs::{R, R0, R1, R15, native};
-use crate::buffer::{Buffer, Label};
+use crate::buffer::{Buffer, Code, Label};
 use crate::compile::is_w32_alu;
 use crate::isa::Mem;
 use bpf::insn::{AluOp, EndianOp, Insn, JmpOp, Reg, Size, Src, Width};
@@ -35,6 +35,67 @@ pub(crate) fn emit_alu(b: &mut Buffer, width: Width, op: AluOp, dst: Reg, src: S
         (Width::W64, Src::Reg(s)) => alu64_reg(b, op, d, native(s)),
         (Width::W32, Src::Reg(s)) => alu32_reg(b, op, d, native(s)),
         (_, Src::Imm(imm)) => alu_imm(b, width, op, d, imm),
+    }
+}
+
+/// dst = a OP src, where one instruction has three operands.
+pub(crate) fn emit_alu3(b: &mut Buffer, w: Width, op: AluOp, dst: Reg, a: Reg, src: Src) -> bool {
+    let (d, a) = (native(dst), native(a));
+    let code = match src {
+        Src::Reg(s) => alu3_reg(w == Width::W64, op, d, a, native(s)),
+        Src::Imm(imm) => alu3_imm(w == Width::W64, op, d, a, imm),
+    };
+    if let Some(code) = code {
+        b.put(&code);
+    }
+    code.is_some()
+}
+
+fn alu3_reg(wide: bool, op: AluOp, d: R, a: R, s: R) -> Option<Code> {
+    let by_width = |w64, w32| asm::rrf(if wide { w64 } else { w32 }, d, a, s);
+    let by = At { base: s, disp: 0 };
+    Some(match op {
+        AluOp::Add => by_width(Rrf::Agrk, Rrf::Ark),
+        AluOp::Sub => by_width(Rrf::Sgrk, Rrf::Srk),
+        AluOp::Or => by_width(Rrf::Ogrk, Rrf::Ork),
+        AluOp::And => by_width(Rrf::Ngrk, Rrf::Nrk),
+        AluOp::Xor => by_width(Rrf::Xgrk, Rrf::Xrk),
+        AluOp::Lsh if wide => asm::rsy(Rsy::Sllg, d, a, by),
+        AluOp::Rsh if wide => asm::rsy(Rsy::Srlg, d, a, by),
+        AluOp::Arsh if wide => asm::rsy(Rsy::Srag, d, a, by),
+        _ => return None,
+    })
+}
+
+fn alu3_imm(wide: bool, op: AluOp, d: R, a: R, imm: i32) -> Option<Code> {
+    let count = imm & if wide { 63 } else { 31 };
+    let by = At { base: 0, disp: count };
+    let n = count.to_be_bytes()[3];
+    let add = |imm: i32| match i16::try_from(imm) {
+        // An address of 64 bits: the base is no register when it is %r0, which is none of ours.
+        Ok(0..4096) if wide => Some(asm::rx(Rx::La, d, 0, At { base: a, disp: imm })),
+        Ok(i) => Some(asm::rie(if wide { Rie::Aghik } else { Rie::Ahik }, d, a, i)),
+        Err(_) => None,
+    };
+    match op {
+        AluOp::Add => add(imm),
+        AluOp::Sub => add(imm.checked_neg()?),
+        AluOp::And if imm == 0xff => Some(asm::rre(Rre::Llgcr, d, a)),
+        AluOp::And if imm == 0xffff => Some(asm::rre(Rre::Llghr, d, a)),
+        AluOp::And if imm == i32::MAX => Some(asm::rre(Rre::Llgtr, d, a)),
+        AluOp::And if imm > 0 && is_one_insn_mask(imm) => {
+            let ones = imm.cast_unsigned();
+            let bit = |n: u32| n.to_be_bytes()[3];
+            let (from, to) = (32 + ones.leading_zeros(), 63 - ones.trailing_zeros());
+            Some(asm::risbgz(d, a, bit(from), bit(to), 0))
+        }
+        _ if count == 0 => None,
+        AluOp::Lsh if wide => Some(asm::rsy(Rsy::Sllg, d, a, by)),
+        AluOp::Rsh if wide => Some(asm::rsy(Rsy::Srlg, d, a, by)),
+        AluOp::Arsh if wide => Some(asm::rsy(Rsy::Srag, d, a, by)),
+        AluOp::Lsh => Some(asm::risbgz(d, a, 32, 63 - n, n)),
+        AluOp::Rsh => Some(asm::risbgz(d, a, 32 + n, 63, 64 - n)),
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::regs::{R, RAX, RSP};
+use super::regs::{R, RAX, RBP, RSP};
 use crate::buffer::Code;
 use bpf::insn::{Size, Width};
 
@@ -332,6 +332,25 @@ pub(crate) fn load_indexed8(dst: R, base: R, index: R, disp: i32) -> Code {
         Some(d) => code.with(&[0x44 | (dst & 7) << 3, sib]).with(&d),
         None => code.with(&[0x84 | (dst & 7) << 3, sib]).with(&disp.to_le_bytes()),
     }
+}
+
+/// `lea dst, [at]`.
+pub(crate) fn lea(width: Width, dst: R, at: At) -> Code {
+    mem(rex(w(width), dst, at.base, false).with(&[0x8d]), dst, at)
+}
+
+/// `lea dst, [a + b]`, neither of them rsp.
+pub(crate) fn lea_rr(width: Width, dst: R, a: R, b: R) -> Code {
+    // rbp and r13 have no form without displacement, as a base.
+    let (base, index) = if a & 7 == RBP { (b, a) } else { (a, b) };
+    let bits = w(width) << 3 | (dst >> 3) << 2 | (index >> 3) << 1 | base >> 3;
+    let prefix = if bits == 0 { Code::new() } else { Code::of(&[0x40 | bits]) };
+    let sib = (index & 7) << 3 | base & 7;
+    let modrm = (dst & 7) << 3 | 4;
+    if base & 7 == RBP {
+        return prefix.with(&[0x8d, 0x40 | modrm, sib, 0]);
+    }
+    prefix.with(&[0x8d, modrm, sib])
 }
 
 /// `add dst, gs:[disp32]`.

@@ -25,6 +25,26 @@ pub(crate) fn emit_alu(b: &mut Buffer, width: Width, op: AluOp, dst: Reg, src: S
     }
 }
 
+/// dst = a OP src, where one instruction has three operands.
+pub(crate) fn emit_alu3(b: &mut Buffer, w: Width, op: AluOp, dst: Reg, a: Reg, src: Src) -> bool {
+    let (d, a) = (native(dst), native(a));
+    let by = |disp: i32| asm::lea(w, d, At { base: a, disp });
+    b.put(&match (op, src) {
+        (AluOp::Add, Src::Reg(s)) => asm::lea_rr(w, d, a, native(s)),
+        (AluOp::Lsh, Src::Reg(s)) => asm::shiftx(w, Shift::Shl, d, a, native(s)),
+        (AluOp::Rsh, Src::Reg(s)) => asm::shiftx(w, Shift::Shr, d, a, native(s)),
+        (AluOp::Arsh, Src::Reg(s)) => asm::shiftx(w, Shift::Sar, d, a, native(s)),
+        (AluOp::Add, Src::Imm(imm)) => by(imm),
+        (AluOp::Sub, Src::Imm(imm)) if imm != i32::MIN => by(-imm),
+        (AluOp::Mul, Src::Imm(imm)) => asm::imul_rri(w, d, a, imm),
+        (AluOp::And, Src::Imm(0xff)) => asm::movzx_rr(d, a, Size::B),
+        (AluOp::And, Src::Imm(0xffff)) => asm::movzx_rr(d, a, Size::H),
+        (AluOp::Lsh, Src::Imm(1)) => asm::lea_rr(w, d, a, a),
+        _ => return false,
+    });
+    true
+}
+
 fn alu_reg(b: &mut Buffer, width: Width, op: AluOp, d: R, s: R) {
     let simple = |op| asm::alu_rr(width, op, d, s);
     match op {

@@ -19,6 +19,13 @@ fn at_text(at: At) -> String {
     if at.base == 0 { format!("{}", at.disp) } else { format!("{}(%r{})", at.disp, at.base) }
 }
 
+#[rustfmt::skip]
+const RRF: [(Rrf, &str); 10] = [
+    (Rrf::Ngrk, "ngrk"), (Rrf::Nrk, "nrk"), (Rrf::Ogrk, "ogrk"), (Rrf::Ork, "ork"),
+    (Rrf::Xgrk, "xgrk"), (Rrf::Xrk, "xrk"), (Rrf::Agrk, "agrk"), (Rrf::Ark, "ark"),
+    (Rrf::Sgrk, "sgrk"), (Rrf::Srk, "srk"),
+];
+
 #[test]
 #[rustfmt::skip]
 fn registers() {
@@ -53,8 +60,13 @@ fn registers() {
                 }
             }
             cases.push((format!("ear %r{a}, %a{b}"), rre(Rre::Ear, a, b)));
-            for (op, text) in [(Rrf::Ngrk, "ngrk"), (Rrf::Nrk, "nrk")] {
+            for (op, text) in RRF {
                 cases.push((format!("{text} %r{a}, %r{b}, %r9"), rrf(op, a, b, 9)));
+            }
+            for (op, text) in [(Rie::Aghik, "aghik"), (Rie::Ahik, "ahik")] {
+                for imm in [0, 1, -1, i16::MAX, i16::MIN] {
+                    cases.push((format!("{text} %r{a}, %r{b}, {imm}"), rie(op, a, b, imm)));
+                }
             }
             for (from, to, rotate) in [(0, 63, 0), (29, 60, 3), (59, 63, 0), (32, 40, 63)] {
                 let text = format!("risbg %r{a}, %r{b}, {from}, {}, {rotate}", 128 + to);

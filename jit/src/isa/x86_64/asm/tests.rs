@@ -188,6 +188,35 @@ fn three_registers() {
 }
 
 #[test]
+fn addresses() {
+    let mut cases = Vec::new();
+    for w in WIDTHS {
+        for d in 0..16 {
+            for base in 0..16 {
+                let base_name = name(base, Size::DW);
+                for disp in DISPS {
+                    let text = format!("lea {}, [{base_name} + {disp}]", reg(w, d));
+                    cases.push((text, lea(w, d, At { base, disp })));
+                }
+                for index in (0..16).filter(|i| *i != RSP && base != RSP) {
+                    // The assembler keeps the order, which is ours when there is a choice.
+                    let swapped = base & 7 == RBP;
+                    let (a, b) = if swapped { (index, base) } else { (base, index) };
+                    let text = format!(
+                        "lea {}, [{} + 1*{}]",
+                        reg(w, d),
+                        name(a, Size::DW),
+                        name(b, Size::DW)
+                    );
+                    cases.push((text, lea_rr(w, d, base, index)));
+                }
+            }
+        }
+    }
+    check(&cases);
+}
+
+#[test]
 fn loads_and_stores() {
     let mut cases = Vec::new();
     for base in 0..16 {
