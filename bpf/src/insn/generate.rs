@@ -284,7 +284,13 @@ impl<'a> Gen<'a> {
         self.alu(AluOp::Add, self.ptr, Src::Imm(i32::from(self.ptr_off)));
     }
 
+    /// A value that was not there before: a constant, or what the first slot holds, which the
+    /// verifier knows less of.
     fn wide(&mut self, dst: Reg) {
+        if self.opts.verified && !self.rng.one_in(4) {
+            self.out.push(Insn::Load { size: Size::DW, sext: false, dst, src: Reg::FP, off: -8 });
+            return;
+        }
         let imm = Imm64::Const(self.rng.imm64());
         self.out.extend([Insn::LdImm64 { dst, imm }, Insn::LdImm64Hi]);
     }
@@ -314,12 +320,16 @@ impl<'a> Gen<'a> {
             if self.buffer && self.opts.verified {
                 let (size, off) = (Size::DW, 8 * i16::from(r));
                 self.out.push(Insn::Load { size, sext: false, dst, src: from, off });
+            } else if self.opts.verified {
+                // The slots are not written yet, an argument is there.
+                let argument = if from == Reg::R1 { Reg::R2 } else { Reg::R1 };
+                self.mov(dst, Src::Reg(argument));
             } else {
                 self.wide(dst);
             }
         }
         for slot in 1..=STACK / 8 {
-            let src = if self.rng.one_in(2) {
+            let src = if self.rng.one_in(2) || self.opts.verified {
                 Src::Reg(self.scalar())
             } else {
                 Src::Imm(self.rng.imm32())
