@@ -237,7 +237,7 @@ impl<I: Isa> Pass<'_, I> {
         }
     }
 
-    /// This instruction and the next as one, where the machine can and nothing jumps to the next.
+    /// This instruction and the next as one, where the machine can and nothing begins at the next.
     fn both(&mut self, at: InsnIdx, f: &SubprogFacts) -> bool {
         let next = InsnIdx(at.0 + 1);
         if next >= f.end || self.targets[next.idx()] {
@@ -245,6 +245,11 @@ impl<I: Isa> Pass<'_, I> {
         }
         let three = fuse::three(self.v.insn(at).0, self.v.insn(next).0);
         let Some(t) = three else { return false };
+        // A line of the source that begins there has native code of its own to begin with.
+        let line = |i| self.v.program().line_at(self.v.insn(i).1.orig).map(|l| l.line);
+        if line(at) != line(next) {
+            return false;
+        }
         let made = I::emit_alu3(&mut self.b, t.width, t.op, t.dst, t.a, t.src);
         if made {
             self.zext(next);
