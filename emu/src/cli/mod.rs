@@ -137,7 +137,7 @@ enum Verb {
 /// Parses the command line and runs the verb.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(plugin::verb_first(std::env::args_os().collect()));
     match std::panic::catch_unwind(move || run(cli.verb)) {
         Ok(code) => code,
         Err(_) => {

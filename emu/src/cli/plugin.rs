@@ -1,6 +1,7 @@
 //! `orrery plugin [MEM] [OPTIONS]`: the protocol of the public conformance runner, for each
 //! architecture. The program comes as hex on standard input, r0 goes to standard output.
 
+use std::ffi::OsString;
 use std::io::Read as _;
 
 use bpf::insn::{Slot, decode_all};
@@ -35,6 +36,19 @@ pub(super) struct Args {
     /// Say what is run, on standard error
     #[arg(long)]
     debug: bool,
+}
+
+/// The runner puts a vector's memory before the options that it was told to pass, so that
+/// `--plugin_options "plugin --arch s390x"` comes as `orrery MEM plugin --arch s390x`.
+pub(super) fn verb_first(mut args: Vec<OsString>) -> Vec<OsString> {
+    let hex = |mem: &OsString| {
+        let digit = |b: &u8| b.is_ascii_hexdigit() || b.is_ascii_whitespace();
+        mem.as_encoded_bytes().iter().all(digit)
+    };
+    if args.get(2).is_some_and(|verb| verb == "plugin") && hex(&args[1]) {
+        args.swap(1, 2);
+    }
+    args
 }
 
 pub(super) fn run(args: &Args) -> Exit {
