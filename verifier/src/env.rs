@@ -5,6 +5,7 @@
 
 mod btf_kernel;
 
+use bpf::insn::asm::{AsmMap, Assembly};
 use bpf::uapi::{MapType, ProgType};
 
 pub use btf_kernel::BtfKernel;
@@ -46,6 +47,36 @@ pub struct MapInfo {
     pub spin_lock_off: Option<u32>,
     /// Byte offset of a `struct bpf_timer` in the value.
     pub timer_off: Option<u32>,
+}
+
+impl MapInfo {
+    /// The maps of an assembly, with addresses of nobody's memory: for judging without a kernel.
+    #[must_use]
+    pub fn of_assembly(a: &Assembly) -> Vec<MapInfo> {
+        let info = |(id, m): (u32, &AsmMap)| MapInfo {
+            id,
+            name: m.name.clone(),
+            map_type: m.map_type,
+            key_size: m.key_size,
+            value_size: m.value_size,
+            max_entries: m.max_entries,
+            flags: m.flags,
+            map_extra: 0,
+            addr: GuestAddr(0x1000 * u64::from(id)),
+            value_addr: (m.map_type == MapType::InsnArray
+                || m.map_type == MapType::Array && m.max_entries == 1)
+                .then_some(GuestAddr(0x10_0000)),
+            // `struct bpf_insn_array_value`: three more words.
+            frozen_value: a.tables.get(&m.name).map(|t| {
+                t.iter().flat_map(|at| [*at, 0, 0, 0]).flat_map(u32::to_le_bytes).collect()
+            }),
+            inner: None,
+            value_type_id: 0,
+            spin_lock_off: None,
+            timer_off: None,
+        };
+        (1..).zip(&a.maps).map(info).collect()
+    }
 }
 
 /// How one context field is reached after rewriting: the kernel's `convert_ctx_access`.

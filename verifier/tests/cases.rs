@@ -12,8 +12,9 @@ use std::path::Path;
 
 use bpf::insn::InsnIdx;
 use bpf::insn::asm::assemble;
-use common::case::{Case, Kfuncs, files, maps, read, verdict};
+use common::case::{Case, Kfuncs, files, read, verdict};
 use common::{Env, kernel_btf};
+use verifier::env::MapInfo;
 use verifier::explore::Opts;
 use verifier::tables::Level;
 use verifier::verify::Options;
@@ -64,7 +65,7 @@ fn jump_tables_follow_the_rewriting() {
     ";
     let btf = kernel_btf();
     let mut a = assemble(text, &Kfuncs(&btf)).expect("it assembles");
-    let maps = maps(&a);
+    let maps = MapInfo::of_assembly(&a);
     let prog = a.progs.pop().expect("a program");
     let env = Env { maps, btf };
     let opts = Opts { level: Level(6, 19), ..Opts::default() };

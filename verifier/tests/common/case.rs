@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use bpf::Program;
 use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
-use bpf::insn::asm::{Assembly, Symbols, assemble};
-use bpf::uapi::{MapType, ProgType};
-use verifier::env::{GuestAddr, MapInfo};
+use bpf::insn::asm::{Symbols, assemble};
+use bpf::uapi::ProgType;
+use verifier::env::MapInfo;
 use verifier::explore::Opts;
 use verifier::tables::Level;
 use verifier::verify::{CheckReport, Options, check};
@@ -22,33 +22,6 @@ impl Symbols for Kfuncs<'_> {
         let id = self.0.find(name, Kind::Func)?;
         Some((i32::try_from(id).ok()?, 0))
     }
-}
-
-/// The maps of an assembly.
-pub(crate) fn maps(a: &Assembly) -> Vec<MapInfo> {
-    let info = |(i, m): (u32, &bpf::insn::asm::AsmMap)| MapInfo {
-        id: i + 1,
-        name: m.name.clone(),
-        map_type: m.map_type,
-        key_size: m.key_size,
-        value_size: m.value_size,
-        max_entries: m.max_entries,
-        flags: m.flags,
-        map_extra: 0,
-        addr: GuestAddr(0x1000 * u64::from(i + 1)),
-        value_addr: (m.map_type == MapType::InsnArray
-            || m.map_type == MapType::Array && m.max_entries == 1)
-            .then_some(GuestAddr(0x10_0000)),
-        frozen_value: a.tables.get(&m.name).map(|t| {
-            // `struct bpf_insn_array_value`: three more words.
-            t.iter().flat_map(|at| [*at, 0, 0, 0]).flat_map(u32::to_le_bytes).collect()
-        }),
-        inner: None,
-        value_type_id: 0,
-        spin_lock_off: None,
-        timer_off: None,
-    };
-    (0..).zip(&a.maps).map(info).collect()
 }
 
 /// A version of the kernel, MAJOR.MINOR.
@@ -96,7 +69,7 @@ impl Case {
     pub(crate) fn new(text: &str) -> Case {
         let btf = kernel_btf();
         let mut a = assemble(text, &Kfuncs(&btf)).expect("a case assembles");
-        let maps = maps(&a);
+        let maps = MapInfo::of_assembly(&a);
         let mut program = a.progs.pop().expect("a case is a program");
         // The kernel was given no line info.
         program.lines.clear();

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
-use bpf::insn::asm::{AsmMap, Assembly, Symbols, assemble};
-use bpf::uapi::{MapType, ProgType};
+use bpf::insn::asm::{Symbols, assemble};
+use bpf::uapi::ProgType;
 use bpf::{Endian, Program};
 use kernel_model::types::Types;
-use verifier::env::{BtfKernel, GuestAddr, MapInfo};
+use verifier::env::{BtfKernel, MapInfo};
 use verifier::tables::Level;
 use verifier::verify::{CheckReport, Options as VerifyOptions, check};
 
@@ -100,7 +100,7 @@ impl Judged {
         }
         let kernel = BtfKernel {
             btf,
-            maps: maps(&a),
+            maps: MapInfo::of_assembly(&a),
             cpus: real.map_or(8192, |r| r.cpus),
             symbols: real.and_then(|r| r.ksyms.all()),
         };
@@ -135,33 +135,6 @@ fn verdict(r: &CheckReport) -> Result<String, String> {
 fn level(text: &str) -> Option<Level> {
     let (major, minor) = text.split_once('.')?;
     Some(Level(major.parse().ok()?, minor.parse().ok()?))
-}
-
-fn maps(a: &Assembly) -> Vec<MapInfo> {
-    let info = |(i, m): (u32, &AsmMap)| MapInfo {
-        id: i + 1,
-        name: m.name.clone(),
-        map_type: m.map_type,
-        key_size: m.key_size,
-        value_size: m.value_size,
-        max_entries: m.max_entries,
-        flags: m.flags,
-        map_extra: 0,
-        addr: GuestAddr(0x1000 * u64::from(i + 1)),
-        value_addr: (m.map_type == MapType::InsnArray
-            || m.map_type == MapType::Array && m.max_entries == 1)
-            .then_some(GuestAddr(0x10_0000)),
-        // `struct bpf_insn_array_value`: three more words.
-        frozen_value: a
-            .tables
-            .get(&m.name)
-            .map(|t| t.iter().flat_map(|at| [*at, 0, 0, 0]).flat_map(u32::to_le_bytes).collect()),
-        inner: None,
-        value_type_id: 0,
-        spin_lock_off: None,
-        timer_off: None,
-    };
-    (0..).zip(&a.maps).map(info).collect()
 }
 
 /// `; func NAME N`: functions of the program that take N integers; the main one takes the context.

@@ -114,24 +114,14 @@ fn cases(world: &mut World, path: &Path, found: &mut Vec<Sample>) {
     }
 }
 
+/// The maps of an assembly, at addresses where a kernel has them.
 fn maps(a: &Assembly) -> Vec<MapInfo> {
-    let info = |(i, m): (u32, &bpf::insn::asm::AsmMap)| MapInfo {
-        id: i + 1,
-        name: m.name.clone(),
-        map_type: m.map_type,
-        key_size: m.key_size,
-        value_size: m.value_size,
-        max_entries: m.max_entries,
-        flags: m.flags,
-        map_extra: 0,
-        addr: GuestAddr(0xffff_8880_0000_0000 + (u64::from(i + 1) << 20)),
+    let placed = |m: MapInfo| MapInfo {
+        addr: GuestAddr(0xffff_8880_0000_0000 + (u64::from(m.id) << 20)),
         value_addr: (m.map_type == MapType::Array && m.max_entries == 1)
             .then_some(GuestAddr(0xffff_8880_7000_0000)),
         frozen_value: None,
-        inner: None,
-        value_type_id: 0,
-        spin_lock_off: None,
-        timer_off: None,
+        ..m
     };
-    (0..).zip(&a.maps).map(info).collect()
+    MapInfo::of_assembly(a).into_iter().map(placed).collect()
 }
