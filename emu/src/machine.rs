@@ -18,12 +18,15 @@ pub mod halt;
 mod look;
 pub mod path;
 pub(crate) mod places;
+mod preempt;
 mod run;
 pub mod schedule;
 mod state;
 pub mod sweep;
 mod syscall;
 pub mod watch;
+
+use std::collections::BTreeMap;
 
 use bpf::Arch;
 use jit::PointKind;
@@ -34,6 +37,7 @@ use kernel_model::layout::{
     CALLBACK_RETURN, HELPER_STUBS, LAP_STUB, RETURN_TRAP, STUB_STRIDE, helper_stub, stack_top,
 };
 use kernel_model::race::{Native, Race};
+use kernel_model::sched::TaskId;
 use kernel_model::stack::Callee;
 use kernel_model::types::Types;
 use kernel_model::{CpuId, Entry, Event, Fault, Kernel, ProgId, Step};
@@ -144,6 +148,8 @@ struct Lane {
     run_start: u64,
     /// The counted point it stands at.
     at: Option<kernel_model::context::Point>,
+    /// Of tasks that were preempted here.
+    parked: BTreeMap<TaskId, preempt::Parked>,
 }
 
 /// A vCPU and the epoch of the page table its TLB was filled from.
@@ -372,6 +378,7 @@ impl Machine {
                 }
             }
         };
+        self.resume_preempted(cpu);
         let mut again = 0;
         let pc = match step {
             Step::Idle => return Ok(false),

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-const PAIRS: [&str; 2] = ["lost_update", "abba"];
+const PAIRS: [&str; 3] = ["lost_update", "abba", "preempt"];
 
 fn orrery(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_orrery")).args(args).output().unwrap()

@@ -15,7 +15,7 @@ use crate::lock::path::LockPath;
 use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
 use crate::prog::ProgId;
-use crate::sched::OpFrame;
+use crate::sched::{OpFrame, TaskId};
 use crate::syscall::test_run::TestRun;
 use crate::timer::TimerFrame;
 use crate::trace::{Deferred, TraceFrame};
@@ -379,6 +379,9 @@ pub struct Cpu {
     pub points: u64,
     /// Runs of this CPU that are cancelled and not over.
     pub(crate) cancelling: u32,
+    /// A task goes on that was preempted in the middle of a program: the engine takes its register
+    /// contexts back before the next step.
+    pub resumed: Option<TaskId>,
 }
 
 impl Cpu {

@@ -73,8 +73,8 @@ impl Kernel {
             }
             None => match self.sched_next(cpu) {
                 Some(frame) => self.drive(cpu, frame, Input::Start),
-                // A task goes on in the kernel path in which it blocked.
-                None if self.cpus[cpu.idx()].pending.is_some() => self.next(cpu),
+                // A task goes on in the kernel path in which it blocked or was preempted.
+                None if !self.cpus[cpu.idx()].frames.is_empty() => self.next(cpu),
                 None => {
                     self.objects_sweep();
                     Step::Idle

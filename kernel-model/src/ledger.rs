@@ -56,6 +56,8 @@ pub struct Ledger {
     depths: BTreeMap<(CpuId, usize), u32>,
     /// Acquisitions so far.
     acquired: u64,
+    /// What programs of preempted tasks hold, by `task_struct`.
+    parked: BTreeMap<u64, Vec<(Kind, u64, Held)>>,
 }
 
 impl Ledger {
@@ -108,9 +110,32 @@ impl Ledger {
         all.flat_map(|(_, stack)| stack).any(|h| h.cpu == cpu)
     }
 
-    /// Everything held, in order of kind and address.
+    /// Everything held, in order of kind and address, then what is held by preempted tasks.
     pub fn iter(&self) -> impl Iterator<Item = (Kind, u64, &Held)> {
+        let parked = self.parked.values().flatten().map(|(k, a, h)| (*k, *a, h));
+        self.on_cpus().chain(parked)
+    }
+
+    fn on_cpus(&self) -> impl Iterator<Item = (Kind, u64, &Held)> {
         self.held.iter().flat_map(|((k, a), v)| v.iter().map(|h| (*k, *a, h)))
+    }
+
+    /// What programs of a CPU hold goes with their task, which is preempted.
+    pub(crate) fn park(&mut self, cpu: CpuId, task: u64) {
+        let held = self.take_above(cpu, 1);
+        if !held.is_empty() {
+            self.parked.insert(task, held);
+        }
+    }
+
+    /// The task goes on.
+    pub(crate) fn unpark(&mut self, cpu: CpuId, task: u64) {
+        for (kind, addr, held) in self.parked.remove(&task).unwrap_or_default() {
+            *self.depths.entry((cpu, held.depth)).or_default() += 1;
+            let stack = self.held.entry((kind, addr)).or_default();
+            let at = stack.partition_point(|h| h.order < held.order);
+            stack.insert(at, held);
+        }
     }
 
     /// What a CPU acquired at or above a frame depth, the last first.
@@ -119,7 +144,7 @@ impl Ledger {
         if self.depths.range((cpu, depth)..=(cpu, usize::MAX)).next().is_none() {
             return Vec::new();
         }
-        let all = self.iter().filter(|(_, _, h)| h.cpu == cpu && h.depth >= depth);
+        let all = self.on_cpus().filter(|(_, _, h)| h.cpu == cpu && h.depth >= depth);
         let mut out: Vec<_> = all.map(|(kind, addr, h)| (kind, addr, h.clone())).collect();
         out.sort_by_key(|(_, _, h)| std::cmp::Reverse(h.order));
         out

@@ -33,7 +33,7 @@ use crate::cpu::CpuId;
 use crate::maps::MapId;
 use crate::{EventKind, Kernel, ProgId};
 
-pub(crate) use sync::Sync;
+pub(crate) use sync::{Call, Sync};
 
 /// Bytes that share a record.
 const CELL: u64 = 8;

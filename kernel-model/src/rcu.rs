@@ -3,14 +3,14 @@
 //! Three flavours, as far as BPF goes: RCU proper, which every program that may not sleep is a
 //! reader of; RCU tasks trace, whose readers are the programs that may; and RCU tasks, whose reader
 //! is each task from when it enters the kernel until it leaves it or goes to sleep, so that code
-//! such as trampolines can be freed (no task of the model is preempted in the kernel).
+//! such as trampolines can be freed.
 //!
 //! A grace period is state: when it began, which sections it still waits for, what is freed at its
 //! end. It ends with the last of those sections, the earliest end the kernel allows; a section that
 //! begins later does not hold it. What is queued meanwhile waits for a whole one.
 //!
 //! A section belongs to a CPU, and to its task while that sleeps in it, as only readers of RCU
-//! tasks trace do. Softirq paths are sections too, as since Linux 5.0.
+//! tasks trace do, or was preempted in it (`rcu_preempt`). Softirq paths are sections too, as since Linux 5.0.
 //!
 //! Sources (6.18): kernel/rcu/tree.c, tree_stall.h, tasks.h, kernel/bpf/memalloc.c.
 
@@ -139,7 +139,7 @@ impl std::fmt::Display for Stall {
 struct State {
     /// By CPU. A section begins and ends with every run, so it costs no allocation.
     sections: Vec<Option<Section>>,
-    /// Of tasks that sleep.
+    /// Of tasks that sleep or were preempted.
     asleep: BTreeMap<u64, Section>,
     current: Option<GracePeriod>,
     /// Grace periods so far.
@@ -280,10 +280,17 @@ impl Kernel {
         sections.map(|s| s.number).min()
     }
 
-    /// Whether a task is off its CPU in the middle of a program.
-    fn sleeps_in_program(&self, task: u64) -> bool {
+    /// Whether a task is off its CPU in the middle of a section: a program in which it sleeps is
+    /// one of RCU tasks trace only.
+    fn stays_in(&self, task: u64, flavor: Flavor) -> bool {
         let runs = |f: &Frame| matches!(f, Frame::Prog(_));
-        self.sched.tasks.iter().any(|t| t.addr == task && t.frames.iter().any(runs))
+        let trace = flavor == Flavor::TasksTrace;
+        // Asked at the end of every run.
+        if !trace && self.sched.preempted == 0 {
+            return false;
+        }
+        let found = self.sched.tasks.iter().find(|t| t.addr == task);
+        found.is_some_and(|t| t.is_preempted() || trace && t.frames.iter().any(runs))
     }
 
     /// A section that the CPU is in no more has ended, unless its task sleeps in it; and those of
@@ -291,13 +298,13 @@ impl Kernel {
     fn rcu_leave(&mut self, cpu: CpuId, flavor: Flavor) {
         let left = self.rcu.state(flavor).sections.get_mut(cpu.idx()).and_then(Option::take);
         let Some(section) = left else { return };
-        if flavor == Flavor::TasksTrace && self.sleeps_in_program(section.task) {
+        if self.stays_in(section.task, flavor) {
             self.rcu.state(flavor).asleep.insert(section.task, section);
             return;
         }
         let asleep = std::mem::take(&mut self.rcu.state(flavor).asleep);
         let (asleep, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            asleep.into_iter().partition(|(task, _)| self.sleeps_in_program(*task));
+            asleep.into_iter().partition(|(task, _)| self.stays_in(*task, flavor));
         let state = self.rcu.state(flavor);
         state.asleep = asleep;
         if let Some(gp) = &mut state.current {

@@ -44,7 +44,7 @@ impl Target<'_> {
         }
         let machine = &mut self.history.run_mut().machine;
         self.unlocked = Some(machine.take_chooser());
-        machine.schedule(Some(Box::new(Only(cpu))));
+        machine.schedule(Some(Box::new(Only { cpu, task: None })));
         self.forked(&format!("CPU {} runs alone", cpu.0));
         true
     }

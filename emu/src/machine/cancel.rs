@@ -12,12 +12,14 @@ impl Machine {
     /// Cancels the runs of a program on all CPUs, where they stand; false when there is none.
     pub fn cancel(&mut self, prog: ProgId, by: CancelledBy) -> bool {
         let cpus = self.kernel.running(prog);
-        for cpu in &cpus {
-            let stack = self.backtrace(*cpu);
-            self.kernel.cancel(*cpu, prog, by, &stack);
-            self.stop_loops(*cpu);
-        }
-        !cpus.is_empty()
+        cpus.iter().for_each(|cpu| self.cancel_on(*cpu, prog, by));
+        self.cancel_parked(prog, by) || !cpus.is_empty()
+    }
+
+    pub(super) fn cancel_on(&mut self, cpu: CpuId, prog: ProgId, by: CancelledBy) {
+        let stack = self.backtrace(cpu);
+        self.kernel.cancel(cpu, prog, by, &stack);
+        self.stop_loops(cpu);
     }
 
     /// Looks at the limits of the run on top of a CPU.

@@ -2,9 +2,10 @@
 
 use kernel_model::CpuId;
 use kernel_model::context::Point;
+use kernel_model::sched::is_named;
 use kernel_model::syscall::test_run::Ticket;
 
-use super::schedule::{Choice, Chooser, Switch};
+use super::schedule::{Choice, Chooser, Pick, Switch};
 use super::{Machine, MachineError};
 
 impl Machine {
@@ -193,12 +194,18 @@ impl Machine {
                 }
             }
             ready.clear();
-            ready.extend(self.cpus().filter(|c| self.ready_at(*c).is_some_and(|t| t <= now)));
+            let cpus = self.cpus().filter(|c| self.ready_at(*c).is_some_and(|t| t <= now));
+            ready.extend(cpus.map(Pick::from));
+            let can = ready.clone();
+            self.preemptions(&can, &mut ready);
             if self.halts_here() {
                 return Err(MachineError::Paused);
             }
-            let cpu = self.chosen(&ready)?;
+            let Pick { cpu, task } = self.chosen(&ready)?;
             self.kernel.cpus[cpu.idx()].clock_ns = now;
+            if let Some(task) = task {
+                self.preempt(cpu, task);
+            }
             self.step_until(cpu, 0, false)?;
             self.sweep_step(cpu)?;
             if self.kernel.events.len() > events {
@@ -207,11 +214,12 @@ impl Machine {
         }
     }
 
-    fn chosen(&mut self, ready: &[CpuId]) -> Result<CpuId, MachineError> {
+    fn chosen(&mut self, ready: &[Pick]) -> Result<Pick, MachineError> {
         let cpu = self.current;
-        let behind = ready.iter().copied().min_by_key(|c| (self.kernel.now(*c), c.0));
-        let default = if ready.contains(&cpu) { Some(cpu) } else { behind };
-        let default = default.expect("a CPU is ready");
+        let cpus = ready.iter().filter(|p| p.task.is_none());
+        let behind = cpus.min_by_key(|p| (self.kernel.now(p.cpu), p.cpu)).copied();
+        let same = Some(Pick::from(cpu)).filter(|p| ready.contains(p));
+        let default = same.or(behind).expect("a CPU is ready");
         let (at, points) = (self.place(cpu), self.kernel.cpus[cpu.idx()].points);
         let choice = Choice { cpu, points, at, ready, default };
         let mut chooser = self.chooser.take().expect("run_chosen has one");
@@ -226,8 +234,19 @@ impl Machine {
         if to != default {
             self.switches.push(Switch { cpu, after: points, at, to });
         }
-        self.current = to;
+        self.current = to.cpu;
         Ok(to)
+    }
+
+    /// Whether it is a task of this name that preempts.
+    pub(super) fn is_of(&self, to: &Pick, name: &str) -> bool {
+        self.task_of(to).is_some_and(|task| is_named(task, name))
+    }
+
+    /// Name of the task that preempts.
+    #[must_use]
+    pub fn task_of(&self, to: &Pick) -> Option<&str> {
+        to.task.map(|t| &**self.kernel.task_name(t))
     }
 
     /// Where a CPU stands.

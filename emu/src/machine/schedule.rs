@@ -8,10 +8,26 @@ use std::collections::BTreeSet;
 
 use kernel_model::CpuId;
 use kernel_model::context::Point;
+use kernel_model::sched::TaskId;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::{Machine, MachineError};
+
+/// Who goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pick {
+    /// A CPU.
+    pub cpu: CpuId,
+    /// A task that preempts the one that runs there; without, the CPU goes on with what it does.
+    pub task: Option<TaskId>,
+}
+
+impl From<CpuId> for Pick {
+    fn from(cpu: CpuId) -> Pick {
+        Pick { cpu, task: None }
+    }
+}
 
 /// A CPU stands at a point, or has nothing to do.
 #[derive(Clone, Copy, Debug)]
@@ -22,19 +38,27 @@ pub struct Choice<'a> {
     pub points: u64,
     /// Where it stands; `None` when it waits or has ended what it did.
     pub at: Option<Point>,
-    /// CPUs that can go on now, in order; never empty.
-    pub ready: &'a [CpuId],
+    /// Who can go on now: CPUs in order, never none; then tasks that can preempt a program.
+    pub ready: &'a [Pick],
     /// What happens without a schedule: it goes on, or the CPU that is furthest behind does.
-    pub default: CpuId,
+    pub default: Pick,
 }
 
-/// Decides which CPU goes on.
+impl Choice<'_> {
+    /// `to`, when it can go on.
+    #[must_use]
+    pub fn ready_or_default(&self, to: Pick) -> Pick {
+        if self.ready.contains(&to) { to } else { self.default }
+    }
+}
+
+/// Decides who goes on.
 pub trait Chooser: std::fmt::Debug + Send {
     /// One of `choice.ready`.
     ///
     /// # Errors
     /// [`MachineError::Stale`] from a schedule that was written for another program.
-    fn choose(&mut self, machine: &Machine, choice: &Choice<'_>) -> Result<CpuId, MachineError>;
+    fn choose(&mut self, machine: &Machine, choice: &Choice<'_>) -> Result<Pick, MachineError>;
 
     /// As it is, for a snapshot.
     fn copy(&self) -> Box<dyn Chooser>;
@@ -60,8 +84,8 @@ pub struct Switch {
     pub after: u64,
     /// Where it stands.
     pub at: Option<Point>,
-    /// CPU that goes on.
-    pub to: CpuId,
+    /// Who goes on.
+    pub to: Pick,
 }
 
 /// Random preemption from a stream of its own.
@@ -79,14 +103,14 @@ impl Random {
 }
 
 impl Chooser for Random {
-    fn choose(&mut self, _: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+    fn choose(&mut self, _: &Machine, c: &Choice<'_>) -> Result<Pick, MachineError> {
         if c.ready.len() == 1 {
             return Ok(c.ready[0]);
         }
         // It goes on three times of four: longer stretches find more than constant switching.
         let draw = self.0.next_u32();
-        if c.default == c.cpu && draw & 3 != 0 {
-            return Ok(c.cpu);
+        if c.default.cpu == c.cpu && draw & 3 != 0 {
+            return Ok(c.default);
         }
         Ok(c.ready[(draw >> 2) as usize % c.ready.len()])
     }
@@ -96,17 +120,27 @@ impl Chooser for Random {
     }
 }
 
-/// One CPU alone: the others wait, as long as it has something to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Only(pub CpuId);
+/// One CPU alone: the others wait, as long as it has something to do. A task may be named that
+/// preempts the others of this CPU wherever it can.
+#[derive(Clone, Debug)]
+pub struct Only {
+    /// The CPU.
+    pub cpu: CpuId,
+    /// Name of the task.
+    pub task: Option<String>,
+}
 
 impl Chooser for Only {
-    fn choose(&mut self, _: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
-        Ok(if c.ready.contains(&self.0) { self.0 } else { c.default })
+    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<Pick, MachineError> {
+        let cpu = Pick::from(self.cpu);
+        let task = self.task.as_ref().and_then(|name| {
+            c.ready.iter().find(|p| p.cpu == self.cpu && m.is_of(p, name)).copied()
+        });
+        Ok(task.unwrap_or(if c.ready.contains(&cpu) { cpu } else { c.default }))
     }
 
     fn copy(&self) -> Box<dyn Chooser> {
-        Box::new(*self)
+        Box::new(self.clone())
     }
 }
 
@@ -121,6 +155,20 @@ pub struct PinnedSwitch {
     pub at: String,
     /// CPU that goes on.
     pub to: CpuId,
+    /// Name of the task that preempts the one which runs there.
+    pub task: Option<String>,
+}
+
+impl PinnedSwitch {
+    /// Who goes on, when that is possible.
+    #[must_use]
+    pub fn pick(&self, m: &Machine, c: &Choice<'_>) -> Option<Pick> {
+        let is = |p: &&Pick| match &self.task {
+            Some(name) => p.cpu == self.to && m.is_of(p, name),
+            None => **p == self.to.into(),
+        };
+        c.ready.iter().find(is).copied()
+    }
 }
 
 /// A schedule that was written down.
@@ -147,9 +195,9 @@ impl Pinned {
 }
 
 impl Chooser for Pinned {
-    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<Pick, MachineError> {
         if let Some(first) = self.first.take() {
-            return Ok(if c.ready.contains(&first) { first } else { c.default });
+            return Ok(c.ready_or_default(first.into()));
         }
         let Some(next) = self.switches.get(self.done).filter(|s| s.cpu == c.cpu) else {
             return Ok(c.default);
@@ -166,11 +214,16 @@ impl Chooser for Pinned {
             self.met.insert(name);
             return Ok(c.default);
         }
-        let to = next.to;
+        let (to, task) = (next.to.0, next.task.clone());
+        let Some(to) = next.pick(m, c) else {
+            self.met.clear();
+            let why = match task {
+                Some(task) => format!("task {task} does not wait for CPU {to}"),
+                None => format!("CPU {to} has nothing to do"),
+            };
+            return Err(self.stale(vec![why]));
+        };
         self.met.clear();
-        if !c.ready.contains(&to) {
-            return Err(self.stale(vec![format!("CPU {} has nothing to do", to.0)]));
-        }
         self.done += 1;
         Ok(to)
     }

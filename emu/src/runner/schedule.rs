@@ -24,7 +24,8 @@ pub(super) fn seed(s: &Scenario, given: u64) -> u64 {
 impl From<&Switch> for PinnedSwitch {
     fn from(s: &Switch) -> PinnedSwitch {
         let (cpu, to) = (CpuId(s.cpu.v), CpuId(s.to.v));
-        PinnedSwitch { cpu, after: s.after.v, at: s.at.v.clone(), to }
+        let task = s.task.as_ref().map(|t| t.v.clone());
+        PinnedSwitch { cpu, after: s.after.v, at: s.at.v.clone(), to, task }
     }
 }
 
@@ -98,9 +99,12 @@ impl Run<'_> {
         elf.flat_map(|elf| elf.maps()).any(is)
     }
 
-    /// The CPU of the step that is next runs alone; after the last one it is round robin.
+    /// The CPU of the step that is next runs alone, with its task; after the last one it is round robin.
     fn next_schedule_step(&mut self) {
-        let next = self.steps.0.front().map(|s| Only(CpuId(s.cpu.v)));
+        let next = self.steps.0.front().map(|s| {
+            let task = s.task.as_ref().map(|t| t.v.clone());
+            Only { cpu: CpuId(s.cpu.v), task }
+        });
         self.machine.schedule(next.map(|c| Box::new(c) as Box<dyn Chooser>));
     }
 

@@ -23,12 +23,14 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, RwLock};
 
 use kernel_model::CpuId;
+use kernel_model::sched::TaskId;
 use serde::{Deserialize, Serialize};
 
 use super::driver::{Driver, Log, Shared};
 use super::finding::Signature;
 use super::strategy::{Here, Strategy};
 use super::{Attempt, Found, Searcher};
+use crate::machine::schedule::Pick;
 use crate::runner::{RunError, Saved};
 
 /// Branches that are tried at once, whatever the number of threads.
@@ -37,9 +39,17 @@ const BATCH: usize = 8;
 const SAVED_MAX: usize = 256;
 
 /// An interleaving by what is not ordinary about it: the number of a choice, and the CPU that is
-/// chosen there; in order.
+/// chosen there, with the task that preempts; in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Branch(Vec<(u64, u32)>);
+pub struct Branch(Vec<(u64, u32, Option<u32>)>);
+
+impl Branch {
+    /// What it says at a choice.
+    fn at(&self, nth: u64) -> Option<Pick> {
+        let (_, cpu, task) = *self.0.iter().find(|b| b.0 == nth)?;
+        Some(Pick { cpu: CpuId(cpu), task: task.map(TaskId) })
+    }
+}
 
 /// A branch that is to be tried.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -88,7 +98,7 @@ struct Told(Arc<Mutex<Turn>>);
 /// Where a run under [`Told`] is.
 #[derive(Debug, Default)]
 struct Turn {
-    branch: Vec<(u64, u32)>,
+    branch: Branch,
     /// Choices that were made.
     nth: u64,
     /// From this one on it stops.
@@ -96,11 +106,11 @@ struct Turn {
     /// It has stopped here.
     stopped: bool,
     /// What else could be chosen where it stopped.
-    others: Vec<CpuId>,
+    others: Vec<Pick>,
 }
 
 impl Strategy for Told {
-    fn choose(&mut self, here: &Here<'_>) -> Option<CpuId> {
+    fn choose(&mut self, here: &Here<'_>) -> Option<Pick> {
         if here.ready.len() == 1 {
             return Some(here.ready[0]);
         }
@@ -112,8 +122,8 @@ impl Strategy for Told {
         }
         turn.stopped = false;
         turn.nth += 1;
-        let told = turn.branch.iter().find(|(n, _)| *n == nth).map(|(_, c)| CpuId(*c));
-        Some(told.filter(|c| here.ready.contains(c)).unwrap_or(here.default))
+        let told = turn.branch.at(nth).filter(|p| here.ready.contains(p));
+        Some(told.unwrap_or(here.default))
     }
 
     fn copy(&self) -> Box<dyn Strategy> {
@@ -127,7 +137,7 @@ struct Node {
     hash: u64,
     /// Number of the choice.
     nth: u64,
-    others: Vec<CpuId>,
+    others: Vec<Pick>,
     saved: u64,
 }
 
@@ -159,7 +169,7 @@ impl<'s, 'a> Thread<'s, 'a> {
     fn go(&mut self, plan: u64, open: &Open, known: &BTreeSet<u64>) -> Result<Tried, RunError> {
         let faults = self.search.plan(plan);
         let last = open.branch.0.last().map(|b| b.0);
-        let mut turn = Turn { branch: open.branch.0.clone(), ..Turn::default() };
+        let mut turn = Turn { branch: open.branch.clone(), ..Turn::default() };
         turn.stops = last.map_or(0, |n| n + 1);
         let home = open.home.filter(|(id, _)| *id == self.id);
         let saved = home.and_then(|(_, n)| self.saved.get(&n));
@@ -188,9 +198,8 @@ impl<'s, 'a> Thread<'s, 'a> {
                 }
                 Ok(outcome) => {
                     let attempt = self.search.judged(0, &outcome, &self.log, faults);
-                    let way: Vec<(u64, u32)> = open.branch.0.clone();
                     let told = || {
-                        let (branch, stops) = (way.clone(), u64::MAX);
+                        let (branch, stops) = (open.branch.clone(), u64::MAX);
                         let turn = Turn { branch, stops, ..Turn::default() };
                         Box::new(Told(Arc::new(Mutex::new(turn)))) as Box<dyn Strategy>
                     };
@@ -271,9 +280,9 @@ impl Frontier {
                 cut = true;
                 break;
             }
-            for cpu in node.others {
+            for pick in node.others {
                 let mut branch = open.branch.clone();
-                branch.0.push((node.nth, cpu.0));
+                branch.0.push((node.nth, pick.cpu.0, pick.task.map(|t| t.0)));
                 branches.push(Open { branch, home: Some((thread, node.saved)) });
             }
         }

@@ -9,10 +9,10 @@ use kernel_model::context::Point;
 use kernel_model::cpu::Site;
 
 use super::strategy::{Here, Strategy};
-use crate::machine::schedule::{Choice, Chooser};
+use crate::machine::schedule::{Choice, Chooser, Pick};
 use crate::machine::{Machine, MachineError};
 
-/// A place at which another CPU went on.
+/// A place at which another CPU went on, or another task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Switch {
     /// CPU that stops.
@@ -23,8 +23,10 @@ pub struct Switch {
     pub at: String,
     /// How often the CPU stood at a place of this name before.
     pub before: u64,
-    /// CPU that goes on.
-    pub to: CpuId,
+    /// Who goes on.
+    pub to: Pick,
+    /// Its task, when it preempts another.
+    pub task: Option<String>,
     /// Where its program is.
     pub site: Option<Site>,
 }
@@ -70,7 +72,7 @@ struct Chosen {
     cpu: CpuId,
     after: u64,
     at: Stand,
-    to: CpuId,
+    to: Pick,
     default: bool,
 }
 
@@ -89,7 +91,8 @@ pub(super) struct Log {
 impl Log {
     fn note(&mut self, c: Chosen, real: bool) {
         if real {
-            let key = u64::from(c.cpu.0) << 48 ^ c.after << 8 ^ u64::from(c.to.0);
+            let task = c.to.task.map_or(0, |t| u64::from(t.0) + 1);
+            let key = u64::from(c.cpu.0) << 48 ^ c.after << 8 ^ u64::from(c.to.cpu.0) ^ task << 24;
             self.hash = (self.hash ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
         }
         self.steps += 1;
@@ -116,7 +119,8 @@ impl Log {
             let before = stood.entry((c.cpu.0, at.clone())).or_default();
             if !c.default {
                 let (cpu, after, to, before) = (c.cpu, c.after, c.to, *before);
-                switches.push(Switch { cpu, after, at, before, to, site: None });
+                let task = m.task_of(&to).map(str::to_owned);
+                switches.push(Switch { cpu, after, at, before, to, task, site: None });
             }
             *before += 1;
         }
@@ -145,13 +149,15 @@ pub(super) struct Driver {
 }
 
 impl Chooser for Driver {
-    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<Pick, MachineError> {
         let mut log = self.log.get();
-        let here = Here { cpu: c.cpu, ready: c.ready, default: c.default, nth: log.steps };
+        let (ready, default, nth) = (c.ready, c.default, log.steps);
+        let running = &|cpu| m.kernel.curr_task(cpu);
+        let here = Here { cpu: c.cpu, ready, default, nth, running };
         let to = self.strategy.choose(&here).ok_or(MachineError::Paused)?;
         let at = Stand::of(m, c);
         let default = log.first.is_none() || to == c.default;
-        log.first.get_or_insert(to);
+        log.first.get_or_insert(to.cpu);
         let chosen = Chosen { cpu: c.cpu, after: c.points, at, to, default };
         log.note(chosen, c.ready.len() > 1);
         Ok(to)
@@ -184,22 +190,23 @@ impl Follow {
 }
 
 impl Chooser for Follow {
-    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<Pick, MachineError> {
         let at = Stand::of(m, c).name(m);
         let stood = self.stood.entry((c.cpu.0, at.clone())).or_default();
         let before = *stood;
         *stood += 1;
         if !std::mem::replace(&mut self.begun, true) {
             let first = self.way.first;
-            let to = if c.ready.contains(&first) { first } else { c.default };
-            self.made.lock().expect("not lent").first = to;
+            let to = c.ready_or_default(first.into());
+            self.made.lock().expect("not lent").first = to.cpu;
             return Ok(to);
         }
         let rest = &self.way.switches[self.next..];
         let fits = |s: &Switch| s.cpu == c.cpu && s.at == at && s.before <= before;
         let Some(n) = rest.iter().position(fits).filter(|n| {
             // Those before it are given up only when their CPU has nothing to do any more.
-            rest[..*n].iter().all(|s| !c.ready.contains(&s.cpu) && s.cpu != c.cpu)
+            let over = |s: &Switch| !c.ready.contains(&s.cpu.into()) && s.cpu != c.cpu;
+            rest[..*n].iter().all(over)
         }) else {
             return Ok(c.default);
         };
@@ -212,7 +219,8 @@ impl Chooser for Follow {
             return Ok(to);
         }
         let site = m.backtrace(c.cpu).first().cloned();
-        let made = Switch { cpu: c.cpu, after: c.points, at, before, to, site };
+        let task = m.task_of(&to).map(str::to_owned);
+        let made = Switch { cpu: c.cpu, after: c.points, at, before, to, task, site };
         self.made.lock().expect("not lent").switches.push(made);
         Ok(to)
     }

@@ -95,7 +95,7 @@ impl Found {
 struct Default;
 
 impl Strategy for Default {
-    fn choose(&mut self, here: &Here<'_>) -> Option<kernel_model::CpuId> {
+    fn choose(&mut self, here: &Here<'_>) -> Option<crate::machine::schedule::Pick> {
         Some(here.default)
     }
 

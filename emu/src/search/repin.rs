@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use kernel_model::CpuId;
 
-use crate::machine::schedule::{Choice, Chooser, PinnedSwitch};
+use crate::machine::schedule::{Choice, Chooser, Pick, PinnedSwitch};
 use crate::machine::{Machine, MachineError};
 use crate::runner::{RunError, Runs};
 
@@ -31,9 +31,9 @@ fn place(name: &str) -> &str {
 }
 
 impl Chooser for Seek {
-    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<Pick, MachineError> {
         if let Some(first) = self.first.take() {
-            return Ok(if c.ready.contains(&first) { first } else { c.default });
+            return Ok(c.ready_or_default(first.into()));
         }
         let mut found = self.found.lock().expect("not lent");
         let Some(next) = self.switches.get(found.len()).filter(|s| s.cpu == c.cpu) else {
@@ -47,15 +47,15 @@ impl Chooser for Seek {
             .is_none_or(|s| now >= old.saturating_add(s.get(&c.cpu).copied().unwrap_or(0)));
         let after = self.last.get(&c.cpu).is_none_or(|last| c.points >= *last);
         let fits = place(&name) == place(&next.at) && far && after;
-        if !fits || !c.ready.contains(&next.to) {
+        let Some(to) = next.pick(m, c).filter(|_| fits) else {
             return Ok(c.default);
-        }
+        };
         if let Some(shift) = &mut self.shift {
             shift.insert(c.cpu, now - old);
         }
         self.last.insert(c.cpu, c.points);
         found.push((c.points, name));
-        Ok(next.to)
+        Ok(to)
     }
 
     fn copy(&self) -> Box<dyn Chooser> {

@@ -1,19 +1,29 @@
-//! Which CPU goes on, when a run is one of many: drawn at random, or by priorities that change at
+//! Who goes on, when a run is one of many: drawn at random, or by priorities that change at
 //! a few places.
 
+use std::collections::BTreeMap;
+
 use kernel_model::CpuId;
+use kernel_model::sched::TaskId;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
+use crate::machine::schedule::Pick;
+
 /// Where a choice is made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "it lends a function")]
 pub struct Here<'a> {
     /// The CPU that ran last.
     pub cpu: CpuId,
-    /// CPUs that can go on, in order; never empty.
-    pub ready: &'a [CpuId],
+    /// Who can go on, as for a [`Choice`]; never empty.
+    ///
+    /// [`Choice`]: crate::machine::schedule::Choice
+    pub ready: &'a [Pick],
     /// What happens by default.
-    pub default: CpuId,
+    pub default: Pick,
+    /// Tasks that run on the CPUs.
+    pub running: &'a dyn Fn(CpuId) -> Option<TaskId>,
     /// Choices before this one.
     pub nth: u64,
 }
@@ -21,7 +31,7 @@ pub struct Here<'a> {
 /// Makes the choices of one run.
 pub trait Strategy: std::fmt::Debug + Send {
     /// One of `here.ready`; `None` to stop the run here, and be asked again.
-    fn choose(&mut self, here: &Here<'_>) -> Option<CpuId>;
+    fn choose(&mut self, here: &Here<'_>) -> Option<Pick>;
 
     /// As it is, for a snapshot.
     fn copy(&self) -> Box<dyn Strategy>;
@@ -63,12 +73,12 @@ impl Random {
 }
 
 impl Strategy for Random {
-    fn choose(&mut self, here: &Here<'_>) -> Option<CpuId> {
+    fn choose(&mut self, here: &Here<'_>) -> Option<Pick> {
         if here.ready.len() == 1 {
             return Some(here.ready[0]);
         }
-        if here.nth > 0 && here.default == here.cpu && below(&mut self.rng, self.stay) != 0 {
-            return Some(here.cpu);
+        if here.nth > 0 && here.default.cpu == here.cpu && below(&mut self.rng, self.stay) != 0 {
+            return Some(here.default);
         }
         Some(here.ready[below(&mut self.rng, here.ready.len() as u64) as usize])
     }
@@ -78,14 +88,19 @@ impl Strategy for Random {
     }
 }
 
-/// Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): CPUs have priorities in
-/// random order, and at `depth - 1` places, drawn before the run, that of the running one drops
+/// Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): CPUs, and tasks that
+/// compete for one, have priorities in random order, and at `depth - 1` places, drawn before the run, that of the running one drops
 /// below all others. A bug that needs `depth` orderings of two steps is met with a probability of
 /// at least `1 / (cpus * steps^(depth - 1))` per run.
 #[derive(Clone, Debug)]
 pub struct Pct {
-    /// Higher goes first.
+    /// Of CPUs; higher goes first.
     priorities: Vec<u64>,
+    /// Of tasks that compete, drawn when they first do.
+    tasks: BTreeMap<TaskId, u64>,
+    rng: ChaCha8Rng,
+    /// Least of those that were drawn, and by how much the greatest is more.
+    range: (u64, u64),
     /// Choices at which a priority changes, in order, and to what.
     changes: Vec<(u64, u64)>,
 }
@@ -96,7 +111,8 @@ impl Pct {
     pub fn new(seed: u64, run: u64, cpus: u32, steps: u64, depth: u32) -> Pct {
         let mut rng = stream(seed, run);
         let depth = u64::from(depth.max(1));
-        let mut priorities: Vec<u64> = (0..u64::from(cpus)).map(|c| depth + c).collect();
+        let mut priorities: Vec<u64> =
+            (0..u64::from(cpus)).map(|c| (depth + c) << SPREAD).collect();
         for i in (1..priorities.len()).rev() {
             let j = below(&mut rng, i as u64 + 1) as usize;
             priorities.swap(i, j);
@@ -104,17 +120,35 @@ impl Pct {
         let mut changes: Vec<(u64, u64)> =
             (1..depth).map(|p| (1 + below(&mut rng, steps), p)).collect();
         changes.sort_unstable();
-        Pct { priorities, changes }
+        let range = (depth << SPREAD, u64::from(cpus) << SPREAD);
+        Pct { priorities, tasks: BTreeMap::new(), rng, range, changes }
+    }
+}
+
+/// Bits of a priority below those that tell CPUs apart: for tasks, which come between.
+const SPREAD: u32 = 32;
+
+impl Pct {
+    /// The priority of what goes on: of the task that would run, when several compete for its CPU.
+    fn priority(&mut self, here: &Here<'_>, to: Pick) -> &mut u64 {
+        let competed = here.ready.iter().any(|p| p.cpu == to.cpu && p.task.is_some());
+        match to.task.or_else(|| (here.running)(to.cpu)).filter(|_| competed) {
+            Some(task) => {
+                let (rng, (least, more)) = (&mut self.rng, self.range);
+                self.tasks.entry(task).or_insert_with(|| least + below(rng, more))
+            }
+            None => &mut self.priorities[to.cpu.idx()],
+        }
     }
 }
 
 impl Strategy for Pct {
-    fn choose(&mut self, here: &Here<'_>) -> Option<CpuId> {
+    fn choose(&mut self, here: &Here<'_>) -> Option<Pick> {
         while let Some((_, to)) = self.changes.first().copied().filter(|c| c.0 <= here.nth) {
             self.changes.remove(0);
-            self.priorities[here.cpu.idx()] = to;
+            *self.priority(here, here.cpu.into()) = to << SPREAD;
         }
-        here.ready.iter().copied().max_by_key(|c| self.priorities[c.idx()])
+        here.ready.iter().copied().max_by_key(|p| *self.priority(here, *p))
     }
 
     fn copy(&self) -> Box<dyn Strategy> {
@@ -128,11 +162,13 @@ mod tests {
 
     /// Choices of two CPUs that can always go on.
     fn choices(strategy: &mut dyn Strategy, n: u64) -> Vec<u32> {
-        let ready = [CpuId(0), CpuId(1)];
+        let ready = [0, 1].map(|c| Pick::from(CpuId(c)));
         let mut cpu = CpuId(0);
         let mut out = Vec::new();
         for nth in 0..n {
-            cpu = strategy.choose(&Here { cpu, ready: &ready, default: cpu, nth }).unwrap();
+            let (default, running) = (cpu.into(), &|_| None);
+            let here = Here { cpu, ready: &ready, default, nth, running };
+            cpu = strategy.choose(&here).unwrap().cpu;
             out.push(cpu.0);
         }
         out

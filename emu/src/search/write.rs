@@ -22,8 +22,9 @@ const TOLD: usize = 12;
 #[must_use]
 pub fn pinned(seed: u64, way: &Way) -> String {
     let line = |s: &Switch| {
-        let (cpu, after, at, to) = (s.cpu.0, s.after, &s.at, s.to.0);
-        format!("        (cpu: {cpu}, after: {after}, at: {at:?}, to: {to}),\n")
+        let (cpu, after, at, to) = (s.cpu.0, s.after, &s.at, s.to.cpu.0);
+        let task = s.task.as_ref().map_or(String::new(), |t| format!(", task: {t:?}"));
+        format!("        (cpu: {cpu}, after: {after}, at: {at:?}, to: {to}{task}),\n")
     };
     let switches: String = way.switches.iter().map(line).collect();
     let open = if switches.is_empty() { "" } else { "\n" };
@@ -179,7 +180,13 @@ pub fn explanation(
     );
     for s in way.switches.iter().take(TOLD) {
         let place = s.site.map_or(String::new(), |site| source(m, site));
-        words += &format!(" CPU {} stops at `{}`{place}, CPU {} goes on.", s.cpu.0, s.at, s.to.0);
+        let (cpu, to) = (s.cpu.0, s.to.cpu.0);
+        let next = match &s.task {
+            None => format!("CPU {to} goes on"),
+            Some(task) if s.to.cpu == s.cpu => format!("task {task} preempts it"),
+            Some(task) => format!("task {task} preempts CPU {to}"),
+        };
+        words += &format!(" CPU {cpu} stops at `{}`{place}, {next}.", s.at);
     }
     if now > TOLD {
         words += &format!(" And so on, {} more.", now - TOLD);
@@ -222,8 +229,9 @@ mod tests {
     #[test]
     fn a_way_is_written_and_read() {
         let at = "count: bpf_ktime_get_ns returned".to_owned();
-        let (cpu, to) = (CpuId(0), CpuId(1));
-        let switch = Switch { cpu, after: 2, at, before: 0, to, site: None };
+        let cpu = CpuId(0);
+        let (to, task) = (CpuId(1).into(), Some("right.1".to_owned()));
+        let switch = Switch { cpu, after: 2, at, before: 0, to, task, site: None };
         let way = Way { first: cpu, switches: vec![switch] };
         let text =
             "Scenario(\n    orrery: 1,\n    machine: (cpus: 2),\n    expect: [Leaks([])],\n)";
@@ -236,6 +244,7 @@ mod tests {
             panic!("{text}")
         };
         assert_eq!(switches[0].at.v, "count: bpf_ktime_get_ns returned");
+        assert_eq!(switches[0].task.as_ref().map(|t| t.v.as_str()), Some("right.1"));
         let more = with_item(&text, "faults", "Alloc(nth: 4)");
         assert!(more.contains("[Alloc(nth: 4), Alloc(nth: 3)]"), "{more}");
         assert_eq!(items(&more, "faults"), "Alloc(nth: 4), Alloc(nth: 3)");

@@ -62,6 +62,18 @@ impl Kernel {
         }
     }
 
+    /// Calls in progress go with a task that is preempted.
+    pub(crate) fn race_park(&mut self, cpu: CpuId) -> Vec<Call> {
+        self.races.calls.get_mut(cpu.idx()).map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The task goes on.
+    pub(crate) fn race_unpark(&mut self, cpu: CpuId, calls: Vec<Call>) {
+        if let Some(own) = self.races.calls.get_mut(cpu.idx()) {
+            *own = calls;
+        }
+    }
+
     /// What was done before a wake-up happens before what the task does then.
     pub(crate) fn race_wake(&mut self, by: CpuId, task: u64) {
         if self.races.on {

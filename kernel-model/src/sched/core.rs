@@ -38,7 +38,8 @@ impl Kernel {
             }
             if let Some(next) = self.sched.rqs[cpu.idx()].switching.take() {
                 self.switch_finish(cpu, next);
-                if self.cpus[cpu.idx()].pending.is_some() {
+                // In the kernel path in which the task blocked or was preempted.
+                if !self.cpus[cpu.idx()].frames.is_empty() {
                     return None;
                 }
                 continue;
@@ -159,9 +160,9 @@ impl Kernel {
         let now = self.now(cpu);
         let rq = &mut self.sched.rqs[cpu.idx()];
         let prev = rq.curr;
-        let mut next = rq.queue.pick().map(TaskId);
+        let mut next = rq.queue.pick(rq.chosen.take().map(|t| t.0)).map(TaskId);
         if next.is_none() && self.newidle(cpu) {
-            next = self.sched.rqs[cpu.idx()].queue.pick().map(TaskId);
+            next = self.sched.rqs[cpu.idx()].queue.pick(None).map(TaskId);
         }
         if next == prev {
             return;
@@ -227,7 +228,9 @@ impl Kernel {
         let Some(next) = next else { return };
         let task = self.sched.task_mut(next);
         task.cpu = cpu;
-        if !task.frames.is_empty() {
+        if let Some(was) = task.preempted.take() {
+            self.preempted_resumes(cpu, next, *was);
+        } else if !task.frames.is_empty() {
             let told = task.told;
             let c = &mut self.cpus[cpu.idx()];
             c.frames = std::mem::take(&mut self.sched.tasks[next.idx()].frames);
@@ -268,7 +271,8 @@ impl Kernel {
     }
 
     /// The task that runs on a CPU.
-    pub(crate) fn curr_task(&self, cpu: CpuId) -> Option<TaskId> {
+    #[must_use]
+    pub fn curr_task(&self, cpu: CpuId) -> Option<TaskId> {
         self.sched.rqs.get(cpu.idx()).and_then(|rq| rq.curr)
     }
 
@@ -424,7 +428,10 @@ impl Kernel {
         let queue = &self.sched.rqs[from.idx()].queue;
         let fits = |id: &u32| {
             let task = self.sched.task(TaskId(*id));
-            task.allowed.contains(&to.0) && queue.waits(*id).is_some_and(|e| e.weight <= weight_max)
+            // A program is bound to its CPU (`migrate_disable`).
+            task.allowed.contains(&to.0)
+                && task.preempted.is_none()
+                && queue.waits(*id).is_some_and(|e| e.weight <= weight_max)
         };
         let Some(id) = queue.last().take(MIGRATE_MAX).find(fits).map(TaskId) else { return false };
         self.update_curr(from);

@@ -259,12 +259,16 @@ impl Queue {
         None
     }
 
-    /// The task that runs from now on; the one that ran, if there was one, waits or has left.
-    pub(super) fn pick(&mut self) -> Option<u32> {
+    /// The task that runs from now on, `chosen` before all others; the one that ran, if there was
+    /// one, waits or has left.
+    pub(super) fn pick(&mut self, chosen: Option<u32>) -> Option<u32> {
         if let Some((id, e)) = self.curr.take() {
             self.enqueue(id, e, Place::Put);
         }
-        let id = self.first()?;
+        let id = match chosen.filter(|id| self.waits(*id).is_some()) {
+            Some(id) => id,
+            None => self.first()?,
+        };
         let e = self.take(id).expect("it was found there");
         self.curr = Some((id, e));
         Some(id)
@@ -319,7 +323,7 @@ mod tests {
         let mut ran = vec![0; weights.len()];
         let mut now = 0;
         while now < total_ns {
-            let id = q.pick().unwrap();
+            let id = q.pick(None).unwrap();
             let e = q.curr_mut().unwrap();
             let ns = e.left_ns().max(1);
             assert!(e.run(ns));
@@ -345,15 +349,15 @@ mod tests {
         for id in 0..3 {
             q.enqueue(id, Entity::new(1024, 700_000), Place::Initial);
         }
-        let id = q.pick().unwrap();
+        let id = q.pick(None).unwrap();
         q.curr_mut().unwrap().run(600_000);
         let ahead = q.dequeue(id).unwrap();
         assert!(ahead.vlag_ns < 0);
-        let behind = q.pick().unwrap();
+        let behind = q.pick(None).unwrap();
         let left = q.dequeue(behind).unwrap();
         assert!(left.vlag_ns >= 0 && left.vlag_ns <= 1_400_000);
         q.enqueue(id, ahead, Place::Wakeup);
-        assert_ne!(q.pick(), Some(id), "who has run more comes later");
+        assert_ne!(q.pick(None), Some(id), "who has run more comes later");
     }
 
     #[test]

@@ -9,14 +9,15 @@
 //! A CPU runs its task when it has no kernel path in progress and none queued: interrupts and
 //! what they lead to come first. A task that uses the CPU (`Run`) is a time at which it is done,
 //! not work: the machine passes to it. A kernel path of a task runs until it blocks or ends, and
-//! a program until its `exit`; the task is not preempted in between. When a path blocks, its
-//! frames are kept with the task. Each operation that is not `Run` or `Sleep` takes [`OP_NS`],
+//! a program until its `exit`; in between the task is preempted only where the machine says so
+//! ([`Kernel::preempt`]), never by a tick. When a path blocks, its frames are kept with the task. Each operation that is not `Run` or `Sleep` takes [`OP_NS`],
 //! so that a script without either passes time too.
 
 mod core;
 mod fair;
 mod look;
 mod mm;
+mod preempt;
 mod script;
 mod signal;
 mod sleeping;
@@ -28,6 +29,7 @@ use crate::cpu::{CpuId, Frame};
 use crate::{Errno, Kernel, ProgId, field};
 
 use mm::Mm;
+use preempt::Preempted;
 use sleeping::SleepLock;
 
 use fair::{Entity, Queue, base_slice, cgroup_weight, nice_weight};
@@ -137,6 +139,8 @@ pub(crate) struct Task {
     mm: MmId,
     /// Its descriptors: `struct file`.
     pub(crate) files: BTreeMap<i32, u64>,
+    /// It was preempted in the middle of a program.
+    preempted: Option<Box<Preempted>>,
 }
 
 /// A CPU's run queue.
@@ -146,6 +150,8 @@ struct Rq {
     curr: Option<TaskId>,
     /// `need_resched`.
     resched: bool,
+    /// The schedule says who runs next.
+    chosen: Option<TaskId>,
     /// Time has come for the task that runs.
     tick: bool,
     /// The switch whose tracepoints run.
@@ -201,6 +207,8 @@ pub struct Sched {
     /// A `Due::Balance` is queued; how many there were.
     balancing: bool,
     balanced: u64,
+    /// Tasks that were preempted in the middle of a program.
+    pub(crate) preempted: u32,
     /// How long a runnable task may wait.
     stall_ns: Option<u64>,
     /// `init`, when there is one.
@@ -330,6 +338,7 @@ impl Kernel {
             pending: 0,
             mm,
             files: BTreeMap::new(),
+            preempted: None,
         });
         id
     }

@@ -99,6 +99,14 @@ pub enum OpFrame {
 }
 
 impl OpFrame {
+    /// The task whose operation it is, when it is one.
+    pub(super) fn task(&self) -> Option<TaskId> {
+        match self {
+            OpFrame::Op(task, ..) => Some(*task),
+            _ => None,
+        }
+    }
+
     /// Programs that it will run.
     pub(crate) fn progs(&self) -> Vec<ProgId> {
         match self {

@@ -58,6 +58,12 @@ impl TestRun {
     pub(crate) fn bh_off(&self) -> bool {
         !matches!(self.on, On::Bytes { .. })
     }
+
+    /// Whether its task may be preempted: that of a syscall program; `bpf_prog_test_run_raw_tp` has
+    /// preemption off (`get_cpu`).
+    pub(crate) fn is_preemptible(&self) -> bool {
+        matches!(self.on, On::Bytes { back: true, .. })
+    }
 }
 
 /// A test run that a process waits for.

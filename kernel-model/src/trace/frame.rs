@@ -43,6 +43,12 @@ impl TraceFrame {
         TraceFrame { fired, progs, ..TraceFrame::new(VecDeque::new(), Then::Done(0)) }
     }
 
+    /// Whether the program that runs may be preempted: trampolines only bind it to its CPU.
+    pub(crate) fn is_preemptible(&self) -> bool {
+        let running = self.running.as_ref().map(|r| r.0.how);
+        matches!(running, Some(How::Trampoline | How::Lsm))
+    }
+
     /// The function or tracepoint whose programs run.
     pub(crate) fn point(&self) -> Option<Point> {
         self.fired.as_ref().map(|f| f.point)

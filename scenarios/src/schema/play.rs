@@ -494,17 +494,21 @@ pub enum Schedule {
         seed: u64,
         /// CPU that runs first.
         first: Spanned<u32>,
-        /// Places at which another CPU goes on.
+        /// Places at which another CPU goes on, or another task.
         switches: Vec<Switch>,
     },
 }
 
-/// Only that CPU runs until the event.
+/// Only that CPU runs until the event, and of its tasks the one that is named.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleStep {
     /// CPU.
     pub cpu: Spanned<u32>,
+    /// Task of this CPU that preempts the others wherever their programs let it: at safepoints,
+    /// unless preemption is off.
+    #[serde(default)]
+    pub task: Option<Name>,
     /// Event.
     pub until: Event,
 }
@@ -521,6 +525,9 @@ pub struct Switch {
     pub at: Name,
     /// CPU that goes on.
     pub to: Spanned<u32>,
+    /// Task that preempts the one which runs on that CPU.
+    #[serde(default)]
+    pub task: Option<Name>,
 }
 
 impl Switch {

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use super::Check;
-use crate::schema::play::{Fault, ScheduleStep, Switch};
-use crate::schema::{Event, Schedule};
+use crate::schema::machine::Cpus;
+use crate::schema::play::{Fault, Op, ScheduleStep, Switch};
+use crate::schema::{Event, Name, Schedule};
 use crate::span::{Finding, Span};
 
 impl Check<'_> {
@@ -16,6 +17,7 @@ impl Check<'_> {
             Schedule::Steps(steps) => {
                 for step in steps {
                     self.cpu(step.cpu.v, step.cpu.span);
+                    self.runs_there(step.task.as_ref(), step.cpu.v);
                     self.event(&step.until);
                     self.elsewhere(step);
                 }
@@ -42,13 +44,34 @@ impl Check<'_> {
         }
     }
 
+    /// A task that a CPU is to run is one that can come there.
+    fn runs_there(&mut self, task: Option<&Name>, cpu: u32) {
+        let Some(name) = task else { return };
+        self.task(name);
+        let base = name.v.rsplit_once('.').map_or(name.v.as_str(), |(base, _)| base);
+        let Some(task) = self.s.tasks.get(&name.v).or_else(|| self.s.tasks.get(base)) else {
+            return;
+        };
+        let moves = |op: &Op| matches!(op, Op::Migrate(to) if to.v == cpu);
+        if let Cpus::List(cpus) = &task.cpus
+            && cpus.iter().all(|c| c.v != cpu)
+            && !task.script.iter().any(moves)
+        {
+            let message = format!("the task `{}` never runs on CPU {cpu}", name.v);
+            let finding = Finding::error(name.span, message);
+            let span = cpus.first().map_or(name.span, |c| c.span);
+            self.found.push(finding.also(span, "its CPUs"));
+        }
+    }
+
     /// A CPU passes its safepoints one after the other, and at each of them one CPU goes on.
     fn switches(&mut self, switches: &[Switch]) {
         let mut last: BTreeMap<u32, (u64, bool, Span)> = BTreeMap::new();
         for s in switches {
             self.cpu(s.cpu.v, s.cpu.span);
             self.cpu(s.to.v, s.to.span);
-            if s.to.v == s.cpu.v {
+            self.runs_there(s.task.as_ref(), s.to.v);
+            if s.to.v == s.cpu.v && s.task.is_none() {
                 let message = format!("CPU {} cannot be switched to itself", s.cpu.v);
                 self.found.push(Finding::error(s.to.span, message).hint("leave the switch out"));
             }

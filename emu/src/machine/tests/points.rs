@@ -1,7 +1,7 @@
 //! Points: the same ones, in the same order, with the same clocks, on every architecture.
 
 use super::*;
-use crate::machine::schedule::{Choice, Pinned, PinnedSwitch, Random};
+use crate::machine::schedule::{Choice, Pick, Pinned, PinnedSwitch, Random};
 use kernel_model::context::Level;
 
 /// Notes every point that it is asked at, and goes on.
@@ -9,7 +9,7 @@ use kernel_model::context::Level;
 struct Note(Arc<std::sync::Mutex<Vec<(String, u64, u64)>>>);
 
 impl Chooser for Note {
-    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<CpuId, MachineError> {
+    fn choose(&mut self, m: &Machine, c: &Choice<'_>) -> Result<Pick, MachineError> {
         let retired = m.kernel.cpus[c.cpu.idx()].retired;
         self.0.lock().unwrap().push((m.place_name(c), c.points, retired));
         Ok(c.default)
@@ -109,7 +109,8 @@ fn a_random_schedule_finds_a_lost_update_that_its_switches_replay() {
             cpu: s.cpu,
             after: s.after,
             at: name(s),
-            to: s.to,
+            to: s.to.cpu,
+            task: None,
         });
         let switches: Vec<PinnedSwitch> = switches.collect();
         for other in ARCHS {
@@ -124,7 +125,7 @@ fn a_random_schedule_finds_a_lost_update_that_its_switches_replay() {
 #[test]
 fn a_pinned_switch_at_another_point_is_stale() {
     let at = "t: bpf_ktime_get_ns returned".to_string();
-    let switch = PinnedSwitch { cpu: CpuId(0), after: 1, at, to: CpuId(1) };
+    let switch = PinnedSwitch { cpu: CpuId(0), after: 1, at, to: CpuId(1), task: None };
     let mut m = machine(Arch::X86_64);
     let p = load_prog(&mut m, increment(), &[]);
     let counter = m.kernel.kzalloc(64, "a counter").unwrap();

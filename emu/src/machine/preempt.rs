@@ -1,0 +1,90 @@
+//! Register contexts and stack of a task that is preempted in the middle of a program.
+//!
+//! Programs run on the stack of their CPU, and go on there after a preemption: they do not change
+//! their CPU (`migrate_disable`). So what they have on it is taken away, and put back at the same
+//! addresses when the task goes on.
+
+use kernel_model::cpu::CancelledBy;
+use kernel_model::sched::TaskId;
+
+use super::schedule::Pick;
+use super::*;
+use crate::unicorn::spec;
+
+/// What a CPU had of a task that was preempted.
+#[derive(Clone, Debug)]
+pub(super) struct Parked {
+    contexts: Vec<Context>,
+    /// From the stack pointer to the stack's top.
+    stack: Vec<u8>,
+    /// Instructions of its run so far.
+    retired: u64,
+    /// Someone wanted runs of these programs to be cancelled.
+    cancel: Vec<(ProgId, CancelledBy)>,
+}
+
+impl Machine {
+    /// Preemptions that are possible now, of CPUs that can go on: a program stands at a counted
+    /// point, and a task waits for its CPU.
+    pub(super) fn preemptions(&self, ready: &[Pick], out: &mut Vec<Pick>) {
+        if !self.kernel.has_tasks() {
+            return;
+        }
+        for cpu in ready.iter().map(|p| p.cpu) {
+            let lane = &self.lanes[cpu.idx()];
+            if lane.at.is_some() && lane.next.is_none() {
+                let tasks = self.kernel.preemptors(cpu).into_iter();
+                out.extend(tasks.map(|t| Pick { cpu, task: Some(t) }));
+            }
+        }
+    }
+
+    /// The program on a CPU stops where it stands: `by` runs next.
+    pub(super) fn preempt(&mut self, cpu: CpuId, by: TaskId) {
+        let task = self.kernel.curr_task(cpu).expect("a task is preempted");
+        let spec = spec(self.arch());
+        let lane = &mut self.lanes[cpu.idx()];
+        let mut contexts = std::mem::take(&mut lane.contexts);
+        let top = contexts.last_mut().expect("a program is preempted");
+        if !std::mem::take(&mut lane.switched)
+            && let Some(slot) = &self.slots[cpu.idx()]
+        {
+            top.regs = slot.vcpu.regs();
+        }
+        let sp = top.regs.get(spec.sp);
+        let bytes = usize::try_from(stack_top(cpu.0) - sp).expect("a stack is small");
+        let stack = self.kernel.mem.read_vec(sp, bytes).expect("the stack is mapped");
+        let retired = lane.charged - lane.run_start;
+        lane.at = None;
+        lane.parked.insert(task, Parked { contexts, stack, retired, cancel: Vec::new() });
+        self.kernel.preempt(cpu, by);
+    }
+
+    /// Takes back what a task had that goes on.
+    pub(super) fn resume_preempted(&mut self, cpu: CpuId) {
+        let Some(task) = self.kernel.cpus[cpu.idx()].resumed.take() else { return };
+        let lane = &mut self.lanes[cpu.idx()];
+        let parked = lane.parked.remove(&task).expect("it was preempted here");
+        let Parked { contexts, stack, retired, cancel } = parked;
+        assert!(lane.contexts.is_empty(), "a task's programs end before another goes on");
+        (lane.contexts, lane.switched) = (contexts, true);
+        lane.run_start = lane.charged - retired;
+        let at = stack_top(cpu.0) - stack.len() as u64;
+        self.kernel.mem.write(at, &stack).expect("the stack is mapped");
+        for (prog, by) in cancel {
+            self.cancel_on(cpu, prog, by);
+        }
+    }
+
+    /// Cancels runs of a program whose tasks were preempted, as soon as they go on; false when
+    /// there are none.
+    pub(super) fn cancel_parked(&mut self, prog: ProgId, by: CancelledBy) -> bool {
+        let all = self.kernel.preempted_in(prog);
+        for (cpu, task) in &all {
+            if let Some(parked) = self.lanes[cpu.idx()].parked.get_mut(task) {
+                parked.cancel.push((prog, by));
+            }
+        }
+        !all.is_empty()
+    }
+}

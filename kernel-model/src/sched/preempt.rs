@@ -1,0 +1,114 @@
+//! Preemption of a task in the middle of a program (`preempt_schedule_irq`, `CONFIG_PREEMPT`).
+//!
+//! A program runs with preemption off where who runs it has turned it off: `bpf_test_run` with its
+//! bottom halves, tracepoints (`__DO_TRACE`), probes, softirqs, `raw_tp` by `get_cpu`. Where it is
+//! only bound to its CPU (`migrate_disable`), a task that waits for the CPU may come between:
+//! syscall programs, trampolines (`__bpf_prog_enter_recur`), LSM and control group programs.
+//!
+//! The task that was preempted keeps its frames, what its program holds and its read-side
+//! sections; counters of the CPU stay behind, such as `bpf_prog.active`: a tracing program that
+//! was preempted is skipped when the task that came between runs into it.
+
+use super::{OpFrame, TaskId};
+use crate::Kernel;
+use crate::cpu::{CpuId, Frame};
+use crate::prog::ProgId;
+use crate::race::Call;
+
+/// What of a CPU belongs to a task that was preempted, besides its frames.
+#[derive(Clone, Debug)]
+pub(crate) struct Preempted {
+    called_from: u64,
+    calls: Vec<Call>,
+}
+
+impl super::Task {
+    /// Whether it was preempted in the middle of a program.
+    pub(crate) fn is_preempted(&self) -> bool {
+        self.preempted.is_some()
+    }
+}
+
+impl Kernel {
+    /// Tasks that may preempt the program a CPU stands in: those that wait for it, in order of
+    /// adding. The CPU stands between two instructions of the program, or at a call.
+    #[must_use]
+    pub fn preemptors(&self, cpu: CpuId) -> Vec<TaskId> {
+        let Some(rq) = self.sched.rqs.get(cpu.idx()) else { return Vec::new() };
+        if rq.queue.waiting() == 0 || !self.is_preemptible(cpu) {
+            return Vec::new();
+        }
+        let mut all: Vec<TaskId> = rq.queue.last().map(TaskId).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Whether another task may run before the program on top of a CPU goes on.
+    fn is_preemptible(&self, cpu: CpuId) -> bool {
+        let (c, curr) = (&self.cpus[cpu.idx()], self.curr_task(cpu));
+        let own = |f: &Frame| matches!(f, Frame::Op(op) if op.task() == curr && curr.is_some());
+        let busy = c.pending.is_some() || c.stand.is_some() || !c.fired.is_empty();
+        c.frames.first().is_some_and(own)
+            && matches!(c.frames.last(), Some(Frame::Prog(_)))
+            && !busy
+            && c.frames.iter().all(may_be_preempted)
+            && !self.context(cpu).preempt_off
+    }
+
+    /// Has a task run instead of the one that runs, which is preempted; it is one of
+    /// [`Kernel::preemptors`]. What was preempted goes on when the scheduler comes back to it, or
+    /// when it preempts in turn.
+    pub fn preempt(&mut self, cpu: CpuId, by: TaskId) {
+        let curr = self.curr_task(cpu).expect("a task is preempted");
+        let addr = self.sched.task(curr).addr;
+        self.ledger.park(cpu, addr);
+        let calls = self.race_park(cpu);
+        let c = &mut self.cpus[cpu.idx()];
+        let called_from = std::mem::take(&mut c.called_from);
+        c.cancelling = 0;
+        let task = &mut self.sched.tasks[curr.idx()];
+        task.frames = std::mem::take(&mut c.frames);
+        task.preempted = Some(Box::new(Preempted { called_from, calls }));
+        self.sched.preempted += 1;
+        let rq = &mut self.sched.rqs[cpu.idx()];
+        (rq.resched, rq.chosen) = (true, Some(by));
+    }
+
+    /// A task that was preempted goes on.
+    pub(super) fn preempted_resumes(&mut self, cpu: CpuId, id: TaskId, was: Preempted) {
+        self.sched.preempted -= 1;
+        self.ledger.unpark(cpu, self.sched.task(id).addr);
+        self.race_unpark(cpu, was.calls);
+        let cancelled = |f: &&Frame| matches!(f, Frame::Prog(p) if p.cancelled.is_some());
+        let c = &mut self.cpus[cpu.idx()];
+        c.frames = std::mem::take(&mut self.sched.tasks[id.idx()].frames);
+        c.cancelling = c.frames.iter().filter(cancelled).count() as u32;
+        c.called_from = was.called_from;
+        c.resumed = Some(id);
+    }
+
+    /// Tasks that were preempted while they ran a program, and on which CPU they go on.
+    #[must_use]
+    pub fn preempted_in(&self, prog: ProgId) -> Vec<(CpuId, TaskId)> {
+        let runs = |f: &Frame| {
+            matches!(f, Frame::Prog(p) if p.cancelled.is_none()
+                && (p.prog == prog || p.entry.prog == prog))
+        };
+        let all = (0..).map(TaskId).zip(&self.sched.tasks);
+        let in_it = all.filter(|(_, t)| t.preempted.is_some() && t.frames.iter().any(runs));
+        in_it.map(|(id, t)| (t.cpu, id)).collect()
+    }
+}
+
+/// Whether a kernel path leaves preemption on for the programs that it runs.
+fn may_be_preempted(f: &Frame) -> bool {
+    match f {
+        Frame::Prog(_) | Frame::Helper(_) => true,
+        Frame::TestRun(t) => t.is_preemptible(),
+        Frame::Trace(t) => t.is_preemptible(),
+        Frame::Op(op) => !matches!(**op, OpFrame::Wake(_) | OpFrame::MmapUnlock(_)),
+        Frame::Net(_) | Frame::Timer(_) | Frame::Irq(_) | Frame::Lock(_) | Frame::Hook { .. } => {
+            false
+        }
+    }
+}
