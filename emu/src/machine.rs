@@ -419,8 +419,7 @@ impl Machine {
         };
         let left = clock_ns.saturating_sub(self.kernel.now(cpu));
         self.steps.0 += 1;
-        self.native(cpu, pc, (again, left), None)?;
-        Ok(true)
+        self.native(cpu, pc, (again, left), None).map(|()| true)
     }
 
     /// The innermost context stands at a point.

@@ -10,7 +10,7 @@
 //! begins later does not hold it. What is queued meanwhile waits for a whole one.
 //!
 //! A section belongs to a CPU, and to its task while that sleeps in it, as only readers of RCU
-//! tasks trace do, or was preempted in it (`rcu_preempt`). Softirq paths are sections too, as since Linux 5.0.
+//! tasks trace do, or was preempted in it. Softirq paths are sections too, as since Linux 5.0.
 //!
 //! Sources (6.18): kernel/rcu/tree.c, tree_stall.h, tasks.h, kernel/bpf/memalloc.c.
 

@@ -165,6 +165,11 @@ impl Run<'_> {
             let bytes = self.key_of(at, key)?;
             return Ok(self.machine.kernel.user_keys(at.0).contains(&bytes));
         };
+        // A trie's key means its prefix, whatever is written beyond that.
+        let exact = self.key_of(at, key).ok();
+        if exact.is_some_and(|bytes| self.machine.kernel.map_entry(at.0, &bytes).is_some()) {
+            return Ok(true);
+        }
         for bytes in self.machine.kernel.user_keys(at.0) {
             if types.differs(key, ty, &bytes)?.is_none() {
                 return Ok(true);

@@ -99,7 +99,8 @@ impl Run<'_> {
         elf.flat_map(|elf| elf.maps()).any(is)
     }
 
-    /// The CPU of the step that is next runs alone, with its task; after the last one it is round robin.
+    /// The CPU of the step that is next runs alone, with its task; after the last one it is round
+    /// robin.
     fn next_schedule_step(&mut self) {
         let next = self.steps.0.front().map(|s| {
             let task = s.task.as_ref().map(|t| t.v.clone());

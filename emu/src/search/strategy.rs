@@ -89,9 +89,9 @@ impl Strategy for Random {
 }
 
 /// Probabilistic concurrency testing (Burckhardt and others, ASPLOS 2010): CPUs, and tasks that
-/// compete for one, have priorities in random order, and at `depth - 1` places, drawn before the run, that of the running one drops
-/// below all others. A bug that needs `depth` orderings of two steps is met with a probability of
-/// at least `1 / (cpus * steps^(depth - 1))` per run.
+/// compete for one, have priorities in random order, and at `depth - 1` places, drawn before the
+/// run, that of the running one drops below all others. A bug that needs `depth` orderings of two
+/// steps is met with a probability of at least `1 / (cpus * steps^(depth - 1))` per run.
 #[derive(Clone, Debug)]
 pub struct Pct {
     /// Of CPUs; higher goes first.

@@ -55,6 +55,8 @@ pub(crate) struct Table {
     pub(crate) by_key: BTreeMap<Vec<u8>, Elem>,
     pub(crate) order: BTreeMap<u64, Vec<u8>>,
     pub(crate) next_seq: u64,
+    /// Keys of a trie as they were written last, where they have bits beyond their prefix.
+    pub(crate) written: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 /// What lies behind a map.
@@ -157,6 +159,7 @@ impl Table {
     pub(crate) fn remove(&mut self, key: &[u8]) -> Option<Elem> {
         let elem = self.by_key.remove(key)?;
         self.order.remove(&elem.seq);
+        self.written.remove(key);
         Some(elem)
     }
 

@@ -72,6 +72,16 @@ impl Kernel {
         Ok(lpm_stored(len, &key[4..]))
     }
 
+    /// A trie's key was written: bits beyond its prefix do not count, but are there to be read.
+    fn lpm_written(&mut self, id: MapId, stored: Vec<u8>, key: &[u8]) {
+        let Some(Kind::Hash(table)) = self.maps.get_mut(&id).map(|m| &mut m.kind) else { return };
+        if stored[4..] == key[4..] {
+            table.written.remove(&stored);
+        } else {
+            table.written.insert(stored, key.to_vec());
+        }
+    }
+
     /// `bpf_map_update_elem`.
     ///
     /// # Errors
@@ -96,8 +106,10 @@ impl Kernel {
         match &map.kind {
             Kind::Array { .. } => self.array_update(id, key, value, flags, who),
             Kind::Hash(_) if t == MapType::LpmTrie => {
-                let key = self.lpm_key(key)?;
-                self.hash_update(id, &key, value, flags, who)
+                let stored = self.lpm_key(key)?;
+                self.hash_update(id, &stored, value, flags, who)?;
+                self.lpm_written(id, stored, key);
+                Ok(())
             }
             Kind::Hash(_) => self.hash_update(id, key, value, flags, who),
             Kind::Targets(_) => self.target_update(id, key, value, flags),
@@ -477,10 +489,7 @@ mod tests {
     use crate::maps::MapDef;
     use crate::{Config, Kernel};
 
-    /// Against the definition: of all prefixes that match, the longest.
-    #[test]
-    fn the_longest_prefix_is_found() {
-        let mut k = Kernel::new(Config::default());
+    fn trie(k: &mut Kernel) -> MapId {
         let def = MapDef {
             map_type: MapType::LpmTrie,
             key_size: 6,
@@ -489,7 +498,38 @@ mod tests {
             flags: 1,
             ..MapDef::default()
         };
-        let id = k.map_create(def, None).unwrap();
+        k.map_create(def, None).unwrap()
+    }
+
+    fn key(len: u32, data: u16) -> Vec<u8> {
+        [&len.to_le_bytes()[..], &data.to_be_bytes()].concat()
+    }
+
+    /// As Linux 6.18 answers the same calls.
+    #[test]
+    fn keys_of_a_trie_are_as_they_were_written() {
+        let mut k = Kernel::new(Config::default());
+        let id = trie(&mut k);
+        let put = |k: &mut Kernel, key: &[u8]| k.map_update(id, key, &[1; 4], 0, Who::User);
+        for (len, data) in [(8, 0x1234), (16, 0x1277), (0, 0xffff)] {
+            put(&mut k, &key(len, data)).unwrap();
+        }
+        assert_eq!(k.user_keys(id), [key(16, 0x1277), key(8, 0x1234), key(0, 0xffff)]);
+        // Another key of the same prefix takes its place.
+        put(&mut k, &key(8, 0x12ab)).unwrap();
+        assert_eq!(k.user_next_key(id, Some(&key(16, 0x1277))), Ok(key(8, 0x12ab)));
+        assert_eq!(k.user_next_key(id, Some(&key(8, 0x1201))), Ok(key(0, 0xffff)));
+        k.map_delete(id, &key(8, 0x1200)).unwrap();
+        assert_eq!(k.user_keys(id), [key(16, 0x1277), key(0, 0xffff)]);
+        put(&mut k, &key(8, 0x1200)).unwrap();
+        assert_eq!(k.user_keys(id)[1], key(8, 0x1200));
+    }
+
+    /// Against the definition: of all prefixes that match, the longest.
+    #[test]
+    fn the_longest_prefix_is_found() {
+        let mut k = Kernel::new(Config::default());
+        let id = trie(&mut k);
         let held: [(u32, u16); 7] = [
             (0, 0),
             (1, 0x8000),
@@ -499,7 +539,6 @@ mod tests {
             (16, 0xabcd),
             (8, 0x1200),
         ];
-        let key = |len: u32, data: u16| [&len.to_le_bytes()[..], &data.to_be_bytes()].concat();
         for (len, data) in held {
             k.map_update(id, &key(len, data), &len.to_le_bytes(), 0, Who::User).unwrap();
         }

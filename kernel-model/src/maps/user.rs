@@ -243,7 +243,7 @@ impl Kernel {
             Kind::Hash(t) if map.def.map_type == MapType::LpmTrie => {
                 let mut keys: Vec<&Vec<u8>> = t.by_key.keys().collect();
                 keys.sort_by(|a, b| lpm_order(a, b));
-                keys.into_iter().map(|k| self.lpm_guest(k)).collect()
+                keys.into_iter().map(|k| self.lpm_guest(t, k)).collect()
             }
             Kind::Hash(t) | Kind::Targets(t) => t.order.values().cloned().collect(),
             Kind::MapHash { table, .. } => table.order.values().cloned().collect(),
@@ -301,7 +301,7 @@ impl Kernel {
             None => true,
         });
         let next = after.min_by(|a, b| lpm_order(a, b)).ok_or(Errno::ENOENT)?;
-        Ok(self.lpm_guest(next))
+        Ok(self.lpm_guest(table, next))
     }
 
     /// `BPF_MAP_FREEZE`.
@@ -328,8 +328,11 @@ impl Kernel {
         }
     }
 
-    /// A trie's key as the program wrote it.
-    fn lpm_guest(&self, key: &[u8]) -> Vec<u8> {
+    /// A trie's key as it was written.
+    fn lpm_guest(&self, table: &super::Table, key: &[u8]) -> Vec<u8> {
+        if let Some(written) = table.written.get(key) {
+            return written.clone();
+        }
         let len = u32::from_be_bytes(key[..4].try_into().expect("a trie's key has a length"));
         [&self.word(len)[..], &key[4..]].concat()
     }
