@@ -72,7 +72,8 @@ fn read_elf(dir: &Path, file: &str, arch: Arch) -> Result<Object, (String, Strin
 
 /// Values that the program's types say nothing about: names of programs and maps, one value a CPU.
 fn is_other(map: MapType, node: &Node) -> bool {
-    let by_name = matches!(map, MapType::ProgArray | MapType::ArrayOfMaps | MapType::HashOfMaps);
+    use MapType::{ArrayOfMaps, CgroupArray, HashOfMaps, ProgArray};
+    let by_name = matches!(map, ProgArray | CgroupArray | ArrayOfMaps | HashOfMaps);
     match &node.kind {
         Kind::Str(_) => by_name,
         Kind::Call(name, _) => name == "PerCpu" || by_name,

@@ -80,7 +80,7 @@ impl Run<'_> {
     fn keys_meant(&mut self, at: MapAt, key: &Node) -> Result<Vec<Vec<u8>>, RunError> {
         let exact = self.key_of(at, key);
         if let Ok(bytes) = &exact
-            && self.machine.kernel.user_lookup(at.0, bytes).is_ok()
+            && self.has_exactly(at, bytes)
         {
             return Ok(vec![bytes.clone()]);
         }
@@ -93,6 +93,15 @@ impl Run<'_> {
             }
         }
         Ok(out)
+    }
+
+    /// Whether a map has a key; a trie has none that only a shorter prefix covers.
+    fn has_exactly(&mut self, at: MapAt, key: &[u8]) -> bool {
+        let kernel = &mut self.machine.kernel;
+        match kernel.map(at.0).map(|m| m.def.map_type) {
+            Some(MapType::LpmTrie) => kernel.map_entry(at.0, key).is_some(),
+            _ => kernel.user_lookup(at.0, key).is_ok(),
+        }
     }
 
     fn value_differs(

@@ -161,6 +161,11 @@ impl Run<'_> {
                 let index = index(&key_bytes, self.machine.arch().endian());
                 self.machine.kernel.prog_array_set(at.0, index, Some(prog))
             }
+            MapType::CgroupArray => {
+                let group = self.cgroup(&name_of(value)?)?;
+                let index = index(&key_bytes, self.machine.arch().endian());
+                self.machine.kernel.cgroup_array_set(at.0, index, Some(group))
+            }
             MapType::ArrayOfMaps | MapType::HashOfMaps => {
                 let inner = self.map(&name_of(value)?)?.0;
                 self.machine.kernel.map_in_map_set(at.0, &key_bytes, Some(inner))

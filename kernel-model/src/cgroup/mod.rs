@@ -222,6 +222,19 @@ impl Kernel {
         self.mem.read_u64(at).ok()
     }
 
+    /// `cgroup_is_descendant`: whether a group is another one or below it.
+    pub(crate) fn is_under_cgroup(&self, own: u64, cgroup: u64) -> bool {
+        let level = self.get(cgroup, field!("cgroup", "level")) as i32;
+        self.cgroup_ancestor(own, level) == Some(cgroup)
+    }
+
+    /// Path of a group by its place in the tree.
+    #[must_use]
+    pub fn cgroup_path(&self, group: usize) -> &str {
+        let path = self.cgroups.all.get(group).map_or("", |c| c.path.as_str());
+        if path.is_empty() { "/" } else { path }
+    }
+
     /// `cgroup_get_from_id`.
     pub(crate) fn cgroup_by_id(&mut self, id: u64) -> Option<u64> {
         self.cgroup_root().ok()?;

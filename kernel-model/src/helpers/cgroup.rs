@@ -1,4 +1,5 @@
-//! Helpers of programs of control groups (kernel/bpf/cgroup.c).
+//! Helpers of programs of control groups (kernel/bpf/cgroup.c), and those that ask for a group
+//! (net/core/filter.c, kernel/trace/bpf_trace.c).
 
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
@@ -8,6 +9,8 @@ use crate::{Errno, Kernel, field};
 /// The rows.
 #[rustfmt::skip]
 pub(crate) const ROWS: &[HelperRow] = &[
+    HelperRow { id: 33, name: "skb_under_cgroup", nargs: 3, body: skb_under_cgroup },
+    HelperRow { id: 37, name: "current_task_under_cgroup", nargs: 2, body: current_under_cgroup },
     HelperRow { id: 101, name: "sysctl_get_name", nargs: 4, body: sysctl_get_name },
     HelperRow { id: 102, name: "sysctl_get_current_value", nargs: 3, body: sysctl_get_current },
     HelperRow { id: 103, name: "sysctl_get_new_value", nargs: 3, body: sysctl_get_new_value },
@@ -18,6 +21,34 @@ pub(crate) const ROWS: &[HelperRow] = &[
 
 /// `BPF_F_SYSCTL_BASE_NAME`.
 const BASE_NAME: u64 = 1;
+
+/// Whether a group is the one in a slot of an array, or below it.
+fn under(k: &mut Kernel, own: Option<u64>, map: u64, index: u64) -> Ret {
+    let id = match k.helper_map(map) {
+        Ok(id) => id,
+        Err(fault) => return Ret::Fault(fault),
+    };
+    match k.cgroup_array_get(id, index as u32) {
+        Ok(cgroup) => Ret::Val(u64::from(own.is_some_and(|own| k.is_under_cgroup(own, cgroup)))),
+        Err(e) => Ret::Val(e.ret()),
+    }
+}
+
+/// Of the group of the packet's socket.
+fn skb_under_cgroup(k: &mut Kernel, _: CpuId, [skb, map, index, ..]: [u64; 5]) -> Ret {
+    match k.get(skb, field!("sk_buff", "sk")) {
+        0 => Ret::Val(Errno::ENOENT.ret()),
+        sk => {
+            let own = k.sock_cgroup(sk);
+            under(k, Some(own), map, index)
+        }
+    }
+}
+
+fn current_under_cgroup(k: &mut Kernel, cpu: CpuId, [map, index, ..]: [u64; 5]) -> Ret {
+    let own = k.cgroup_of(k.cpus[cpu.idx()].task).ok();
+    under(k, own, map, index)
+}
 
 fn get_retval(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
     match k.cgroup_retval(cpu, None) {

@@ -102,7 +102,6 @@ fn cgroup_from_id(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
 
 /// `task_under_cgroup_hierarchy`.
 fn task_under_cgroup(k: &mut Kernel, _: CpuId, [task, cgroup, ..]: [u64; 5]) -> Ret {
-    let level = k.get(cgroup, field!("cgroup", "level")) as u32 as i32;
     let own = k.cgroup_of(task).ok();
-    Ret::Val(u64::from(own.and_then(|c| k.cgroup_ancestor(c, level)) == Some(cgroup)))
+    Ret::Val(u64::from(own.is_some_and(|own| k.is_under_cgroup(own, cgroup))))
 }

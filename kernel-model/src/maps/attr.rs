@@ -144,12 +144,13 @@ impl Kernel {
                 let values = self.map_memory(entries * value * cpus)?;
                 (self.kzalloc(plain, "bpf_map")?, Kind::Array { values, stride: value * cpus })
             }
-            ProgArray | ArrayOfMaps => {
+            ProgArray | ArrayOfMaps | CgroupArray => {
                 let addr = self.map_array(def, entries * 8, 8)?;
                 let ptrs = addr + u64::from(field!("bpf_array", "value").off);
                 let n = entries as usize;
                 let kind = match def.map_type {
                     ProgArray => Kind::Progs { slots: vec![None; n], ptrs },
+                    CgroupArray => Kind::Groups { slots: vec![None; n], ptrs },
                     _ => Kind::Maps { slots: vec![None; n], ptrs },
                 };
                 (addr, kind)

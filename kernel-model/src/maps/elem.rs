@@ -200,6 +200,7 @@ impl Kernel {
             MapType::Queue | MapType::Stack => (entries + 1) * value,
             MapType::Ringbuf | MapType::UserRingbuf => entries,
             MapType::ProgArray
+            | MapType::CgroupArray
             | MapType::ArrayOfMaps
             | MapType::PerfEventArray
             | MapType::Devmap

@@ -1,4 +1,5 @@
-//! Slots that hold programs, maps, devices and CPUs: what user space writes by descriptor.
+//! Slots that hold programs, maps, control groups, devices and CPUs: what user space writes by
+//! descriptor.
 
 use super::{Kind, MapId, attr};
 use crate::{Errno, Kernel, ProgId};
@@ -34,6 +35,38 @@ impl Kernel {
         self.mem.write_u64(at, addr).map_err(|_| Errno::EFAULT)?;
         self.objects_let_go();
         Ok(())
+    }
+
+    /// Puts a control group into an array of them, or takes it out.
+    ///
+    /// # Errors
+    /// `E2BIG` beyond the end; `ENOENT` when nothing is there to be taken out; `EINVAL` when the
+    /// map is another one.
+    pub fn cgroup_array_set(
+        &mut self,
+        id: MapId,
+        index: u32,
+        group: Option<usize>,
+    ) -> Result<(), Errno> {
+        let addr = group.map_or(0, |g| self.cgroup_addr(g));
+        let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
+        let Kind::Groups { slots, ptrs } = &mut map.kind else { return Err(Errno::EINVAL) };
+        let slot = slots.get_mut(index as usize).ok_or(Errno::E2BIG)?;
+        if group.is_none() && slot.is_none() {
+            return Err(Errno::ENOENT);
+        }
+        *slot = group;
+        let at = *ptrs + u64::from(index) * 8;
+        self.mem.write_u64(at, addr).map_err(|_| Errno::EFAULT)
+    }
+
+    /// `struct cgroup` in a slot, as programs are answered: `E2BIG`, `EAGAIN` for none.
+    pub(crate) fn cgroup_array_get(&self, id: MapId, index: u32) -> Result<u64, Errno> {
+        let Some(Kind::Groups { slots, .. }) = self.maps.get(&id).map(|m| &m.kind) else {
+            return Err(Errno::EINVAL);
+        };
+        let slot = slots.get(index as usize).ok_or(Errno::E2BIG)?;
+        slot.map(|g| self.cgroup_addr(g)).ok_or(Errno::EAGAIN)
     }
 
     /// Puts a map into a map of maps, or takes it out.

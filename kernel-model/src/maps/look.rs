@@ -13,6 +13,8 @@ pub enum Entry {
     Values(Vec<u64>),
     /// A program of an array of programs.
     Prog(ProgId),
+    /// A control group ([`Kernel::cgroup_path`]).
+    Group(usize),
     /// A map of a map of maps.
     Map(MapId),
     /// Bytes that are not in guest memory: stack traces.
@@ -44,6 +46,9 @@ impl Kernel {
             Kind::Hash(t) | Kind::Targets(t) => t.by_key.get(key).map(|e| values(e.value)),
             Kind::Progs { slots, .. } => {
                 slots.get(index() as usize).copied().flatten().map(Entry::Prog)
+            }
+            Kind::Groups { slots, .. } => {
+                slots.get(index() as usize).copied().flatten().map(Entry::Group)
             }
             Kind::Maps { slots, .. } => {
                 slots.get(index() as usize).copied().flatten().map(Entry::Map)

@@ -68,6 +68,8 @@ pub(crate) enum Kind {
     Hash(Table),
     /// Slots that hold programs.
     Progs { slots: Vec<Option<ProgId>>, ptrs: u64 },
+    /// Slots that hold control groups, by their place in the tree.
+    Groups { slots: Vec<Option<usize>>, ptrs: u64 },
     /// Slots that hold maps, by index.
     Maps { slots: Vec<Option<MapId>>, ptrs: u64 },
     /// Maps by key; the value is the inner map's address.
@@ -250,6 +252,7 @@ impl Kernel {
                 inner.and_then(|m| self.maps.get(&m)).map_or(0, |m| m.addr)
             }
             Kind::Progs { .. }
+            | Kind::Groups { .. }
             | Kind::Fifo(_)
             | Kind::Bloom(_)
             | Kind::Ring(_)
@@ -277,6 +280,7 @@ impl Kernel {
             Some((Kind::Fifo(q), _)) => q.len() as u64,
             Some((Kind::Bloom(b), _)) => b.len() as u64,
             Some((Kind::Progs { slots, .. }, _)) => slots.iter().flatten().count() as u64,
+            Some((Kind::Groups { slots, .. }, _)) => slots.iter().flatten().count() as u64,
             Some((Kind::Stacks(s), _)) => s.len() as u64,
             Some((Kind::Storage(s), _)) => s.len() as u64,
             Some((Kind::Xsk, _)) => 0,

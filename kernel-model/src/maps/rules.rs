@@ -122,6 +122,7 @@ const RULES: &[Rule] = &[
     rule(T::PercpuArray, Four, Any, ACCESS, Index),
     Rule { inner: false, ..rule(T::ProgArray, Four, Four, FILE, Plain) },
     rule(T::PerfEventArray, Four, Four, FILE | PRESERVE_ELEMS, Refused),
+    rule(T::CgroupArray, Four, Four, FILE, Refused),
     rule(T::StackTrace, Four, Any, FILE, Refused),
     rule(T::LpmTrie, Within(5, 260), Within(1, KMALLOC_MAX - LPM_MAX), NO_PREALLOC | ACCESS, Struct),
     Rule { inner: false, ..rule(T::ArrayOfMaps, Four, Four, FILE, Refused) },

@@ -119,6 +119,7 @@ impl Kernel {
             // User space names owners by descriptors that the model's processes do not have.
             Kind::Storage(_) | Kind::Xsk => Err(Errno::EBADF),
             Kind::Progs { .. }
+            | Kind::Groups { .. }
             | Kind::Maps { .. }
             | Kind::MapHash { .. }
             | Kind::Stacks(_)
@@ -299,6 +300,7 @@ impl Kernel {
             Kind::Array { .. }
             | Kind::Fifo(_)
             | Kind::Progs { .. }
+            | Kind::Groups { .. }
             | Kind::Maps { .. }
             | Kind::MapHash { .. } => Err(Errno::EINVAL),
         }

@@ -49,7 +49,7 @@ impl Kernel {
             Kind::Fifo(_) => self.fifo_take(id, false),
             // The value is the key: a look-up without one says nothing.
             Kind::Bloom(_) => Err(Errno::EINVAL),
-            Kind::Ring(_) | Kind::Perf { .. } => Err(Errno::ENOTSUPP),
+            Kind::Ring(_) | Kind::Perf { .. } | Kind::Groups { .. } => Err(Errno::ENOTSUPP),
             Kind::Arena(_) => Err(Errno::EINVAL),
             Kind::Storage(_) => Err(Errno::EBADF),
             Kind::Xsk => Err(Errno::EOPNOTSUPP),
@@ -161,7 +161,10 @@ impl Kernel {
         let endian = self.mem.endian();
         let map = self.maps.get(&id).ok_or(Errno::EBADF)?;
         let max = map.def.max_entries;
-        let slots = matches!(map.kind, Kind::Progs { .. } | Kind::Maps { .. } | Kind::Perf { .. });
+        let slots = matches!(
+            map.kind,
+            Kind::Progs { .. } | Kind::Groups { .. } | Kind::Maps { .. } | Kind::Perf { .. }
+        );
         if slots && flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -173,6 +176,10 @@ impl Kernel {
             Kind::Progs { .. } => {
                 let prog = self.fd_prog(fd())?;
                 self.prog_array_set(id, attr::index_of(endian, key), Some(prog))
+            }
+            Kind::Groups { .. } => {
+                let group = self.fd_cgroup(fd())?;
+                self.cgroup_array_set(id, attr::index_of(endian, key), Some(group))
             }
             Kind::Maps { .. } => {
                 let inner = self.fd_map(fd())?;
@@ -207,6 +214,10 @@ impl Kernel {
             Kind::Progs { .. } => {
                 let index = attr::index_of(self.mem.endian(), key);
                 self.prog_array_set(id, index, None)
+            }
+            Kind::Groups { .. } => {
+                let index = attr::index_of(self.mem.endian(), key);
+                self.cgroup_array_set(id, index, None)
             }
             Kind::Maps { .. } | Kind::MapHash { .. } => self.map_in_map_set(id, key, None),
             _ => self.map_delete(id, key),
@@ -247,7 +258,11 @@ impl Kernel {
             }
             Kind::Hash(t) | Kind::Targets(t) => t.order.values().cloned().collect(),
             Kind::MapHash { table, .. } => table.order.values().cloned().collect(),
-            Kind::Array { .. } | Kind::Progs { .. } | Kind::Maps { .. } | Kind::Perf { .. } => {
+            Kind::Array { .. }
+            | Kind::Progs { .. }
+            | Kind::Groups { .. }
+            | Kind::Maps { .. }
+            | Kind::Perf { .. } => {
                 (0..map.def.max_entries).map(|i| self.word(i).to_vec()).collect()
             }
             Kind::Stacks(stacks) => stacks.keys().map(|i| self.word(*i).to_vec()).collect(),
@@ -270,7 +285,11 @@ impl Kernel {
             Kind::Hash(t) | Kind::Targets(t) | Kind::MapHash { table: t, .. } => {
                 t.next_key(key).ok_or(Errno::ENOENT)
             }
-            Kind::Array { .. } | Kind::Progs { .. } | Kind::Maps { .. } | Kind::Perf { .. } => {
+            Kind::Array { .. }
+            | Kind::Progs { .. }
+            | Kind::Groups { .. }
+            | Kind::Maps { .. }
+            | Kind::Perf { .. } => {
                 self.next_index(index, max)
             }
             Kind::Stacks(stacks) => {

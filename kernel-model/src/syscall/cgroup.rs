@@ -216,7 +216,7 @@ impl Kernel {
     }
 
     /// `cgroup_get_from_fd`: other files are `EBADF`.
-    fn fd_cgroup(&self, fd: i32) -> Result<usize, Errno> {
+    pub(crate) fn fd_cgroup(&self, fd: i32) -> Result<usize, Errno> {
         match self.fd_object(fd) {
             Ok(FdObject::Cgroup(group)) => Ok(group),
             _ => Err(Errno::EBADF),

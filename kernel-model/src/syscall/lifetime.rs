@@ -161,7 +161,7 @@ impl Kernel {
                 return self.kfree(map.addr, "map_free");
             }
             Kind::Array { values, .. } => self.kfree(values, "map_free"),
-            Kind::Progs { .. } | Kind::Maps { .. } => {
+            Kind::Progs { .. } | Kind::Groups { .. } | Kind::Maps { .. } => {
                 return self.kfree(map.addr, "map_free");
             }
             Kind::Hash(table) | Kind::Targets(table) => {

@@ -192,6 +192,7 @@ fn value(k: &Kernel, map: MapId, key: &[u8]) -> Option<Vec<u8>> {
             all.into_iter().flat_map(read).collect()
         }
         Entry::Prog(id) => id.0.to_le_bytes().to_vec(),
+        Entry::Group(group) => k.cgroup_path(group).as_bytes().to_vec(),
         Entry::Map(id) => id.0.to_le_bytes().to_vec(),
         Entry::Bytes(bytes) => bytes,
     })

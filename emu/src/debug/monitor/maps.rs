@@ -181,6 +181,7 @@ fn element(
             Ok(())
         }
         Entry::Prog(id) => writeln!(out, "{key}: {} (id {})", names::prog_name(k, *id), id.0),
+        Entry::Group(group) => writeln!(out, "{key}: {}", k.cgroup_path(*group)),
         Entry::Map(id) => {
             let name = k.maps.get(id).map_or("gone", |m| &*m.def.name);
             writeln!(out, "{key}: {name} (id {})", id.0)
