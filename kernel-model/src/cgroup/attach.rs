@@ -37,6 +37,14 @@ pub(super) struct Entry {
     preorder: bool,
 }
 
+/// `struct bpf_prog_array_item`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item {
+    pub(super) prog: ProgId,
+    /// The group that it is attached to.
+    pub(super) group: usize,
+}
+
 /// Programs of one kind in one group.
 #[derive(Clone, Debug)]
 pub(super) struct Attached {
@@ -45,7 +53,7 @@ pub(super) struct Attached {
     pub(super) list: Vec<Entry>,
     pub(super) revision: u64,
     /// What runs when the hook is reached for the group.
-    pub(super) effective: Arc<[ProgId]>,
+    pub(super) effective: Arc<[Item]>,
 }
 
 impl Default for Attached {
@@ -161,7 +169,7 @@ impl Cgroups {
 
     /// `compute_effective_progs`: first those of the groups above that are to come first, from the
     /// top down; then the group's own, then those above it that allow many.
-    fn compute(&self, group: usize, atype: Atype) -> Arc<[ProgId]> {
+    fn compute(&self, group: usize, atype: Atype) -> Arc<[Item]> {
         let (mut before, mut after) = (Vec::new(), Vec::new());
         let mut at = Some(group);
         while let Some(n) = at {
@@ -171,9 +179,9 @@ impl Cgroups {
             if any && a.flags & ALLOW_MULTI == 0 {
                 continue;
             }
-            let first = a.list.iter().filter(|e| e.preorder).map(|e| e.prog);
-            before.splice(0..0, first);
-            after.extend(a.list.iter().filter(|e| !e.preorder).map(|e| e.prog));
+            let item = |e: &Entry| Item { prog: e.prog, group: n };
+            before.splice(0..0, a.list.iter().filter(|e| e.preorder).map(item));
+            after.extend(a.list.iter().filter(|e| !e.preorder).map(item));
         }
         before.into_iter().chain(after).collect()
     }
@@ -196,7 +204,7 @@ impl Cgroups {
     }
 
     /// What runs for a group.
-    pub(super) fn effective(&self, group: usize, atype: Atype) -> Option<Arc<[ProgId]>> {
+    pub(super) fn effective(&self, group: usize, atype: Atype) -> Option<Arc<[Item]>> {
         let attached = self.all.get(group)?.attached.get(&atype)?;
         (!attached.effective.is_empty()).then(|| Arc::clone(&attached.effective))
     }
@@ -223,7 +231,7 @@ impl Kernel {
     /// `EINVAL` for flags that exclude each other or a program that is there already, `ESTALE` for
     /// another revision, `EPERM` where a group above does not allow it or the flags are others
     /// than before, `E2BIG` beyond 64 programs, `ENOENT` for a neighbour or a program to replace
-    /// that is not there.
+    /// that is not there, `ENOMEM` for its local storage.
     pub fn cgroup_attach(&mut self, group: usize, ask: Ask) -> Result<(), Errno> {
         check_flags(&ask)?;
         let atype = self.cgroup_atype(ask.attach, ask.prog).ok_or(Errno::EINVAL)?;
@@ -243,6 +251,7 @@ impl Kernel {
             return Err(Errno::E2BIG);
         }
         let list = here.list.clone();
+        self.storages_link(group, ask.attach, ask.prog)?;
         let preorder = ask.flags & PREORDER != 0;
         let entry = Entry { prog: ask.prog, link: ask.link, preorder };
         match find_to_replace(&list, &ask)? {
@@ -369,6 +378,7 @@ impl Kernel {
                 l.target = LinkTarget::detached(l.target);
             }
         }
+        self.storages_unlink(group);
         self.let_go = true;
     }
 

@@ -9,6 +9,7 @@
 mod attach;
 mod query;
 mod run;
+mod storage;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use crate::{Errno, Kernel, ProgId, field};
 pub use attach::{Ask, flag, is_modelled};
 pub use run::CgroupFrame;
 pub(crate) use run::{Atype, Hook, XMIT_CN, XMIT_DROP};
+pub(crate) use storage::kept_key;
 
 use attach::Attached;
 

@@ -30,7 +30,7 @@ impl Kernel {
         for (_, a) in attached.iter().filter(|(t, _)| wanted(t)) {
             let own = |a: &Attached| a.list.iter().map(|e| (e.prog, a.flags)).collect::<Vec<_>>();
             match effective {
-                true => out.progs.extend(a.effective.iter().map(|p| (*p, 0))),
+                true => out.progs.extend(a.effective.iter().map(|i| (i.prog, 0))),
                 false => out.progs.extend(own(a)),
             }
         }

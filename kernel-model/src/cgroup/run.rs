@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bpf::uapi::AttachType;
 
+use super::attach::Item;
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::sched::OpFrame;
 use crate::trace::function;
@@ -61,8 +62,9 @@ const SET_CN: u64 = 1;
 /// Programs of a group in progress.
 #[derive(Clone, Debug)]
 pub struct CgroupFrame {
-    progs: Arc<[ProgId]>,
+    progs: Arc<[Item]>,
     next: usize,
+    attach: u32,
     ctx: u64,
     /// `bpf_cg_run_ctx.retval`.
     retval: i32,
@@ -73,7 +75,13 @@ pub struct CgroupFrame {
 impl CgroupFrame {
     /// Programs that have not run.
     pub(crate) fn progs(&self) -> impl Iterator<Item = ProgId> {
-        self.progs.iter().skip(self.next).copied()
+        self.progs.iter().skip(self.next).map(|i| i.prog)
+    }
+
+    /// The group that the program which runs is attached to, and the attach type.
+    pub(super) fn running(&self) -> Option<(usize, u32)> {
+        let item = self.progs.get(self.next.checked_sub(1)?)?;
+        Some((item.group, self.attach))
     }
 }
 
@@ -139,7 +147,11 @@ impl Kernel {
     ) -> Option<Frame> {
         let group = self.cgroups.by_addr(cgroup)?;
         let progs = self.cgroups.effective(group, atype)?;
-        let mut frame = CgroupFrame { progs, next: 0, ctx, retval: 0, flags: 0, hook };
+        let attach = match atype {
+            Atype::Of(attach) => attach,
+            Atype::Lsm(_) => AttachType::LsmCgroup as u32,
+        };
+        let mut frame = CgroupFrame { progs, next: 0, attach, ctx, retval: 0, flags: 0, hook };
         self.retval_set(&mut frame, retval);
         Some(Frame::Op(Box::new(OpFrame::Cgroup(frame))))
     }
@@ -172,7 +184,8 @@ impl Kernel {
         self.set(skb, data, network);
         self.set(skb, len, saved.len.wrapping_sub(moved));
         let hook = Hook::Skb(Box::new(saved));
-        let frame = CgroupFrame { progs, next: 0, ctx: skb, retval: 0, flags: 0, hook };
+        let attach = attach as u32;
+        let frame = CgroupFrame { progs, next: 0, attach, ctx: skb, retval: 0, flags: 0, hook };
         Some(Frame::Op(Box::new(OpFrame::Cgroup(frame))))
     }
 
@@ -182,7 +195,7 @@ impl Kernel {
             let ret = if let Input::Return(v) = input { v & 0xffff_ffff } else { 0 };
             self.cgroup_returned(&mut f, ret);
         }
-        let Some(prog) = f.progs.get(f.next).copied() else {
+        let Some(prog) = f.progs.get(f.next).map(|i| i.prog) else {
             return Flow::Done(self.cgroup_end(&f));
         };
         f.next += 1;

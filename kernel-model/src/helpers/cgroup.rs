@@ -11,6 +11,7 @@ use crate::{Errno, Kernel, field};
 pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 33, name: "skb_under_cgroup", nargs: 3, body: skb_under_cgroup },
     HelperRow { id: 37, name: "current_task_under_cgroup", nargs: 2, body: current_under_cgroup },
+    HelperRow { id: 81, name: "get_local_storage", nargs: 2, body: get_local_storage },
     HelperRow { id: 101, name: "sysctl_get_name", nargs: 4, body: sysctl_get_name },
     HelperRow { id: 102, name: "sysctl_get_current_value", nargs: 3, body: sysctl_get_current },
     HelperRow { id: 103, name: "sysctl_get_new_value", nargs: 3, body: sysctl_get_new_value },
@@ -48,6 +49,18 @@ fn skb_under_cgroup(k: &mut Kernel, _: CpuId, [skb, map, index, ..]: [u64; 5]) -
 fn current_under_cgroup(k: &mut Kernel, cpu: CpuId, [map, index, ..]: [u64; 5]) -> Ret {
     let own = k.cgroup_of(k.cpus[cpu.idx()].task).ok();
     under(k, own, map, index)
+}
+
+/// The value of the group that the program is attached to, never NULL.
+fn get_local_storage(k: &mut Kernel, cpu: CpuId, [map, ..]: [u64; 5]) -> Ret {
+    let id = match k.helper_map(map) {
+        Ok(id) => id,
+        Err(fault) => return Ret::Fault(fault),
+    };
+    match k.storage_of_run(cpu, id) {
+        0 => Ret::Fault(Fault::unsupported("cgroup storage of a program that replaced another")),
+        at => Ret::Val(at),
+    }
 }
 
 fn get_retval(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {

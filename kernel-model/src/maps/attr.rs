@@ -177,6 +177,9 @@ impl Kernel {
             SkStorage | InodeStorage | TaskStorage | CgrpStorage => {
                 (self.kzalloc(plain, "bpf_map")?, Kind::Storage(Default::default()))
             }
+            CgroupStorage | PercpuCgroupStorage => {
+                (self.kzalloc(plain, "bpf_map")?, Kind::CgroupStorage(table()))
+            }
             Xskmap => (self.kzalloc(plain, "bpf_map")?, Kind::Xsk),
             MapType::Arena => {
                 let arena = super::arena::Arena::new(MapId(self.next_map), def);

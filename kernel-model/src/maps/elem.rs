@@ -102,7 +102,7 @@ impl Kernel {
         self.cache_init(CacheId::Map(id), WHAT, (bytes, kernel_bytes(&def)), Some(group));
     }
 
-    fn elem_bytes(&self, id: MapId) -> u64 {
+    pub(crate) fn elem_bytes(&self, id: MapId) -> u64 {
         let map = &self.maps[&id];
         let copies = if map.is_percpu() { u64::from(self.config.cpus) } else { 1 };
         (map.value_stride() * copies).max(8)

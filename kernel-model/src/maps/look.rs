@@ -4,6 +4,7 @@
 use bpf::uapi::MapType;
 
 use super::{Kind, MapId, attr};
+use crate::cgroup::kept_key;
 use crate::{CpuId, Kernel, ProgId};
 
 /// What a map has at a key.
@@ -44,6 +45,7 @@ impl Kernel {
                 t.by_key.get(&stored).map(|e| values(e.value))
             }
             Kind::Hash(t) | Kind::Targets(t) => t.by_key.get(key).map(|e| values(e.value)),
+            Kind::CgroupStorage(t) => t.by_key.get(&kept_key(key)).map(|e| values(e.value)),
             Kind::Progs { slots, .. } => {
                 slots.get(index() as usize).copied().flatten().map(Entry::Prog)
             }

@@ -32,8 +32,9 @@ pub(crate) use ring::Peek;
 pub use ring::{Record, RecordState, RingState};
 pub use rules::types;
 pub(crate) use rules::{BtfRule, check, of as rule_of};
-pub(crate) use store::LOCK;
+pub(crate) use store::{EXIST, LOCK, Who};
 
+use crate::cgroup::kept_key;
 use crate::{CpuId, Kernel, ProgId};
 
 /// Kernel id of a map.
@@ -80,6 +81,8 @@ pub(crate) enum Kind {
     Storage(BTreeMap<u64, u64>),
     /// Slots for `AF_XDP` sockets, which the model's processes have none of.
     Xsk,
+    /// Local storage of attached programs, by group.
+    CgroupStorage(Table),
     /// Pages shared with user space.
     Arena(arena::Arena),
     /// Bits set so far, as a set of values: no false positives.
@@ -143,7 +146,8 @@ impl Map {
 }
 
 pub(crate) fn is_percpu(t: MapType) -> bool {
-    matches!(t, MapType::PercpuArray | MapType::PercpuHash | MapType::LruPercpuHash)
+    use MapType::{LruPercpuHash, PercpuArray, PercpuCgroupStorage, PercpuHash};
+    matches!(t, PercpuArray | PercpuHash | LruPercpuHash | PercpuCgroupStorage)
 }
 
 pub(crate) fn is_lru(t: MapType) -> bool {
@@ -242,6 +246,10 @@ impl Kernel {
                 table.by_key.get(key).map_or(0, |e| e.value + percpu * stride)
             }
             Kind::Targets(table) => table.by_key.get(key).map_or(0, |e| e.value),
+            Kind::CgroupStorage(table) => {
+                let found = table.by_key.get(&kept_key(key));
+                found.map_or(0, |e| e.value + percpu * stride)
+            }
             Kind::Maps { slots, .. } => {
                 let index = attr::index_of(self.mem.endian(), key) as usize;
                 let inner = slots.get(index).copied().flatten();
@@ -275,7 +283,9 @@ impl Kernel {
     #[must_use]
     pub fn map_len(&self, id: MapId) -> u64 {
         match self.maps.get(&id).map(|m| (&m.kind, m.def.max_entries)) {
-            Some((Kind::Hash(t) | Kind::Targets(t), _)) => t.by_key.len() as u64,
+            Some((Kind::Hash(t) | Kind::Targets(t) | Kind::CgroupStorage(t), _)) => {
+                t.by_key.len() as u64
+            }
             Some((Kind::MapHash { inner, .. }, _)) => inner.len() as u64,
             Some((Kind::Fifo(q), _)) => q.len() as u64,
             Some((Kind::Bloom(b), _)) => b.len() as u64,

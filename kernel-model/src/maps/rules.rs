@@ -55,6 +55,7 @@ enum Size {
     Zero,
     Four,
     FourOrEight,
+    EightOrSixteen,
     Some,
     Within(u64, u64),
 }
@@ -65,6 +66,7 @@ impl Size {
             Size::Zero => n == 0,
             Size::Four => n == 4,
             Size::FourOrEight => n == 4 || n == 8,
+            Size::EightOrSixteen => n == 8 || n == 16,
             Size::Some => n != 0,
             Size::Within(from, to) => (from..=to).contains(&u64::from(n)),
         }
@@ -84,6 +86,8 @@ pub(crate) enum BtfRule {
     Keyless,
     /// The key is an `int` of 32 bits, and without types there is no map.
     Owner,
+    /// `cgroup_storage_check_btf`: the key is a group's id, or a struct with it.
+    Group,
     /// `map_check_no_btf`.
     Refused,
 }
@@ -108,9 +112,9 @@ const fn rule(map_type: MapType, key: Size, value: Size, flags: u32, btf: BtfRul
     Rule { map_type, key, value, flags, btf, inner: true, offload: false, lock: false }
 }
 
-use BtfRule::{Index, Keyless, Owner, Plain, Refused, Struct};
+use BtfRule::{Group, Index, Keyless, Owner, Plain, Refused, Struct};
 use MapType as T;
-use Size::{Four, FourOrEight, Some as Any, Within, Zero};
+use Size::{EightOrSixteen, Four, FourOrEight, Some as Any, Within, Zero};
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
@@ -140,6 +144,8 @@ const RULES: &[Rule] = &[
     Rule { lock: true, ..rule(T::InodeStorage, Four, Any, NO_PREALLOC | CLONE, Owner) },
     Rule { lock: true, ..rule(T::TaskStorage, Four, Any, NO_PREALLOC | CLONE, Owner) },
     Rule { lock: true, ..rule(T::CgrpStorage, Four, Any, NO_PREALLOC | CLONE, Owner) },
+    Rule { lock: true, inner: false, ..rule(T::CgroupStorage, EightOrSixteen, Any, ACCESS, Group) },
+    Rule { inner: false, ..rule(T::PercpuCgroupStorage, EightOrSixteen, Any, ACCESS, Group) },
     rule(T::Arena, Zero, Zero, !0, Plain),
 ];
 
@@ -165,14 +171,19 @@ pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
     }
     let MapDef { map_type, key_size, value_size, max_entries, flags, .. } = *def;
     let sizes = rule.key.takes(key_size) && rule.value.takes(value_size);
-    let storage = rule.btf == Owner;
-    let sizes = sizes && (max_entries == 0) == storage;
+    let (storage, of_groups) = (rule.btf == Owner, rule.btf == Group);
+    let sizes = sizes && (max_entries == 0) == (storage || of_groups);
     let both = RDONLY_PROG | WRONLY_PROG;
     if !sizes || flags & !rule.flags != 0 || flags & both == both {
         return Err(Errno::EINVAL);
     }
     if storage {
         return check_storage(def);
+    }
+    if of_groups {
+        let percpu = map_type == T::PercpuCgroupStorage;
+        let max = if percpu { PCPU_UNIT } else { STORAGE_MAX.into() };
+        return if u64::from(value_size) > max { Err(Errno::E2BIG) } else { Ok(()) };
     }
     if is_hash(map_type) {
         check_hash(def)?;

@@ -113,6 +113,7 @@ impl Kernel {
             }
             Kind::Hash(_) => self.hash_update(id, key, value, flags, who),
             Kind::Targets(_) => self.target_update(id, key, value, flags),
+            Kind::CgroupStorage(_) => self.storage_update(id, key, value, flags),
             Kind::Fifo(_) | Kind::Bloom(_) => self.fifo_push(id, value, flags),
             Kind::Ring(_) => Err(Errno::ENOTSUPP),
             Kind::Arena(_) => Err(Errno::EOPNOTSUPP),
@@ -159,7 +160,7 @@ impl Kernel {
         Ok(())
     }
 
-    fn write_value(
+    pub(crate) fn write_value(
         &mut self,
         at: u64,
         value: &[u8],
@@ -298,6 +299,7 @@ impl Kernel {
             Kind::Xsk => Ok(()),
             Kind::Perf { .. } => self.perf_close(id, attr::index_of(self.mem.endian(), key)),
             Kind::Array { .. }
+            | Kind::CgroupStorage(_)
             | Kind::Fifo(_)
             | Kind::Progs { .. }
             | Kind::Groups { .. }

@@ -7,6 +7,7 @@ use bpf::uapi::MapType;
 
 use super::store::{EXIST, NOEXIST, Who};
 use super::{Kind, Map, MapId, attr};
+use crate::cgroup::kept_key;
 use crate::{CpuId, Errno, Kernel};
 
 /// Orders a trie's keys as `trie_get_next_key` does: what is below a prefix comes before it.
@@ -73,7 +74,9 @@ impl Kernel {
                 stack.resize(map.def.value_size as usize, 0);
                 Ok(stack)
             }
-            Kind::Array { .. } | Kind::Hash(_) | Kind::Targets(_) => self.user_values(id, key),
+            Kind::Array { .. } | Kind::Hash(_) | Kind::Targets(_) | Kind::CgroupStorage(_) => {
+                self.user_values(id, key)
+            }
         }
     }
 
@@ -258,6 +261,8 @@ impl Kernel {
             }
             Kind::Hash(t) | Kind::Targets(t) => t.order.values().cloned().collect(),
             Kind::MapHash { table, .. } => table.order.values().cloned().collect(),
+            // The newest is the head of the list.
+            Kind::CgroupStorage(t) => t.order.values().rev().cloned().collect(),
             Kind::Array { .. }
             | Kind::Progs { .. }
             | Kind::Groups { .. }
@@ -289,9 +294,7 @@ impl Kernel {
             | Kind::Progs { .. }
             | Kind::Groups { .. }
             | Kind::Maps { .. }
-            | Kind::Perf { .. } => {
-                self.next_index(index, max)
-            }
+            | Kind::Perf { .. } => self.next_index(index, max),
             Kind::Stacks(stacks) => {
                 let from = index.filter(|i| *i < max).map_or(0, |i| i + 1);
                 let next = stacks.range(from..).next().ok_or(Errno::ENOENT)?;
@@ -300,6 +303,16 @@ impl Kernel {
             Kind::Fifo(_) => Err(Errno::EINVAL),
             Kind::Bloom(_) | Kind::Arena(_) => Err(Errno::EOPNOTSUPP),
             Kind::Storage(_) => Err(Errno::ENOTSUPP),
+            Kind::CgroupStorage(t) => {
+                let before = match key {
+                    Some(key) => {
+                        let elem = t.by_key.get(&kept_key(key)).ok_or(Errno::ENOENT)?;
+                        t.order.range(..elem.seq).next_back()
+                    }
+                    None => t.order.last_key_value(),
+                };
+                before.map(|(_, key)| key.clone()).ok_or(Errno::ENOENT)
+            }
             Kind::Xsk => self.next_index(index, max),
             Kind::Ring(_) => Err(Errno::ENOTSUPP),
         }

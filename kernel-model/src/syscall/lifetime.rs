@@ -164,7 +164,7 @@ impl Kernel {
             Kind::Progs { .. } | Kind::Groups { .. } | Kind::Maps { .. } => {
                 return self.kfree(map.addr, "map_free");
             }
-            Kind::Hash(table) | Kind::Targets(table) => {
+            Kind::Hash(table) | Kind::Targets(table) | Kind::CgroupStorage(table) => {
                 let free = map.elems.into_iter().flat_map(|e| e.into_all());
                 let all: Vec<u64> = table.by_key.values().map(|e| e.value).chain(free).collect();
                 all.into_iter().for_each(|elem| self.kfree(elem, "map_free"));
@@ -197,7 +197,9 @@ impl Kernel {
             Kind::Array { values, stride } => {
                 (0..u64::from(map.def.max_entries)).map(|i| values + i * stride).collect()
             }
-            Kind::Hash(table) => table.by_key.values().map(|e| e.value).collect(),
+            Kind::Hash(table) | Kind::CgroupStorage(table) => {
+                table.by_key.values().map(|e| e.value).collect()
+            }
             Kind::Storage(values) => values.values().copied().collect(),
             _ => Vec::new(),
         }

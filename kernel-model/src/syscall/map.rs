@@ -157,6 +157,10 @@ fn take_btf(
     match rule {
         BtfRule::Refused => return Err(Errno::ENOTSUPP),
         BtfRule::Struct if key == 0 || kind(key) != Kind::Struct => return Err(Errno::EINVAL),
+        BtfRule::Group if key == 0 => return Err(Errno::EINVAL),
+        BtfRule::Group if (def.key_size == 8) != (kind(key) == Kind::Int) => {
+            return Err(Errno::EINVAL);
+        }
         BtfRule::Owner if kind(key) != Kind::Int => return Err(Errno::EINVAL),
         BtfRule::Keyless if key != 0 => return Err(Errno::EINVAL),
         // A global variable section is the one value of an array without key.
