@@ -156,6 +156,25 @@ fn findings_of_each_kind_are_written_and_replay() {
 }
 
 #[test]
+fn a_leak_that_a_fault_makes_is_found_and_the_fixed_twin_survives() {
+    let dir = folder("explore-leak");
+    let faults = ["--strategy", "dfs", "--faults"];
+    found(&dir, "slots.ron", &faults, "found an expectation that does not hold: slots: used");
+    let ron = fs::read_to_string(dir.join("slots.found.ron")).unwrap();
+    assert!(
+        ron.contains("faults: [Call(func: \"bpf_ringbuf_reserve\", nth: 1, ret: NULL)]"),
+        "{ron}"
+    );
+    let (code, said) = replayed(&dir, "slots.found.ron");
+    assert_eq!((code, said.matches("FAILED").count()), (Some(1), 4), "{said}");
+    let fixed = dir.join("slots_fixed.ron").display().to_string();
+    let nothing = orrery(&[&["explore", &fixed], &faults[..]].concat());
+    let said = text(&nothing.stdout);
+    assert_eq!(nothing.status.code(), Some(0), "{said}{}", text(&nothing.stderr));
+    assert!(said.contains("every interleaving was tried"), "{said}");
+}
+
+#[test]
 fn two_faults_together_are_tried_after_each_alone() {
     let dir = folder("explore-both");
     found(&dir, "both.ron", &["--seeds", "3000", "--faults"], "found an expectation");
