@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{Op, State, TaskId};
-use crate::cpu::CpuId;
-use crate::{Kernel, field};
+use crate::cpu::{CpuId, Frame};
+use crate::{Kernel, ProgId, field};
 
 /// What a task is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Doing {
     Running,
     /// It waits for a CPU since a virtual time.
     Ready(u64),
+    /// The same, in the middle of a program.
+    Preempted(u64, ProgId),
     /// It waits for something else; `true` when a signal ends that.
     Blocked(bool),
     /// It has ended.
@@ -53,10 +55,17 @@ impl Kernel {
             .map(|(n, t)| {
                 let id = TaskId(n);
                 let running = self.curr_task(t.cpu) == Some(id);
+                let prog = t.frames.iter().rev().find_map(|f| match f {
+                    Frame::Prog(p) if t.is_preempted() => Some(p.prog),
+                    _ => None,
+                });
                 let doing = match t.state {
                     State::New => Doing::New,
                     State::Runnable if running => Doing::Running,
-                    State::Runnable => Doing::Ready(t.ready_ns),
+                    State::Runnable => match prog {
+                        Some(prog) => Doing::Preempted(t.ready_ns, prog),
+                        None => Doing::Ready(t.ready_ns),
+                    },
                     State::Blocked(signals) => Doing::Blocked(signals),
                     State::Dead => Doing::Dead,
                 };

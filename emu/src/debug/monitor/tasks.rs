@@ -10,11 +10,14 @@ use kernel_model::sys::SYSCALLS;
 
 use super::{Here, Reply, names, no_more, number};
 
-fn doing(t: &TaskView<'_>) -> String {
+fn doing(k: &Kernel, t: &TaskView<'_>) -> String {
     match t.doing {
         Doing::New => "not begun".to_owned(),
         Doing::Running => "running".to_owned(),
         Doing::Ready(since) => format!("ready since {since}"),
+        Doing::Preempted(since, prog) => {
+            format!("in {}, ready since {since}", names::prog_name(k, prog))
+        }
         Doing::Blocked(_) => match (t.waits, t.until) {
             (Some(what), _) => format!("waits for {what}"),
             (None, Some(until)) => format!("sleeps until {until}"),
@@ -68,7 +71,7 @@ pub(super) fn tasks(here: &Here<'_>, args: &[&str]) -> Reply {
             t.pid,
             t.name,
             t.cpu.0,
-            doing(t),
+            doing(here.kernel(), t),
             t.ran_ns
         );
         let _ = writeln!(out, "{}", line.trim_end());
