@@ -14,6 +14,7 @@ pub mod cover;
 pub mod debug;
 pub mod engine;
 pub mod host;
+pub mod hostile;
 mod html;
 pub mod loader;
 pub mod machine;

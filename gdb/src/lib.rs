@@ -9,6 +9,7 @@
 //! Threads are CPUs, numbered from 1. Everything the stub serves is a function of the debuggee.
 
 mod arch;
+pub mod hostile;
 pub mod session;
 pub mod symbols;
 mod xml;

@@ -6,7 +6,6 @@
 pub mod fuzzed;
 pub mod house;
 pub mod kernel_tables;
-pub mod mutate;
 pub mod tidy;
 pub mod used;
 pub mod vectors;

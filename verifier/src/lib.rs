@@ -9,6 +9,7 @@
 //! **Invariants.** No I/O, no clock, no Unicorn. `Verified` is made in `verified.rs` alone.
 //! What is not modelled is `Reject::Unsupported`, never a guess.
 
+pub mod annotated;
 pub(crate) mod attach;
 pub mod btf;
 pub mod cfg;

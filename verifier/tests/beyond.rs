@@ -12,8 +12,9 @@ mod generated;
 
 use std::fmt::Write as _;
 
-use common::case::{Case, files, read, verdict};
+use common::case::{Case, files, read};
 use common::run::{Ran, run};
+use verifier::annotated::verdict;
 use verifier::explore::Opts;
 use verifier::explore::beyond::Report;
 

@@ -12,8 +12,9 @@ use std::path::Path;
 
 use bpf::insn::InsnIdx;
 use bpf::insn::asm::assemble;
-use common::case::{Case, Kfuncs, files, read, verdict};
+use common::case::{Case, files, read};
 use common::{Env, kernel_btf};
+use verifier::annotated::{Kfuncs, verdict};
 use verifier::env::MapInfo;
 use verifier::explore::Opts;
 use verifier::tables::Level;

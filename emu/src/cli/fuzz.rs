@@ -1,6 +1,7 @@
-//! `orrery fuzz jit` and `maps`, in files of these names, and `orrery fuzz verifier`: random
-//! structured programs and mutated real ones, our verdict beside that of this machine's kernel;
-//! accepted ones run in the interpreter, where every register has to be what the verifier believed.
+//! `orrery fuzz jit` and `maps`, in files of these names; `objects`, `scenarios` and `gdb` in
+//! `damaged.rs`; and `orrery fuzz verifier`: random structured programs and mutated real ones, our
+//! verdict beside that of this machine's kernel; accepted ones run in the interpreter, where every
+//! register has to be what the verifier believed.
 //!
 //! ```text
 //!  seed ─► generate, mutate ─► check ──────┐
@@ -16,6 +17,7 @@
 
 mod calls;
 mod campaign;
+mod damaged;
 mod explained;
 mod generate;
 mod jit;
@@ -32,9 +34,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bpf::Program;
+use bpf::btf::Btf;
 use bpf::insn::generate::Rng;
 use bpf::uapi::ProgType;
+use verifier::env::MapInfo;
 use verifier::explore::Opts;
+use verifier::{KernelEnv, Options, check};
 
 use super::target::TargetArgs;
 use super::why::rule_name;
@@ -45,6 +50,7 @@ pub(super) use campaign::shard;
 use generate::Target as Generator;
 pub use sound::Ran;
 pub use text::judge;
+pub(super) use world::made;
 use world::{Answer, Sample, World};
 
 /// States kept of a program whose runs are checked.
@@ -60,6 +66,12 @@ pub(super) enum Kind {
     Jit(jit::Args),
     /// Random map commands on the modelled kernel in both byte orders, and on the running one
     Maps(maps::Args),
+    /// Damaged objects: loaded, compiled, run on the architectures of their byte order, interpreted
+    Objects(damaged::Args),
+    /// Damaged scenarios: checked, played twice and on all architectures
+    Scenarios(damaged::Args),
+    /// Damaged sessions of a debugger over the machines of scenarios
+    Gdb(damaged::Args),
     /// Verdicts on random programs, and accepted ones against what the verifier knew
     Verifier(Args),
 }
@@ -69,6 +81,9 @@ pub(super) fn main(kind: &Kind) -> Exit {
     match kind {
         Kind::Jit(args) => jit::run(args),
         Kind::Maps(args) => maps::run(args),
+        Kind::Objects(args) => damaged::run(damaged::What::Objects, args),
+        Kind::Scenarios(args) => damaged::run(damaged::What::Scenarios, args),
+        Kind::Gdb(args) => damaged::run(damaged::What::Gdb, args),
         Kind::Verifier(args) => run(args),
     }
 }
@@ -362,6 +377,26 @@ fn show(world: &World, dir: Option<&Path>, cases: &mut BTreeMap<String, Case>, c
         }
     }
     cases.insert(signature, c);
+}
+
+/// Runs a program that a kernel accepted in the interpreter, every register and stack slot compared
+/// with at most so many recorded states. Maps are the kernel's, by descriptor and as it knows them.
+///
+/// # Errors
+/// What is not as the verifier believed.
+pub(crate) fn interpreted(
+    program: &Program,
+    btf: Option<&Btf>,
+    (env, fds, maps): (&dyn KernelEnv, &[i32], &[MapInfo]),
+    states: u32,
+) -> Result<Ran, String> {
+    let opts = Opts { record: states, insns_max: world::INSNS_MAX, ..Opts::default() };
+    let options = Options { opts, fd_array: fds, prog_btf: btf, ..Options::default() };
+    let known = env.btf();
+    let (Some(trace), Some(btf)) = (check(program, env, &options).trace, known) else {
+        return Ok(Ran::default());
+    };
+    sound::runs(program, &trace, sound::About { maps, btf, cpus: 1, secret: false }, 1)
 }
 
 /// What came of running programs of some seeds.

@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args) -> Exit {
             out::warn(&format!("{miss}\n"));
             match miss {
                 Miss::Unsupported(_) => Exit::Unsupported,
-                Miss::Broken(_) => Exit::Internal,
+                Miss::Broken(_) | Miss::Absent(_) => Exit::Internal,
                 Miss::Refused(_) | Miss::Fault(_) => Exit::NotMet,
             }
         }

@@ -36,7 +36,7 @@ pub fn differ(rig: &mut Rig, v: &Vector, memories: &[Memory], named: &[Arch]) ->
             }
         }
         let ran: Vec<Ran> = reference.into_iter().flatten().filter_map(Result::ok).collect();
-        retired = retired.max(ran.iter().map(|r| r.retired).sum());
+        retired = retired.max(ran.iter().filter_map(|r| r.retired).sum());
         if order == Endian::Little {
             little = ran;
         }

@@ -73,7 +73,10 @@ fn text(rig: &mut Rig, v: &Vector, engine: Engine, other: Option<Engine>) -> Str
     let [reference, own] = both(rig, v, engine);
     for (engine, said) in [(reference_of(engine), reference), (engine, own)] {
         let words = match said {
-            Some(Ok(ran)) => format!("r0 {:#x}, {} instructions retired", ran.r0, ran.retired),
+            Some(Ok(ran)) => {
+                let retired = ran.retired.map(|n| format!(", {n} instructions retired"));
+                format!("r0 {:#x}{}", ran.r0, retired.unwrap_or_default())
+            }
             Some(Err(miss)) => miss.to_string(),
             None => "not run".to_owned(),
         };

@@ -33,8 +33,8 @@ pub struct Ran {
     pub r0: u64,
     /// The vector's memory at the end.
     pub mem: Vec<u8>,
-    /// BPF instructions retired, prologue and epilogue included.
-    pub retired: u64,
+    /// BPF instructions retired, prologue and epilogue included; None where nobody counts them.
+    pub retired: Option<u64>,
 }
 
 /// Why a vector did not run to its end.
@@ -48,6 +48,8 @@ pub enum Miss {
     Fault(String),
     /// An engine does what none should.
     Broken(String),
+    /// There is no such engine here.
+    Absent(String),
 }
 
 impl std::fmt::Display for Miss {
@@ -55,7 +57,7 @@ impl std::fmt::Display for Miss {
         match self {
             Miss::Refused(why) => write!(f, "refused by the verifier: {why}"),
             Miss::Unsupported(what) => write!(f, "not modelled: {what}"),
-            Miss::Fault(why) | Miss::Broken(why) => f.write_str(why),
+            Miss::Fault(why) | Miss::Broken(why) | Miss::Absent(why) => f.write_str(why),
         }
     }
 }
@@ -206,7 +208,7 @@ impl Native {
         let r0 = m.kernel.mem.read_u64(self.out).map_err(broken)?;
         let len = v.mem.as_ref().map_or(0, |mem| mem.of(m.arch().endian()).len());
         let mem = l.mem.map_or(Ok(Vec::new()), |(_, at)| m.kernel.mem.read_vec(at, len));
-        Ok(Ran { r0, mem: mem.map_err(broken)?, retired })
+        Ok(Ran { r0, mem: mem.map_err(broken)?, retired: Some(retired) })
     }
 
     fn endless(&self) -> Miss {
@@ -249,7 +251,7 @@ impl Native {
             interp::Exit::Return(_) => {}
             exit => return Err(fault(exit)),
         }
-        let retired = self.retired(&l.verified, &mut host()).map_err(fault)?;
+        let retired = Some(self.retired(&l.verified, &mut host()).map_err(fault)?);
         let r0 = flat.load(self.out, Size::DW).map_err(broken)?;
         Ok(Ran { r0, mem: flat.mem.1, retired })
     }
@@ -293,36 +295,43 @@ impl Host {
         Ok(Host { kernel, out })
     }
 
-    /// R0 and the memory after a run with each memory.
+    /// Runs with each memory; without one, once.
     ///
     /// # Errors
     /// The verifier's, or the vector's.
-    pub fn run(&mut self, v: &Vector, memories: &[Memory]) -> Result<Vec<(u64, Vec<u8>)>, Miss> {
-        let len = memories.first().map_or(0, |m| m.of(Endian::Little).len());
+    pub fn run(&mut self, v: &Vector, memories: &[Memory]) -> Result<Vec<Ran>, Miss> {
+        // The program is for memories like the first one.
+        let v = Vector { mem: memories.first().cloned(), ..v.clone() };
         let insns = v.wrapped().map_err(Miss::Refused)?;
-        let mem = array(&mut self.kernel, "mem", len)?;
-        let loaded = self.kernel.prog_load(load_of(insns, &[self.out, mem]));
-        let ran = match &loaded {
-            Ok(l) => memories.iter().map(|m| self.once(l.fd, mem, m)).collect(),
-            Err(_) => Ok(Vec::new()),
+        let len = v.mem.as_ref().map(|m| m.of(Endian::Little).len());
+        let mem = len.map(|len| array(&mut self.kernel, "mem", len)).transpose()?;
+        let loaded = self.kernel.prog_load(load_of(insns, &[self.out, mem.unwrap_or(self.out)]));
+        let ran = match (&loaded, mem) {
+            (Err(_), _) => Ok(Vec::new()),
+            (Ok(l), None) => self.once(l.fd, None).map(|ran| vec![ran]),
+            (Ok(l), Some(fd)) => memories.iter().map(|m| self.once(l.fd, Some((fd, m)))).collect(),
         };
         if let Ok(l) = &loaded {
             self.kernel.close(l.fd);
         }
-        self.kernel.close(mem);
+        mem.into_iter().for_each(|fd| self.kernel.close(fd));
         loaded?;
         ran
     }
 
-    fn once(&mut self, prog: Fd, mem: Fd, memory: &Memory) -> Result<(u64, Vec<u8>), Miss> {
+    fn once(&mut self, prog: Fd, mem: Option<(Fd, &Memory)>) -> Result<Ran, Miss> {
         let key = Some(&[0u8; 4][..]);
         let k = &mut self.kernel;
-        k.map_update(mem, &[0; 4], memory.of(Endian::Little)).map_err(broken)?;
+        k.map_update(self.out, &[0; 4], &[0; 8]).map_err(broken)?;
+        if let Some((fd, bytes)) = mem {
+            k.map_update(fd, &[0; 4], bytes.of(Endian::Little)).map_err(broken)?;
+        }
         let given = TestRunIn { data: &Host::PACKET, repeat: 1, ..TestRunIn::default() };
         k.test_run(prog, &given).map_err(broken)?;
         let r0 = k.map_lookup(self.out, key).map_err(broken)?;
         let r0 = r0.iter().rev().fold(0, |v, b| v << 8 | u64::from(*b));
-        Ok((r0, k.map_lookup(mem, key).map_err(broken)?))
+        let mem = mem.map_or(Ok(Vec::new()), |(fd, _)| k.map_lookup(fd, key));
+        Ok(Ran { r0, mem: mem.map_err(broken)?, retired: None })
     }
 }
 
@@ -399,13 +408,14 @@ impl interp::Host for Flat {
 pub struct Rig {
     insns_max: u64,
     natives: [Option<Native>; Arch::ALL.len()],
+    host: Option<Result<Host, Miss>>,
 }
 
 impl Rig {
     /// None yet.
     #[must_use]
     pub fn new(insns_max: u64) -> Rig {
-        Rig { insns_max, natives: Default::default() }
+        Rig { insns_max, natives: Default::default(), host: None }
     }
 
     /// Notes what a vector covers: on the machines there are, it is loaded and compiled again.
@@ -422,6 +432,15 @@ impl Rig {
             // It was opened here.
             let _closed = m.unload(&loaded);
         }
+    }
+
+    /// The kernel of this machine.
+    ///
+    /// # Errors
+    /// [`Miss::Absent`]: it cannot be asked.
+    pub fn host(&mut self) -> Result<&mut Host, Miss> {
+        let open = || Host::open().map_err(|e| Miss::Absent(e.to_string()));
+        self.host.get_or_insert_with(open).as_mut().map_err(|e| e.clone())
     }
 
     /// The machine of an architecture.

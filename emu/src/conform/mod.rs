@@ -49,10 +49,12 @@ pub enum Engine {
         /// Big-endian.
         big: bool,
     },
+    /// The kernel of this machine: its verifier and its JIT. Only who asks for it gets it.
+    Host,
 }
 
 impl Engine {
-    /// Verifiers, interpreters, and every back end.
+    /// Verifiers, interpreters, and every back end: what needs nothing of the machine it runs on.
     pub const ALL: [Engine; 8] = [
         Engine::Verifier { big: false },
         Engine::Verifier { big: true },
@@ -64,13 +66,14 @@ impl Engine {
         Engine::Jit(Arch::S390x),
     ];
 
-    /// `verifier`, `interpreter` or `jit`.
+    /// `verifier`, `interpreter`, `jit` or `host`.
     #[must_use]
     pub const fn kind(self) -> &'static str {
         match self {
             Engine::Interpreter { .. } => "interpreter",
             Engine::Jit(_) => "jit",
             Engine::Verifier { .. } => "verifier",
+            Engine::Host => "host",
         }
     }
 
@@ -81,6 +84,7 @@ impl Engine {
             Engine::Interpreter { big: false } | Engine::Verifier { big: false } => "bpfel",
             Engine::Interpreter { big: true } | Engine::Verifier { big: true } => "bpfeb",
             Engine::Jit(arch) => arch.name(),
+            Engine::Host => Arch::X86_64.name(),
         }
     }
 
@@ -91,6 +95,7 @@ impl Engine {
             Engine::Interpreter { big: true } | Engine::Verifier { big: true } => Endian::Big,
             Engine::Interpreter { .. } | Engine::Verifier { .. } => Endian::Little,
             Engine::Jit(arch) => arch.endian(),
+            Engine::Host => Endian::Little,
         }
     }
 }
@@ -147,6 +152,17 @@ pub struct Record {
     /// Time of loading, compiling and running, in microseconds.
     pub wall_us: u64,
 }
+
+impl Record {
+    /// It is our own fault: something panicked, or went wrong inside.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        [&self.got, &self.note].iter().any(|words| words.starts_with(INTERNAL))
+    }
+}
+
+/// How the words of our own faults begin.
+pub const INTERNAL: &str = "internal";
 
 /// A case: a file, or a part of one.
 #[derive(Debug)]
@@ -277,7 +293,7 @@ fn once(rig: &mut Rig, case: &Case, options: &Options) -> Vec<Record> {
         Err(payload) => {
             // The machine it happened in is in no state to be used again.
             *rig = Rig::new(options.insns_max);
-            all(Outcome::Fail, &format!("internal error: {}", words(&*payload)))
+            all(Outcome::Fail, &format!("{INTERNAL} error: {}", words(&*payload)))
         }
     }
 }

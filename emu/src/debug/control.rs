@@ -10,6 +10,7 @@ use super::target::{Target, internal};
 use crate::machine::halt::{Halting, Stepping};
 use crate::machine::schedule::Only;
 use crate::machine::watch::Hit;
+use crate::runner::RunError;
 use crate::runner::history::Went;
 
 /// Positions between two looks at whether the user wants it to stop.
@@ -75,7 +76,7 @@ impl Target<'_> {
             let until = self.history.position().saturating_add(QUANTUM);
             let (loose, events, step) = (true, self.events(), stepping.clone());
             let halting = Halting { until, from, loose, events, text, step, ..Halting::NEVER };
-            let went = self.history.forward(&halting).map_err(internal)?;
+            let went = self.onward(&halting)?;
             let machine = self.history.machine();
             if let Some((cpu, _)) = machine.held() {
                 self.current = cpu;
@@ -107,6 +108,20 @@ impl Target<'_> {
         }
     }
 
+    /// Goes on. Where the scenario cannot, the run is at its end, and the user is told why.
+    fn onward(&mut self, to: &Halting) -> Result<Went, DebugError> {
+        match self.history.forward(to) {
+            Err(
+                e @ (RunError::Unsupported { .. } | RunError::Input(_) | RunError::Rejected(_)),
+            ) => {
+                self.history.give_up();
+                self.notices.push(format!("the run cannot go on: {e}"));
+                Ok(Went::End)
+            }
+            went => went.map_err(internal),
+        }
+    }
+
     /// The number of events beyond which it looks whether one is waited for.
     fn events(&self) -> usize {
         match self.session.waits() {
@@ -133,7 +148,7 @@ impl Target<'_> {
         loop {
             let events = self.events();
             let to = Halting { until: bound, scan: true, events, ..Halting::NEVER };
-            let went = self.history.forward(&to).map_err(internal)?;
+            let went = self.onward(&to)?;
             let at = self.history.position();
             if at >= bound || went == Went::End {
                 return Ok(last);
@@ -180,7 +195,7 @@ impl Target<'_> {
             self.machine_mut().take_last_break();
             self.machine_mut().take_hits();
             let scan = Halting { until: bound, scan: true, ..Halting::NEVER };
-            self.history.forward(&scan).map_err(internal)?;
+            self.onward(&scan)?;
             let broke = self.machine_mut().take_last_break();
             let accessed = self.machine_mut().take_hits().map(|h| h.1);
             let accessed = accessed.filter(|h| broke.is_none_or(|b| h.before >= b));
@@ -230,7 +245,7 @@ impl Target<'_> {
             place = before;
             let step = Some(Stepping { cpu, place, within: None });
             let to = Halting { scan: true, from: u64::MAX, step, ..Halting::NEVER };
-            self.history.forward(&to).map_err(internal)?;
+            self.onward(&to)?;
             let pc = self.history.machine().held().map(|h| h.1);
             let inside = range.is_some_and(|r| pc.is_some_and(|pc| r.contains(&pc)));
             // Some instructions are one step together: it cannot stop between them.

@@ -48,7 +48,8 @@ pub struct Target<'a> {
     /// Address, bytes and kind.
     pub(super) watches: BTreeSet<(u64, u64, WatchKind)>,
     pub(super) current: CpuId,
-    notices: Vec<String>,
+    pub(super) notices: Vec<String>,
+    forked: bool,
     pub(super) session: Session,
     /// The schedule to go back to after a CPU ran alone.
     pub(super) unlocked: Option<Option<Box<dyn Chooser>>>,
@@ -76,6 +77,7 @@ impl<'a> Target<'a> {
             watches: BTreeSet::new(),
             current: CpuId(0),
             notices: Vec::new(),
+            forked: false,
             session: Session::default(),
             unlocked: None,
         };
@@ -104,6 +106,12 @@ impl<'a> Target<'a> {
     #[must_use]
     pub fn position(&self) -> Position {
         Position { at: self.history.position(), insns: self.machine().retired() }
+    }
+
+    /// Whether the user ever changed something: another run than the scenario's.
+    #[must_use]
+    pub fn is_forked(&self) -> bool {
+        self.forked
     }
 
     /// What the run came to, once it was at its end.
@@ -148,6 +156,7 @@ impl<'a> Target<'a> {
     /// The present was changed by the user.
     pub(crate) fn forked(&mut self, what: &str) {
         self.history.fork();
+        self.forked = true;
         let at = self.position().insns;
         self.notices.push(format!("{what}: from instruction {at} on this is another run"));
     }

@@ -26,10 +26,11 @@ mod system;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use bpf::Endian;
 use bpf::btf::Btf;
+use bpf::insn::{Call, Insn};
 use bpf::uapi::attr::ATTR_SIZE;
 use bpf::uapi::fields::Struct;
+use bpf::{Endian, Program};
 
 use crate::loader::Fd;
 
@@ -124,6 +125,18 @@ impl HostKernel {
     #[must_use]
     pub fn possible_cpus(&self) -> u32 {
         self.cpus
+    }
+
+    /// Whether a program may harm the running kernel by being loaded: 6.18 does not look at what a
+    /// map of a workqueue has.
+    #[must_use]
+    pub fn can_harm(&self, program: &Program) -> bool {
+        program.insns.iter().any(|i| match i {
+            Insn::Call(Call::Kfunc { btf_id, .. }) => {
+                self.vmlinux.name(btf_id.cast_unsigned()).starts_with("bpf_wq")
+            }
+            _ => false,
+        })
     }
 
     /// Closes everything that was made through this value.

@@ -66,7 +66,7 @@ impl Machine {
         if self.chooser.is_some() {
             return self.run_chosen(clock_ns, events);
         }
-        while let Some((cpu, limit)) = self.held_turn.take().or_else(|| self.turn(clock_ns)) {
+        while let Some((cpu, limit)) = self.stopped_turn().or_else(|| self.turn(clock_ns)) {
             while self.mid.is_some() || self.ready_at(cpu).is_some_and(|t| t < limit) {
                 let laps = !each && self.halting.is_none();
                 self.note_written(cpu);
@@ -88,6 +88,15 @@ impl Machine {
             }
         }
         Ok(false)
+    }
+
+    /// The turn that was stopped. A step that a chooser began, which is gone since, is ended alone.
+    fn stopped_turn(&mut self) -> Option<(CpuId, u64)> {
+        let turn = self.held_turn.take();
+        match self.mid.as_ref().map(|m| m.cpu) {
+            Some(cpu) if turn.is_none_or(|t| t.0 != cpu) => Some((cpu, self.kernel.now(cpu))),
+            _ => turn,
+        }
     }
 
     /// Runs until a test run has ended; without tasks, which may go on for ever, until no CPU has

@@ -77,6 +77,7 @@ impl<'a> Run<'a> {
             marks,
             keep_marks: _,
             progress: _,
+            stop: _,
             sweep: _,
             every: _,
             checkpoints,

@@ -193,6 +193,11 @@ impl<'a> History<'a> {
         Ok(Went::End)
     }
 
+    /// The run cannot go on: this is its end.
+    pub(crate) fn give_up(&mut self) {
+        self.over = true;
+    }
+
     /// The present was changed: what was the future is none any more.
     pub fn fork(&mut self) {
         let at = self.position();

@@ -36,7 +36,7 @@ pub mod wire;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use bpf::Arch;
 use kernel_model::ProgId;
@@ -76,6 +76,10 @@ pub struct RunOptions {
     pub repin: bool,
     /// Told how much of its time a run has behind it, in permille.
     pub progress: Option<Arc<AtomicU64>>,
+    /// The run ends with [`RunError::Paused`] when somebody sets this.
+    pub stop: Option<Arc<AtomicBool>>,
+    /// Instructions one program run may retire, instead of what machines allow.
+    pub run_insns_max: Option<u64>,
     /// Count what programs do, by instruction.
     pub cover: bool,
     /// Hash the state whenever so many instructions were retired, where CPUs or steps take turns.
@@ -100,7 +104,8 @@ pub enum RunError {
         /// Where it is asked for.
         span: Span,
     },
-    /// The chooser of the machine stopped the run, which goes on from there.
+    /// The chooser of the machine stopped the run, which goes on from there; or
+    /// [`RunOptions::stop`] did.
     #[error("paused by its schedule")]
     Paused,
     /// We are wrong.
@@ -289,6 +294,7 @@ pub(crate) struct Run<'a> {
     pub(crate) marks: Vec<Mark>,
     pub(crate) keep_marks: bool,
     pub(crate) progress: Option<Arc<AtomicU64>>,
+    pub(crate) stop: Option<Arc<AtomicBool>>,
     /// Faults need not happen.
     pub(crate) sweep: bool,
     /// Instructions between two checkpoints, when they are asked for.

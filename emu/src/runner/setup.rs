@@ -50,6 +50,24 @@ fn load_one(
     load::load(machine, dir, name, object)
 }
 
+/// A machine without anything.
+fn machine(
+    arch: Arch,
+    kernel: kernel_model::Config,
+    opts: &RunOptions,
+) -> Result<Machine, RunError> {
+    let mut config = Config { kernel, ..Config::default() };
+    config.run_insns_max = opts.run_insns_max.unwrap_or(config.run_insns_max);
+    let mut machine = Machine::new(arch, config)?;
+    if let Some(range) = &opts.probe {
+        machine.log_path(crate::machine::path::PathLog::new(range.clone()));
+    }
+    if opts.cover {
+        machine.cover();
+    }
+    Ok(machine)
+}
+
 /// Builds the machine, loads and attaches.
 pub(super) fn begin<'a>(
     s: &'a Scenario,
@@ -60,13 +78,7 @@ pub(super) fn begin<'a>(
     if kernel.memory_bytes < 8 << 20 || kernel.memory_bytes > 4 << 30 {
         return Err(RunError::input(s.machine.memory.span, "memory is 8MiB to 4GiB"));
     }
-    let mut machine = Machine::new(arch, Config { kernel, ..Config::default() })?;
-    if let Some(range) = &opts.probe {
-        machine.log_path(crate::machine::path::PathLog::new(range.clone()));
-    }
-    if opts.cover {
-        machine.cover();
-    }
+    let mut machine = machine(arch, kernel, opts)?;
     nics(s, &mut machine)?;
     routes(s, &mut machine)?;
     sockets(s, &mut machine)?;
@@ -93,6 +105,7 @@ pub(super) fn begin<'a>(
         marks: Vec::new(),
         keep_marks: false,
         progress: opts.progress.clone(),
+        stop: opts.stop.clone(),
         sweep: opts.sweep || s.matrix.as_ref().is_some_and(|m| m.vars.iter().next().is_some()),
         every: opts.checkpoints,
         checkpoints: Vec::new(),

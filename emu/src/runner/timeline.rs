@@ -142,6 +142,9 @@ impl<'a> Run<'a> {
     /// there was one.
     fn run_to(&mut self, clock: u64) -> Result<bool, RunError> {
         loop {
+            if self.stop.as_ref().is_some_and(|s| s.load(Ordering::Relaxed)) {
+                return Err(RunError::Paused);
+            }
             self.checkpoint(self.every.unwrap_or(0))?;
             if self.whens.is_empty() && self.steps.0.is_empty() {
                 // With checkpoints, every turn is a chance for one.

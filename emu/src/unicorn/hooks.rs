@@ -393,6 +393,9 @@ impl HookState {
             if b >= end || stop.is_some_and(|s| s <= b) {
                 break;
             }
+            if self.is_inside(b) {
+                continue;
+            }
             let place = here + (self.count(at, b) >> 32);
             if place >= self.halts.from {
                 match self.halts.scan {
@@ -410,10 +413,15 @@ impl HookState {
         stop
     }
 
+    /// In the middle of a native instruction: nothing ever comes there.
+    fn is_inside(&self, at: u64) -> bool {
+        at.wrapping_sub(self.text) < self.cum_len && self.count(at, at + 1) >> 32 == 0
+    }
+
     /// The first instruction of a block that is outside of a range.
     fn leaves(&self, at: u64, end: u64, range: std::ops::Range<u64>) -> Option<u64> {
         match range.contains(&at) {
-            true => (range.end < end).then_some(range.end),
+            true => (range.end..end).find(|a| !self.is_inside(*a)),
             false => Some(at),
         }
     }

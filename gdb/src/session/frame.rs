@@ -78,7 +78,7 @@ fn intact(packet: &[u8]) -> bool {
 }
 
 /// The check sum of a body.
-pub(super) fn checksum(body: &[u8]) -> u8 {
+pub(crate) fn checksum(body: &[u8]) -> u8 {
     body.iter().fold(0, |sum, b| sum.wrapping_add(*b))
 }
 

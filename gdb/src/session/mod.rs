@@ -30,6 +30,7 @@ pub use self::conn::Stream;
 use self::conn::Wire;
 use self::ext::resume::Plan;
 pub use self::files::Files;
+pub(crate) use self::frame::checksum;
 use self::frame::{Frame, PACKET_BYTES_MAX};
 pub use self::listen::{Attached, listen};
 use self::points::Points;

@@ -9,6 +9,8 @@ use crate::{Debuggee, WatchKind};
 
 /// Most that may be set at once: a limit on what a client can make us keep.
 const POINTS_MAX: usize = 0x1000;
+/// Bytes that may be watched at once.
+const WATCHED_MAX: u64 = 1 << 24;
 
 /// A breakpoint or watchpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,11 +31,16 @@ pub(super) struct Points {
 impl Points {
     /// gdb sets one; false when there are too many.
     pub(super) fn set(&mut self, point: Point) -> bool {
-        if self.wanted.len() >= POINTS_MAX && !self.wanted.contains(&point) {
-            return false;
+        if self.wanted.contains(&point) {
+            return true;
         }
-        self.wanted.insert(point);
-        true
+        let bytes = |p: &Point| if let Point::Watch(_, len, _) = p { *len } else { 0 };
+        let watched = self.wanted.iter().map(bytes).fold(bytes(&point), u64::saturating_add);
+        let fits = self.wanted.len() < POINTS_MAX && watched <= WATCHED_MAX;
+        if fits {
+            self.wanted.insert(point);
+        }
+        fits
     }
 
     /// gdb takes one out; false when it has set none.

@@ -1,26 +1,25 @@
-//! Annotated assembly: `; == TITLE: accepted` or `; == TITLE: !INSN MESSAGE`, and a program.
-//!
-//! The maps are those of the headers, the types those of the kernel that verdicts are for; a line
-//! `; kernel VERSION` says which version of it.
+//! Annotated assembly ([`verifier::annotated`]), judged for the kernel that verdicts are for; on
+//! the kernel of this machine, the verdict and its words.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
-use bpf::insn::asm::{Symbols, assemble};
-use bpf::uapi::ProgType;
-use bpf::{Endian, Program};
+use bpf::Endian;
 use kernel_model::types::Types;
-use verifier::env::{BtfKernel, MapInfo};
+use verifier::annotated::{Titled, read, verdict};
+use verifier::env::BtfKernel;
 use verifier::tables::Level;
-use verifier::verify::{CheckReport, Options as VerifyOptions, check};
+use verifier::verify::{Options as VerifyOptions, check};
 
+use super::host;
+use crate::cli::fuzz::made;
+use crate::cli::judge::error_line;
 use crate::cli::target::Target;
+use crate::cli::why::rule_name;
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
-
-/// `BPF_F_SLEEPABLE`: programs of type syscall can only be.
-const SLEEPABLE: u32 = 1 << 4;
+use crate::host::{HostKernel, LoadFor};
+use crate::loader::Bpf as _;
 
 #[derive(Debug)]
 struct Judged {
@@ -31,131 +30,114 @@ struct Judged {
 
 /// The cases of a file.
 pub(super) fn cases(path: &Path, text: &str, target: &Arc<Target>) -> Vec<Case> {
-    let mut head = String::new();
-    let mut out: Vec<(u32, String, String)> = Vec::new();
-    for (n, line) in (1..).zip(text.lines()) {
-        match (line.strip_prefix("; == "), out.last_mut()) {
-            (Some(title), _) => out.push((n, title.to_owned(), head.clone())),
-            (None, Some((.., body))) => *body += &format!("{line}\n"),
-            (None, None) if line.starts_with("; map ") || line.starts_with("; kernel ") => {
-                head += &format!("{line}\n");
+    let case = |t: Titled| {
+        let body = match t.want {
+            Some(want) => {
+                Body::Other(Box::new(Judged { text: t.text, want, target: target.clone() }))
             }
-            (None, None) => {}
-        }
-    }
-    let case = |(line, title, text): (u32, String, String)| {
-        let (name, body) = match title.split_once(": ") {
-            Some((name, want)) => {
-                let judged = Judged { text, want: want.to_owned(), target: target.clone() };
-                (name.to_owned(), Body::Other(Box::new(judged)))
-            }
-            None => (title.clone(), Body::Bad(format!("'{title}' expects nothing"))),
+            None => Body::Bad(format!("'{}' expects nothing", t.title)),
         };
-        let name = format!("{}:{line}: {name}", path.display());
-        Case { name, path: PathBuf::from(path), line, body }
+        let name = format!("{}:{}: {}", path.display(), t.line, t.title);
+        Case { name, path: PathBuf::from(path), line: t.line, body }
     };
-    out.into_iter().map(case).collect()
-}
-
-/// Kfuncs by name.
-struct Kfuncs<'a>(&'a Btf);
-
-impl Symbols for Kfuncs<'_> {
-    fn kfunc(&self, name: &str) -> Option<(i32, i16)> {
-        let id = self.0.find(name, Kind::Func)?;
-        Some((i32::try_from(id).ok()?, 0))
-    }
+    read(text).into_iter().map(case).collect()
 }
 
 impl Runner for Judged {
     fn run(&self, options: &Options) -> Vec<Record> {
-        let engine = Engine::Verifier { big: false };
-        if !options.engines.contains(&engine) {
-            return Vec::new();
+        let mut out = Vec::new();
+        for engine in &options.engines {
+            let began = Instant::now();
+            let (outcome, got, note) = match engine {
+                Engine::Verifier { big: false } => match self.judge(options) {
+                    Ok(got) if got == self.want => (Outcome::Pass, got, String::new()),
+                    Ok(got) => (Outcome::Fail, got, "the verdict is another".to_owned()),
+                    Err(what) => (Outcome::Unsupported, String::new(), what),
+                },
+                Engine::Host => match host::with(|k, _| self.ask(k)) {
+                    Ok(Ok(got)) if self.says(&got) => (Outcome::Pass, got, String::new()),
+                    Ok(Ok(got)) => (Outcome::Fail, got, "this kernel says something else".into()),
+                    Ok(Err(why)) | Err(why) => (Outcome::Skip, String::new(), why),
+                },
+                _ => continue,
+            };
+            let wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let (engine, expected, details) = (*engine, self.want.clone(), String::new());
+            out.push(Record { engine, outcome, expected, got, note, details, at: None, wall_us });
         }
-        let began = Instant::now();
-        let (outcome, got, note) = match self.judge() {
-            Ok(got) if got == self.want => (Outcome::Pass, got, String::new()),
-            Ok(got) => (Outcome::Fail, got, "the verdict is another".to_owned()),
-            Err(what) => (Outcome::Unsupported, String::new(), what),
-        };
-        let wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let (expected, details) = (self.want.clone(), String::new());
-        vec![Record { engine, outcome, expected, got, note, details, at: None, wall_us }]
+        out
     }
 }
 
 impl Judged {
     /// The verdict as titles write it, or what there is not.
-    fn judge(&self) -> Result<String, String> {
+    fn judge(&self, options: &Options) -> Result<String, String> {
         let real = self.target.real.as_ref();
         let btf =
             real.map_or_else(|| Types::of(bpf::Arch::X86_64).btf().clone(), |r| r.btf.clone());
-        let mut a = assemble(&self.text, &Kfuncs(&btf)).map_err(|e| e.to_string())?;
-        let mut program = a.progs.pop().ok_or("there is no program")?;
-        // As when a kernel is given no line info.
-        program.lines.clear();
-        if program.prog_type == ProgType::Syscall {
-            program.flags |= SLEEPABLE;
-        }
+        let case = verifier::annotated::Case::new(&self.text, &btf)?;
+        options.covers(|c| c.program(&case.program.insns));
         let kernel = BtfKernel {
             btf,
-            maps: MapInfo::of_assembly(&a),
+            maps: case.maps,
             cpus: real.map_or(8192, |r| r.cpus),
             symbols: real.and_then(|r| r.ksyms.all()),
         };
         let mut opts = self.target.opts(0);
-        if let Some(version) = self.text.lines().find_map(|l| l.strip_prefix("; kernel ")) {
-            opts.level = level(version.trim()).ok_or_else(|| format!("kernel '{version}'"))?;
-        }
-        let own = own_types(&self.text, &mut program);
+        opts.level = case.level.unwrap_or(opts.level);
         let fds: Vec<i32> = (0..kernel.maps.len()).map(BtfKernel::fd).collect();
-        let options = VerifyOptions {
+        let given = VerifyOptions {
             opts,
             fd_array: &fds,
-            prog_btf: own.as_ref(),
+            prog_btf: case.own.as_ref(),
             endian: Endian::Little,
             ..VerifyOptions::default()
         };
-        verdict(&check(&program, &kernel, &options))
-    }
-}
-
-fn verdict(r: &CheckReport) -> Result<String, String> {
-    match &r.result {
-        Ok(()) => Ok("accepted".to_owned()),
-        Err(r) if r.is_unsupported() => Err(r.message.clone()),
-        Err(r) => {
-            let at = r.insn.map_or(-1, |i| i64::from(i.0));
-            Ok(format!("!{at} {}", r.message.replace('\n', "\\n")))
+        let report = check(&case.program, &kernel, &given);
+        match &report.result {
+            Err(r) if r.is_unsupported() => return Err(r.message.clone()),
+            Err(r) => {
+                let words = r.message.lines().last().unwrap_or_default();
+                options.covers(|c| c.rule(rule_name(words)));
+            }
+            Ok(()) => {}
         }
+        Ok(verdict(&report))
     }
-}
 
-fn level(text: &str) -> Option<Level> {
-    let (major, minor) = text.split_once('.')?;
-    Some(Level(major.parse().ok()?, minor.parse().ok()?))
-}
+    /// `accepted`, or `!` and the words of this kernel; or why it is not asked.
+    fn ask(&self, k: &mut HostKernel) -> Result<String, String> {
+        let case = verifier::annotated::Case::new(&self.text, k.vmlinux())?;
+        let [_, major, minor, _] = k.version().to_be_bytes();
+        if case.level.is_some_and(|l| l != Level(major, minor)) {
+            return Err("the verdict is that of another version".to_owned());
+        }
+        host::may_be_sent(k, &case.program)?;
+        let mut maps = Vec::new();
+        for m in &case.maps {
+            maps.push(k.map_create(&made(m), None).map_err(|e| format!("map {}: {e}", m.name))?);
+        }
+        let own = case.own.as_ref();
+        let said = k.load_program(&case.program, &maps, own, &LoadFor::default(), 1);
+        k.close_all();
+        let said = said.map_err(|e| format!("not sent: {e}"))?;
+        host::permitted(&said)?;
+        Ok(match said.errno {
+            0 => "accepted".to_owned(),
+            errno => {
+                let silent = || format!("errno {errno}");
+                format!("! {}", error_line(&said.log).unwrap_or_else(silent))
+            }
+        })
+    }
 
-/// `; func NAME N`: functions of the program that take N integers; the main one takes the context.
-fn own_types(text: &str, program: &mut Program) -> Option<Btf> {
-    let of = |l: &str| {
-        let (name, n) = l.strip_prefix("; func ")?.rsplit_once(' ')?;
-        Some((name.to_owned(), n.parse::<usize>().ok()?))
-    };
-    let counts: Vec<(String, usize)> = text.lines().filter_map(of).collect();
-    if counts.is_empty() {
-        return None;
+    /// Whether this kernel says what is wanted: a log does not number the instruction, and its
+    /// last line is that of a longer message.
+    fn says(&self, got: &str) -> bool {
+        let words = |v: &str| {
+            let message = v.strip_prefix('!').and_then(|v| v.split_once(' ')).map(|v| v.1);
+            message.map(|m| m.rsplit("\\n").next().unwrap_or_default().trim_end().to_owned())
+        };
+        words(got) == words(&self.want)
     }
-    let mut b = BtfBuilder::new();
-    let int = b.int("int", 4, true);
-    let ctx = b.structure("__sk_buff", 192, &[]);
-    let ctx = b.ptr(ctx);
-    for f in &mut program.funcs {
-        let n = counts.iter().find(|c| c.0 == f.name).map(|c| c.1);
-        let params = n.map_or(vec![("skb", ctx)], |n| vec![("x", int); n]);
-        let linkage = if n.is_some() { Linkage::Static } else { Linkage::Global };
-        f.type_id = b.func(&f.name, linkage, int, &params);
-    }
-    b.finish().ok()
 }

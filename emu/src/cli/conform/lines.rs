@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Args, Done};
 use crate::cli::out;
+use crate::conform::judge::ASSUMES;
 use crate::conform::{Case, Engine, Outcome, Record};
 
 /// The format that was asked for.
@@ -24,9 +25,11 @@ pub(super) struct Lines {
     cases: usize,
     said: usize,
     unsupported: usize,
+    /// Cases whose expectation holds for one byte order only.
+    assume: usize,
 }
 
-/// Unsupported cases that are told one by one.
+/// Cases of a kind that are told one by one though none fails.
 const UNSUPPORTED_MAX: usize = 20;
 
 impl Lines {
@@ -37,7 +40,7 @@ impl Lines {
             _ => Format::Text,
         };
         let (github, verbose) = (args.github, args.verbose);
-        Lines { format, github, verbose, cases, said: 0, unsupported: 0 }
+        Lines { format, github, verbose, cases, said: 0, unsupported: 0, assume: 0 }
     }
 
     /// What is said of a case.
@@ -80,7 +83,10 @@ impl Lines {
                 return text;
             }
         }
-        let quiet = matches!(worst, Outcome::Pass | Outcome::Skip) && !self.verbose;
+        let assumes = records.iter().any(|r| r.note.contains(ASSUMES));
+        self.assume += usize::from(assumes);
+        let told = assumes && self.assume <= UNSUPPORTED_MAX;
+        let quiet = matches!(worst, Outcome::Pass | Outcome::Skip) && !self.verbose && !told;
         if quiet {
             return text;
         }
@@ -210,21 +216,24 @@ fn json(case: &Case, r: &Record) -> String {
     format!("{value}\n")
 }
 
-/// `::error file=F,line=N::TEXT`, at the source line of what failed.
+/// `::error file=F,line=N::TEXT`, at the source line of what failed; a warning where an
+/// expectation holds for one byte order only.
 fn annotations(case: &Case, records: &[Record]) -> String {
     let data = |t: &str| t.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A");
     let property = |t: &str| data(t).replace(':', "%3A").replace(',', "%2C");
     let one = |(engines, r): &(String, &Record)| {
         let text = format!("{engines}: {}", said(r));
         let ((file, line), title) = (source(case, r), &case.name);
+        let kind = if r.outcome == Outcome::Fail { "error" } else { "warning" };
         format!(
-            "::error file={},line={line},title={}::{}\n",
+            "::{kind} file={},line={line},title={}::{}\n",
             property(&file.display().to_string()),
             property(title),
             data(&text)
         )
     };
-    grouped(records).iter().filter(|(_, r)| r.outcome == Outcome::Fail).map(one).collect()
+    let told = |r: &Record| r.outcome == Outcome::Fail || r.note.contains(ASSUMES);
+    grouped(records).iter().filter(|(_, r)| told(r)).map(one).collect()
 }
 
 /// Counts by engine.
@@ -246,7 +255,7 @@ fn summary(done: &[Done<'_>], engines: &[Engine], took: Duration) -> String {
     let noted = |what: &str| {
         done.iter().filter(|d| d.records.iter().any(|r| r.note.contains(what))).count()
     };
-    let assumed = noted("assumes little endian");
+    let assumed = noted(ASSUMES);
     if assumed > 0 {
         let verb = if assumed == 1 { "expectation assumes" } else { "expectations assume" };
         let _ = writeln!(

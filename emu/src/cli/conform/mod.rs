@@ -9,6 +9,7 @@ mod assembly;
 mod correct;
 mod deviations;
 mod files;
+mod host;
 mod lines;
 mod objects;
 mod plays;
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use bpf::Arch;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use regex::Regex;
 
@@ -40,7 +42,8 @@ pub(super) struct Args {
     /// scenarios (.ron), or directories of them
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Engines: a list of verifier, interpreter and jit; all when left out
+    /// Engines: a list of verifier, interpreter, jit, and host, which is the kernel of this
+    /// machine; all but the last when left out
     #[arg(long, value_name = "LIST")]
     engine: Option<String>,
     /// Architectures: a list with commas, or all
@@ -161,7 +164,10 @@ fn play(args: &Args, cases: &[Case], options: &Options, mut deviations: Deviatio
     for row in &stale {
         out::error(&format!("expected deviation of nothing: {row}"), "take the line out");
     }
-    let outcome = match done.iter().flat_map(|d| &d.records).map(|r| r.outcome).max() {
+    let mut records = done.iter().flat_map(|d| &d.records);
+    let internal = records.clone().any(|r| r.outcome == Outcome::Fail && r.is_internal());
+    let outcome = match records.by_ref().map(|r| r.outcome).max() {
+        Some(Outcome::Fail) if internal => Exit::Internal,
         Some(Outcome::Fail) => Exit::NotMet,
         _ if !stale.is_empty() => Exit::NotMet,
         Some(Outcome::Unsupported) => Exit::Unsupported,
@@ -175,19 +181,22 @@ fn play(args: &Args, cases: &[Case], options: &Options, mut deviations: Deviatio
 fn engines(args: &Args) -> Result<Vec<Engine>, String> {
     let archs = wanted_archs(args.arch.as_deref())?;
     let kinds: Option<Vec<&str>> = args.engine.as_deref().map(|k| k.split(',').collect());
-    if let Some(bad) = kinds.iter().flatten().find(|k| Engine::ALL.iter().all(|e| e.kind() != **k))
-    {
-        return Err(format!("unknown engine \"{bad}\": verifier, interpreter or jit is expected"));
+    let all = || Engine::ALL.into_iter().chain([Engine::Host]);
+    if let Some(bad) = kinds.iter().flatten().find(|k| all().all(|e| e.kind() != **k)) {
+        let kinds = "verifier, interpreter, jit or host is expected";
+        return Err(format!("unknown engine \"{bad}\": {kinds}"));
     }
     let wanted = |e: &Engine| {
-        let kind = kinds.as_ref().is_none_or(|k| k.contains(&e.kind()));
+        let default = *e != Engine::Host;
+        let kind = kinds.as_ref().map_or(default, |k| k.contains(&e.kind()));
         let arch = archs.as_ref().is_none_or(|archs| match e {
             Engine::Jit(arch) => archs.contains(arch),
+            Engine::Host => archs.contains(&Arch::X86_64),
             e => archs.iter().any(|a| a.endian() == e.order()),
         });
         kind && arch
     };
-    Ok(Engine::ALL.into_iter().filter(wanted).collect())
+    Ok(all().filter(wanted).collect())
 }
 
 /// The cases that are asked for; an error has been reported.

@@ -23,23 +23,25 @@ use kernel_model::syscall::Why;
 use regex::{Captures, Regex};
 use verifier::Verified;
 
+use super::host;
 use super::tags::{Mode, Spec, unmet};
 use crate::cli::Exit;
-use crate::cli::judge::{Row, Verdict, error_line, judge_linked};
+use crate::cli::judge::{Verdict, error_line, judge_linked};
+use crate::cli::side::maps_of;
 use crate::cli::target::{Caps, Target};
 use crate::cli::why::rule_name;
 use crate::cli::world::World;
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
-use crate::host::TestRunIn;
-use crate::loader::{LoadError, LoadOptions};
+use crate::host::{HostKernel, LoadFor, TestRunIn};
+use crate::loader::{LoadError, LoadOptions, struct_ops_member};
 use crate::machine::MachineError;
 use crate::{Config, Machine};
 
 /// The result of a run, stdout and stderr.
 type Came = (u32, [String; 2]);
 
-/// `TEST_DATA_LEN`.
-const DATA_LEN: usize = 64;
+/// As many bytes as `TEST_DATA_LEN` says.
+static DATA: [u8; 64] = [0; 64];
 
 /// One program in one mode.
 #[derive(Debug)]
@@ -122,16 +124,20 @@ pub(super) fn cases(path: &Path, target: &Arc<Target>) -> Result<Vec<Case>, Stri
 
 thread_local! {
     /// The object this thread worked on last.
-    static LAST: RefCell<Option<(PathBuf, Rc<World>)>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
 }
 
-fn world(path: &Path, target: &Target) -> Option<Rc<World>> {
-    let last = LAST.with_borrow(|l| l.as_ref().filter(|l| l.0 == path).map(|l| l.1.clone()));
+/// An object, for what it was opened, and what it is then.
+type Last = (PathBuf, Arc<Target>, Rc<World>);
+
+fn world(path: &Path, target: &Arc<Target>) -> Option<Rc<World>> {
+    let same = |l: &&Last| l.0 == path && Arc::ptr_eq(&l.1, target);
+    let last = LAST.with_borrow(|l| l.as_ref().filter(same).map(|l| l.2.clone()));
     if last.is_some() {
         return last;
     }
     let world = Rc::new(World::open_for(path, None, target).ok()?);
-    LAST.set(Some((path.to_path_buf(), world.clone())));
+    LAST.set(Some((path.to_path_buf(), target.clone(), world.clone())));
     Some(world)
 }
 
@@ -144,6 +150,14 @@ impl Runner for Annotated {
             let mut r = self.verdict(verifier, options);
             r.wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
             out.push(r);
+        }
+        if options.engines.contains(&Engine::Host) && self.order == Endian::Little {
+            let began = Instant::now();
+            let asked = host::with(|k, target| self.ask(k, target));
+            let skip = |why: String| record(Engine::Host, Outcome::Skip, "", "", &why);
+            let r = asked.and_then(|asked| asked).unwrap_or_else(skip);
+            let wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            out.push(Record { wall_us, ..r });
         }
         let mode = self.spec.mode(self.unpriv);
         for engine in &options.engines {
@@ -222,7 +236,8 @@ impl Annotated {
         let level = if self.spec.log_level == 0 { 1 } else { self.spec.log_level };
         let opts = self.target.opts_for(self.caps(), level);
         let row = judge_linked(&world, &self.path, def, linked, opts);
-        let mut r = self.judged(engine, &row);
+        let words = row.error_line.clone().unwrap_or_default();
+        let mut r = self.judged(engine, (row.verdict, row.exit), &words, &row.log);
         if row.verdict == Verdict::Rejected {
             let words = row.error_line.as_deref().unwrap_or_default();
             options.covers(|c| c.rule(rule_name(words)));
@@ -247,29 +262,34 @@ impl Annotated {
     }
 
     /// A verdict against the expectation.
-    fn judged(&self, engine: Engine, row: &Row) -> Record {
+    fn judged(
+        &self,
+        engine: Engine,
+        (verdict, exit): (Verdict, Exit),
+        said: &str,
+        log: &str,
+    ) -> Record {
         let mode = self.spec.mode(self.unpriv);
         let want = mode.verdict();
-        let said = row.error_line.clone().unwrap_or_default();
-        match row.verdict {
-            Verdict::Unsupported => record(engine, Outcome::Unsupported, want, &said, ""),
+        match verdict {
+            Verdict::Unsupported => record(engine, Outcome::Unsupported, want, said, ""),
             // A loader that gives up is a load that fails.
             Verdict::Error if mode.failure && mode.messages.is_empty() => {
-                record(engine, Outcome::Pass, want, "rejected", &said)
+                record(engine, Outcome::Pass, want, "rejected", said)
             }
-            Verdict::Error if row.exit == Exit::BadInput => {
-                record(engine, Outcome::Unsupported, want, &said, "it does not fit this kernel")
+            Verdict::Error if exit == Exit::BadInput => {
+                record(engine, Outcome::Unsupported, want, said, "it does not fit this kernel")
             }
-            Verdict::Error => record(engine, Outcome::Fail, want, &said, ""),
+            Verdict::Error => record(engine, Outcome::Fail, want, said, ""),
             Verdict::Accepted if mode.failure => {
                 record(engine, Outcome::Fail, want, "accepted", "it should be rejected")
             }
             Verdict::Rejected if !mode.failure => {
-                record(engine, Outcome::Fail, want, "rejected", &said)
+                record(engine, Outcome::Fail, want, "rejected", said)
             }
             Verdict::Accepted | Verdict::Rejected => {
-                let quiet = row.verdict == Verdict::Accepted && self.spec.log_level == 0;
-                let log = if quiet { "" } else { &row.log };
+                let quiet = verdict == Verdict::Accepted && self.spec.log_level == 0;
+                let log = if quiet { "" } else { log };
                 match unmet(log, &mode.messages) {
                     None => record(engine, Outcome::Pass, want, want, ""),
                     Some(what) => {
@@ -279,6 +299,43 @@ impl Annotated {
                 }
             }
         }
+    }
+
+    /// What the kernel of this machine says, and what the program returns in it; or why it is not
+    /// asked.
+    fn ask(&self, k: &mut HostKernel, target: &Arc<Target>) -> Result<Record, String> {
+        let mode = self.spec.mode(self.unpriv);
+        let elsewhere = !self.for_arch(Arch::X86_64) || self.spec.without_jit;
+        match () {
+            () if elsewhere => return Err("the test is for other kernels".to_owned()),
+            () if self.caps() != Caps::ALL => {
+                return Err("this process has all capabilities".to_owned());
+            }
+            () if self.spec.btf_path.is_some() => return Err("it brings types along".to_owned()),
+            () => {}
+        }
+        let world = world(&self.path, target).ok_or("the object cannot be opened")?;
+        let def = world.object.program(&self.program).ok_or("the object lost the program")?;
+        let mut program = world.link(def).map_err(|e| e.to_string())?;
+        program.flags = (program.flags | self.spec.flags) & !self.spec.cleared;
+        host::may_be_sent(k, &program)?;
+        let bytes = std::fs::read(&self.path).map_err(|e| e.to_string())?;
+        let maps = maps_of(k, &self.path, &bytes).map_err(|e| e.to_string())?;
+        let level = if self.spec.log_level == 0 { 1 } else { self.spec.log_level };
+        let ops = struct_ops_member(&world.object, &program.name);
+        let ops = ops.as_ref().map(|(ty, member)| (ty.as_str(), member.as_str()));
+        let to = LoadFor { struct_ops: ops, program: None };
+        let said = k.load_program(&program, &maps, world.object.btf(), &to, level);
+        let said = said.map_err(|e| format!("not sent: {e}"))?;
+        host::permitted(&said)?;
+        let verdict = if said.errno == 0 { Verdict::Accepted } else { Verdict::Rejected };
+        let words = said.reason().unwrap_or_default().to_owned();
+        let mut r = self.judged(Engine::Host, (verdict, Exit::Ok), &words, &said.log);
+        if let (Outcome::Pass, Some(fd), Some(want)) = (r.outcome, said.fd, mode.retval) {
+            r = returned_there(k, fd, program.prog_type, want, mode);
+        }
+        k.close_all();
+        Ok(r)
     }
 
     /// The BTF that a test brings with it, from a file beside the object.
@@ -345,12 +402,7 @@ impl Annotated {
         let prog = loaded.prog(&self.program).ok_or((Outcome::Fail, "not loaded".to_owned()))?;
         let def = loaded.object.program(&self.program);
         let kind = def.and_then(|d| d.sec.as_ref()).map_or(ProgType::Unspec, |s| s.prog_type);
-        let data = [0; DATA_LEN];
-        let given = match kind {
-            ProgType::Syscall => TestRunIn::default(),
-            _ => TestRunIn { data: &data, data_out: DATA_LEN * 4, repeat: 1, ..Default::default() },
-        };
-        let out = machine.test_run(prog.fd, &given).map_err(|e| match e.why {
+        let out = machine.test_run(prog.fd, &given(kind)).map_err(|e| match e.why {
             Why::Unsupported(what) => (Outcome::Unsupported, what),
             _ => (Outcome::Fail, format!("the test run failed: {}", e.errno)),
         })?;
@@ -385,6 +437,30 @@ impl Annotated {
         let mut program = world.link(def).map_err(|e| e.to_string())?;
         program.flags = (program.flags | self.spec.flags) & !self.spec.cleared;
         world.verify(program, 0).result.map_err(|e| e.to_string())
+    }
+}
+
+/// What a program is run with.
+fn given(kind: ProgType) -> TestRunIn<'static> {
+    match kind {
+        ProgType::Syscall => TestRunIn::default(),
+        _ => TestRunIn { data: &DATA, data_out: DATA.len() * 4, repeat: 1, ..Default::default() },
+    }
+}
+
+/// `__retval` in the kernel of this machine.
+fn returned_there(k: &HostKernel, fd: i32, kind: ProgType, want: i32, mode: &Mode) -> Record {
+    let expected = want.to_string();
+    let of = |outcome, got: &str, note: &str| record(Engine::Host, outcome, &expected, got, note);
+    match k.test_run(fd, &given(kind)) {
+        Err(e) => of(Outcome::Skip, "", &format!("accepted; this kernel does not run it: {e}")),
+        Ok(out) => {
+            let got = out.retval.cast_signed().to_string();
+            match mode.returns(out.retval) {
+                true => of(Outcome::Pass, &got, ""),
+                false => of(Outcome::Fail, &got, "the program returns something else"),
+            }
+        }
     }
 }
 

@@ -138,7 +138,8 @@ impl<'a> Check<'a> {
                 | T::PacketEnd
                 | T::Mem
         );
-        if !modelled || self.inner_map(r) {
+        let packet = matches!(r.ty, T::Packet | T::PacketMeta | T::PacketEnd);
+        if !modelled || self.inner_map(r) || packet && !self.memory.has_packet() {
             return Err(Doubt::Unmodelled);
         }
         let place = self.memory.place(v).map(|(region, off)| (region.clone_head(), off));

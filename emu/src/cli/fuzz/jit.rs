@@ -22,8 +22,8 @@ use super::super::judge::{default_jobs, silence_panics};
 use super::super::replay::wanted_archs;
 use super::super::{Exit, out};
 use crate::conform::differ::{Came, differ};
-use crate::conform::engines::{Host, Rig};
-use crate::conform::judge::cells;
+use crate::conform::engines::{Host, Ran, Rig};
+use crate::conform::judge::{cells, difference};
 use crate::conform::vector::{Memory, Vector};
 use crate::conform::{Engine, data, diverge};
 use crate::ordered;
@@ -164,11 +164,12 @@ impl Worker {
             // It is counted with what is refused, and the state file has the words.
             Err(why) => (Came::Refused(format!("this kernel: {why}")), false),
             Ok(theirs) => {
-                let differs = |(ours, theirs): (&crate::conform::engines::Ran, &(u64, Vec<u8>))| {
-                    (ours.r0, &ours.mem) != (theirs.0, &theirs.1)
-                };
-                match little.iter().zip(&theirs).position(differs) {
-                    Some(n) => (Came::Apart(n, "this kernel comes to something else".into()), true),
+                let (mut pairs, ok) = (theirs.into_iter().zip(little), |r: &Ran| Ok(r.clone()));
+                let differs = |(theirs, ours): (Ran, &Ran)| difference(&Ok(theirs), &ok(ours));
+                let found =
+                    pairs.by_ref().map(differs).enumerate().find_map(|(n, d)| Some((n, d?)));
+                match found {
+                    Some((n, what)) => (Came::Apart(n, format!("this kernel: {what}")), true),
                     None => (came, true),
                 }
             }

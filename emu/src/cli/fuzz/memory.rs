@@ -177,18 +177,27 @@ impl Memory {
         Ok(u64::from_le_bytes(word))
     }
 
+    /// Offsets in the context of the pointers to the packet: first byte, end, metadata.
+    fn packet_fields(&self) -> Option<[i64; 3]> {
+        match self.ty {
+            ProgType::Xdp => Some([0, 4, 8]),
+            ProgType::SkMsg => Some([0, 8, -1]),
+            _ if is_skb(self.ty) => Some([76, 80, 140]),
+            _ => None,
+        }
+    }
+
+    /// Whether the context has pointers to a packet.
+    pub(super) fn has_packet(&self) -> bool {
+        self.packet_fields().is_some()
+    }
+
     /// A field of the context: pointers into the packet, otherwise any number.
     pub(super) fn field(&mut self, off: i64, size: Size) -> u64 {
         let [meta, data, end] = self.packet();
-        let fields: [(i64, u64); 3] = match self.ty {
-            ProgType::Xdp => [(0, data), (4, end), (8, meta)],
-            ProgType::SocketFilter | ProgType::Kprobe => [(-1, 0); 3],
-            ProgType::SkMsg => [(0, data), (8, end), (-1, 0)],
-            ProgType::SockOps => [(-1, 0); 3],
-            _ if is_skb(self.ty) => [(76, data), (80, end), (140, meta)],
-            _ => [(-1, 0); 3],
-        };
-        let found = fields.iter().find(|f| f.0 == off && size >= Size::W);
+        let fields = self.packet_fields().unwrap_or([-1; 3]);
+        let fields = fields.into_iter().zip([data, end, meta]);
+        let found = fields.into_iter().find(|f| f.0 == off && size >= Size::W);
         let any = self.rng.imm64() >> (64 - 8 * size.bytes());
         found.map_or(any, |f| f.1)
     }

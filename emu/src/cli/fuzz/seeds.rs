@@ -4,27 +4,13 @@ use std::path::{Path, PathBuf};
 
 use bpf::Endian;
 use bpf::Program;
-use bpf::btf::{Btf, Kind};
-use bpf::insn::asm::{Assembly, Symbols, assemble};
-use bpf::insn::{Call, Insn};
 use bpf::uapi::{MapType, ProgType};
+use verifier::annotated;
 use verifier::env::{GuestAddr, MapInfo};
 
 use super::super::target::Target;
 use super::super::world::World as ObjectWorld;
 use super::world::{Sample, World};
-
-/// `BPF_F_SLEEPABLE`.
-const BPF_F_SLEEPABLE: u32 = 1 << 4;
-
-/// Kfuncs of a kernel by name.
-pub(super) struct Kfuncs<'a>(pub(super) &'a Btf);
-
-impl Symbols for Kfuncs<'_> {
-    fn kfunc(&self, name: &str) -> Option<(i32, i16)> {
-        Some((self.0.find(name, Kind::Func)?.cast_signed(), 0))
-    }
-}
 
 /// Files of an ending in a folder, or the file itself.
 fn files(path: &Path) -> Vec<PathBuf> {
@@ -50,15 +36,8 @@ pub(super) fn read(world: &mut World, paths: &[PathBuf], target: &Target) -> Vec
 /// A program that can be varied. One that has a workqueue is never sent: initialising one with the
 /// wrong map is an oops of 6.18.
 fn usable(world: &mut World, s: &Sample) -> bool {
-    let kernel = world.kernel.clone();
-    let queue = |i: &Insn| match i {
-        Insn::Call(Call::Kfunc { btf_id, .. }) => {
-            kernel.name(btf_id.cast_unsigned()).starts_with("bpf_wq")
-        }
-        _ => false,
-    };
     let typed = matches!(s.program.prog_type, ProgType::StructOps | ProgType::Ext);
-    if typed || s.program.insns.iter().any(queue) {
+    if typed || world.can_harm(&s.program) {
         return false;
     }
     let ours = world.ours(s);
@@ -93,29 +72,19 @@ fn object(world: &mut World, path: &Path, target: &Target, found: &mut Vec<Sampl
     }
 }
 
-/// Cases as in the verifier's tests: maps in front, then programs under `; == `.
+/// Annotated assembly.
 fn cases(world: &mut World, path: &Path, found: &mut Vec<Sample>) {
     let Ok(text) = std::fs::read_to_string(path) else { return };
-    let mut parts = text.split("; == ");
-    let head = parts.next().unwrap_or_default();
-    let headers: String =
-        head.lines().filter(|l| l.starts_with("; map ")).map(|l| format!("{l}\n")).collect();
-    for case in parts {
-        let Some((_, body)) = case.split_once('\n') else { continue };
+    for titled in annotated::read(&text) {
         let kernel = world.kernel.clone();
-        let Ok(a) = assemble(&format!("{headers}{body}"), &Kfuncs(&kernel)) else { continue };
-        let Ok(origin) = world.add(maps(&a), None) else { continue };
-        for mut program in a.progs {
-            if program.prog_type == ProgType::Syscall {
-                program.flags |= BPF_F_SLEEPABLE;
-            }
-            keep(world, program, origin, found);
-        }
+        let Ok(case) = annotated::Case::new(&titled.text, &kernel) else { continue };
+        let Ok(origin) = world.add(placed(case.maps), None) else { continue };
+        keep(world, case.program, origin, found);
     }
 }
 
-/// The maps of an assembly, at addresses where a kernel has them.
-fn maps(a: &Assembly) -> Vec<MapInfo> {
+/// Maps at addresses where a kernel has them.
+fn placed(maps: Vec<MapInfo>) -> Vec<MapInfo> {
     let placed = |m: MapInfo| MapInfo {
         addr: GuestAddr(0xffff_8880_0000_0000 + (u64::from(m.id) << 20)),
         value_addr: (m.map_type == MapType::Array && m.max_entries == 1)
@@ -123,5 +92,5 @@ fn maps(a: &Assembly) -> Vec<MapInfo> {
         frozen_value: None,
         ..m
     };
-    MapInfo::of_assembly(a).into_iter().map(placed).collect()
+    maps.into_iter().map(placed).collect()
 }

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use bpf::insn::asm::assemble;
 use bpf::insn::disasm::{NoNames, disasm_op};
 use bpf::insn::{Call, Imm64, Insn};
+use verifier::annotated::Kfuncs;
 use verifier::explore::Opts;
 
-use super::seeds::Kfuncs;
 use super::world::{self, Answer, Sample, World};
 
 /// A program; what is not in its instructions is in comments that [`judge`] understands.

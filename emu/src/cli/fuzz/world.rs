@@ -244,7 +244,7 @@ impl World {
         let (mut host, mut host_btf) = (Vec::new(), None);
         if let Some(kernel) = &mut self.host {
             for m in &maps {
-                host.push(kernel.map_create(&create(m), btf.as_ref())?);
+                host.push(kernel.map_create(&made(m), btf.as_ref())?);
             }
             host_btf = btf.as_ref().and_then(|b| kernel.keep_btf(b).ok());
         }
@@ -306,6 +306,11 @@ impl World {
         }
     }
 
+    /// Whether a program is never sent to a running kernel.
+    pub(super) fn can_harm(&self, program: &Program) -> bool {
+        self.host.as_ref().is_some_and(|h| h.can_harm(program))
+    }
+
     /// What the running kernel says.
     pub(super) fn theirs(&mut self, s: &Sample) -> Option<Answer> {
         let v = self.ask(s)?;
@@ -362,7 +367,8 @@ fn answer(report: &CheckReport) -> Answer {
     }
 }
 
-fn create(m: &MapInfo) -> MapCreate {
+/// How a map is made in a running kernel.
+pub(in crate::cli) fn made(m: &MapInfo) -> MapCreate {
     MapCreate {
         name: m.name.clone(),
         map_type: m.map_type,

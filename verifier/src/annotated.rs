@@ -1,0 +1,161 @@
+//! Annotated assembly: programs in one file, each with the verdict that a kernel gives.
+//!
+//! ```text
+//!  ; map counts array 4 8 1           maps of all programs: in front
+//!  ; == TITLE: accepted               or !INSN MESSAGE, `\n` for a second line
+//!  ; kernel 6.12                      judged for that version
+//!  ; func NAME N                      a function of N integers; the main one takes the context
+//!  ; prog socket p
+//!  ...
+//! ```
+
+use bpf::Program;
+use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
+use bpf::insn::asm::{Symbols, assemble};
+use bpf::uapi::ProgType;
+
+use crate::env::MapInfo;
+use crate::tables::Level;
+use crate::verify::CheckReport;
+
+/// `BPF_F_SLEEPABLE`: programs of type syscall can only be.
+const SLEEPABLE: u32 = 1 << 4;
+
+/// Kfuncs of a kernel, by name.
+#[derive(Clone, Copy, Debug)]
+pub struct Kfuncs<'a>(pub &'a Btf);
+
+impl Symbols for Kfuncs<'_> {
+    fn kfunc(&self, name: &str) -> Option<(i32, i16)> {
+        Some((self.0.find(name, Kind::Func)?.cast_signed(), 0))
+    }
+}
+
+/// One program of a file, as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Titled {
+    /// Line of the title, from 1.
+    pub line: u32,
+    /// What it is about.
+    pub title: String,
+    /// The verdict; None when the title says none.
+    pub want: Option<String>,
+    /// The headers of the file, and the program.
+    pub text: String,
+}
+
+/// The programs of a file.
+#[must_use]
+pub fn read(text: &str) -> Vec<Titled> {
+    let (mut head, mut out) = (String::new(), Vec::<Titled>::new());
+    for (line, words) in (1..).zip(text.lines()) {
+        match (words.strip_prefix("; == "), out.last_mut()) {
+            (Some(title), _) => {
+                let (title, want) = match title.split_once(": ") {
+                    Some((title, want)) => (title, Some(want.to_owned())),
+                    None => (title, None),
+                };
+                out.push(Titled { line, title: title.to_owned(), want, text: head.clone() });
+            }
+            (None, Some(last)) => last.text += &format!("{words}\n"),
+            (None, None) if words.starts_with("; map ") || words.starts_with("; kernel ") => {
+                head += &format!("{words}\n");
+            }
+            (None, None) => {}
+        }
+    }
+    out
+}
+
+/// A program and what it is verified with.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The program.
+    pub program: Program,
+    /// Its maps, by index.
+    pub maps: Vec<MapInfo>,
+    /// The version it names.
+    pub level: Option<Level>,
+    /// Its own types.
+    pub own: Option<Btf>,
+}
+
+impl Case {
+    /// Assembles; kfuncs are those of a kernel's types.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn new(text: &str, kernel: &Btf) -> Result<Case, String> {
+        let mut a = assemble(text, &Kfuncs(kernel)).map_err(|e| e.to_string())?;
+        let maps = MapInfo::of_assembly(&a);
+        let mut program = a.progs.pop().ok_or("there is no program")?;
+        // As when a kernel is given no line info.
+        program.lines.clear();
+        if program.prog_type == ProgType::Syscall {
+            program.flags |= SLEEPABLE;
+        }
+        let named = text.lines().find_map(|l| l.strip_prefix("; kernel "));
+        let level = named.map(|v| level(v).ok_or_else(|| format!("kernel '{v}'"))).transpose()?;
+        let own = own_types(text, &mut program)?;
+        Ok(Case { program, maps, level, own })
+    }
+}
+
+/// MAJOR.MINOR.
+fn level(text: &str) -> Option<Level> {
+    let (major, minor) = text.trim().split_once('.')?;
+    Some(Level(major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Types of the functions that `; func NAME N` lines give.
+fn own_types(text: &str, program: &mut Program) -> Result<Option<Btf>, String> {
+    let mut counts = Vec::new();
+    for rest in text.lines().filter_map(|l| l.strip_prefix("; func ")) {
+        let parts = rest.rsplit_once(' ').and_then(|(f, n)| Some((f, n.parse::<usize>().ok()?)));
+        counts.push(parts.ok_or_else(|| format!("; func {rest}: NAME N is expected"))?);
+    }
+    if counts.is_empty() {
+        return Ok(None);
+    }
+    let mut b = BtfBuilder::new();
+    let int = b.int("int", 4, true);
+    let ctx = b.structure("__sk_buff", 192, &[]);
+    let ctx = b.ptr(ctx);
+    for f in &mut program.funcs {
+        let n = counts.iter().find(|c| c.0 == f.name).map(|c| c.1);
+        let params = n.map_or(vec![("skb", ctx)], |n| vec![("x", int); n]);
+        let linkage = if n.is_some() { Linkage::Static } else { Linkage::Global };
+        f.type_id = b.func(&f.name, linkage, int, &params);
+    }
+    b.finish().map(Some).map_err(|e| e.to_string())
+}
+
+/// A verdict as titles write it.
+#[must_use]
+pub fn verdict(r: &CheckReport) -> String {
+    match &r.result {
+        Ok(()) => "accepted".to_owned(),
+        Err(r) => {
+            let at = r.insn.map_or(-1, |i| i64::from(i.0));
+            format!("!{at} {}", r.message.replace('\n', "\\n"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_belong_to_all_programs() {
+        let text = "words\n; map m array 4 8 1\n; == a: accepted\n; prog xdp p\nr0 = 0\nexit\n\
+                    ; == b: !1 no\nexit\n; == c\n";
+        let all = read(text);
+        assert_eq!(all.iter().map(|t| t.line).collect::<Vec<_>>(), [3, 7, 9]);
+        assert!(all.iter().all(|t| t.text.starts_with("; map m")));
+        assert_eq!(all[1].want.as_deref(), Some("!1 no"));
+        assert_eq!(all[2].want, None);
+        let case = Case::new(&all[0].text, &Btf::default()).unwrap();
+        assert_eq!((case.maps.len(), case.program.insns.len()), (1, 2));
+    }
+}
