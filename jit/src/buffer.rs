@@ -4,9 +4,9 @@
 //! long the branches between are. **The method.** Every branch *site* has a form, 0 at first (the
 //! shortest). A pass emits all code with the forms it was given; afterwards each use of a label is
 //! patched, and a site whose displacement does not fit moves to the next form. Passes repeat until
-//! all fit. **Why it ends.** Forms only grow, there are finitely many, and a pass that grows none
-//! is the last. **What leaves must keep.** A leaf asks for as many sites, in the same order, on
-//! every pass.
+//! all fit; what growing sites push out of reach is foreseen, so that two passes mostly do.
+//! **Why it ends.** Forms only grow, there are finitely many, and a pass that grows none is the
+//! last. **What leaves must keep.** A leaf asks for as many sites, in the same order, on every pass.
 
 use crate::{FrameChange, NativeOff, Reloc, RelocKind};
 
@@ -169,21 +169,52 @@ impl Buffer {
         if end == 0 { self.here() } else { NativeOff(end) }
     }
 
-    /// Patches every use. When one does not fit, its site has the next form for the next pass.
-    pub(crate) fn resolve(&mut self) -> bool {
-        let mut fits = true;
-        for u in &self.uses {
-            let target = self.labels[u.label.0 as usize];
+    /// Patches every use. A site that does not fit has the next form for the next pass, and so has
+    /// one that fits no longer when those before it have grown by `growth` bytes each, the fewest
+    /// there are: a pass saved for what the next would find.
+    pub(crate) fn resolve(&mut self, growth: u32) -> bool {
+        let labels = &self.labels;
+        let target = |u: &Use| {
+            let target = labels[u.label.0 as usize];
             assert!(target != UNBOUND, "every label used is bound");
-            let disp = i64::from(target) - i64::from(u.at);
-            if !(u.patch)(&mut self.code[u.at as usize..], disp) {
-                let form = &mut self.forms[u.site as usize];
-                assert!(*form < FORM_MAX, "the longest form reaches everywhere");
-                *form += 1;
-                fits = false;
+            target
+        };
+        let uses = &self.uses;
+        let code = &mut self.code;
+        let mut patch = |u: &Use, disp: i64| (u.patch)(&mut code[u.at as usize..], disp);
+        let short = |u: &Use| !patch(u, i64::from(target(u)) - i64::from(u.at));
+        let mut grown: Vec<bool> = uses.iter().map(short).collect();
+        if !grown.contains(&true) {
+            return true;
+        }
+        // Uses are in the order of the code.
+        let to: Vec<usize> =
+            uses.iter().map(|u| uses.partition_point(|o| o.at < target(u))).collect();
+        let mut before = vec![0u32; uses.len() + 1];
+        loop {
+            for (i, g) in grown.iter().enumerate() {
+                before[i + 1] = before[i] + if *g { growth } else { 0 };
+            }
+            let mut more = false;
+            for (i, u) in uses.iter().enumerate() {
+                if grown[i] {
+                    continue;
+                }
+                let there = i64::from(target(u)) + i64::from(before[to[i]]);
+                let out = !patch(u, there - i64::from(u.at) - i64::from(before[i]));
+                more |= out;
+                grown[i] = out;
+            }
+            if !more {
+                break;
             }
         }
-        fits
+        for (u, _) in uses.iter().zip(&grown).filter(|(_, g)| **g) {
+            let form = &mut self.forms[u.site as usize];
+            assert!(*form < FORM_MAX, "the longest form reaches everywhere");
+            *form += 1;
+        }
+        false
     }
 
     /// What the last pass made.

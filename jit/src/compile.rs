@@ -14,6 +14,7 @@ use crate::{
     RelocKind,
 };
 use bpf::insn::{AluOp, AtomicOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
+use bpf::program::Line;
 use verifier::Verified;
 use verifier::rewrite::TIMED_MAY_GOTO;
 use verifier::verified::{Arena, MemClass, SubprogFacts};
@@ -44,7 +45,7 @@ pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
         for i in 0..v.subprogs().len() {
             pass.function(i);
         }
-        if pass.b.resolve() {
+        if pass.b.resolve(I::FACTS.branch_growth) {
             break;
         }
         pass.restart();
@@ -79,6 +80,14 @@ fn jump_targets(v: &Verified) -> Vec<bool> {
         }
     }
     targets
+}
+
+/// A line of the source begins at a slot of the program as it was given, and not at one before it.
+fn line_begins(lines: &[Line], before: InsnIdx, at: InsnIdx) -> bool {
+    let covered = lines.partition_point(|l| l.insn <= at);
+    let Some(here) = covered.checked_sub(1) else { return false };
+    let line = |n: usize| lines[n].line;
+    lines[here].insn > before && here.checked_sub(1).is_none_or(|n| line(n) != line(here))
 }
 
 /// Points of a program, from the debug map of its code.
@@ -192,8 +201,10 @@ impl<I: Isa> Pass<'_, I> {
         if !done && !self.both(at, f) {
             if facts.mem == MemClass::Arena {
                 self.arena_address(insn);
+                self.lower(at, &through_ax(insn), f, frame);
+            } else {
+                self.lower(at, insn, f, frame);
             }
-            self.lower(at, &accessed(insn, facts.mem), f, frame);
             self.zext(at);
         }
         let first = facts.first && *insn != Insn::LdImm64Hi;
@@ -208,7 +219,11 @@ impl<I: Isa> Pass<'_, I> {
         let end = self.b.here();
         if facts.mem != MemClass::Plain {
             let fault = fault.expect("memory leaves mark the instruction that may fault");
-            self.extable.push(ex_entry(&accessed(insn, facts.mem), fault, end));
+            let entry = match facts.mem {
+                MemClass::Arena => ex_entry(&through_ax(insn), fault, end),
+                _ => ex_entry(insn, fault, end),
+            };
+            self.extable.push(entry);
         }
         let first_end = self.b.take_first_end();
         let unsettled = unsettled(insn);
@@ -246,8 +261,8 @@ impl<I: Isa> Pass<'_, I> {
         let three = fuse::three(self.v.insn(at).0, self.v.insn(next).0);
         let Some(t) = three else { return false };
         // A line of the source that begins there has native code of its own to begin with.
-        let line = |i| self.v.program().line_at(self.v.insn(i).1.orig).map(|l| l.line);
-        if line(at) != line(next) {
+        let orig = |i| self.v.insn(i).1.orig;
+        if line_begins(&self.v.program().lines, orig(at), orig(next)) {
             return false;
         }
         let made = I::emit_alu3(&mut self.b, t.width, t.op, t.dst, t.a, t.src);
@@ -415,17 +430,15 @@ fn base_of(insn: &Insn) -> Option<Reg> {
     }
 }
 
-/// An access as it is lowered: to an arena through AX.
-fn accessed(insn: &Insn, mem: MemClass) -> Insn {
+/// An access to an arena as it is lowered.
+fn through_ax(insn: &Insn) -> Insn {
     let mut insn = *insn;
-    if mem == MemClass::Arena {
-        match &mut insn {
-            Insn::Load { src, .. } | Insn::LoadAcquire { src, .. } => *src = Reg::AX,
-            Insn::Store { dst, .. } | Insn::StoreRelease { dst, .. } | Insn::Atomic { dst, .. } => {
-                *dst = Reg::AX;
-            }
-            _ => {}
+    match &mut insn {
+        Insn::Load { src, .. } | Insn::LoadAcquire { src, .. } => *src = Reg::AX,
+        Insn::Store { dst, .. } | Insn::StoreRelease { dst, .. } | Insn::Atomic { dst, .. } => {
+            *dst = Reg::AX;
         }
+        _ => {}
     }
     insn
 }

@@ -54,6 +54,8 @@ pub struct Facts {
     pub tail_call_offset: u32,
     /// Bytes of the shortest jump: an epilogue no longer than it is repeated, not jumped to.
     pub jump_bytes: u32,
+    /// Fewest bytes that the longer form of a branch adds.
+    pub branch_growth: u32,
 }
 
 /// A memory operand: base register and displacement.

@@ -26,6 +26,7 @@ impl Isa for S390x {
         ret: regs::native_num(2),
         tail_call_offset: frame::TAIL_CALL_OFFSET,
         jump_bytes: 4,
+        branch_growth: 2,
     };
 
     fn zero_extends(insn: &Insn) -> bool {

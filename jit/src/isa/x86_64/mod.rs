@@ -26,6 +26,7 @@ impl Isa for X86_64 {
         ret: regs::native_num(0),
         tail_call_offset: frame::TAIL_CALL_OFFSET,
         jump_bytes: 2,
+        branch_growth: 3,
     };
 
     fn zero_extends(insn: &Insn) -> bool {
