@@ -259,16 +259,16 @@ impl Kernel {
     #[must_use]
     pub fn ready_at(&self, cpu: CpuId) -> Option<u64> {
         let c = &self.cpus[cpu.idx()];
-        let now = Some(c.clock_ns);
-        if c.pending.is_some() || !c.interrupts.is_empty() && self.interrupt_ready(cpu).is_some() {
-            return now;
-        }
-        match &c.stand {
-            Some(Stand { until: Some(t), .. }) => Some(c.clock_ns.max(*t)),
-            Some(_) => now,
-            None if !self.is_idle(cpu) => now,
+        let begun = c.pending.is_some() || !c.frames.is_empty();
+        let later = match &c.stand {
+            Some(Stand { until: Some(t), .. }) if *t > c.clock_ns => Some(*t),
+            // Asked for every CPU at every turn: most have work, and it does not wait.
+            Some(_) => return Some(c.clock_ns),
+            None if begun || !self.is_idle(cpu) => return Some(c.clock_ns),
             None => None,
-        }
+        };
+        let now = c.pending.is_some() || self.interrupt_ready(cpu).is_some();
+        if now { Some(c.clock_ns) } else { later }
     }
 
     /// A CPU's clock goes on to when it can act.
