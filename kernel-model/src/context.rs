@@ -259,16 +259,12 @@ impl Kernel {
     #[must_use]
     pub fn ready_at(&self, cpu: CpuId) -> Option<u64> {
         let c = &self.cpus[cpu.idx()];
-        let begun = c.pending.is_some() || !c.frames.is_empty();
-        let later = match &c.stand {
-            Some(Stand { until: Some(t), .. }) if *t > c.clock_ns => Some(*t),
-            // Asked for every CPU at every turn: most have work, and it does not wait.
-            Some(_) => return Some(c.clock_ns),
-            None if begun || !self.is_idle(cpu) => return Some(c.clock_ns),
-            None => None,
-        };
-        let now = c.pending.is_some() || self.interrupt_ready(cpu).is_some();
-        if now { Some(c.clock_ns) } else { later }
+        let comes = || c.pending.is_some() || self.interrupt_ready(cpu).is_some();
+        match &c.stand {
+            _ if c.busy() || comes() => Some(c.clock_ns),
+            Some(stand) => stand.until,
+            None => self.sched_wants(cpu).then_some(c.clock_ns),
+        }
     }
 
     /// A CPU's clock goes on to when it can act.

@@ -385,6 +385,18 @@ pub struct Cpu {
 }
 
 impl Cpu {
+    /// Has work in progress or queued, of itself, that does not wait.
+    pub(crate) fn busy(&self) -> bool {
+        match &self.stand {
+            Some(Stand { until, .. }) => until.is_none_or(|t| t <= self.clock_ns),
+            None => {
+                let begun = !self.frames.is_empty() || !self.fired.is_empty();
+                let queued = !self.queue.is_empty() || !self.interrupts.is_empty();
+                self.pending.is_some() || begun || queued
+            }
+        }
+    }
+
     /// All frames: in progress, queued, waiting to interrupt.
     pub(crate) fn work(&self) -> impl Iterator<Item = &Frame> {
         self.frames.iter().chain(&self.queue).chain(self.interrupts.iter())

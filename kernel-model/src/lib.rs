@@ -17,6 +17,7 @@ pub mod cancel;
 pub mod cgroup;
 pub mod context;
 pub mod cpu;
+pub mod cpus;
 pub mod ctx;
 mod dispatch;
 pub mod env;
@@ -61,6 +62,7 @@ pub use prog::{Prog, ProgId};
 
 use alloc::{Alloc, Report, Site};
 use cpu::Cpu;
+use cpus::Cpus;
 use mem::GuestMemory;
 use memcg::Charge;
 
@@ -159,7 +161,7 @@ pub struct Kernel {
     /// Programs by id.
     pub progs: BTreeMap<ProgId, Prog>,
     /// CPUs.
-    pub cpus: Vec<Cpu>,
+    pub cpus: Cpus,
     /// BPF instructions retired on all of them.
     pub retired: u64,
     /// Random streams.
@@ -242,7 +244,7 @@ impl Kernel {
             alloc: Alloc::new(mem.ram_bytes()),
             mem,
             progs: BTreeMap::new(),
-            cpus: vec![cpu; config.cpus as usize],
+            cpus: Cpus::new(cpu, config.cpus),
             retired: 0,
             rng: Streams::new(config.seed),
             events: Vec::new(),
@@ -371,7 +373,7 @@ impl Kernel {
 
     /// Moves every CPU's clock forward to a time, never back.
     pub fn advance_to(&mut self, clock_ns: u64) {
-        for c in &mut self.cpus {
+        for c in self.cpus.iter_mut() {
             c.clock_ns = c.clock_ns.max(clock_ns);
         }
     }

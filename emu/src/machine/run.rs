@@ -147,10 +147,11 @@ impl Machine {
     }
 
     /// The CPU that can act first, when, and when the next one can.
-    fn pick(&self, before: u64) -> Option<(CpuId, u64, u64)> {
+    fn pick(&mut self, before: u64) -> Option<(CpuId, u64, u64)> {
         let (mut first, mut others) = (None, u64::MAX);
         for cpu in self.cpus() {
-            let Some(now) = self.ready_at(cpu).filter(|t| *t < before) else { continue };
+            let ready = self.kernel.cpus.busy_at(cpu).or_else(|| self.ready_at(cpu));
+            let Some(now) = ready.filter(|t| *t < before) else { continue };
             match first {
                 Some((t, _)) if now >= t => others = others.min(now),
                 _ => {
