@@ -5,36 +5,48 @@
 
 use std::ops::{Deref, DerefMut, Index, IndexMut};
 
-use crate::cpu::{Cpu, CpuId};
+use crate::cpu::Cpu;
 
 /// All CPUs, by number; at most 64.
 #[derive(Clone, Debug, Default)]
 pub struct Cpus {
     all: Vec<Cpu>,
-    /// The clock of each that has work ([`Cpu::busy`]).
-    busy_at: Vec<Option<u64>>,
+    /// The clock of each that has work which does not wait ([`Cpu::busy`]), [`Cpus::NEVER`] of the
+    /// others.
+    busy_at: Vec<u64>,
+    /// Bit n: CPU n is not busy.
+    others: u64,
     /// Bit n: CPU n may have changed since.
     changed: u64,
 }
 
 impl Cpus {
+    /// In the place of a clock.
+    pub const NEVER: u64 = u64::MAX;
+
     /// So many, all alike.
     #[must_use]
     pub fn new(cpu: Cpu, count: u32) -> Cpus {
-        let count = count as usize;
-        Cpus { all: vec![cpu; count], busy_at: vec![None; count], changed: u64::MAX }
+        let all = vec![cpu; count as usize];
+        Cpus { busy_at: vec![Cpus::NEVER; all.len()], all, others: 0, changed: u64::MAX }
     }
 
-    /// The clock of a CPU that has work which does not wait.
-    #[inline]
-    pub fn busy_at(&mut self, cpu: CpuId) -> Option<u64> {
-        let bit = 1 << cpu.0;
-        if self.changed & bit != 0 {
-            let c = &self.all[cpu.idx()];
-            self.busy_at[cpu.idx()] = c.busy().then_some(c.clock_ns);
-            self.changed &= !bit;
+    /// The clocks of the CPUs that have work which does not wait, [`Cpus::NEVER`] for the rest,
+    /// and the rest by bits.
+    pub fn busy(&mut self) -> (&[u64], u64) {
+        let all = u64::MAX >> (u64::BITS as usize - self.all.len());
+        let mut left = std::mem::take(&mut self.changed) & all;
+        while left != 0 {
+            let n = left.trailing_zeros() as usize;
+            let bit = left & left.wrapping_neg();
+            left ^= bit;
+            let c = &self.all[n];
+            (self.busy_at[n], self.others) = match c.busy() {
+                true => (c.clock_ns, self.others & !bit),
+                false => (Cpus::NEVER, self.others | bit),
+            };
         }
-        self.busy_at[cpu.idx()]
+        (&self.busy_at, self.others)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use kernel_model::CpuId;
 use kernel_model::context::Point;
+use kernel_model::cpus::Cpus;
 use kernel_model::sched::is_named;
 use kernel_model::syscall::test_run::Ticket;
 
@@ -148,19 +149,23 @@ impl Machine {
 
     /// The CPU that can act first, when, and when the next one can.
     fn pick(&mut self, before: u64) -> Option<(CpuId, u64, u64)> {
-        let (mut first, mut others) = (None, u64::MAX);
-        for cpu in self.cpus() {
-            let ready = self.kernel.cpus.busy_at(cpu).or_else(|| self.ready_at(cpu));
-            let Some(now) = ready.filter(|t| *t < before) else { continue };
-            match first {
-                Some((t, _)) if now >= t => others = others.min(now),
-                _ => {
-                    others = first.map_or(others, |(t, _)| t);
-                    first = Some((now, cpu));
-                }
-            }
+        let (busy, rest) = self.kernel.cpus.busy();
+        let (mut cpu, mut first, mut others) = (0, Cpus::NEVER, Cpus::NEVER);
+        for (n, at) in (0u32..).zip(busy) {
+            let second;
+            (cpu, first, second) = if *at < first { (n, *at, first) } else { (cpu, first, *at) };
+            others = others.min(second);
         }
-        first.map(|(at, cpu)| (cpu, at, others))
+        let mut left = rest;
+        while left != 0 {
+            let n = left.trailing_zeros();
+            left &= left - 1;
+            let Some(at) = self.ready_at(CpuId(n)) else { continue };
+            let sooner = (at, n) < (first, cpu);
+            others = others.min(if sooner { first } else { at });
+            (cpu, first) = if sooner { (n, at) } else { (cpu, first) };
+        }
+        (first < before).then_some((CpuId(cpu), first, others))
     }
 
     /// The latest clock: the present of a machine whose CPUs run one at a time.
