@@ -6,7 +6,8 @@
 //! patched, and a site whose displacement does not fit moves to the next form. Passes repeat until
 //! all fit; what growing sites push out of reach is foreseen, so that two passes mostly do.
 //! **Why it ends.** Forms only grow, there are finitely many, and a pass that grows none is the
-//! last. **What leaves must keep.** A leaf asks for as many sites, in the same order, on every pass.
+//! last. **What leaves must keep.** A leaf asks for as many sites, in the same order, on every
+//! pass.
 
 use crate::{FrameChange, NativeOff, Reloc, RelocKind};
 

@@ -182,9 +182,8 @@ impl Run<'_> {
         for (name, count) in &are.0 {
             let Some(code) = matching::code(&name.v, xdp) else {
                 let message = format!("{} is no return code of {}", name.v, prog.v);
-                let known: Vec<String> = (0..8).map(|c| code_name(c, xdp)).collect();
-                let known = known.iter().filter(|n| !n.starts_with(|c: char| c.is_ascii_digit()));
-                let known: Vec<&str> = known.map(String::as_str).collect();
+                let all = if xdp { 0..=matching::XDP_INVALID } else { 0..=matching::TC_UNKNOWN };
+                let known: Vec<&str> = all.map(|c| code_name(c, xdp)).collect();
                 let finding = Finding::error(name.span, message);
                 return Err(RunError::from(match suggest(&name.v, known.iter().copied()) {
                     Some(near) => finding.hint(format!("did you mean {near}?")),
@@ -526,16 +525,24 @@ fn show(pattern: &Is<u64>) -> String {
     }
 }
 
-fn code_name(code: u32, xdp: bool) -> String {
+fn code_name(code: u32, xdp: bool) -> &'static str {
     let names: &[&str] = if xdp {
         &["ABORTED", "DROP", "PASS", "TX", "REDIRECT", "INVALID"]
     } else {
-        &["OK", "RECLASSIFY", "SHOT", "PIPE", "STOLEN", "QUEUED", "REPEAT", "REDIRECT"]
+        &[
+            "OK",
+            "RECLASSIFY",
+            "SHOT",
+            "PIPE",
+            "STOLEN",
+            "QUEUED",
+            "REPEAT",
+            "REDIRECT",
+            "TRAP",
+            "UNKNOWN",
+        ]
     };
-    match names.get(code as usize) {
-        Some(n) => (*n).to_string(),
-        None => (code as i32).to_string(),
-    }
+    names.get(code as usize).unwrap_or(&"UNSPEC")
 }
 
 fn histogram(found: &BTreeMap<u32, Code>, xdp: bool) -> String {

@@ -21,6 +21,9 @@ use super::{Run, RunError, wire};
 /// Stands for every value that is no verdict of XDP.
 pub(super) const XDP_INVALID: u32 = 5;
 
+/// Stands for every value that is no verdict of tc.
+pub(super) const TC_UNKNOWN: u32 = 9;
+
 /// Verdict names by program type, for `ret` patterns and histograms.
 const CODES: &[(&str, u32)] = &[
     ("XDP_ABORTED", 0),
@@ -38,11 +41,22 @@ const CODES: &[(&str, u32)] = &[
     ("TC_ACT_QUEUED", 5),
     ("TC_ACT_REPEAT", 6),
     ("TC_ACT_REDIRECT", 7),
+    ("TC_ACT_TRAP", 8),
+    ("TC_ACT_UNKNOWN", TC_UNKNOWN),
     ("TCX_NEXT", u32::MAX),
     ("TCX_PASS", 0),
     ("TCX_DROP", 2),
     ("TCX_REDIRECT", 7),
 ];
+
+/// What a result counts as.
+pub(super) fn verdict(raw: u32, xdp: bool) -> u32 {
+    match (xdp, raw) {
+        (true, _) => raw.min(XDP_INVALID),
+        (false, u32::MAX) => raw,
+        (false, _) => raw.min(TC_UNKNOWN),
+    }
+}
 
 /// The number of a return code, with or without its prefix, for a program type.
 pub(super) fn code(name: &str, xdp: bool) -> Option<u32> {

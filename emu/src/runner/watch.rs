@@ -277,9 +277,8 @@ impl<'a> Watch<'a> {
             EventKind::Verdict { prog, raw, .. } => {
                 let packet = self.packets.entry(*prog).or_default();
                 *packet += 1;
-                let raw = *raw as u32;
-                let top = if run.is_xdp(*prog) { super::matching::XDP_INVALID } else { u32::MAX };
-                let code = self.verdicts.entry(*prog).or_default().entry(raw.min(top)).or_default();
+                let raw = super::matching::verdict(*raw as u32, run.is_xdp(*prog));
+                let code = self.verdicts.entry(*prog).or_default().entry(raw).or_default();
                 code.count += 1;
                 code.last_packet = *packet;
                 // One more than is shown says that there are more.

@@ -51,9 +51,7 @@ impl Edits {
         let mut edits: BTreeMap<u16, Vec<Edit>> = BTreeMap::new();
         for ((file, start, end), texts) in &self.wanted {
             let span = Span { file: *file, start: *start, end: *end };
-            // Runs that are content with what is there count as well.
-            let runs: usize = texts.values().map(Vec::len).sum();
-            let agreed = agreed(texts).filter(|_| runs == self.runs);
+            let agreed = agreed(texts, self.runs, start == end);
             let Some(text) = agreed else { return Err(self.disagreement(span, texts)) };
             edits.entry(*file).or_default().push(Edit { span, text });
         }
@@ -80,8 +78,17 @@ impl Edits {
     }
 }
 
-/// The one text that is right for all: the same, or the greatest of several upper bounds.
-fn agreed(texts: &BTreeMap<String, Vec<&str>>) -> Option<String> {
+/// The one text that is right for all: the same, or the greatest of several upper bounds; at a
+/// place where something is put in, all that each run wants there.
+fn agreed(texts: &BTreeMap<String, Vec<&str>>, runs: usize, empty: bool) -> Option<String> {
+    if empty {
+        let all = texts.values().all(|t| t.len() == runs);
+        return all.then(|| texts.keys().map(String::as_str).collect());
+    }
+    if texts.values().map(Vec::len).sum::<usize>() != runs {
+        // Runs that are content with what is there count as well.
+        return None;
+    }
     if texts.len() == 1 {
         return texts.keys().next().cloned();
     }
