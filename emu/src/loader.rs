@@ -372,6 +372,7 @@ fn create_map(
             None => (def.key_type, def.value_type),
         },
     };
+    let nested = matches!(def.map_type, MapType::ArrayOfMaps | MapType::HashOfMaps);
     let made = kernel.map_create(&attr, object.btf());
     made.map_err(|errno| match errno {
         Errno::ENOTSUPP => {
@@ -380,6 +381,11 @@ fn create_map(
         Errno::EINVAL if max_entries == 0 => {
             map_error(def, "BPF_MAP_CREATE with a size of 0, which user space has to set", errno)
         }
+        Errno::EINVAL if nested && inner.is_none() => map_error(
+            def,
+            "BPF_MAP_CREATE without an inner map, which user space has to set",
+            errno,
+        ),
         errno => map_error(def, "BPF_MAP_CREATE", errno),
     })
 }

@@ -25,6 +25,7 @@ pub mod errno;
 pub mod event;
 pub mod fault;
 pub mod helpers;
+pub mod kconfig;
 pub mod kfuncs;
 pub mod layout;
 pub mod ledger;

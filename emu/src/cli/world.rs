@@ -24,8 +24,6 @@ use super::{Exit, out};
 use crate::loader::uapi::{attach_target, check_struct_ops, kernel_takes};
 use crate::loader::{self, LoadOptions};
 
-/// `LINUX_KERNEL_VERSION` of the modelled kernel.
-const KERNEL_VERSION: u32 = 0x06_12_00;
 /// Descriptors of maps that exist only as definitions; the model's own start far below.
 const DEFINED_FD: i32 = 1 << 20;
 /// Addresses of such maps: nothing runs, they only have to differ.
@@ -99,7 +97,7 @@ impl World {
             return Err(Exit::BadInput);
         }
         let config = kernel_model::Config { arch, ..Default::default() };
-        let kconfig = Kconfig { kernel_version: KERNEL_VERSION, ..Kconfig::default() };
+        let kconfig = kernel_model::kconfig::kconfig(arch);
         let opts = LoadOptions {
             programs: Some(Vec::new()),
             kconfig: kconfig.clone(),

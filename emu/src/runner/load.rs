@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bpf::Endian;
-use bpf::object::Object as ElfObject;
+use bpf::Arch;
+use bpf::btf::{Btf, Kind as TypeKind};
+use bpf::object::{ExternKind, Object as ElfObject, essential_name};
 use kernel_model::ProgId;
 use kernel_model::maps::MapId;
 use scenarios::Finding;
@@ -15,9 +16,6 @@ use super::data::Types;
 use super::{RunError, packet};
 use crate::loader::{self, LoadError, LoadOptions, Refused};
 use crate::machine::Machine;
-
-/// `LINUX_KERNEL_VERSION` of the modelled kernel.
-const KERNEL_VERSION: u32 = 0x06_12_00;
 
 /// A program that was accepted.
 #[derive(Debug)]
@@ -93,12 +91,15 @@ fn load_file(
     })?;
     let bad = |e: String| RunError::input(file.span, format!("{}: {e}", file.v));
     let elf = ElfObject::parse(&bytes).map_err(|e| bad(e.to_string()))?;
-    let opts = options(&elf, object, endian)?;
+    let opts = options(&elf, object, machine.arch())?;
     // The one of them that the modelled kernel itself has a choice in.
     if opts.kconfig.values.get("CONFIG_QUEUED_SPINLOCKS").is_some_and(|v| v == "n") {
         machine.kernel.locks.queued_spinlocks = false;
     }
     let btf = machine.kernel.vmlinux_btf().clone();
+    if let Some(kfunc) = unsupported_kfunc(&elf, &btf) {
+        return Err(RunError::unsupported(file.span, format!("kfunc {kfunc}")));
+    }
     let done = loader::load(&mut machine.kernel, &btf, endian, &bytes, &opts);
     let done = done.map_err(|e| match e {
         LoadError::Unsupported(what) => RunError::unsupported(name.span, what),
@@ -120,9 +121,20 @@ fn load_file(
     Ok(Loaded { name, elf, file, folder, progs, refused, maps })
 }
 
-fn options(elf: &ElfObject, object: &Object, endian: Endian) -> Result<LoadOptions, RunError> {
+/// The first kfunc an object needs that 6.18 has and the model does not.
+fn unsupported_kfunc<'a>(elf: &'a ElfObject, btf: &Btf) -> Option<&'a str> {
+    let wanted = elf.externs().iter().filter(|e| !e.weak);
+    let kfuncs = wanted.filter(|e| matches!(e.kind, ExternKind::Function { .. }));
+    let mut names = kfuncs.map(|e| essential_name(&e.name));
+    names.find(|n| {
+        btf.find(n, TypeKind::Func).is_none() && verifier::tables::kfunc_names().any(|k| k == *n)
+    })
+}
+
+fn options(elf: &ElfObject, object: &Object, arch: Arch) -> Result<LoadOptions, RunError> {
+    let endian = arch.endian();
     let mut opts = LoadOptions { keep_going: true, ..LoadOptions::default() };
-    opts.kconfig.kernel_version = KERNEL_VERSION;
+    opts.kconfig = kernel_model::kconfig::kconfig(arch);
     for (name, value) in object.globals.iter() {
         let (Some((map, var)), Some(btf)) = (elf.global(&name.v), elf.btf()) else {
             return Err(RunError::input(name.span, format!("no global `{}`", name.v)));

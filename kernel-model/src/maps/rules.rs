@@ -163,6 +163,9 @@ fn is_hash(t: MapType) -> bool {
     matches!(t, T::Hash | T::PercpuHash | T::LruHash | T::LruPercpuHash | T::HashOfMaps)
 }
 
+/// `BPF_F_STACK_BUILD_ID`.
+const STACK_BUILD_ID: u32 = 1 << 5;
+
 /// `map_alloc_check`.
 pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
     let rule = of(def.map_type).ok_or(Errno::EINVAL)?;
@@ -174,6 +177,10 @@ pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
     let (storage, of_groups) = (rule.btf == Owner, rule.btf == Group);
     let sizes = sizes && (max_entries == 0) == (storage || of_groups);
     let both = RDONLY_PROG | WRONLY_PROG;
+    if map_type == T::StackTrace && flags & STACK_BUILD_ID != 0 {
+        // Stacks of user space, by file: not in the model.
+        return Err(Errno::ENOTSUPP);
+    }
     if !sizes || flags & !rule.flags != 0 || flags & both == both {
         return Err(Errno::EINVAL);
     }
