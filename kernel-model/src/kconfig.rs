@@ -1,8 +1,8 @@
 //! The modelled kernel's configuration, as far as it is one: what programs read as `__kconfig`
 //! variables (`/proc/config.gz`).
 //!
-//! An option that is not here is not set: a variable that is `__weak` is 0, another one an error, as
-//! in libbpf.
+//! An option that is not here is not set: a variable that is `__weak` is 0, another one an error,
+//! as in libbpf.
 
 use bpf::Arch;
 use bpf::object::Kconfig;

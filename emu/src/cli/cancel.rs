@@ -201,9 +201,10 @@ impl Sum {
         });
         // Rounded down: one that is not clean is not 100 %.
         let percent = (percent * 100.0).floor() / 100.0;
-        format!(
-            "in all {runs}{failed}: cancelled at {tried} points, {percent} % clean, {unwound} \
-             unwound{worst}"
-        )
+        if *tried == 0 {
+            return format!("{runs}{failed}: no program runs that could be cancelled");
+        }
+        let clean = format!("{percent} % clean, {unwound} unwound");
+        format!("{runs}{failed}: cancelled at {tried} points, {clean}{worst}")
     }
 }

@@ -165,6 +165,8 @@ fn is_hash(t: MapType) -> bool {
 
 /// `BPF_F_STACK_BUILD_ID`.
 const STACK_BUILD_ID: u32 = 1 << 5;
+/// Of `struct bpf_stack_build_id`, in the place of an address.
+const STACK_BUILD_ID_BYTES: u32 = 32;
 
 /// `map_alloc_check`.
 pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
@@ -177,8 +179,9 @@ pub(crate) fn check(def: &MapDef) -> Result<(), Errno> {
     let (storage, of_groups) = (rule.btf == Owner, rule.btf == Group);
     let sizes = sizes && (max_entries == 0) == (storage || of_groups);
     let both = RDONLY_PROG | WRONLY_PROG;
-    if map_type == T::StackTrace && flags & STACK_BUILD_ID != 0 {
-        // Stacks of user space, by file: not in the model.
+    let by_file = map_type == T::StackTrace && flags & STACK_BUILD_ID != 0;
+    if by_file && sizes && value_size.is_multiple_of(STACK_BUILD_ID_BYTES) {
+        // Stacks of user space, by file and offset in it: not in the model.
         return Err(Errno::ENOTSUPP);
     }
     if !sizes || flags & !rule.flags != 0 || flags & both == both {

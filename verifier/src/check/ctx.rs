@@ -64,7 +64,8 @@ impl Ver<'_> {
             }
             CtxVerdict::Unknown => {
                 let t = program.prog_type.name();
-                return unsupported(format!("context of {t}"), "verifier.c:check_ctx_access");
+                let on = program.attach_to.as_ref().map_or(String::new(), |to| format!(" on {to}"));
+                return unsupported(format!("context of {t}{on}"), "verifier.c:check_ctx_access");
             }
         };
         let end = u32::try_from(i64::from(a.off) + i64::from(a.size)).unwrap_or(0);
