@@ -166,3 +166,35 @@ impl Ledger {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_preempted_program_holds_is_its_own() {
+        let held = |depth, what| Held {
+            cpu: CpuId(0),
+            prog: Some(ProgId(1)),
+            depth,
+            what,
+            clock_ns: 0,
+            order: 0,
+            stack: Vec::new(),
+        };
+        let mut l = Ledger::default();
+        l.acquire(Kind::Page, 7, held(0, "a ring"));
+        l.acquire(Kind::RcuRead, 0, held(3, "first"));
+        l.acquire(Kind::RcuRead, 0, held(3, "second"));
+        l.park(CpuId(0), 100);
+        assert!(!l.holds(Kind::RcuRead, 0) && l.holds(Kind::Page, 7));
+        l.acquire(Kind::RcuRead, 0, held(3, "another task"));
+        assert_eq!(l.take_above(CpuId(0), 1).len(), 1);
+        // At the end of the run it counts, whoever runs.
+        assert_eq!(l.iter().count(), 3);
+        l.unpark(CpuId(0), 100);
+        let order = [l.release(Kind::RcuRead, 0), l.release(Kind::RcuRead, 0)];
+        assert_eq!(order.map(|h| h.map(|h| h.what)), [Some("second"), Some("first")]);
+        assert!(l.above(CpuId(0), 1).is_empty());
+    }
+}

@@ -24,17 +24,18 @@ pub(super) struct Parked {
 }
 
 impl Machine {
-    /// Preemptions that are possible now, of CPUs that can go on: a program stands at a counted
-    /// point, and a task waits for its CPU.
-    pub(super) fn preemptions(&self, ready: &[Pick], out: &mut Vec<Pick>) {
+    /// Adds the preemptions that are possible now to the CPUs that can go on: a program stands at
+    /// a counted point, and a task waits for its CPU.
+    pub(super) fn add_preemptions(&self, ready: &mut Vec<Pick>) {
         if !self.kernel.has_tasks() {
             return;
         }
-        for cpu in ready.iter().map(|p| p.cpu) {
+        for at in 0..ready.len() {
+            let cpu = ready[at].cpu;
             let lane = &self.lanes[cpu.idx()];
             if lane.at.is_some() && lane.next.is_none() {
                 let tasks = self.kernel.preemptors(cpu).into_iter();
-                out.extend(tasks.map(|t| Pick { cpu, task: Some(t) }));
+                ready.extend(tasks.map(|t| Pick { cpu, task: Some(t) }));
             }
         }
     }

@@ -211,8 +211,7 @@ impl Machine {
             ready.clear();
             let cpus = self.cpus().filter(|c| self.ready_at(*c).is_some_and(|t| t <= now));
             ready.extend(cpus.map(Pick::from));
-            let can = ready.clone();
-            self.preemptions(&can, &mut ready);
+            self.add_preemptions(&mut ready);
             if self.halts_here() {
                 return Err(MachineError::Paused);
             }
