@@ -77,6 +77,9 @@ pub struct ProgLoaded {
     pub log: String,
 }
 
+/// What the loader says of a map without a size.
+pub const SIZE_OF_0: &str = "BPF_MAP_CREATE with a size of 0, which user space has to set";
+
 /// Why a program was not loaded.
 #[derive(Debug)]
 pub enum ProgRefusal {
@@ -378,9 +381,7 @@ fn create_map(
         Errno::ENOTSUPP => {
             LoadError::Unsupported(format!("map '{}' of type {}", def.name, def.map_type.name()))
         }
-        Errno::EINVAL if max_entries == 0 => {
-            map_error(def, "BPF_MAP_CREATE with a size of 0, which user space has to set", errno)
-        }
+        Errno::EINVAL if max_entries == 0 => map_error(def, SIZE_OF_0, errno),
         Errno::EINVAL if nested && inner.is_none() => map_error(
             def,
             "BPF_MAP_CREATE without an inner map, which user space has to set",

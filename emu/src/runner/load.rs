@@ -103,6 +103,10 @@ fn load_file(
     let done = loader::load(&mut machine.kernel, &btf, endian, &bytes, &opts);
     let done = done.map_err(|e| match e {
         LoadError::Unsupported(what) => RunError::unsupported(name.span, what),
+        LoadError::Map { ref map, what: loader::SIZE_OF_0, .. } => {
+            let hint = format!("say how many entries: resize: {{\"{map}\": 4096}}");
+            Finding::error(file.span, format!("{}: {e}", file.v)).hint(hint).into()
+        }
         other => bad(other.to_string()),
     })?;
     let kernel = &machine.kernel;
