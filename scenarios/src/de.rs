@@ -361,7 +361,7 @@ impl<'de> de::VariantAccess<'de> for Variant<'de> {
 
     fn struct_variant<V: Visitor<'de>>(
         self,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         v: V,
     ) -> Result<V::Value, Error> {
         match &self.de.node.kind {
@@ -372,7 +372,10 @@ impl<'de> de::VariantAccess<'de> for Variant<'de> {
                 e
             }),
             Kind::Call(_, items) if items.is_empty() => self.de.record(&[], v),
-            _ => self.de.expected(&format!("{}(field: ..)", self.head)),
+            _ => {
+                let fields: Vec<String> = fields.iter().map(|f| format!("{f}: ..")).collect();
+                self.de.expected(&format!("{}({})", self.head, fields.join(", ")))
+            }
         }
     }
 }

@@ -31,8 +31,9 @@ use self::engines::Rig;
 use self::vector::Vector;
 use crate::ordered;
 
-/// Instructions that a vector may retire when nothing else is said.
-pub const INSNS_MAX: u64 = 1 << 26;
+/// Instructions that a case may retire when nothing else is said: two loops of a timed `may_goto`,
+/// which end after 250 ms, an instruction each nanosecond.
+pub const INSNS_MAX: u64 = 1 << 29;
 
 /// What runs or judges a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
