@@ -1,5 +1,6 @@
 //! What cases cover: the forms of instructions, the shapes of native code that each takes on an
-//! architecture, helpers and kfuncs, and the rules of the verifier that refused something.
+//! architecture, helpers and kfuncs, operations on maps by their type, and the rules of the
+//! verifier that refused something.
 //!
 //! A shape is the mnemonics that an instruction became, in order: two cases with the same shape
 //! went the same way through the emitter.
@@ -11,6 +12,7 @@ use bpf::Arch;
 use bpf::insn::disasm::{NoNames, disasm};
 use bpf::insn::generate::{Rng, any_insn};
 use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Src};
+use bpf::uapi::MapType;
 use jit::Compiled;
 use verifier::Verified;
 
@@ -24,6 +26,7 @@ const DRAWS: u32 = 100_000;
 pub struct Coverage {
     forms: BTreeMap<String, Form>,
     calls: BTreeMap<String, u64>,
+    maps: BTreeMap<String, u64>,
     rules: BTreeMap<&'static str, u64>,
 }
 
@@ -93,6 +96,31 @@ impl Coverage {
         }
     }
 
+    /// Operations on maps, whose types are given by index: calls with a map as first argument, as
+    /// far as it is set on the straight way there.
+    pub fn map_calls(&mut self, insns: &[Insn], types: &[MapType]) {
+        let mut first: Option<MapType> = None;
+        for insn in insns {
+            match insn {
+                Insn::LdImm64 { dst: Reg::R1, imm: Imm64::MapIdx(n) } => {
+                    first = usize::try_from(*n).ok().and_then(|n| types.get(n)).copied();
+                }
+                Insn::Call(Call::Helper(_)) => {
+                    if let Some(t) = first.take() {
+                        let name = format!("{} on {}", disasm(insn, &NoNames), t.name());
+                        *self.maps.entry(name).or_default() += 1;
+                    }
+                }
+                Insn::Alu { dst: Reg::R1, .. }
+                | Insn::Load { dst: Reg::R1, .. }
+                | Insn::Call(_) => {
+                    first = None;
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Native code of a program.
     pub fn native(&mut self, arch: Arch, v: &Verified, code: &Compiled) {
         // What cannot be shown has no shape.
@@ -145,6 +173,8 @@ impl Coverage {
         }
         let _ = writeln!(out, "\n# {} helpers and kfuncs\ncall\ttimes", self.calls.len());
         self.calls.iter().for_each(|(c, n)| out += &format!("{c}\t{n}\n"));
+        let _ = writeln!(out, "\n# {} operations on maps\noperation\ttimes", self.maps.len());
+        self.maps.iter().for_each(|(m, n)| out += &format!("{m}\t{n}\n"));
         let _ = writeln!(out, "\n# {} rules of the verifier\nrule\trejections", self.rules.len());
         self.rules.iter().for_each(|(r, n)| out += &format!("{r}\t{n}\n"));
         out
@@ -172,9 +202,12 @@ mod tests {
         let mut c = Coverage::default();
         c.program(&assemble_insns("r0 = 7\nexit").unwrap());
         c.rule("uninitialised register");
+        let r1 = Insn::LdImm64 { dst: Reg::R1, imm: Imm64::MapIdx(1) };
+        c.map_calls(&[r1, Insn::Call(Call::Helper(1))], &[MapType::Array, MapType::Hash]);
         let text = c.text();
         assert!(text.contains("\nexit\t1\t0\t0\t0\t0\n"), "{text}");
         assert!(text.contains("\nr1 += r2\t0\t"), "{text}");
         assert!(text.starts_with("# 2 of "), "{text}");
+        assert!(text.contains("map_lookup_elem#1 on hash\t1\n"), "{text}");
     }
 }

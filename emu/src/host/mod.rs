@@ -25,6 +25,7 @@ mod system;
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use bpf::btf::Btf;
 use bpf::insn::{Call, Insn};
@@ -63,7 +64,7 @@ pub struct HostKernel {
     fds: BTreeMap<Fd, OwnedFd>,
     /// Key size, bytes of a value as user space has it, of the maps made here.
     map_sizes: BTreeMap<Fd, (usize, usize)>,
-    vmlinux: Btf,
+    vmlinux: Arc<Btf>,
     cpus: u32,
     /// `LINUX_VERSION_CODE` of the running kernel.
     version: u32,
@@ -83,6 +84,7 @@ impl HostKernel {
         let blob = std::fs::read("/sys/kernel/btf/vmlinux");
         let blob = blob.map_err(|e| HostUnavailable::NoBtf(e.to_string()))?;
         let vmlinux = Btf::parse(&blob).map_err(|e| HostUnavailable::NoBtf(e.to_string()))?;
+        let vmlinux = Arc::new(vmlinux);
         let mut host = HostKernel {
             fds: BTreeMap::new(),
             map_sizes: BTreeMap::new(),
@@ -102,7 +104,7 @@ impl HostKernel {
 
     /// Types of the running kernel.
     #[must_use]
-    pub fn vmlinux(&self) -> &Btf {
+    pub fn vmlinux(&self) -> &Arc<Btf> {
         &self.vmlinux
     }
 

@@ -143,36 +143,38 @@ fn strncmp(k: &mut Kernel, _: CpuId, [a, len, b, ..]: [u64; 5]) -> Ret {
     done(diff())
 }
 
-/// Ones' complement sum in memory order (`csum_partial`).
-fn csum_partial(bytes: &[u8], big: bool) -> u64 {
-    let pair = |p: &[u8]| {
-        let b = [p[0], p.get(1).copied().unwrap_or(0)];
-        u64::from(if big { u16::from_be_bytes(b) } else { u16::from_le_bytes(b) })
-    };
-    bytes.chunks(2).map(pair).sum()
+/// Ones' complement sum of 32 bits, `csum_add`.
+fn csum_add(a: u32, b: u32) -> u32 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u32::from(carry)
 }
 
-/// `bpf_csum_diff` of 6.18: the result is folded to 16 bits so that it is equal everywhere.
-fn csum_diff(k: &mut Kernel, _: CpuId, [from, from_n, to, to_n, seed]: [u64; 5]) -> Ret {
-    let (from_n, to_n) = (from_n as u32, to_n as u32);
-    if (from_n | to_n) & 3 != 0 {
-        return Ret::Val(Errno::EINVAL.ret());
-    }
-    let big = k.mem.endian() == bpf::Endian::Big;
-    let sum = || -> Result<u64, Fault> {
-        let read = |at, n: u32| match n {
-            0 => Ok(Vec::new()),
-            n => k.mem.read_vec(at, n as usize),
-        };
-        let old: Vec<u8> = read(from, from_n)?.iter().map(|b| !b).collect();
-        let mut s = u64::from(seed as u32) + csum_partial(&old, big);
-        s += csum_partial(&read(to, to_n)?, big);
-        while s >> 16 != 0 {
-            s = (s & 0xffff) + (s >> 16);
-        }
-        Ok(s)
+/// Ones' complement sum in memory order (`csum_partial`).
+fn csum_partial(bytes: &[u8], big: bool, seed: u32) -> u32 {
+    let pair = |p: &[u8]| {
+        let b = [p[0], p.get(1).copied().unwrap_or(0)];
+        u32::from(if big { u16::from_be_bytes(b) } else { u16::from_le_bytes(b) })
     };
-    done(sum())
+    bytes.chunks(2).map(pair).fold(seed, csum_add)
+}
+
+/// `csum_from32to16`.
+fn csum_fold(sum: u32) -> u64 {
+    u64::from(sum.wrapping_add(sum.rotate_left(16)) >> 16)
+}
+
+/// `bpf_csum_diff` of 6.18: of any sizes, folded to 16 bits so that it is equal everywhere.
+fn csum_diff(k: &mut Kernel, _: CpuId, [from, from_n, to, to_n, seed]: [u64; 5]) -> Ret {
+    let (from_n, to_n, seed) = (from_n as u32 as usize, to_n as u32 as usize, seed as u32);
+    let big = k.mem.endian() == bpf::Endian::Big;
+    let sum = |at, n, seed| Ok::<u32, Fault>(csum_partial(&k.mem.read_vec(at, n)?, big, seed));
+    let diff = || match (from_n, to_n) {
+        (0, 0) => Ok(seed),
+        (0, _) => sum(to, to_n, seed),
+        (_, 0) => Ok(!sum(from, from_n, !seed)?),
+        _ => Ok(csum_add(sum(to, to_n, seed)?, !sum(from, from_n, 0)?)),
+    };
+    done(diff().map(csum_fold))
 }
 
 #[cfg(test)]
@@ -187,8 +189,8 @@ mod tests {
         k.mem.write(old, &[1, 2, 3, 4]).unwrap();
         k.mem.write(new, &[9, 8, 7, 6]).unwrap();
         let Ret::Val(sum) = csum_diff(&mut k, CpuId(0), [old, 4, new, 4, 0]) else { panic!() };
-        let before = csum_partial(&[1, 2, 3, 4], false);
-        let after = csum_partial(&[9, 8, 7, 6], false);
+        let before = u64::from(csum_partial(&[1, 2, 3, 4], false, 0));
+        let after = u64::from(csum_partial(&[9, 8, 7, 6], false, 0));
         assert_eq!((before + sum) % 0xffff, after % 0xffff);
         assert!(sum <= 0xffff);
     }

@@ -76,7 +76,11 @@ impl Judged {
         let btf =
             real.map_or_else(|| Types::of(bpf::Arch::X86_64).btf().clone(), |r| r.btf.clone());
         let case = verifier::annotated::Case::new(&self.text, &btf)?;
-        options.covers(|c| c.program(&case.program.insns));
+        let types: Vec<_> = case.maps.iter().map(|m| m.map_type).collect();
+        options.covers(|c| {
+            c.program(&case.program.insns);
+            c.map_calls(&case.program.insns, &types);
+        });
         let kernel = BtfKernel {
             btf,
             maps: case.maps,

@@ -89,8 +89,8 @@ pub(super) struct Args {
     /// Write the matrix of cases and engines as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Write which instructions, shapes of native code, helpers and rules of the verifier the cases
-    /// cover
+    /// Write which instructions, shapes of native code, helpers, operations on maps and rules of
+    /// the verifier the cases cover
     #[arg(long, value_name = "FILE")]
     coverage: Option<PathBuf>,
     /// Write what big-endian machines come to where an expectation assumes little endian

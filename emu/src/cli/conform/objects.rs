@@ -231,7 +231,11 @@ impl Annotated {
         };
         if let Ok(p) = &mut linked {
             p.flags = (p.flags | self.spec.flags) & !self.spec.cleared;
-            options.covers(|c| c.program(&p.insns));
+            let types: Vec<_> = world.object.maps().iter().map(|m| m.map_type).collect();
+            options.covers(|c| {
+                c.program(&p.insns);
+                c.map_calls(&p.insns, &types);
+            });
         }
         let level = if self.spec.log_level == 0 { 1 } else { self.spec.log_level };
         let opts = self.target.opts_for(self.caps(), level);

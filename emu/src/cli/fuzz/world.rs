@@ -213,7 +213,7 @@ impl World {
                 out::error(&format!("the running kernel: {e}"), "leave --host out");
                 Exit::Unsupported
             })?;
-            kernel = Arc::new(opened.vmlinux().clone());
+            kernel = opened.vmlinux().clone();
             cpus = opened.possible_cpus();
             running = Some(opened);
         }
