@@ -1,11 +1,12 @@
 //! `orrery verify --host`: the same load sent to the kernel of this machine, both answers side by
 //! side. A difference is exit 1.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use bpf::Endian;
-use bpf::object::{Object, ProgramDef};
+use bpf::object::{Kconfig, Object, ProgramDef};
 use serde::Serialize;
 
 use super::beneath::Beneath;
@@ -140,8 +141,9 @@ pub(super) fn maps_of(
         object: loader::object_name(path),
         max_entries: open.map(|m| (m.name.clone(), capacity(m))).collect(),
         programs: Some(Vec::new()),
-        kconfig: host.kconfig(),
-        ksyms: host.ksyms(),
+        // The files of the system are long, and most objects ask for nothing of them.
+        kconfig: if object.externs().is_empty() { Kconfig::default() } else { host.kconfig() },
+        ksyms: if object.externs().is_empty() { BTreeMap::new() } else { host.ksyms() },
         ..LoadOptions::default()
     };
     let types = host.vmlinux().clone();

@@ -86,7 +86,7 @@ pub(super) fn cases(path: &Path, target: &Arc<Target>) -> Result<Vec<Case>, Stri
     let beside: Vec<String> = specs.iter().filter_map(helping).collect();
     let source = |def: &ProgramDef| {
         let line = object.source(&object.functions()[def.func]);
-        line.map_or((path.to_path_buf(), 1), |(file, line)| (file.into(), line))
+        line.map_or((path.to_path_buf(), 1), |(file, line)| (found(path, file.as_ref()), line))
     };
     let mut out = Vec::new();
     for (def, spec) in specs {
@@ -120,6 +120,13 @@ pub(super) fn cases(path: &Path, target: &Arc<Target>) -> Result<Vec<Case>, Stri
         }
     }
     Ok(out)
+}
+
+/// A source as it is named from here: compilers name it from the folder that they were in, which
+/// is often the object's.
+fn found(object: &Path, source: &Path) -> PathBuf {
+    let beside = object.parent().map(|p| p.join(source.strip_prefix("./").unwrap_or(source)));
+    beside.filter(|b| !source.exists() && b.exists()).unwrap_or_else(|| source.to_path_buf())
 }
 
 thread_local! {
@@ -419,9 +426,13 @@ impl Annotated {
 
     /// `__xlated`: the program as it is rewritten for the modelled kernel, as 6.18 does.
     fn rewritten(&self, mode: &Mode, r: &mut Record) {
-        let unmet = |v: &Verified| unmet(&xlated(v), &mode.xlated);
-        let (outcome, note) = match self.verified().map(|v| (unmet(&v), calls(&v))) {
-            Ok((None, _)) => return,
+        let verified = self.verified().map(|v| (xlated(&v), calls(&v)));
+        if let Ok((text, _)) = &verified {
+            r.details.clone_from(text);
+        }
+        let unmet = |text: String| unmet(&text, &mode.xlated);
+        let (outcome, note) = match verified.map(|(text, calls)| (unmet(text), calls)) {
+            Ok((None, _)) => return r.details.clear(),
             Ok((Some(what), false)) => (Outcome::Fail, what),
             // Which calls are inlined differs by version and architecture.
             Ok((Some(what), true)) => {
