@@ -7,17 +7,17 @@ use std::ops::{Deref, DerefMut, Index, IndexMut};
 
 use crate::cpu::Cpu;
 
-/// All CPUs, by number; at most 64.
+/// All CPUs, by number.
 #[derive(Clone, Debug, Default)]
 pub struct Cpus {
     all: Vec<Cpu>,
     /// The clock of each that has work which does not wait ([`Cpu::busy`]), [`Cpus::NEVER`] of the
     /// others.
     busy_at: Vec<u64>,
-    /// Bit n: CPU n is not busy.
-    others: u64,
-    /// Bit n: CPU n may have changed since.
-    changed: u64,
+    /// The CPUs that are not busy: 64 in a word, from bit 0.
+    others: Vec<u64>,
+    /// The CPUs that may have changed since.
+    changed: Vec<u64>,
 }
 
 impl Cpus {
@@ -28,25 +28,41 @@ impl Cpus {
     #[must_use]
     pub fn new(cpu: Cpu, count: u32) -> Cpus {
         let all = vec![cpu; count as usize];
-        Cpus { busy_at: vec![Cpus::NEVER; all.len()], all, others: 0, changed: u64::MAX }
+        let words = vec![0; all.len().div_ceil(64)];
+        let busy_at = vec![Cpus::NEVER; all.len()];
+        let mut cpus = Cpus { busy_at, all, others: words.clone(), changed: words };
+        cpus.all_changed();
+        cpus
     }
 
-    /// The clocks of the CPUs that have work which does not wait, [`Cpus::NEVER`] for the rest,
-    /// and the rest by bits.
-    pub fn busy(&mut self) -> (&[u64], u64) {
-        let all = u64::MAX >> (u64::BITS as usize - self.all.len());
-        let mut left = std::mem::take(&mut self.changed) & all;
-        while left != 0 {
-            let n = left.trailing_zeros() as usize;
-            let bit = left & left.wrapping_neg();
-            left ^= bit;
-            let c = &self.all[n];
-            (self.busy_at[n], self.others) = match c.busy() {
-                true => (c.clock_ns, self.others & !bit),
-                false => (Cpus::NEVER, self.others | bit),
-            };
+    /// Looks at the CPUs that may have changed, for [`Cpus::busy`].
+    pub fn look(&mut self) {
+        for (word, others) in self.others.iter_mut().enumerate() {
+            let mut left = std::mem::take(&mut self.changed[word]);
+            while left != 0 {
+                let bit = left & left.wrapping_neg();
+                let n = word * 64 + left.trailing_zeros() as usize;
+                left ^= bit;
+                let c = &self.all[n];
+                (self.busy_at[n], *others) = match c.busy() {
+                    true => (c.clock_ns, *others & !bit),
+                    false => (Cpus::NEVER, *others | bit),
+                };
+            }
         }
-        (&self.busy_at, self.others)
+    }
+
+    /// When it was looked last: the clocks of the CPUs that have work which does not wait,
+    /// [`Cpus::NEVER`] for the rest; and the rest by bits, 64 in a word.
+    #[must_use]
+    pub fn busy(&self) -> (&[u64], &[u64]) {
+        (&self.busy_at, &self.others)
+    }
+
+    fn all_changed(&mut self) {
+        for n in 0..self.all.len() {
+            self.changed[n / 64] |= 1 << (n % 64);
+        }
     }
 }
 
@@ -62,7 +78,7 @@ impl Index<usize> for Cpus {
 impl IndexMut<usize> for Cpus {
     #[inline]
     fn index_mut(&mut self, n: usize) -> &mut Cpu {
-        self.changed |= 1 << n;
+        self.changed[n / 64] |= 1 << (n % 64);
         &mut self.all[n]
     }
 }
@@ -77,7 +93,7 @@ impl Deref for Cpus {
 
 impl DerefMut for Cpus {
     fn deref_mut(&mut self) -> &mut [Cpu] {
-        self.changed = u64::MAX;
+        self.all_changed();
         &mut self.all
     }
 }

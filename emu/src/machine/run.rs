@@ -149,6 +149,7 @@ impl Machine {
 
     /// The CPU that can act first, when, and when the next one can.
     fn pick(&mut self, before: u64) -> Option<(CpuId, u64, u64)> {
+        self.kernel.cpus.look();
         let (busy, rest) = self.kernel.cpus.busy();
         let (mut cpu, mut first, mut others) = (0, Cpus::NEVER, Cpus::NEVER);
         for (n, at) in (0u32..).zip(busy) {
@@ -156,14 +157,16 @@ impl Machine {
             (cpu, first, second) = if *at < first { (n, *at, first) } else { (cpu, first, *at) };
             others = others.min(second);
         }
-        let mut left = rest;
-        while left != 0 {
-            let n = left.trailing_zeros();
-            left &= left - 1;
-            let Some(at) = self.ready_at(CpuId(n)) else { continue };
-            let sooner = (at, n) < (first, cpu);
-            others = others.min(if sooner { first } else { at });
-            (cpu, first) = if sooner { (n, at) } else { (cpu, first) };
+        for (word, bits) in (0u32..).zip(rest) {
+            let mut left = *bits;
+            while left != 0 {
+                let n = word * 64 + left.trailing_zeros();
+                left &= left - 1;
+                let Some(at) = self.ready_at(CpuId(n)) else { continue };
+                let sooner = (at, n) < (first, cpu);
+                others = others.min(if sooner { first } else { at });
+                (cpu, first) = if sooner { (n, at) } else { (cpu, first) };
+            }
         }
         (first < before).then_some((CpuId(cpu), first, others))
     }

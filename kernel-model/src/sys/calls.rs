@@ -406,12 +406,12 @@ fn mmap_place(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     if !at.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
-    if f.arg(3) & 0x10 == 0 {
-        mm.mapped += pages * PAGE_SIZE;
-    }
     // As with MAP_POPULATE: a modelled task touches its memory through system calls alone.
     if pages > 256 {
         return Err(Errno::ENOMEM);
+    }
+    if f.arg(3) & 0x10 == 0 {
+        mm.mapped += pages * PAGE_SIZE;
     }
     // MAP_ANONYMOUS
     let file = if f.arg(3) & 0x20 != 0 { 0 } else { k.fd_file(f.task, f.arg(4))? };

@@ -302,7 +302,8 @@ impl Parser<'_> {
 
     /// `btf_find_kptr`.
     fn kptr(&self, m: &Member, ty: TypeId, n: u32) -> Result<Option<Field>, i32> {
-        let misplaced = (m.size != 0 && m.size != 8 * n) || !m.off.is_multiple_of(8);
+        let whole = 8 * u64::from(n);
+        let misplaced = (m.size != 0 && u64::from(m.size) != whole) || !m.off.is_multiple_of(8);
         let Some((kind, to)) = kptr_type(self.btf, ty)?.filter(|_| !misplaced) else {
             return Ok(None);
         };
