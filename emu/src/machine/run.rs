@@ -151,12 +151,11 @@ impl Machine {
     fn pick(&mut self, before: u64) -> Option<(CpuId, u64, u64)> {
         self.kernel.cpus.look();
         let (busy, rest) = self.kernel.cpus.busy();
-        let (mut cpu, mut first, mut others) = (0, Cpus::NEVER, Cpus::NEVER);
-        for (n, at) in (0u32..).zip(busy) {
-            let second;
-            (cpu, first, second) = if *at < first { (n, *at, first) } else { (cpu, first, *at) };
-            others = others.min(second);
-        }
+        let least = |clocks: &[u64]| clocks.iter().copied().min().unwrap_or(Cpus::NEVER);
+        let mut first = least(busy);
+        let at = busy.iter().position(|t| *t == first).unwrap_or(0);
+        let mut others = least(&busy[..at]).min(least(&busy[at + 1..]));
+        let mut cpu = at as u32;
         for (word, bits) in (0u32..).zip(rest) {
             let mut left = *bits;
             while left != 0 {
