@@ -97,9 +97,11 @@ fn points(v: &Verified, debug: &DebugMap) -> Vec<Point> {
         Point { kind: PointKind::Enter, orig, first: f.start, last: f.start }
     };
     let mut out: Vec<Point> = debug.funcs.iter().enumerate().skip(1).map(enter).collect();
+    // One of each slot.
     let range = |at: InsnIdx| {
-        let n = debug.insns.partition_point(|r| r.insn < at);
-        debug.insns[n]
+        let r = &debug.insns[at.idx()];
+        assert!(r.insn == at, "functions are in the order of their slots");
+        r
     };
     for (at, insn, facts) in v.insns() {
         if let Insn::Call(Call::Local(_)) = insn {

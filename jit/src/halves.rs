@@ -56,7 +56,7 @@ impl May {
 /// One per slot; empty where the machine makes every half.
 pub(crate) fn of<I: Isa>(v: &Verified) -> Vec<Halves> {
     let is_low =
-        |insn: &Insn, zext: bool| defines_low_half(insn) && !zext && !I::zero_extends(insn);
+        |insn: &Insn, zext: bool| !I::zero_extends(insn) && !zext && defines_low_half(insn);
     if !v.insns().any(|(_, insn, facts)| is_low(insn, facts.zext)) {
         return Vec::new();
     }
