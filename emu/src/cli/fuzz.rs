@@ -13,6 +13,7 @@
 //!  mutate.rs  small changes                explained.rs  a run against a state
 //!  world.rs   maps, types, both verdicts   sound.rs      a run from begin to end
 //!  campaign.rs  counters, shards           text.rs       programs as text, and back
+//!  pace.rs    time, state files
 //! ```
 
 mod calls;
@@ -24,6 +25,7 @@ mod jit;
 mod maps;
 mod memory;
 mod mutate;
+mod pace;
 mod seeds;
 mod sound;
 mod text;

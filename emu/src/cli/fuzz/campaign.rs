@@ -1,16 +1,13 @@
 //! A long run: counters that survive it, shards, progress.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::pace::{Counted, Pace};
 use super::sound::Ran;
 use super::world::Answer;
-
-/// How often progress is said and kept.
-const EVERY: Duration = Duration::from_secs(5);
 
 /// What was counted, over all runs with the same file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -113,36 +110,33 @@ pub(in crate::cli) fn shard(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
+impl Counted for Counters {
+    fn seconds(&mut self) -> &mut f64 {
+        &mut self.seconds
+    }
+}
+
 /// Progress of a run.
 pub(super) struct Progress {
-    state: Option<PathBuf>,
-    began: Instant,
-    said: Instant,
-    /// Programs and seconds before this run.
-    before: (u64, f64),
+    pace: Pace,
+    /// Programs before this run.
+    before: u64,
     goal: u64,
 }
 
 impl Progress {
     /// Takes up where a file says.
     pub(super) fn resume(state: Option<&Path>, first: u64, goal: u64) -> (Progress, Counters) {
-        let text = state.and_then(|p| std::fs::read_to_string(p).ok()).unwrap_or_default();
         let fresh = Counters { next_seed: first, ..Counters::default() };
-        let counters: Counters = serde_json::from_str(&text).unwrap_or(fresh);
-        let now = Instant::now();
-        let before = (counters.programs, counters.seconds);
-        let progress =
-            Progress { state: state.map(Path::to_owned), began: now, said: now, before, goal };
-        (progress, counters)
+        let (pace, counters) = Pace::resume(state, fresh);
+        (Progress { pace, before: counters.programs, goal }, counters)
     }
 
     /// Now and then a line on standard error; what was counted is kept.
     pub(super) fn step(&mut self, c: &mut Counters) {
-        if self.said.elapsed() >= EVERY {
-            self.said = Instant::now();
-            self.keep(c);
-            let done = c.programs - self.before.0;
-            let rate = done as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        if self.pace.is_due(c) {
+            let done = c.programs - self.before;
+            let rate = done as f64 / self.pace.ran().as_secs_f64().max(0.001);
             let left = self.goal.saturating_sub(done) as f64 / rate.max(0.001);
             let share = 100 * c.accepted / c.programs.max(1);
             let found: u64 = c.differences.values().sum();
@@ -155,12 +149,7 @@ impl Progress {
     }
 
     pub(super) fn keep(&self, c: &mut Counters) {
-        c.seconds = self.before.1 + self.began.elapsed().as_secs_f64();
-        let Some(path) = &self.state else { return };
-        let Ok(text) = serde_json::to_string_pretty(c) else { return };
-        if let Err(e) = std::fs::write(path, text) {
-            super::out::error(&format!("{}: {e}", path.display()), "");
-        }
+        self.pace.keep(c);
     }
 }
 

@@ -6,21 +6,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::super::judge::default_jobs;
 use super::super::{Exit, out};
 use super::jit::seconds;
+use super::pace::{Counted, Pace};
 use crate::hostile::objects::Objects;
 use crate::hostile::own::{self, Own};
 use crate::hostile::scenarios::Scenarios;
 use crate::hostile::sessions::Sessions;
 use crate::hostile::{Input, Limits, Subject, Tried, each, shape, try_one};
 
-/// How often progress is said and kept.
-const EVERY: Duration = Duration::from_secs(5);
 /// How long it goes on when nothing else is said.
 const TIME: Duration = Duration::from_secs(60);
 
@@ -157,31 +156,31 @@ fn replay(subject: &dyn Subject, input: &Input) -> Exit {
     }
 }
 
+impl Counted for Counters {
+    fn seconds(&mut self) -> &mut f64 {
+        &mut self.seconds
+    }
+}
+
 /// A run of the fuzzer.
 struct Campaign {
     counters: Counters,
-    state: Option<PathBuf>,
-    began: Instant,
-    said: Instant,
-    /// Seconds before this run.
-    before: f64,
+    pace: Pace,
     /// Done out of turn.
     ahead: BTreeSet<u64>,
 }
 
 impl Campaign {
     fn open(args: &Args) -> Campaign {
-        let text = args.state.as_deref().and_then(|p| std::fs::read_to_string(p).ok());
         let (first_seed, next_seed) = (args.seed, args.seed);
         let fresh = Counters { first_seed, next_seed, ..Counters::default() };
-        let counters: Counters = text.and_then(|t| serde_json::from_str(&t).ok()).unwrap_or(fresh);
-        let (now, before, state) = (Instant::now(), counters.seconds, args.state.clone());
-        Campaign { counters, state, began: now, said: now, before, ahead: BTreeSet::new() }
+        let (pace, counters) = Pace::resume(args.state.as_deref(), fresh);
+        Campaign { counters, pace, ahead: BTreeSet::new() }
     }
 
     fn over(&self, args: &Args) -> bool {
         let time = args.time.or(args.count.is_none().then_some(TIME));
-        time.is_some_and(|t| self.began.elapsed() >= t)
+        time.is_some_and(|t| self.pace.ran() >= t)
     }
 
     fn count(&mut self, subject: &dyn Subject, tried: &Tried, args: &Args) {
@@ -212,19 +211,8 @@ impl Campaign {
                 }
             }
         }
-        if self.said.elapsed() >= EVERY {
-            self.said = Instant::now();
-            self.keep();
+        if self.pace.is_due(&mut self.counters) {
             eprintln!("{}", self.text());
-        }
-    }
-
-    fn keep(&mut self) {
-        self.counters.seconds = self.before + self.began.elapsed().as_secs_f64();
-        let Some(path) = &self.state else { return };
-        let Ok(text) = serde_json::to_string_pretty(&self.counters) else { return };
-        if let Err(e) = std::fs::write(path, text) {
-            out::error(&format!("{}: {e}", path.display()), "");
         }
     }
 
@@ -246,7 +234,7 @@ impl Campaign {
     }
 
     fn end(&mut self) -> Exit {
-        self.keep();
+        self.pace.keep(&mut self.counters);
         out::line(&self.text());
         if self.counters.found.is_empty() { Exit::Ok } else { Exit::NotMet }
     }

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bpf::insn::generate::{BUFFER, Options, Rng, program};
 use bpf::{Arch, Endian};
@@ -21,6 +21,7 @@ use super::super::explore::Budget;
 use super::super::judge::{default_jobs, silence_panics};
 use super::super::replay::wanted_archs;
 use super::super::{Exit, out};
+use super::pace::{Counted, Pace};
 use crate::conform::differ::{Came, differ};
 use crate::conform::engines::{Host, Ran, Rig};
 use crate::conform::judge::{cells, difference};
@@ -34,8 +35,6 @@ const CHUNK: u64 = 4096;
 const MEMORIES: usize = 8;
 /// Instructions one run may retire.
 const RUN_MAX: u64 = 1 << 20;
-/// How often progress is said and kept.
-const EVERY: Duration = Duration::from_secs(5);
 /// Differences that are shown.
 const SHOWN: usize = 20;
 
@@ -231,36 +230,37 @@ pub(super) fn run(args: &Args) -> Exit {
     campaign.end()
 }
 
+impl Counted for Counters {
+    fn seconds(&mut self) -> &mut f64 {
+        &mut self.seconds
+    }
+}
+
 /// A run of the fuzzer.
 struct Campaign {
     counters: Counters,
-    state: Option<PathBuf>,
-    began: Instant,
-    said: Instant,
-    /// Seconds before this run, and programs of this one.
-    before: f64,
+    pace: Pace,
+    /// Programs of this run.
     tried: u64,
     engines: usize,
 }
 
 impl Campaign {
     fn open(args: &Args) -> Campaign {
-        let text = args.state.as_deref().and_then(|p| std::fs::read_to_string(p).ok());
         let (first_seed, next_seed) = (args.seed, args.seed);
         let fresh = Counters { first_seed, next_seed, ..Counters::default() };
-        let counters: Counters = text.and_then(|t| serde_json::from_str(&t).ok()).unwrap_or(fresh);
-        let (now, before, state) = (Instant::now(), counters.seconds, args.state.clone());
+        let (pace, counters) = Pace::resume(args.state.as_deref(), fresh);
         let archs = wanted_archs(args.arch.as_deref()).ok().flatten();
         let archs = archs.unwrap_or_else(|| Arch::ALL.to_vec());
         let orders = [Endian::Little, Endian::Big].map(|o| archs.iter().any(|a| a.endian() == o));
         let engines = archs.len() + orders.iter().filter(|o| **o).count();
-        Campaign { counters, state, began: now, said: now, before, tried: 0, engines }
+        Campaign { counters, pace, tried: 0, engines }
     }
 
     fn over(&self, args: &Args) -> bool {
         let endless = args.insns.is_none() && args.count.is_none();
         let time = args.time.or(endless.then_some(Duration::from_secs(60)));
-        time.is_some_and(|t| self.began.elapsed() >= t)
+        time.is_some_and(|t| self.pace.ran() >= t)
             || args.insns.is_some_and(|n| self.counters.retired >= n)
             || args.count.is_some_and(|n| self.tried >= n)
     }
@@ -291,19 +291,8 @@ impl Campaign {
                 keep(dir, t.seed, vector);
             }
         }
-        if self.said.elapsed() >= EVERY {
-            self.said = Instant::now();
-            self.keep();
+        if self.pace.is_due(&mut self.counters) {
             eprintln!("{}", self.text());
-        }
-    }
-
-    fn keep(&mut self) {
-        self.counters.seconds = self.before + self.began.elapsed().as_secs_f64();
-        let Some(path) = &self.state else { return };
-        let Ok(text) = serde_json::to_string_pretty(&self.counters) else { return };
-        if let Err(e) = std::fs::write(path, text) {
-            out::error(&format!("{}: {e}", path.display()), "");
         }
     }
 
@@ -327,7 +316,7 @@ impl Campaign {
     }
 
     fn end(&mut self) -> Exit {
-        self.keep();
+        self.pace.keep(&mut self.counters);
         out::line(&self.text());
         if self.counters.differ > 0 { Exit::NotMet } else { Exit::Ok }
     }
