@@ -123,7 +123,6 @@ impl Judged {
         }
         let own = case.own.as_ref();
         let said = k.load_program(&case.program, &maps, own, &LoadFor::default(), 1);
-        k.close_all();
         let said = said.map_err(|e| format!("not sent: {e}"))?;
         host::permitted(&said)?;
         Ok(match said.errno {

@@ -25,13 +25,17 @@ fn open() -> Opened {
     Ok((kernel, Arc::new(target)))
 }
 
-/// Asks the kernel.
+/// Asks the kernel. What was made for it is closed, also where it came to nothing.
 ///
 /// # Errors
 /// Why it cannot be asked.
 pub(super) fn with<R>(ask: impl FnOnce(&mut HostKernel, &Arc<Target>) -> R) -> Result<R, String> {
     KERNEL.with_borrow_mut(|slot| match slot.get_or_insert_with(open) {
-        Ok((kernel, target)) => Ok(ask(kernel, target)),
+        Ok((kernel, target)) => {
+            let answer = ask(kernel, target);
+            kernel.close_all();
+            Ok(answer)
+        }
         Err(why) => Err(why.clone()),
     })
 }

@@ -345,7 +345,6 @@ impl Annotated {
         if let (Outcome::Pass, Some(fd), Some(want)) = (r.outcome, said.fd, mode.retval) {
             r = returned_there(k, fd, program.prog_type, want, mode);
         }
-        k.close_all();
         Ok(r)
     }
 
