@@ -385,15 +385,17 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Has work in progress or queued, of itself, that does not wait.
+    /// Has work in progress or queued, of itself.
+    pub(crate) fn has_work(&self) -> bool {
+        let begun = !self.frames.is_empty() || !self.fired.is_empty();
+        begun || !self.queue.is_empty() || !self.interrupts.is_empty()
+    }
+
+    /// Has such work, and it does not wait.
     pub(crate) fn busy(&self) -> bool {
         match &self.stand {
             Some(Stand { until, .. }) => until.is_none_or(|t| t <= self.clock_ns),
-            None => {
-                let begun = !self.frames.is_empty() || !self.fired.is_empty();
-                let queued = !self.queue.is_empty() || !self.interrupts.is_empty();
-                self.pending.is_some() || begun || queued
-            }
+            None => self.pending.is_some() || self.has_work(),
         }
     }
 

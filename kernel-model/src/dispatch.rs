@@ -19,10 +19,7 @@ impl Kernel {
     /// Whether a CPU has neither work in progress nor queued.
     #[must_use]
     pub fn is_idle(&self, cpu: CpuId) -> bool {
-        let c = &self.cpus[cpu.idx()];
-        let begun = !c.frames.is_empty() || !c.fired.is_empty();
-        let queued = !c.queue.is_empty() || !c.interrupts.is_empty();
-        !begun && !queued && !self.sched_wants(cpu)
+        !self.cpus[cpu.idx()].has_work() && !self.sched_wants(cpu)
     }
 
     /// What the CPU does next, when no program is running on it, or the one that is stands at a
