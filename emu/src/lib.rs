@@ -21,6 +21,7 @@ pub mod machine;
 pub(crate) mod native;
 pub mod objects;
 pub(crate) mod ordered;
+mod panics;
 pub mod runner;
 pub mod search;
 pub(crate) mod shrink;

@@ -13,8 +13,8 @@ use verifier::explore::Opts;
 use super::Exit;
 use super::beyond::Beyond;
 use super::world::World;
-use crate::ordered;
 pub(super) use crate::ordered::WORKER_STACK;
+use crate::{ordered, panics};
 
 /// What the verifier says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -115,9 +115,7 @@ pub(super) fn judge_linked(
             fill(&mut row, report);
         }
         Err(payload) => {
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
-            row.error_line = Some(format!("internal error: {}", text.unwrap_or("?")));
+            row.error_line = Some(format!("internal error: {}", panics::words(&*payload)));
             row.exit = Exit::Internal;
         }
     }

@@ -29,7 +29,7 @@ use bpf::{Arch, Endian};
 use self::coverage::Coverage;
 use self::engines::Rig;
 use self::vector::Vector;
-use crate::ordered;
+use crate::{ordered, panics};
 
 /// Instructions that a case may retire when nothing else is said: two loops of a timed `may_goto`,
 /// which end after 250 ms, an instruction each nanosecond.
@@ -294,13 +294,7 @@ fn once(rig: &mut Rig, case: &Case, options: &Options) -> Vec<Record> {
         Err(payload) => {
             // The machine it happened in is in no state to be used again.
             *rig = Rig::new(options.insns_max);
-            all(Outcome::Fail, &format!("{INTERNAL} error: {}", words(&*payload)))
+            all(Outcome::Fail, &format!("{INTERNAL} error: {}", panics::words(&*payload)))
         }
     }
-}
-
-/// What a panic said.
-fn words(payload: &(dyn std::any::Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?").to_owned()
 }

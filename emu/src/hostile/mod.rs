@@ -34,6 +34,8 @@ use bpf::insn::generate::Rng;
 
 pub use pool::{Limits, each};
 
+use crate::panics;
+
 /// Changes to one input at most.
 const STEPS_MAX: u32 = 8;
 /// Making a finding smaller ends after so long.
@@ -190,9 +192,7 @@ fn listen_for_panics() {
         if PANIC.with_borrow(Option::is_none) {
             return others(info);
         }
-        let payload = info.payload();
-        let said = payload.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("?");
+        let said = panics::words(info.payload());
         let at =
             info.location().map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
         PANIC.set(Some(format!("panic{at}: {said}")));
