@@ -1,13 +1,12 @@
-//! Code buffer of one size pass: bytes, labels, branch sites, relocations, faulting instructions.
+//! Code buffer: bytes, labels, branches, relocations, faulting instructions.
 //!
 //! **The problem.** A branch is short when its target is near, but how near it is depends on how
-//! long the branches between are. **The method.** Every branch *site* has a form, 0 at first (the
-//! shortest). A pass emits all code with the forms it was given; afterwards each use of a label is
-//! patched, and a site whose displacement does not fit moves to the next form. Passes repeat until
-//! all fit; what growing sites push out of reach is foreseen, so that two passes mostly do.
-//! **Why it ends.** Forms only grow, there are finitely many, and a pass that grows none is the
-//! last. **What leaves must keep.** A leaf asks for as many sites, in the same order, on every
-//! pass.
+//! long the branches between are. **The method.** Code is put once, every branch in its shortest
+//! [`Form`]. [`Buffer::finish`] then looks at the branches alone: one whose displacement does not
+//! fit takes its next form, until all fit; what lies between them is copied to where it comes to
+//! be, and [`Moves`] says where that is. **Why it ends.** Forms only grow, there are finitely many,
+//! and a round that grows none is the last. **Why it is the shortest.** A branch grows only when
+//! those that must be long already push its target out of reach.
 
 use crate::{FrameChange, NativeOff, Reloc, RelocKind};
 
@@ -15,42 +14,76 @@ use crate::{FrameChange, NativeOff, Reloc, RelocKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Label(pub(crate) u32);
 
-/// Writes a displacement (target minus start of the instruction) into the instruction that starts
-/// the slice; false when it does not fit this form.
+const UNBOUND: u32 = u32::MAX;
+
+/// Writes a displacement (target minus start of the code) into the code of a form, which starts the
+/// slice; false when it does not fit.
 pub(crate) type Patch = fn(&mut [u8], i64) -> bool;
 
-/// A branch whose encoding is chosen by distance.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Site {
-    index: u32,
-    /// 0 is the shortest encoding.
-    pub(crate) form: u8,
+/// Makes the code of the next longer form from that of this one.
+type Lengthen = fn(&[u8]) -> Code;
+
+/// One way to refer to a label, and the next longer one.
+#[derive(Debug)]
+pub(crate) struct Form {
+    patch: Patch,
+    bytes: u8,
+    insns: u8,
+    longer: Option<(Lengthen, &'static Form)>,
 }
 
-/// Instruction sequences longer than this do not exist on any architecture.
-const FORM_MAX: u8 = 3;
+impl Form {
+    /// The only one, or the longest: so many bytes in so many instructions.
+    pub(crate) const fn of(patch: Patch, bytes: u8, insns: u8) -> Form {
+        Form { patch, bytes, insns, longer: None }
+    }
 
-const UNBOUND: u32 = u32::MAX;
+    /// With a longer one.
+    pub(crate) const fn or(self, make: Lengthen, longer: &'static Form) -> Form {
+        Form { longer: Some((make, longer)), ..self }
+    }
+}
 
 #[derive(Debug)]
 struct Use {
     at: u32,
     label: Label,
-    site: u32,
-    patch: Patch,
+    /// As it was put.
+    put: &'static Form,
+    /// As it has to be.
+    form: &'static Form,
+    /// Its code, when that is another form.
+    code: Code,
 }
 
-/// Code of one pass.
+impl Use {
+    /// Bytes that it is longer than it was put.
+    fn grown(&self) -> u32 {
+        u32::from(self.form.bytes - self.put.bytes)
+    }
+
+    /// Writes the displacement; false when the form had to be a longer one.
+    fn reach(&mut self, put: &mut [u8], disp: i64) -> bool {
+        let own = !self.code.is_empty();
+        let code = if own { self.code.bytes() } else { &mut put[self.at as usize..] };
+        if (self.form.patch)(code, disp) {
+            return true;
+        }
+        let (make, form) = self.form.longer.expect("the longest form reaches everywhere");
+        self.code = make(code);
+        self.form = form;
+        false
+    }
+}
+
+/// Code being put.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     code: Vec<u8>,
     insns: u32,
     labels: Vec<u32>,
-    /// Labels that exist from the start.
-    given: usize,
+    /// In the order of the code.
     uses: Vec<Use>,
-    forms: Vec<u8>,
-    sites: u32,
     relocs: Vec<Reloc>,
     fault: Option<NativeOff>,
     frame: Vec<(NativeOff, FrameChange)>,
@@ -64,17 +97,7 @@ impl Buffer {
     /// An empty buffer for about so many bytes, with the first `labels` labels allocated.
     pub(crate) fn new(labels: usize, bytes: usize) -> Buffer {
         let code = Vec::with_capacity(bytes);
-        Buffer { code, labels: vec![UNBOUND; labels], given: labels, ..Buffer::default() }
-    }
-
-    /// Empty again, with the forms of the last pass.
-    pub(crate) fn restart(&mut self) {
-        self.code.clear();
-        self.labels.truncate(self.given);
-        self.labels.fill(UNBOUND);
-        self.uses.clear();
-        self.relocs.clear();
-        (self.insns, self.sites) = (0, 0);
+        Buffer { code, labels: vec![UNBOUND; labels], ..Buffer::default() }
     }
 
     /// Appends one native instruction.
@@ -114,19 +137,9 @@ impl Buffer {
         *slot = u32::try_from(self.code.len()).expect("a program's code is below 4 GiB");
     }
 
-    /// Opens the next branch site.
-    pub(crate) fn site(&mut self) -> Site {
-        let index = self.sites;
-        self.sites += 1;
-        if self.forms.len() < self.sites as usize {
-            self.forms.push(0);
-        }
-        Site { index, form: self.forms[index as usize] }
-    }
-
-    /// The *next* instruction put refers to `label`; `patch` writes its displacement.
-    pub(crate) fn refer(&mut self, site: Site, label: Label, patch: Patch) {
-        self.uses.push(Use { at: self.here().0, label, site: site.index, patch });
+    /// The *next* code put, of this form, refers to `label`.
+    pub(crate) fn refer(&mut self, label: Label, form: &'static Form) {
+        self.uses.push(Use { at: self.here().0, label, put: form, form, code: Code::new() });
     }
 
     /// The *next* instruction (pair) put is a call to be linked by the loader.
@@ -170,61 +183,67 @@ impl Buffer {
         if end == 0 { self.here() } else { NativeOff(end) }
     }
 
-    /// Patches every use. A site that does not fit has the next form for the next pass, and so has
-    /// one that fits no longer when those before it have grown by `growth` bytes each, the fewest
-    /// there are: a pass saved for what the next would find.
-    pub(crate) fn resolve(&mut self, growth: u32) -> bool {
-        let labels = &self.labels;
+    /// Every branch in the shortest form that reaches, and where everything went.
+    pub(crate) fn finish(mut self) -> (Finished, Moves) {
+        self.lengthen();
+        let mut moves = Moves::default();
+        let grown = |u: &&Use| u.grown() > 0;
+        for u in self.uses.iter().filter(grown) {
+            moves.at.push(u.at);
+            moves.by.push(moves.by.last().unwrap_or(&0) + u.grown());
+            self.insns += u32::from(u.form.insns - u.put.insns);
+        }
+        let Some(growth) = moves.by.last() else {
+            let Buffer { code, insns, relocs, .. } = self;
+            return (Finished { code, insns, relocs }, moves);
+        };
+        let mut code = Vec::with_capacity(self.code.len() + *growth as usize);
+        let mut from = 0;
+        for u in self.uses.iter().filter(grown) {
+            code.extend_from_slice(&self.code[from..u.at as usize]);
+            code.extend_from_slice(&u.code);
+            from = u.at as usize + usize::from(u.put.bytes);
+        }
+        code.extend_from_slice(&self.code[from..]);
+        for r in &mut self.relocs {
+            r.at = moves.to(r.at);
+        }
+        (Finished { code, insns: self.insns, relocs: self.relocs }, moves)
+    }
+
+    /// Gives every use a form that reaches its label, and patches it.
+    fn lengthen(&mut self) {
+        let Buffer { uses, labels, code, .. } = self;
         let target = |u: &Use| {
             let target = labels[u.label.0 as usize];
             assert!(target != UNBOUND, "every label used is bound");
             target
         };
-        let uses = &self.uses;
-        let code = &mut self.code;
-        let mut patch = |u: &Use, disp: i64| (u.patch)(&mut code[u.at as usize..], disp);
-        let short = |u: &Use| !patch(u, i64::from(target(u)) - i64::from(u.at));
-        let mut grown: Vec<bool> = uses.iter().map(short).collect();
-        if !grown.contains(&true) {
-            return true;
+        let mut all = true;
+        for u in uses.iter_mut() {
+            all &= u.reach(code, i64::from(target(u)) - i64::from(u.at));
         }
-        // Uses are in the order of the code.
+        if all {
+            return;
+        }
+        // How many uses are before each one's target.
         let to: Vec<usize> =
             uses.iter().map(|u| uses.partition_point(|o| o.at < target(u))).collect();
         let mut before = vec![0u32; uses.len() + 1];
-        loop {
-            for (i, g) in grown.iter().enumerate() {
-                before[i + 1] = before[i] + if *g { growth } else { 0 };
-            }
-            let mut more = false;
+        while !all {
             for (i, u) in uses.iter().enumerate() {
-                if grown[i] {
-                    continue;
-                }
+                before[i + 1] = before[i] + u.grown();
+            }
+            all = true;
+            for (i, u) in uses.iter_mut().enumerate() {
                 let there = i64::from(target(u)) + i64::from(before[to[i]]);
-                let out = !patch(u, there - i64::from(u.at) - i64::from(before[i]));
-                more |= out;
-                grown[i] = out;
-            }
-            if !more {
-                break;
+                all &= u.reach(code, there - i64::from(u.at) - i64::from(before[i]));
             }
         }
-        for (u, _) in uses.iter().zip(&grown).filter(|(_, g)| **g) {
-            let form = &mut self.forms[u.site as usize];
-            assert!(*form < FORM_MAX, "the longest form reaches everywhere");
-            *form += 1;
-        }
-        false
-    }
-
-    /// What the last pass made.
-    pub(crate) fn finish(self) -> Finished {
-        Finished { code: self.code, insns: self.insns, relocs: self.relocs }
     }
 }
 
-/// Output of the last pass.
+/// Output of [`Buffer::finish`].
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Vec<u8>,
@@ -232,7 +251,37 @@ pub(crate) struct Finished {
     pub(crate) relocs: Vec<Reloc>,
 }
 
-/// One encoded instruction of up to 15 bytes; what variable-length encoders return.
+/// Where code went when the branches before it grew.
+#[derive(Debug, Default)]
+pub(crate) struct Moves {
+    /// Starts of the branches that grew, in order.
+    at: Vec<u32>,
+    /// What is behind each of them moved by so much.
+    by: Vec<u32>,
+    /// Branches before the offset asked for last: the next is mostly near.
+    near: usize,
+}
+
+impl Moves {
+    /// Nothing went anywhere.
+    pub(crate) fn none(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// Where this is now. The start of a branch stays its start.
+    pub(crate) fn to(&mut self, off: NativeOff) -> NativeOff {
+        while self.at.get(self.near).is_some_and(|at| *at < off.0) {
+            self.near += 1;
+        }
+        while self.near > 0 && self.at[self.near - 1] >= off.0 {
+            self.near -= 1;
+        }
+        let by = self.near.checked_sub(1).map_or(0, |n| self.by[n]);
+        NativeOff(off.0 + by)
+    }
+}
+
+/// Up to 16 bytes of code: what variable-length encoders return, and a branch in a longer form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Code {
     bytes: [u8; 16],
@@ -245,9 +294,19 @@ impl Code {
         Code { bytes: [0; 16], len: 0 }
     }
 
+    /// Instructions kept as little-endian words.
+    pub(crate) fn words(words: &[u32]) -> Code {
+        words.iter().fold(Code::new(), |code, word| code.with(&word.to_le_bytes()))
+    }
+
     /// From the first byte on.
     pub(crate) fn of(bytes: &[u8]) -> Code {
         Code::new().with(bytes)
+    }
+
+    /// To be patched.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 
     /// With more bytes behind.

@@ -1,10 +1,10 @@
-//! The driver: walks the BPF instructions once per size pass and never asks which architecture.
+//! The driver: walks the BPF instructions once and never asks which architecture.
 //!
-//! It owns what all back ends share: labels and branch growth (`buffer.rs`), zero-extension,
+//! It owns what all back ends share: labels and lengths of branches (`buffer.rs`), zero-extension,
 //! the exception table, the debug map, which functions carry the tail-call counter, and where
 //! an epilogue is shared.
 
-use crate::buffer::{Buffer, Finished, Label};
+use crate::buffer::{Buffer, Finished, Label, Moves};
 use crate::frame::{Frame, HELPER_TAIL_CALL, unsettled};
 use crate::fuse;
 use crate::halves::{self, Halves};
@@ -41,20 +41,18 @@ pub(crate) fn run<I: Isa>(v: &Verified) -> Compiled {
         done: None,
         isa: std::marker::PhantomData,
     };
-    loop {
-        for i in 0..v.subprogs().len() {
-            pass.function(i);
-        }
-        if pass.b.resolve(I::FACTS.branch_growth) {
-            break;
-        }
-        pass.restart();
+    for i in 0..v.subprogs().len() {
+        pass.function(i);
     }
-    let Pass { b, extable, debug, .. } = pass;
+    let Pass { b, mut extable, mut debug, .. } = pass;
+    let (done, moves) = b.finish();
+    if !moves.none() {
+        follow(moves, &mut extable, &mut debug);
+    }
     let at = v.subprogs().iter().position(|f| f.is_exception);
     let exception = at.map(|n| debug.funcs[n].start);
     let debug = DebugMap { points: points(v, &debug), ..debug };
-    Compiled { exception, ..finish::<I>(b.finish(), extable, debug) }
+    Compiled { exception, ..finish::<I>(done, extable, debug) }
 }
 
 fn finish<I: Isa>(done: Finished, extable: Vec<ExEntry>, debug: DebugMap) -> Compiled {
@@ -66,6 +64,29 @@ fn finish<I: Isa>(done: Finished, extable: Vec<ExEntry>, debug: DebugMap) -> Com
         debug,
         native_insns: done.insns,
         exception: None,
+    }
+}
+
+/// What was noted while code was put, where it is now.
+fn follow(mut moves: Moves, extable: &mut [ExEntry], debug: &mut DebugMap) {
+    let mut to = |off: &mut NativeOff| *off = moves.to(*off);
+    for e in extable {
+        to(&mut e.fault);
+        to(&mut e.resume);
+    }
+    for r in &mut debug.insns {
+        to(&mut r.retired_at);
+        to(&mut r.start);
+        to(&mut r.first_end);
+        to(&mut r.end);
+    }
+    for f in &mut debug.funcs {
+        to(&mut f.start);
+        to(&mut f.body);
+        to(&mut f.tail_call_entry);
+        f.epilogue.iter_mut().for_each(&mut to);
+        to(&mut f.end);
+        f.frame.iter_mut().for_each(|(at, _)| to(at));
     }
 }
 
@@ -142,14 +163,6 @@ struct Pass<'a, I> {
 }
 
 impl<I: Isa> Pass<'_, I> {
-    /// Nothing emitted yet.
-    fn restart(&mut self) {
-        self.b.restart();
-        self.extable.clear();
-        self.debug.insns.clear();
-        self.debug.funcs.clear();
-    }
-
     /// Label of a BPF instruction.
     fn insn_label(&self, at: InsnIdx) -> Label {
         Label(at.0)

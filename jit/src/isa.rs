@@ -1,16 +1,16 @@
 //! What an architecture must provide: facts and leaves. No leaf sees more than one instruction.
 //!
 //! Files of an architecture, with the same function names in the same order in each:
-//! `regs.rs` (BPF to native), `asm.rs` (pure encoders), `lower.rs` (ALU, memory, jumps),
-//! `frame.rs` (prologue, epilogue), `call.rs`, `atomic.rs`, and `mod.rs` (this trait).
+//! `regs.rs` (BPF to native), `asm.rs` (pure encoders), `branch.rs` (forms of branches), `lower.rs`
+//! (ALU, memory, jumps), `frame.rs` (prologue, epilogue), `call.rs`, `atomic.rs`, and `mod.rs` (this
+//! trait).
 //!
 //! Rules for leaves, which the driver relies on:
 //! - every native instruction goes through one `Buffer::put*` call, so that they are counted;
 //! - `Buffer::mark_fault` directly before the native instruction that accesses memory;
 //! - a loop inside a leaf never starts at the leaf's first native instruction: retired
 //!   instructions are counted when a block that holds the first one is entered;
-//! - a branch opens one `Buffer::site` and encodes by its form; `Buffer::refer` directly before the
-//!   instruction that is patched;
+//! - a branch is put in its shortest form (`branch.rs`), `Buffer::refer` directly before it;
 //! - 32-bit results need not be zero-extended unless [`Isa::zero_extends`] says they are;
 //! - `Reg::AX` and the architecture's scratch registers may be clobbered only as the kernel does:
 //!   AX is a live register of rewritten programs, but at arena accesses and casts, where the
@@ -19,6 +19,8 @@
 pub(crate) mod aarch64;
 #[cfg(test)]
 mod encoders;
+#[cfg(test)]
+mod forms;
 #[cfg(test)]
 pub(crate) mod mc;
 pub(crate) mod riscv64;
@@ -54,8 +56,6 @@ pub struct Facts {
     pub tail_call_offset: u32,
     /// Bytes of the shortest jump: an epilogue no longer than it is repeated, not jumped to.
     pub jump_bytes: u32,
-    /// Fewest bytes that the longer form of a branch adds.
-    pub branch_growth: u32,
 }
 
 /// A memory operand: base register and displacement.

@@ -43,24 +43,6 @@ pub(crate) enum Cond {
     Le = 13,
 }
 
-impl Cond {
-    /// The opposite condition: the lowest bit inverts (C1.2.4).
-    pub(crate) const fn invert(self) -> Cond {
-        match self {
-            Cond::Eq => Cond::Ne,
-            Cond::Ne => Cond::Eq,
-            Cond::Hs => Cond::Lo,
-            Cond::Lo => Cond::Hs,
-            Cond::Hi => Cond::Ls,
-            Cond::Ls => Cond::Hi,
-            Cond::Ge => Cond::Lt,
-            Cond::Lt => Cond::Ge,
-            Cond::Gt => Cond::Le,
-            Cond::Le => Cond::Gt,
-        }
-    }
-}
-
 /// Direction and extension of a single-register load or store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

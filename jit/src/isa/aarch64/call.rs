@@ -1,6 +1,7 @@
 //! Calls and tail calls on arm64.
 
 use super::asm::{self, Cond, Op3, OpImm, SP};
+use super::branch;
 use super::frame;
 use super::lower::{Test, access, add_imm, branch};
 use super::regs::{COUNTER, R0, TMP1, TMP2, TMP3, X0, native};
@@ -29,8 +30,7 @@ pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bo
         let ptr = frame::counter_ptr(f);
         b.put_u32(asm::mem_scaled(asm::Mem::Ld, Size::DW, COUNTER, SP, ptr));
     }
-    let site = b.site();
-    b.refer(site, func, asm::patch_branch26);
+    b.refer(func, &branch::JUMP);
     b.put_u32(asm::bl(0));
 }
 

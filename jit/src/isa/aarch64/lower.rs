@@ -2,6 +2,7 @@
 //! (arch/arm64/net/bpf_jit_comp.c) would make.
 
 use super::asm::{self, Cond, Gpr, Op3, OpImm, OpMask, SP, Wide, ZR};
+use super::branch;
 use super::regs::{FP, TMP1, TMP2, native};
 use crate::buffer::{Buffer, Label};
 use crate::isa::Mem;
@@ -209,20 +210,10 @@ pub(crate) fn emit_imm64(b: &mut Buffer, dst: Reg, value: u64) {
     mov_imm(b, native(dst), value);
 }
 
-/// dst = address of a function: `adr` within 1 MiB, else `adr` of here and a distance.
+/// dst = address of a function.
 pub(crate) fn emit_func_addr(b: &mut Buffer, dst: Reg, func: Label) {
-    let d = native(dst);
-    let site = b.site();
-    if site.form == 0 {
-        b.refer(site, func, asm::patch_adr);
-        b.put_u32(asm::adr(d, 0));
-        return;
-    }
-    b.refer(site, func, asm::patch_wide32::<4>);
-    b.put_u32(asm::adr(d, 0));
-    b.put_u32(asm::wide(Wide::Z, Width::W32, TMP1, 0, 0));
-    b.put_u32(asm::wide(Wide::K, Width::W32, TMP1, 0, 1));
-    b.put_u32(asm::add_ext(d, d, TMP1, true, 0));
+    b.refer(func, &branch::FUNC_ADDR);
+    b.put_u32(asm::adr(native(dst), 0));
 }
 
 /// Clears the upper half.
@@ -368,37 +359,22 @@ fn condition(op: JmpOp) -> Cond {
     }
 }
 
-/// A conditional branch; out of reach, its opposite over a `b`.
+/// A conditional branch.
 pub(crate) fn branch(b: &mut Buffer, test: Test, to: Label) {
-    let site = b.site();
-    if site.form == 0 {
-        let patch = match test {
-            Test::BitClear { .. } => asm::patch_branch14,
-            Test::Flags(_) | Test::Zero { .. } => asm::patch_branch19,
-        };
-        b.refer(site, to, patch);
-        b.put_u32(branch_word(test, false, 0));
-    } else {
-        b.put_u32(branch_word(test, true, 8));
-        b.refer(site, to, asm::patch_branch26);
-        b.put_u32(asm::b(0));
-    }
-}
-
-fn branch_word(test: Test, invert: bool, disp: i64) -> u32 {
-    match test {
-        Test::Flags(c) => asm::b_cond(if invert { c.invert() } else { c }, disp),
-        Test::Zero { width, reg, negate } if negate == invert => asm::cbz(width, reg, disp),
-        Test::Zero { width, reg, .. } => asm::cbnz(width, reg, disp),
-        Test::BitClear { reg, bit, negate } if negate == invert => asm::tbz(reg, bit, disp),
-        Test::BitClear { reg, bit, .. } => asm::tbnz(reg, bit, disp),
-    }
+    let (form, word) = match test {
+        Test::Flags(c) => (&branch::B_COND, asm::b_cond(c, 0)),
+        Test::Zero { width, reg, negate: false } => (&branch::CBZ, asm::cbz(width, reg, 0)),
+        Test::Zero { width, reg, negate: true } => (&branch::CBZ, asm::cbnz(width, reg, 0)),
+        Test::BitClear { reg, bit, negate: false } => (&branch::TBZ, asm::tbz(reg, bit, 0)),
+        Test::BitClear { reg, bit, negate: true } => (&branch::TBZ, asm::tbnz(reg, bit, 0)),
+    };
+    b.refer(to, form);
+    b.put_u32(word);
 }
 
 /// goto label.
 pub(crate) fn emit_jump(b: &mut Buffer, to: Label) {
-    let site = b.site();
-    b.refer(site, to, asm::patch_branch26);
+    b.refer(to, &branch::JUMP);
     b.put_u32(asm::b(0));
 }
 

@@ -148,20 +148,6 @@ pub(crate) enum Cond {
     Geu = 7,
 }
 
-impl Cond {
-    /// The opposite condition.
-    pub(crate) const fn invert(self) -> Cond {
-        match self {
-            Cond::Eq => Cond::Ne,
-            Cond::Ne => Cond::Eq,
-            Cond::Lt => Cond::Ge,
-            Cond::Ge => Cond::Lt,
-            Cond::Ltu => Cond::Geu,
-            Cond::Geu => Cond::Ltu,
-        }
-    }
-}
-
 /// Atomic memory operations: `funct5 << 27`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -2,6 +2,7 @@
 
 use super::asm::short;
 use super::asm::{self, Cond, Gpr, Op, OpI, RA, SP, Shift, ZERO};
+use super::branch;
 use super::frame;
 use super::lower::{branch, put, reach};
 use super::regs::{COUNTER, R0, RESULT, TMP1, TMP2, TMP3, native};
@@ -31,15 +32,8 @@ pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bo
     if counts {
         put(b, short::load(Size::DW, true, COUNTER, SP, frame::counter_ptr(f)));
     }
-    let site = b.site();
-    if site.form == 0 {
-        b.refer(site, func, asm::patch_jal);
-        b.put_u32(asm::jal(RA, 0));
-    } else {
-        b.refer(site, func, asm::patch_pair);
-        b.put_u32(asm::auipc(RA, 0));
-        b.put_u32(asm::op_i(OpI::Jalr, RA, RA, 0));
-    }
+    b.refer(func, &branch::CALL);
+    b.put_u32(asm::jal(RA, 0));
 }
 
 /// `emit_bpf_tail_call`.

@@ -6,7 +6,8 @@
 
 use super::asm::short::{self, Word};
 use super::asm::{self, Cond, Gpr, Op, OpI, Shift, TP, ZERO, by_width, fits};
-use super::regs::{TMP1, TMP2, TMP3, native};
+use super::branch;
+use super::regs::{TMP1, TMP2, native};
 use crate::buffer::{Buffer, Label};
 use crate::isa::Mem;
 use bpf::insn::{AluOp, EndianOp, Insn, JmpOp, Reg, Size, Src, Width};
@@ -302,8 +303,7 @@ pub(crate) fn emit_imm64(b: &mut Buffer, dst: Reg, value: u64) {
 /// dst = address of a function.
 pub(crate) fn emit_func_addr(b: &mut Buffer, dst: Reg, func: Label) {
     let d = native(dst);
-    let site = b.site();
-    b.refer(site, func, asm::patch_pair);
+    b.refer(func, &branch::FUNC_ADDR);
     b.put_u32(asm::auipc(d, 0));
     b.put_u32(asm::op_i(OpI::Addi, d, d, 0));
 }
@@ -437,51 +437,25 @@ fn condition(op: JmpOp, left: Gpr, right: Gpr) -> (Cond, Gpr, Gpr) {
     }
 }
 
-/// A conditional branch: compressed, full-size, its opposite over a `jal`, or over a far jump.
+/// A conditional branch.
 pub(crate) fn branch(b: &mut Buffer, cond: Cond, left: Gpr, right: Gpr, to: Label) {
-    let site = b.site();
-    let zero = if right == ZERO { asm::c_branch(cond, left, 0) } else { None };
-    match (site.form, zero) {
-        (0, Some(half)) => {
-            b.refer(site, to, asm::patch_c_branch);
+    let half = if right == ZERO { asm::c_branch(cond, left, 0) } else { None };
+    match half {
+        Some(half) => {
+            b.refer(to, &branch::C_BRANCH);
             b.put_u16(half);
         }
-        (0 | 1, _) => {
-            b.refer(site, to, asm::patch_branch);
+        None => {
+            b.refer(to, &branch::BRANCH);
             b.put_u32(asm::branch(cond, left, right, 0));
-        }
-        (2, _) => {
-            b.put_u32(asm::branch(cond.invert(), left, right, 8));
-            b.refer(site, to, asm::patch_jal);
-            b.put_u32(asm::jal(ZERO, 0));
-        }
-        _ => {
-            b.put_u32(asm::branch(cond.invert(), left, right, 12));
-            b.refer(site, to, asm::patch_pair);
-            b.put_u32(asm::auipc(TMP3, 0));
-            b.put_u32(asm::op_i(OpI::Jalr, ZERO, TMP3, 0));
         }
     }
 }
 
 /// goto label.
 pub(crate) fn emit_jump(b: &mut Buffer, to: Label) {
-    let site = b.site();
-    match site.form {
-        0 => {
-            b.refer(site, to, asm::patch_c_j);
-            b.put_u16(asm::c_j(0).expect("in reach"));
-        }
-        1 => {
-            b.refer(site, to, asm::patch_jal);
-            b.put_u32(asm::jal(ZERO, 0));
-        }
-        _ => {
-            b.refer(site, to, asm::patch_pair);
-            b.put_u32(asm::auipc(TMP3, 0));
-            b.put_u32(asm::op_i(OpI::Jalr, ZERO, TMP3, 0));
-        }
-    }
+    b.refer(to, &branch::JUMP);
+    b.put_u16(asm::c_j(0).expect("in reach"));
 }
 
 /// No effect.

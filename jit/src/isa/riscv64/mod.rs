@@ -2,6 +2,7 @@
 
 pub(crate) mod asm;
 mod atomic;
+mod branch;
 mod call;
 mod frame;
 mod lower;
@@ -26,7 +27,6 @@ impl Isa for Riscv64 {
         ret: regs::native_num(10),
         tail_call_offset: frame::TAIL_CALL_OFFSET,
         jump_bytes: 2,
-        branch_growth: 2,
     };
 
     fn zero_extends(insn: &Insn) -> bool {

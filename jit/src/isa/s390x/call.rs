@@ -1,6 +1,7 @@
 //! Calls and tail calls on s390x.
 
 use super::asm::{self, At, FusedImm, Ril, Rre, Rx, Rxy, Sil, Ss};
+use super::branch;
 use super::frame;
 use super::lower::branch;
 use super::regs::{R1, R2, R14, native};
@@ -30,8 +31,7 @@ pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bo
     if counts {
         b.put(&asm::ss(Ss::Mvc, 4, frame::COUNTER_FOR_CALLEE, frame::counter(f)));
     }
-    let site = b.site();
-    b.refer(site, func, asm::patch_rel32);
+    b.refer(func, &branch::RIL);
     b.put(&asm::ril(Ril::Brasl, R14, 0));
     if counts {
         b.put(&asm::ss(Ss::Mvc, 4, frame::counter(f), frame::COUNTER_FOR_CALLEE));
@@ -63,8 +63,7 @@ pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: 
             b.put(&asm::rxy(Rxy::Lg, R1, R1, in_array(layout.array_value)));
         }
     }
-    let site = b.site();
-    b.refer(site, out, asm::patch_rel16);
+    b.refer(out, &branch::COMPARE_IMM);
     b.put(&asm::cij(FusedImm::Cgij, R1, 0, 8));
     b.put(&asm::asi(frame::counter(f), 1));
     let bpf_func = At { base: R1, disp: i32::from(layout.prog_bpf_func) };

@@ -4,6 +4,7 @@
 //! lists these, the driver does the rest. Every BPF offset fits a 20-bit displacement.
 
 use super::asm::{self, At, FusedImm, FusedReg, Ri, Rie, Ril, Rr, Rre, Rrf, Rs, Rsy, Rx, Rxy, Sil};
+use super::branch;
 use super::regs::{R, R0, R1, R15, native};
 use crate::buffer::{Buffer, Code, Label};
 use crate::compile::is_w32_alu;
@@ -420,8 +421,7 @@ pub(crate) fn emit_imm64(b: &mut Buffer, dst: Reg, value: u64) {
 
 /// dst = address of a function.
 pub(crate) fn emit_func_addr(b: &mut Buffer, dst: Reg, func: Label) {
-    let site = b.site();
-    b.refer(site, func, asm::patch_rel32);
+    b.refer(func, &branch::RIL);
     b.put(&asm::ril(Ril::Larl, native(dst), 0));
 }
 
@@ -560,27 +560,14 @@ fn test_imm(b: &mut Buffer, wide: bool, d: R, imm: i32) {
 }
 
 fn compare_reg(b: &mut Buffer, wide: bool, op: JmpOp, d: R, s: R, to: Label) {
-    let site = b.site();
-    let mask = condition(op);
-    if site.form == 0 {
-        let fused = match (wide, is_unsigned(op)) {
-            (true, false) => FusedReg::Cgrj,
-            (true, true) => FusedReg::Clgrj,
-            (false, false) => FusedReg::Crj,
-            (false, true) => FusedReg::Clrj,
-        };
-        b.refer(site, to, asm::patch_rel16);
-        b.put(&asm::crj(fused, d, s, mask));
-        return;
-    }
-    b.put(&match (wide, is_unsigned(op)) {
-        (true, false) => asm::rre(Rre::Cgr, d, s),
-        (true, true) => asm::rre(Rre::Clgr, d, s),
-        (false, false) => asm::rr(Rr::Cr, d, s),
-        (false, true) => asm::rr(Rr::Clr, d, s),
-    });
-    b.refer(site, to, asm::patch_rel32);
-    b.put(&asm::brcl(mask));
+    let (form, fused) = match (wide, is_unsigned(op)) {
+        (true, false) => (&branch::COMPARE_REG64, FusedReg::Cgrj),
+        (true, true) => (&branch::COMPARE_REG64, FusedReg::Clgrj),
+        (false, false) => (&branch::COMPARE_REG32, FusedReg::Crj),
+        (false, true) => (&branch::COMPARE_REG32, FusedReg::Clrj),
+    };
+    b.refer(to, form);
+    b.put(&asm::crj(fused, d, s, condition(op)));
 }
 
 fn compare_imm(b: &mut Buffer, wide: bool, op: JmpOp, d: R, imm: i32, to: Label) {
@@ -595,17 +582,15 @@ fn compare_imm(b: &mut Buffer, wide: bool, op: JmpOp, d: R, imm: i32, to: Label)
     } else {
         i8::try_from(imm).ok().map(i8::cast_unsigned)
     };
-    let site = b.site();
-    let mask = condition(op);
-    if let (Some(i), 0) = (byte, site.form) {
-        let fused = match (wide, is_unsigned(op)) {
-            (true, false) => FusedImm::Cgij,
-            (true, true) => FusedImm::Clgij,
-            (false, false) => FusedImm::Cij,
-            (false, true) => FusedImm::Clij,
+    if let Some(i) = byte {
+        let (form, fused) = match (wide, is_unsigned(op)) {
+            (true, false) => (&branch::COMPARE_IMM, FusedImm::Cgij),
+            (true, true) => (&branch::COMPARE_UIMM, FusedImm::Clgij),
+            (false, false) => (&branch::COMPARE_IMM, FusedImm::Cij),
+            (false, true) => (&branch::COMPARE_UIMM, FusedImm::Clij),
         };
-        b.refer(site, to, asm::patch_rel16);
-        b.put(&asm::cij(fused, d, i, mask));
+        b.refer(to, form);
+        b.put(&asm::cij(fused, d, i, condition(op)));
         return;
     }
     b.put(&match (wide, is_unsigned(op), i16::try_from(imm)) {
@@ -616,24 +601,13 @@ fn compare_imm(b: &mut Buffer, wide: bool, op: JmpOp, d: R, imm: i32, to: Label)
         (true, false, _) => asm::ril(Ril::Cgfi, d, imm),
         (false, false, _) => asm::ril(Ril::Cfi, d, imm),
     });
-    let (code, patch): (_, crate::buffer::Patch) = match site.form {
-        0 => (asm::brc(mask), asm::patch_rel16),
-        _ => (asm::brcl(mask), asm::patch_rel32),
-    };
-    b.refer(site, to, patch);
-    b.put(&code);
+    branch(b, condition(op), to);
 }
 
-/// Branches on a condition mask, of either length.
+/// Branches on a condition mask.
 pub(crate) fn branch(b: &mut Buffer, mask: u8, to: Label) {
-    let site = b.site();
-    if site.form == 0 {
-        b.refer(site, to, asm::patch_rel16);
-        b.put(&asm::brc(mask));
-    } else {
-        b.refer(site, to, asm::patch_rel32);
-        b.put(&asm::brcl(mask));
-    }
+    b.refer(to, &branch::BRANCH);
+    b.put(&asm::brc(mask));
 }
 
 /// goto label.

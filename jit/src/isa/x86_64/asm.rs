@@ -394,9 +394,9 @@ pub(crate) fn jcc8(cc: Cc) -> [u8; 2] {
     [0x70 | cc as u8, 0]
 }
 
-/// `jcc rel32`.
-pub(crate) fn jcc32(cc: Cc) -> [u8; 6] {
-    [0x0f, 0x80 | cc as u8, 0, 0, 0, 0]
+/// `jcc rel32` of the condition in the lowest bits of `jcc rel8`.
+pub(crate) fn jcc32(near: u8) -> [u8; 6] {
+    [0x0f, 0x80 | near & 15, 0, 0, 0, 0]
 }
 
 /// `jmp r`.

@@ -1,6 +1,7 @@
 //! Calls and tail calls on x86-64.
 
 use super::asm::{self, At, Cc, Op};
+use super::branch;
 use super::frame;
 use super::lower::jcc;
 use super::regs::{RAX, RCX, native};
@@ -26,8 +27,7 @@ pub(crate) fn emit_call_local(b: &mut Buffer, f: &Frame, func: Label, counts: bo
     if counts {
         b.put(&asm::load(RAX, Size::DW, frame::counter_ptr(f)));
     }
-    let site = b.site();
-    b.refer(site, func, asm::patch_rel32::<5>);
+    b.refer(func, &branch::CALL);
     b.put(&asm::CALL);
 }
 
@@ -48,8 +48,7 @@ pub(crate) fn emit_tail_call(b: &mut Buffer, f: &Frame, layout: &Layout, known: 
             b.put(&asm::load_indexed8(RCX, array, index, value));
         }
     }
-    let site = b.site();
-    b.refer(site, out, asm::patch_rel8);
+    b.refer(out, &branch::JRCXZ);
     b.put(&asm::JRCXZ);
     // The index is not needed any more; the counter is far below 2^32.
     let counter = At { base: index, disp: 0 };

@@ -2,6 +2,7 @@
 //! the one `do_jit` (arch/x86/net/bpf_jit_comp.c) would choose.
 
 use super::asm::{self, At, Bit, Cc, Op, Shift, Unary};
+use super::branch;
 use super::regs::{R, R11, RAX, RCX, RDX, native};
 use crate::FrameChange;
 use crate::buffer::{Buffer, Label};
@@ -273,8 +274,7 @@ pub(crate) fn emit_imm64(b: &mut Buffer, dst: Reg, value: u64) {
 
 /// dst = address of a function.
 pub(crate) fn emit_func_addr(b: &mut Buffer, dst: Reg, func: Label) {
-    let site = b.site();
-    b.refer(site, func, asm::patch_rel32::<7>);
+    b.refer(func, &branch::FUNC_ADDR);
     b.put(&asm::lea_rip(native(dst)));
 }
 
@@ -358,28 +358,16 @@ fn condition(op: JmpOp) -> Cc {
     }
 }
 
-/// A conditional branch of either length.
+/// A conditional branch.
 pub(crate) fn jcc(b: &mut Buffer, cc: Cc, to: Label) {
-    let site = b.site();
-    if site.form == 0 {
-        b.refer(site, to, asm::patch_rel8);
-        b.put(&asm::jcc8(cc));
-    } else {
-        b.refer(site, to, asm::patch_rel32::<6>);
-        b.put(&asm::jcc32(cc));
-    }
+    b.refer(to, &branch::JCC);
+    b.put(&asm::jcc8(cc));
 }
 
 /// goto label.
 pub(crate) fn emit_jump(b: &mut Buffer, to: Label) {
-    let site = b.site();
-    if site.form == 0 {
-        b.refer(site, to, asm::patch_rel8);
-        b.put(&asm::JMP8);
-    } else {
-        b.refer(site, to, asm::patch_rel32::<5>);
-        b.put(&asm::JMP32);
-    }
+    b.refer(to, &branch::JUMP);
+    b.put(&asm::JMP8);
 }
 
 /// No effect.

@@ -416,14 +416,6 @@ fn branches() {
 }
 
 #[test]
-fn inverted_conditions() {
-    for c in [Cond::Eq, Cond::Hs, Cond::Hi, Cond::Ge, Cond::Gt, Cond::Le, Cond::Ls] {
-        assert_eq!(c.invert() as u8, c as u8 ^ 1);
-        assert_eq!(c.invert().invert(), c);
-    }
-}
-
-#[test]
 fn patches_write_what_the_encoders_do() {
     let patched = |word: u32, patch: crate::buffer::Patch, disp| {
         let mut code = word.to_le_bytes();

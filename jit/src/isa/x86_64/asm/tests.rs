@@ -308,7 +308,7 @@ fn branches() {
     }
     for rel in [0i32, -1, 128, -129, i32::MAX, i32::MIN] {
         for (cc, text) in conditions {
-            let mut b = jcc32(cc);
+            let mut b = jcc32(jcc8(cc)[0]);
             assert!(patch_rel32::<6>(&mut b, i64::from(rel) + 6));
             case(&b, text, rel);
         }
@@ -327,7 +327,7 @@ fn displacements() {
     assert!(patch_rel8(&mut short, 129) && short == [0x75, 127]);
     assert!(patch_rel8(&mut short, -126) && short == [0x75, 0x80]);
     assert!(!patch_rel8(&mut short, 130) && !patch_rel8(&mut short, -127));
-    let mut long = jcc32(Cc::Ne);
+    let mut long = jcc32(jcc8(Cc::Ne)[0]);
     assert!(patch_rel32::<6>(&mut long, 6 - 256));
     assert_eq!(long, [0x0f, 0x85, 0, 0xff, 0xff, 0xff]);
     assert!(!patch_rel32::<6>(&mut long, 1 << 32));
