@@ -1,9 +1,9 @@
 //! What an architecture must provide: facts and leaves. No leaf sees more than one instruction.
 //!
 //! Files of an architecture, with the same function names in the same order in each:
-//! `regs.rs` (BPF to native), `asm.rs` (pure encoders), `branch.rs` (forms of branches), `lower.rs`
-//! (ALU, memory, jumps), `frame.rs` (prologue, epilogue), `call.rs`, `atomic.rs`, and `mod.rs` (this
-//! trait).
+//! `regs.rs` (BPF to native), `asm.rs` (pure encoders), `branch.rs` (forms of branches),
+//! `lower.rs` (ALU, memory, jumps), `frame.rs` (prologue, epilogue), `call.rs`, `atomic.rs`, and
+//! `mod.rs` (this trait).
 //!
 //! Rules for leaves, which the driver relies on:
 //! - every native instruction goes through one `Buffer::put*` call, so that they are counted;
