@@ -1,15 +1,16 @@
 //! The annotated programs of the corpus, as `orrery conform` runs them: what helpers and operations
-//! on maps return, errno by errno, on every engine; and in the kernel of this machine, where that
-//! may be asked.
+//! on maps return, errno by errno, and what the verifier refuses, rule by rule, on every engine;
+//! and in the kernel of this machine, where that may be asked.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Runs the corpus with arguments; the JSON lines.
-fn conform(args: &[&str]) -> Vec<serde_json::Value> {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus/conform");
+/// Runs folders of the corpus with arguments; the JSON lines.
+fn conform(folders: &[&str], args: &[&str]) -> Vec<serde_json::Value> {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/corpus");
+    let folders = folders.iter().map(|f| corpus.join(f));
     let mut command = Command::new(env!("CARGO_BIN_EXE_orrery"));
-    let out = command.args(["conform", "--json"]).args(args).arg(corpus).output().unwrap();
+    let out = command.args(["conform", "--json"]).args(args).args(folders).output().unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
     let records: Vec<serde_json::Value> =
         text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
@@ -20,16 +21,26 @@ fn conform(args: &[&str]) -> Vec<serde_json::Value> {
     records
 }
 
+/// Programs that each break one rule, and what is left of the rules.
 #[test]
-fn helpers_and_maps_on_every_engine() {
-    let passed = |r: &&serde_json::Value| r["outcome"] == "pass";
-    let n = conform(&[]).iter().filter(passed).count();
-    assert!(n > 1000, "{n} passed");
+fn every_engine() {
+    let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join("coverage.txt");
+    let args = ["--btf", "model", "--coverage", report.to_str().unwrap()];
+    let records = conform(&["conform", "verifier"], &args);
+    let n = records.iter().filter(|r| r["outcome"] == "pass").count();
+    assert!(n > 1500 && n == records.len(), "{n} of {} passed", records.len());
+    let report = std::fs::read_to_string(report).unwrap();
+    let rules = report.split_once("rules of the verifier\n").unwrap().1;
+    let reached = rules.lines().filter(|l| !l.contains("\t0\t")).count();
+    assert!(reached > RULES_MIN, "{reached} rules are reached");
 }
 
+/// Rules of the verifier that the corpus reaches, at least.
+const RULES_MIN: usize = 130;
+
 #[test]
-fn helpers_and_maps_in_the_kernel_of_this_machine() {
-    let records = conform(&["--engine", "host"]);
+fn the_kernel_of_this_machine() {
+    let records = conform(&["conform"], &["--engine", "host"]);
     let skipped = records.iter().find(|r| r["outcome"] == "skip");
     if let Some(r) = skipped.filter(|_| !records.iter().any(|r| r["outcome"] == "pass")) {
         println!("skipped: {}", r["note"]);

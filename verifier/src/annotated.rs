@@ -1,13 +1,18 @@
 //! Annotated assembly: programs in one file, each with the verdict that a kernel gives.
 //!
 //! ```text
+//!  ; types kernel.txt                 for the kernel with these types, beside the file: in front
 //!  ; map counts array 4 8 1           maps of all programs: in front
 //!  ; == TITLE: accepted               or !INSN MESSAGE, `\n` for a second line
 //!  ; kernel 6.12                      judged for that version
+//!  ; caps bpf,net_admin               of the loader; all when left out, or none
+//!  ; flags 0x1                        as the program is loaded
 //!  ; func NAME N                      a function of N integers; the main one takes the context
 //!  ; prog socket p
 //!  ...
 //! ```
+
+pub mod types;
 
 use bpf::Program;
 use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
@@ -15,6 +20,7 @@ use bpf::insn::asm::{Symbols, assemble};
 use bpf::uapi::ProgType;
 
 use crate::env::MapInfo;
+use crate::explore::Opts;
 use crate::tables::Level;
 use crate::verify::CheckReport;
 
@@ -40,6 +46,8 @@ pub struct Titled {
     pub title: String,
     /// The verdict; None when the title says none.
     pub want: Option<String>,
+    /// The file of the kernel's types, as it is named.
+    pub types: Option<String>,
     /// The headers of the file, and the program.
     pub text: String,
 }
@@ -47,7 +55,7 @@ pub struct Titled {
 /// The programs of a file.
 #[must_use]
 pub fn read(text: &str) -> Vec<Titled> {
-    let (mut head, mut out) = (String::new(), Vec::<Titled>::new());
+    let (mut head, mut types, mut out) = (String::new(), None, Vec::<Titled>::new());
     for (line, words) in (1..).zip(text.lines()) {
         match (words.strip_prefix("; == "), out.last_mut()) {
             (Some(title), _) => {
@@ -55,9 +63,13 @@ pub fn read(text: &str) -> Vec<Titled> {
                     Some((title, want)) => (title, Some(want.to_owned())),
                     None => (title, None),
                 };
-                out.push(Titled { line, title: title.to_owned(), want, text: head.clone() });
+                let (title, types, text) = (title.to_owned(), types.clone(), head.clone());
+                out.push(Titled { line, title, want, types, text });
             }
             (None, Some(last)) => last.text += &format!("{words}\n"),
+            (None, None) if words.starts_with("; types ") => {
+                types = words.strip_prefix("; types ").map(|t| t.trim().to_owned());
+            }
             (None, None) if words.starts_with("; map ") || words.starts_with("; kernel ") => {
                 head += &format!("{words}\n");
             }
@@ -78,6 +90,19 @@ pub struct Case {
     pub level: Option<Level>,
     /// Its own types.
     pub own: Option<Btf>,
+    /// Capabilities of its loader, when it names them.
+    pub caps: Option<Caps>,
+}
+
+/// Capabilities of a loader that the verifier asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// `CAP_BPF`.
+    pub bpf: bool,
+    /// `CAP_PERFMON`.
+    pub perfmon: bool,
+    /// `CAP_NET_ADMIN`.
+    pub net_admin: bool,
 }
 
 impl Case {
@@ -96,9 +121,41 @@ impl Case {
         }
         let named = text.lines().find_map(|l| l.strip_prefix("; kernel "));
         let level = named.map(|v| level(v).ok_or_else(|| format!("kernel '{v}'"))).transpose()?;
+        let caps = text.lines().find_map(|l| l.strip_prefix("; caps ")).map(caps).transpose()?;
+        for flags in text.lines().filter_map(|l| l.strip_prefix("; flags ")) {
+            let digits = flags.trim().trim_start_matches("0x");
+            program.flags |=
+                u32::from_str_radix(digits, 16).map_err(|_| format!("flags {flags}"))?;
+        }
         let own = own_types(text, &mut program)?;
-        Ok(Case { program, maps, level, own })
+        Ok(Case { program, maps, level, own, caps })
     }
+
+    /// Options of the verifier, where the case has its own.
+    #[must_use]
+    pub fn opts(&self, mut opts: Opts) -> Opts {
+        opts.level = self.level.unwrap_or(opts.level);
+        if let Some(caps) = self.caps {
+            opts.bpf_capable = caps.bpf;
+            opts.allow_ptr_leaks = caps.perfmon;
+            opts.net_admin = caps.net_admin;
+        }
+        opts
+    }
+}
+
+fn caps(list: &str) -> Result<Caps, String> {
+    let mut caps = Caps::default();
+    for word in list.trim().split(',') {
+        match word {
+            "none" => {}
+            "bpf" => caps.bpf = true,
+            "perfmon" => caps.perfmon = true,
+            "net_admin" => caps.net_admin = true,
+            _ => return Err(format!("caps {list}: none, bpf, perfmon or net_admin is expected")),
+        }
+    }
+    Ok(caps)
 }
 
 /// MAJOR.MINOR.
@@ -148,13 +205,13 @@ mod tests {
 
     #[test]
     fn headers_belong_to_all_programs() {
-        let text = "words\n; map m array 4 8 1\n; == a: accepted\n; prog xdp p\nr0 = 0\nexit\n\
+        let text = "words\n; types k.txt\n; map m array 4 8 1\n; == a: accepted\n; prog xdp p\nr0 = 0\nexit\n\
                     ; == b: !1 no\nexit\n; == c\n";
         let all = read(text);
-        assert_eq!(all.iter().map(|t| t.line).collect::<Vec<_>>(), [3, 7, 9]);
+        assert_eq!(all.iter().map(|t| t.line).collect::<Vec<_>>(), [4, 8, 10]);
         assert!(all.iter().all(|t| t.text.starts_with("; map m")));
         assert_eq!(all[1].want.as_deref(), Some("!1 no"));
-        assert_eq!(all[2].want, None);
+        assert_eq!((all[2].want.as_deref(), all[2].types.as_deref()), (None, Some("k.txt")));
         let case = Case::new(&all[0].text, &Btf::default()).unwrap();
         assert_eq!((case.maps.len(), case.program.insns.len()), (1, 2));
     }

@@ -21,6 +21,7 @@ pub mod format;
 pub(crate) mod kfunc_calls;
 pub(crate) mod map_rules;
 pub mod marks;
+pub mod messages;
 pub mod proto;
 pub mod reject;
 pub(crate) mod render;

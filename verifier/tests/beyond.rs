@@ -12,7 +12,7 @@ mod generated;
 
 use std::fmt::Write as _;
 
-use common::case::{Case, files, read};
+use common::case::{CASES, Case, files, read};
 use common::run::{Ran, run};
 use verifier::annotated::verdict;
 use verifier::explore::Opts;
@@ -46,7 +46,7 @@ fn runs(case: &Case, report: Option<&Report>) -> Option<String> {
 #[test]
 fn beyond_the_limits() {
     let mut wrong = String::new();
-    for path in files("beyond") {
+    for path in files("tests/beyond") {
         for (name, want, text) in read(&path) {
             let (kernel, beyond) = want.split_once(" => ").expect("a case has two expectations");
             let case = Case::new(&text);
@@ -74,7 +74,7 @@ fn beyond_the_limits() {
 #[test]
 fn the_kernels_verdicts_stand() {
     let mut wrong = String::new();
-    for path in files("cases") {
+    for path in files(CASES) {
         for (name, want, text) in read(&path) {
             let got = verdict(&Case::new(&text).check(Opts { beyond: true, ..Opts::default() }));
             if got != want {
@@ -90,7 +90,7 @@ fn the_kernels_verdicts_stand() {
 #[test]
 fn what_is_refused_stays_refused() {
     let mut wrong = String::new();
-    for path in files("cases") {
+    for path in files(CASES) {
         for (name, want, text) in read(&path) {
             let opts = Opts { beyond: true, insns_max: 8, ..Opts::default() };
             let got = verdict(&Case::new(&text).check(opts));

@@ -1,4 +1,4 @@
-//! Annotated programs: what the kernel of 6.18 says about each, in `cases/*.bpfasm`.
+//! Annotated programs: what the kernel of 6.18 says about each, in `tests/corpus/verifier`.
 //!
 //! A case is `; == TITLE: accepted` or `; == TITLE: !INSN MESSAGE` (`\n` for a second line) and a
 //! program, which `; kernel VERSION` judges for another version. Adding a case is adding lines;
@@ -12,7 +12,7 @@ use std::path::Path;
 
 use bpf::insn::InsnIdx;
 use bpf::insn::asm::assemble;
-use common::case::{Case, files, read};
+use common::case::{CASES, Case, files, read};
 use common::{Env, kernel_btf};
 use verifier::annotated::{Kfuncs, verdict};
 use verifier::env::MapInfo;
@@ -35,7 +35,7 @@ fn check_file(path: &Path) -> String {
 
 #[test]
 fn cases_agree_with_the_kernel() {
-    let wrong: String = files("cases").iter().map(|p| check_file(p)).collect();
+    let wrong: String = files(CASES).iter().map(|p| check_file(p)).collect();
     assert!(wrong.is_empty(), "\n{wrong}");
 }
 

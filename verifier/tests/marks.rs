@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "each suite uses a part")]
 mod common;
 
-use common::case::{Case, files, read};
+use common::case::{CASES, Case, files, read};
 use verifier::explore::Opts;
 use verifier::marks;
 
@@ -22,13 +22,13 @@ fn all_marks_are_reached() {
         Opts { test_state_freq: true, ..all },
         beyond,
     ];
-    for path in files("cases") {
+    for path in files(CASES) {
         for (_, _, text) in read(&path) {
             let case = Case::new(&text);
             ways.iter().for_each(|o| drop(case.check(*o)));
         }
     }
-    for path in files("beyond") {
+    for path in files("tests/beyond") {
         for (_, _, text) in read(&path) {
             let case = Case::new(&text);
             let limit = Opts { insns_max: 40_000, ..all };

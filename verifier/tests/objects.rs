@@ -1,7 +1,8 @@
-//! Programs in C, with what 6.18 says of each in a tag of the function: lists, trees, locks,
-//! callbacks. `objects/NAME.bpf.c` is the source of `objects/NAME.bpf.o`; a changed source is
-//! compiled by `clang -O2 -g -target bpf -mcpu=v3`, its log taken from a kernel. `switch` needs
-//! clang 22 and `-mcpu=v4`.
+//! Programs in C, with what 6.18 says of each in tags of the function: lists, trees, locks,
+//! callbacks, in `tests/corpus/verifier`, where conformance runs them too; what conformance does
+//! not load in `objects`. `NAME.bpf.c` is the source of `NAME.bpf.o`; a changed source is compiled
+//! by `clang -O2 -g -target bpf -mcpu=v3`, its log taken from a kernel. `switch` needs clang 22
+//! and `-mcpu=v4`.
 
 #[allow(dead_code, reason = "each suite uses a part")]
 mod common;
@@ -46,7 +47,11 @@ fn map((i, m): (u32, &MapDef)) -> MapInfo {
 fn expected<'a>(object: &'a Object, name: &str) -> Option<&'a str> {
     let btf = object.btf()?;
     let func = btf.find(name, Kind::Func)?;
-    btf.decl_tags(func).find_map(|(_, tag)| tag.strip_prefix("expect:"))
+    let tags = || btf.decl_tags(func).filter_map(|(_, tag)| tag.strip_prefix("comment:test_"));
+    match tags().any(|t| t == "expect_success") {
+        true => Some("accepted"),
+        false => tags().find_map(|t| t.strip_prefix("expect_msg=0=")),
+    }
 }
 
 /// What others are attached to: a program, its types, what is known of its functions.
@@ -116,8 +121,10 @@ fn verdict(object: &Object, def: &ProgramDef, below: Option<&Beneath>) -> String
 }
 
 fn read(name: &str) -> Object {
-    let path = format!("{}/tests/objects/{name}.bpf.o", env!("CARGO_MANIFEST_DIR"));
-    let bytes = std::fs::read(&path).expect("a committed object");
+    let folders = ["../tests/corpus/verifier", "tests/objects"];
+    let path = |f| format!("{}/{f}/{name}.bpf.o", env!("CARGO_MANIFEST_DIR"));
+    let bytes = folders.iter().find_map(|f| std::fs::read(path(f)).ok());
+    let bytes = bytes.expect("a committed object");
     Object::parse(&bytes).expect("a well-formed object")
 }
 

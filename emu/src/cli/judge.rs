@@ -44,6 +44,9 @@ pub(super) struct Row {
     pub(super) stack_depth: String,
     pub(super) time_us: u64,
     pub(super) log: String,
+    /// All that is said of a refusal.
+    #[serde(skip)]
+    pub(super) message: String,
     /// What was done beyond the kernel's limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) beyond: Option<Beyond>,
@@ -90,6 +93,7 @@ pub(super) fn judge_linked(
         stack_depth: String::new(),
         time_us: 0,
         log: String::new(),
+        message: String::new(),
         beyond: None,
         notes: String::new(),
         html: String::new(),
@@ -137,6 +141,7 @@ fn fill(row: &mut Row, report: CheckReport) {
     if let Err(r) = &report.result {
         let said = if r.is_unsupported() { None } else { error_line(&report.log) };
         row.error_line = said.or_else(|| error_line(&r.message));
+        row.message.clone_from(&r.message);
     }
     row.log = timed(report.log, row.time_us);
 }

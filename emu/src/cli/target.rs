@@ -15,7 +15,7 @@ use super::{Exit, out};
 /// `--btf` and what belongs to it.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct TargetArgs {
-    /// Judge for the kernel with this BTF (/sys/kernel/btf/vmlinux), not for the modelled one
+    /// Judge for the kernel with this BTF (/sys/kernel/btf/vmlinux), or for the modelled one: model
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
     /// Version of the kernel: its instructions, helpers, kfuncs, maps and program types
@@ -43,15 +43,12 @@ pub(super) struct TargetArgs {
 pub(super) struct Version(u8, u8, u8);
 
 impl Version {
-    /// Of the kernel that runs, the patch level too, when that is the one that is meant.
-    fn running(self, host: bool) -> Version {
-        let release = quiet(Path::new("/proc/sys/kernel/osrelease")).filter(|_| host);
-        let text = release.map(|r| String::from_utf8_lossy(&r).into_owned()).unwrap_or_default();
+    /// The kernel that runs, its patch level too, when that is the one that is meant.
+    fn running(self) -> Option<Version> {
+        let release = quiet(Path::new("/proc/sys/kernel/osrelease"))?;
+        let text = String::from_utf8_lossy(&release).into_owned();
         let end = text.find(|c: char| c != '.' && !c.is_ascii_digit()).unwrap_or(text.len());
-        match version(&text[..end]) {
-            Ok(v) if (v.0, v.1, 0) == (self.0, self.1, self.2) => v,
-            _ => self,
-        }
+        version(&text[..end]).ok().filter(|v| (v.0, v.1, 0) == (self.0, self.1, self.2))
     }
 }
 
@@ -198,6 +195,8 @@ impl Target {
 
 /// The BTF of the kernel of this machine.
 pub(super) const HOST_BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Names the modelled kernel in place of a file.
+const MODEL: &str = "model";
 
 impl TargetArgs {
     /// Takes the BTF of the kernel of this machine when none is named.
@@ -206,9 +205,19 @@ impl TargetArgs {
         self
     }
 
+    /// Takes the kernel of this machine when none is named and it is of the version that is meant,
+    /// else the modelled one: what is judged is never a mixture of two.
+    pub(super) fn host_when_it_fits(self) -> TargetArgs {
+        match Path::new(HOST_BTF).exists() && self.kernel.running().is_some() {
+            true => self.host_by_default(),
+            false => self,
+        }
+    }
+
     /// Reads what is named; an error has been reported.
     pub(super) fn open(&self) -> Result<Target, Exit> {
-        let real = self.btf.as_deref().map(|path| self.real(path)).transpose()?;
+        let named = self.btf.as_deref().filter(|path| *path != Path::new(MODEL));
+        let real = named.map(|path| self.real(path)).transpose()?;
         let level = Level(self.kernel.0, self.kernel.1);
         Ok(Target { real, caps: self.caps, level, beyond: self.beyond })
     }
@@ -221,7 +230,8 @@ impl TargetArgs {
         })?;
         let btf = Arc::new(btf);
         let host = path.starts_with("/sys/kernel/btf");
-        let Version(a, b, c) = self.kernel.running(host);
+        let running = self.kernel.running().filter(|_| host);
+        let Version(a, b, c) = running.unwrap_or(self.kernel);
         let config = match &self.kconfig {
             Some(path) => Some(read_packed(path)?),
             None if host => quiet(Path::new("/proc/config.gz")),

@@ -1,6 +1,6 @@
 //! What cases cover: the forms of instructions, the shapes of native code that each takes on an
 //! architecture, helpers and kfuncs, operations on maps by their type, and the rules of the
-//! verifier that refused something.
+//! verifier that refused something ([`verifier::messages`]).
 //!
 //! A shape is the mnemonics that an instruction became, in order: two cases with the same shape
 //! went the same way through the emitter.
@@ -14,7 +14,7 @@ use bpf::insn::generate::{Rng, any_insn};
 use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Src};
 use bpf::uapi::MapType;
 use jit::Compiled;
-use verifier::Verified;
+use verifier::{Verified, messages};
 
 use crate::native::disassemble;
 
@@ -138,9 +138,11 @@ impl Coverage {
         }
     }
 
-    /// A rule of the verifier that refused a program.
-    pub fn rule(&mut self, name: &'static str) {
-        *self.rules.entry(name).or_default() += 1;
+    /// What the verifier said of a program that it refused: a line or several.
+    pub fn refused(&mut self, message: &str) {
+        for rule in message.lines().filter_map(messages::of) {
+            *self.rules.entry(rule).or_default() += 1;
+        }
     }
 
     /// The report, columns with tabs between them.
@@ -175,8 +177,12 @@ impl Coverage {
         self.calls.iter().for_each(|(c, n)| out += &format!("{c}\t{n}\n"));
         let _ = writeln!(out, "\n# {} operations on maps\noperation\ttimes", self.maps.len());
         self.maps.iter().for_each(|(m, n)| out += &format!("{m}\t{n}\n"));
-        let _ = writeln!(out, "\n# {} rules of the verifier\nrule\trejections", self.rules.len());
-        self.rules.iter().for_each(|(r, n)| out += &format!("{r}\t{n}\n"));
+        let (n, of) = (self.rules.len(), messages::all().count());
+        let _ = writeln!(out, "\n# {n} of {of} rules of the verifier\nrule\trejections\tfile");
+        for (file, rule) in messages::grouped() {
+            let times = self.rules.get(rule).unwrap_or(&0);
+            let _ = writeln!(out, "{rule}\t{times}\t{file}");
+        }
         out
     }
 }
@@ -201,13 +207,14 @@ mod tests {
     fn what_is_not_covered_is_in_the_report() {
         let mut c = Coverage::default();
         c.program(&assemble_insns("r0 = 7\nexit").unwrap());
-        c.rule("uninitialised register");
+        c.refused("a state\nR3 !read_ok");
         let r1 = Insn::LdImm64 { dst: Reg::R1, imm: Imm64::MapIdx(1) };
         c.map_calls(&[r1, Insn::Call(Call::Helper(1))], &[MapType::Array, MapType::Hash]);
         let text = c.text();
         assert!(text.contains("\nexit\t1\t0\t0\t0\t0\n"), "{text}");
         assert!(text.contains("\nr1 += r2\t0\t"), "{text}");
         assert!(text.starts_with("# 2 of "), "{text}");
+        assert!(text.contains("\nR{} !read_ok\t1\t") && text.contains("\n# 1 of "), "{text}");
         assert!(text.contains("map_lookup_elem#1 on hash\t1\n"), "{text}");
     }
 }

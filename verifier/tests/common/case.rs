@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use bpf::Program;
-use bpf::btf::Btf;
 use verifier::annotated;
 use verifier::explore::Opts;
-use verifier::tables::Level;
 use verifier::verify::{CheckReport, Options, check};
 
 use super::{Env, kernel_btf};
@@ -17,25 +15,23 @@ pub(crate) struct Case {
     pub(crate) program: Program,
     /// Its maps and the kernel's types.
     pub(crate) env: Env,
-    level: Level,
-    /// Its own types.
-    own: Option<Btf>,
+    case: annotated::Case,
 }
 
 impl Case {
     /// Assembles.
     pub(crate) fn new(text: &str) -> Case {
         let btf = kernel_btf();
-        let case = annotated::Case::new(text, &btf).expect("a case assembles");
-        let (program, own, level) = (case.program, case.own, case.level.unwrap_or_default());
-        Case { program, env: Env { maps: case.maps, btf }, level, own }
+        let case = annotated::Case::new(text, &btf).unwrap_or_else(|e| panic!("{e}:\n{text}"));
+        let env = Env { maps: case.maps.clone(), btf };
+        Case { program: case.program.clone(), env, case }
     }
 
     /// Verifies.
     pub(crate) fn check(&self, opts: Opts) -> CheckReport {
-        let opts = Opts { level: self.level, ..opts };
+        let opts = self.case.opts(opts);
         let fds: Vec<i32> = (0..).take(self.env.maps.len()).collect();
-        let prog_btf = self.own.as_ref();
+        let prog_btf = self.case.own.as_ref();
         let options = Options { opts, fd_array: &fds, prog_btf, ..Options::default() };
         check(&self.program, &self.env, &options)
     }
@@ -48,11 +44,16 @@ pub(crate) fn read(path: &Path) -> Vec<(String, String, String)> {
     cases.map(|c| (c.title, c.want.expect("a title has an expectation"), c.text)).collect()
 }
 
+/// Those that conformance runs too.
+pub(crate) const CASES: &str = "../tests/corpus/verifier";
+
 /// The files of a directory of cases, in order.
 pub(crate) fn files(dir: &str) -> Vec<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(dir);
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     let files = std::fs::read_dir(dir).expect("the case directory");
-    let mut paths: Vec<_> = files.map(|f| f.expect("an entry").path()).collect();
+    let paths = files.map(|f| f.expect("an entry").path());
+    let mut paths: Vec<_> =
+        paths.filter(|p| p.extension().is_some_and(|e| e == "bpfasm")).collect();
     paths.sort();
     paths
 }

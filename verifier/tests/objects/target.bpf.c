@@ -1,5 +1,5 @@
 /* What the programs of freplace.bpf.c are attached to. */
-#include "kernel.h"
+#include "../../../tests/corpus/verifier/kernel.h"
 
 struct pair {
 	int a, b;

@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bpf::Endian;
+use bpf::btf::Btf;
+use bpf::uapi::ProgType;
+use bpf::{Arch, Endian};
 use kernel_model::types::Types;
+use verifier::annotated::types::types;
 use verifier::annotated::{Titled, read, verdict};
 use verifier::env::BtfKernel;
 use verifier::tables::Level;
@@ -16,7 +19,6 @@ use super::host;
 use crate::cli::fuzz::made;
 use crate::cli::judge::error_line;
 use crate::cli::target::Target;
-use crate::cli::why::rule_name;
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
 use crate::host::{HostKernel, LoadFor};
 use crate::loader::Bpf as _;
@@ -25,22 +27,44 @@ use crate::loader::Bpf as _;
 struct Judged {
     text: String,
     want: String,
+    /// Types of the kernel that it is judged for; the target's when there are none.
+    types: Option<Arc<Btf>>,
     target: Arc<Target>,
 }
 
+/// What a kernel says where it has not what a case is about.
+const LACKING: &[(&str, &str)] = &[
+    ("is not a supported struct", "this kernel has no such struct_ops"),
+    ("missing btf func_info", "the case has no types of its functions"),
+];
+
 /// The cases of a file.
-pub(super) fn cases(path: &Path, text: &str, target: &Arc<Target>) -> Vec<Case> {
+///
+/// # Errors
+/// The types that it names cannot be read.
+pub(super) fn cases(path: &Path, text: &str, target: &Arc<Target>) -> Result<Vec<Case>, String> {
+    let titled = read(text);
+    let types = titled.first().and_then(|t| t.types.as_deref());
+    let types = types.map(|name| kernel_types(&path.with_file_name(name))).transpose()?;
     let case = |t: Titled| {
+        let name = format!("{}:{}: {}", path.display(), t.line, t.title);
         let body = match t.want {
             Some(want) => {
-                Body::Other(Box::new(Judged { text: t.text, want, target: target.clone() }))
+                let (text, types, target) = (t.text, types.clone(), target.clone());
+                Body::Other(Box::new(Judged { text, want, types, target }))
             }
             None => Body::Bad(format!("'{}' expects nothing", t.title)),
         };
-        let name = format!("{}:{}: {}", path.display(), t.line, t.title);
         Case { name, path: PathBuf::from(path), line: t.line, body }
     };
-    read(text).into_iter().map(case).collect()
+    Ok(titled.into_iter().map(case).collect())
+}
+
+/// The types of a kernel in a file.
+fn kernel_types(path: &Path) -> Result<Arc<Btf>, String> {
+    let bad = |e: String| format!("{}: {e}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+    types(&text).map(Arc::new).map_err(bad)
 }
 
 impl Runner for Judged {
@@ -73,8 +97,9 @@ impl Judged {
     /// The verdict as titles write it, or what there is not.
     fn judge(&self, options: &Options) -> Result<String, String> {
         let real = self.target.real.as_ref();
-        let btf =
-            real.map_or_else(|| Types::of(bpf::Arch::X86_64).btf().clone(), |r| r.btf.clone());
+        let target =
+            || real.map_or_else(|| Types::of(Arch::X86_64).btf().clone(), |r| r.btf.clone());
+        let btf = self.types.clone().unwrap_or_else(target);
         let case = verifier::annotated::Case::new(&self.text, &btf)?;
         let types: Vec<_> = case.maps.iter().map(|m| m.map_type).collect();
         options.covers(|c| {
@@ -83,12 +108,12 @@ impl Judged {
         });
         let kernel = BtfKernel {
             btf,
-            maps: case.maps,
+            maps: case.maps.clone(),
             cpus: real.map_or(8192, |r| r.cpus),
-            symbols: real.and_then(|r| r.ksyms.all()),
+            // Types that are given have the symbols that they name.
+            symbols: real.filter(|_| self.types.is_none()).and_then(|r| r.ksyms.all()),
         };
-        let mut opts = self.target.opts(0);
-        opts.level = case.level.unwrap_or(opts.level);
+        let opts = case.opts(self.target.opts(0));
         let fds: Vec<i32> = (0..kernel.maps.len()).map(BtfKernel::fd).collect();
         let given = VerifyOptions {
             opts,
@@ -100,10 +125,7 @@ impl Judged {
         let report = check(&case.program, &kernel, &given);
         match &report.result {
             Err(r) if r.is_unsupported() => return Err(r.message.clone()),
-            Err(r) => {
-                let words = r.message.lines().last().unwrap_or_default();
-                options.covers(|c| c.rule(rule_name(words)));
-            }
+            Err(r) => options.covers(|c| c.refused(&r.message)),
             Ok(()) => {}
         }
         Ok(verdict(&report))
@@ -112,6 +134,9 @@ impl Judged {
     /// `accepted`, or `!` and the words of this kernel; or why it is not asked.
     fn ask(&self, k: &mut HostKernel) -> Result<String, String> {
         let case = verifier::annotated::Case::new(&self.text, k.vmlinux())?;
+        if case.caps.is_some() {
+            return Err("this process has all capabilities".to_owned());
+        }
         let [_, major, minor, _] = k.version().to_be_bytes();
         if case.level.is_some_and(|l| l != Level(major, minor)) {
             return Err("the verdict is that of another version".to_owned());
@@ -122,9 +147,18 @@ impl Judged {
             maps.push(k.map_create(&made(m), None).map_err(|e| format!("map {}: {e}", m.name))?);
         }
         let own = case.own.as_ref();
-        let said = k.load_program(&case.program, &maps, own, &LoadFor::default(), 1);
-        let said = said.map_err(|e| format!("not sent: {e}"))?;
+        let attached = case.program.attach_to.as_deref().unwrap_or_default();
+        let ops =
+            attached.split_once('/').filter(|_| case.program.prog_type == ProgType::StructOps);
+        let to = LoadFor { struct_ops: ops, program: None };
+        let said = k.load_program(&case.program, &maps, own, &to, 1);
+        let lacks = |e| format!("this kernel has nothing of the name {attached}: {e}");
+        let said = said.map_err(lacks)?;
         host::permitted(&said)?;
+        let lacks = |&&(words, _): &&(&str, &str)| said.reason().is_some_and(|r| r.contains(words));
+        if let Some((_, why)) = LACKING.iter().find(lacks) {
+            return Err((*why).to_owned());
+        }
         Ok(match said.errno {
             0 => "accepted".to_owned(),
             errno => {

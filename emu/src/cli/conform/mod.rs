@@ -28,7 +28,7 @@ use self::lines::Lines;
 use super::fuzz::shard;
 use super::judge::{default_jobs, silence_panics};
 use super::replay::wanted_archs;
-use super::target::{HOST_BTF, Target, TargetArgs};
+use super::target::{Target, TargetArgs};
 use super::{Exit, gravest, out};
 use crate::conform::{self, Case, Engine, INSNS_MAX, Options, Outcome, Record, collect};
 
@@ -97,7 +97,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     write_corrected: Option<PathBuf>,
     /// What annotated objects and assembly are judged for: the running kernel when it shows its
-    /// BTF and no other is named, else the modelled one
+    /// BTF, is of the version of --kernel and no other is named, else the modelled one
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -238,15 +238,12 @@ fn kinds(
         return Ok(None);
     }
     if target.is_none() {
-        let opened = match Path::new(HOST_BTF).exists() {
-            true => args.target.clone().host_by_default().open(),
-            false => args.target.open(),
-        };
+        let opened = args.target.clone().host_when_it_fits().open();
         *target = Some(Arc::new(opened.map_err(|_| "there is no kernel to judge for")?));
     }
     let Some(target) = target else { return Ok(None) };
     match kind {
         "o" => objects::cases(path, target).map(Some),
-        _ => Ok(Some(assembly::cases(path, &collect::read(path)?, target))),
+        _ => assembly::cases(path, &collect::read(path)?, target).map(Some),
     }
 }

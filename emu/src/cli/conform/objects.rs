@@ -29,7 +29,6 @@ use crate::cli::Exit;
 use crate::cli::judge::{Verdict, error_line, judge_linked};
 use crate::cli::side::maps_of;
 use crate::cli::target::{Caps, Target};
-use crate::cli::why::rule_name;
 use crate::cli::world::World;
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
 use crate::host::{HostKernel, LoadFor, TestRunIn};
@@ -250,8 +249,7 @@ impl Annotated {
         let words = row.error_line.clone().unwrap_or_default();
         let mut r = self.judged(engine, (row.verdict, row.exit), &words, &row.log);
         if row.verdict == Verdict::Rejected {
-            let words = row.error_line.as_deref().unwrap_or_default();
-            options.covers(|c| c.rule(rule_name(words)));
+            options.covers(|c| c.refused(&row.message));
             r.at = self.rejected_at(&row.log);
         }
         if r.outcome == Outcome::Pass && !mode.xlated.is_empty() {

@@ -65,7 +65,7 @@ __attribute__((noinline)) int gthrow(int a)
 	return a;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int r_ok(void *c)
 {
@@ -75,7 +75,7 @@ int r_ok(void *c)
 	return 0;
 }
 
-EXPECT("bpf_res_spin_unlock without taking a lock")
+__failure __msg("bpf_res_spin_unlock without taking a lock")
 SEC("tc")
 int r_unchecked(void *c)
 {
@@ -84,7 +84,7 @@ int r_unchecked(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region")
+__failure __msg("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region")
 SEC("tc")
 int r_missing(void *c)
 {
@@ -93,7 +93,7 @@ int r_missing(void *c)
 	return 0;
 }
 
-EXPECT("Acquiring the same lock again, AA deadlock detected")
+__failure __msg("Acquiring the same lock again, AA deadlock detected")
 SEC("tc")
 int r_aa(void *c)
 {
@@ -108,7 +108,7 @@ int r_aa(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int r_ab(void *c)
 {
@@ -123,7 +123,7 @@ int r_ab(void *c)
 	return 0;
 }
 
-EXPECT("bpf_res_spin_unlock cannot be out of order")
+__failure __msg("bpf_res_spin_unlock cannot be out of order")
 SEC("tc")
 int r_ab_order(void *c)
 {
@@ -138,7 +138,7 @@ int r_ab_order(void *c)
 	return 0;
 }
 
-EXPECT("bpf_res_spin_unlock without taking a lock")
+__failure __msg("bpf_res_spin_unlock without taking a lock")
 SEC("tc")
 int r_only_unlock(void *c)
 {
@@ -146,7 +146,7 @@ int r_only_unlock(void *c)
 	return 0;
 }
 
-EXPECT("bpf_res_spin_unlock of different lock")
+__failure __msg("bpf_res_spin_unlock of different lock")
 SEC("tc")
 int r_other(void *c)
 {
@@ -156,7 +156,7 @@ int r_other(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int r_helper(void *c)
 {
@@ -167,7 +167,7 @@ int r_helper(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int r_map(void *c)
 {
@@ -182,7 +182,7 @@ int r_map(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int r_map2(void *c)
 {
@@ -204,7 +204,7 @@ int r_map2(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int r_in_spin(void *c)
 {
@@ -215,7 +215,7 @@ int r_in_spin(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int r_spin_in(void *c)
 {
@@ -227,7 +227,7 @@ int r_spin_in(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_unlock cannot be out of order")
+__failure __msg("bpf_spin_unlock cannot be out of order")
 SEC("tc")
 int r_spin_order(void *c)
 {
@@ -241,7 +241,7 @@ int r_spin_order(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int r_irq(void *c)
 {
@@ -252,7 +252,7 @@ int r_irq(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int r_irq_native(void *c)
 {
@@ -263,7 +263,7 @@ int r_irq_native(void *c)
 	return 0;
 }
 
-EXPECT("bpf_res_spin_unlock of different lock")
+__failure __msg("bpf_res_spin_unlock of different lock")
 SEC("tc")
 int r_native_irq(void *c)
 {
@@ -274,7 +274,7 @@ int r_native_irq(void *c)
 	return 0;
 }
 
-EXPECT("bpf_res_spin_unlock of different lock")
+__failure __msg("bpf_res_spin_unlock of different lock")
 SEC("tc")
 int r_irq_plain(void *c)
 {
@@ -285,7 +285,7 @@ int r_irq_plain(void *c)
 	return 0;
 }
 
-EXPECT("cannot restore irq state out of order, expected id=2 acquired at insn_idx=11")
+__failure __msg("cannot restore irq state out of order, expected id=2 acquired at insn_idx=11")
 SEC("tc")
 int r_irq_order(void *c)
 {
@@ -301,7 +301,7 @@ int r_irq_order(void *c)
 	return 0;
 }
 
-EXPECT("expected an initialized irq flag as arg#0")
+__failure __msg("expected an initialized irq flag as arg#0")
 SEC("tc")
 int r_irq_fail(void *c)
 {
@@ -314,7 +314,7 @@ int r_irq_fail(void *c)
 	return 0;
 }
 
-EXPECT("bpf_res_spin_lock cannot be accessed directly by load/store")
+__failure __msg("bpf_res_spin_lock cannot be accessed directly by load/store")
 SEC("tc")
 int r_read(void *c)
 {
@@ -325,7 +325,7 @@ int r_read(void *c)
 	return *(volatile int*)&v->l;
 }
 
-EXPECT("off 4 doesn't point to 'struct bpf_res_spin_lock' that is at 0")
+__failure __msg("off 4 doesn't point to 'struct bpf_res_spin_lock' that is at 0")
 SEC("tc")
 int r_off(void *c)
 {
@@ -338,7 +338,7 @@ int r_off(void *c)
 	return 0;
 }
 
-EXPECT("arg#0 doesn't point to map value or allocated object")
+__failure __msg("arg#0 doesn't point to map value or allocated object")
 SEC("tc")
 int r_stack(void *c)
 {
@@ -348,7 +348,7 @@ int r_stack(void *c)
 	return 0;
 }
 
-EXPECT("map 'plain' has no valid bpf_res_spin_lock")
+__failure __msg("map 'plain' has no valid bpf_res_spin_lock")
 SEC("tc")
 int r_plain(void *c)
 {
@@ -361,7 +361,7 @@ int r_plain(void *c)
 	return 0;
 }
 
-EXPECT("map '.data.C' has no valid bpf_res_spin_lock")
+__failure __msg("map '.data.C' has no valid bpf_res_spin_lock")
 SEC("tc")
 int r_spinlock(void *c)
 {
@@ -370,7 +370,7 @@ int r_spinlock(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int r_ret(void *c)
 {
@@ -381,7 +381,7 @@ int r_ret(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int r_throw(void *c)
 {
@@ -391,7 +391,7 @@ int r_throw(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("syscall")
 int s_rcu_global(void *c)
 {
@@ -401,7 +401,7 @@ int s_rcu_global(void *c)
 	return 0;
 }
 
-EXPECT("a non-sleepable BPF program context")
+__failure __msg("a non-sleepable BPF program context")
 SEC("syscall")
 int s_rcu_gsleep(void *c)
 {
@@ -411,7 +411,7 @@ int s_rcu_gsleep(void *c)
 	return 0;
 }
 
-EXPECT("a non-sleepable BPF program context")
+__failure __msg("a non-sleepable BPF program context")
 SEC("syscall")
 int s_pre_gsleep(void *c)
 {
@@ -421,7 +421,7 @@ int s_pre_gsleep(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("syscall")
 int s_gsleep(void *c)
 {
@@ -429,7 +429,7 @@ int s_gsleep(void *c)
 	return 0;
 }
 
-EXPECT("a non-sleepable BPF program context")
+__failure __msg("a non-sleepable BPF program context")
 SEC("tc")
 int t_gsleep(void *c)
 {
@@ -437,7 +437,7 @@ int t_gsleep(void *c)
 	return 0;
 }
 
-EXPECT("a non-sleepable BPF program context")
+__failure __msg("a non-sleepable BPF program context")
 SEC("syscall")
 int s_irq_gsleep(void *c)
 {
@@ -448,7 +448,7 @@ int s_irq_gsleep(void *c)
 	return 0;
 }
 
-EXPECT("unmatched rcu read unlock (kernel function bpf_rcu_read_unlock)")
+__failure __msg("unmatched rcu read unlock (kernel function bpf_rcu_read_unlock)")
 SEC("syscall")
 int s_grcu(void *c)
 {
@@ -457,7 +457,7 @@ int s_grcu(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int t_gthrow(void *c)
 {
@@ -465,7 +465,7 @@ int t_gthrow(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int t_gthrow_rcu(void *c)
 {
@@ -475,7 +475,7 @@ int t_gthrow_rcu(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int t_gthrow_lock(void *c)
 {

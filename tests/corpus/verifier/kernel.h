@@ -34,8 +34,10 @@ struct bpf_res_spin_lock {
 	((type *)((char *)(ptr) - __builtin_offsetof(type, member)))
 #define static_noinline static __attribute__((noinline))
 
-/* What 6.18 says: "accepted", or the last line before the statistics. */
-#define EXPECT(line) __attribute__((btf_decl_tag("expect:" line)))
+/* What 6.18 says, as the kernel's tests write it: that it is accepted, or a line of the refusal. */
+#define __success __attribute__((btf_decl_tag("comment:test_expect_success")))
+#define __failure __attribute__((btf_decl_tag("comment:test_expect_failure")))
+#define __msg(line) __attribute__((btf_decl_tag("comment:test_expect_msg=0=" line)))
 #define THROWN_TO(name) __attribute__((btf_decl_tag("exception_callback:" #name)))
 
 extern void *bpf_obj_new_impl(u64 local_type_id, void *meta) __ksym;

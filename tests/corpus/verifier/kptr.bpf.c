@@ -48,7 +48,7 @@ static __always_inline struct value *first(void)
 }
 
 SEC("tc")
-EXPECT("accepted")
+__success
 int load_from_map_is_checked(void *ctx)
 {
 	struct value *v = first();
@@ -62,7 +62,7 @@ int load_from_map_is_checked(void *ctx)
 }
 
 SEC("tc")
-EXPECT("R1 invalid mem access 'rcu_ptr_or_null_'")
+__failure __msg("R1 invalid mem access 'rcu_ptr_or_null_'")
 int load_from_map_may_be_null(void *ctx)
 {
 	struct value *v = first();
@@ -73,7 +73,7 @@ int load_from_map_may_be_null(void *ctx)
 }
 
 SEC("tc")
-EXPECT("accepted")
+__success
 int stored_by_exchange(void *ctx)
 {
 	struct value *v = first();
@@ -91,7 +91,7 @@ int stored_by_exchange(void *ctx)
 }
 
 SEC("tc")
-EXPECT("BPF_EXIT instruction in main prog would lead to reference leak")
+__failure __msg("BPF_EXIT instruction in main prog would lead to reference leak")
 int exchanged_and_forgotten(void *ctx)
 {
 	struct value *v = first();
@@ -103,7 +103,7 @@ int exchanged_and_forgotten(void *ctx)
 }
 
 SEC("tc")
-EXPECT("verifier bug: invalid PTR_TO_BTF_ID register for type match")
+__failure __msg("verifier bug: invalid PTR_TO_BTF_ID register for type match")
 int exchanged_unchecked(void *ctx)
 {
 	struct value *v = first();
@@ -118,7 +118,7 @@ int exchanged_unchecked(void *ctx)
 }
 
 SEC("tc")
-EXPECT("invalid kptr access, R2 type=ptr_plain expected=ptr_obj")
+__failure __msg("invalid kptr access, R2 type=ptr_plain expected=ptr_obj")
 int exchange_of_another_type(void *ctx)
 {
 	struct value *v = first();
@@ -135,7 +135,7 @@ int exchange_of_another_type(void *ctx)
 }
 
 SEC("tc")
-EXPECT("off=28 doesn't point to kptr")
+__failure __msg("off=28 doesn't point to kptr")
 int exchange_of_no_pointer(void *ctx)
 {
 	struct value *v = first();
@@ -147,7 +147,7 @@ int exchange_of_no_pointer(void *ctx)
 }
 
 SEC("tc")
-EXPECT("store to referenced kptr disallowed")
+__failure __msg("store to referenced kptr disallowed")
 int plain_store(void *ctx)
 {
 	struct value *v = first();
@@ -159,7 +159,7 @@ int plain_store(void *ctx)
 }
 
 SEC("tc")
-EXPECT("kptr access misaligned expected=0 off=4")
+__failure __msg("kptr access misaligned expected=0 off=4")
 int half_a_pointer(void *ctx)
 {
 	struct value *v = first();
@@ -170,7 +170,7 @@ int half_a_pointer(void *ctx)
 }
 
 SEC("tc")
-EXPECT("kptr cannot be accessed indirectly by helper")
+__failure __msg("kptr cannot be accessed indirectly by helper")
 int through_a_helper(void *ctx)
 {
 	struct value *v = first();
@@ -181,7 +181,7 @@ int through_a_helper(void *ctx)
 }
 
 SEC("tc")
-EXPECT("access beyond struct plain at off 16 size 8")
+__failure __msg("access beyond struct plain at off 16 size 8")
 int beyond_the_object(void *ctx)
 {
 	struct value *v = first();
@@ -197,7 +197,7 @@ int beyond_the_object(void *ctx)
 }
 
 SEC("tc")
-EXPECT("direct access to bpf_refcount is disallowed")
+__failure __msg("direct access to bpf_refcount is disallowed")
 int counter_is_not_data(void *ctx)
 {
 	struct value *v = first();
@@ -213,7 +213,7 @@ int counter_is_not_data(void *ctx)
 }
 
 SEC("tc")
-EXPECT("accepted")
+__success
 int shared(void *ctx)
 {
 	struct value *v = first();
@@ -230,7 +230,7 @@ int shared(void *ctx)
 }
 
 SEC("tc")
-EXPECT("R6 invalid mem access 'scalar'")
+__failure __msg("R6 invalid mem access 'scalar'")
 int used_after_drop(void *ctx)
 {
 	struct value *v = first();
@@ -245,7 +245,7 @@ int used_after_drop(void *ctx)
 }
 
 SEC("tc")
-EXPECT("accepted")
+__success
 int percpu_on_this_cpu(void *ctx)
 {
 	struct value *v = first();
@@ -262,7 +262,7 @@ int percpu_on_this_cpu(void *ctx)
 }
 
 SEC("tc")
-EXPECT("R1 is ptr_pc access percpu memory: off=0")
+__failure __msg("R1 is ptr_pc access percpu memory: off=0")
 int percpu_as_it_is(void *ctx)
 {
 	struct value *v = first();
@@ -276,7 +276,7 @@ int percpu_as_it_is(void *ctx)
 }
 
 SEC("tc")
-EXPECT("accepted")
+__success
 int percpu_stored(void *ctx)
 {
 	struct value *v = first();
@@ -293,7 +293,7 @@ int percpu_stored(void *ctx)
 }
 
 SEC("tc")
-EXPECT("arg#0 expected for bpf_percpu_obj_drop_impl()")
+__failure __msg("arg#0 expected for bpf_percpu_obj_drop_impl()")
 int percpu_dropped_as_object(void *ctx)
 {
 	struct value *v = first();
@@ -308,7 +308,7 @@ int percpu_dropped_as_object(void *ctx)
 }
 
 SEC("tc")
-EXPECT("bpf_percpu_obj_new type ID argument must not contain special fields")
+__failure __msg("bpf_percpu_obj_new type ID argument must not contain special fields")
 int percpu_with_a_counter(void *ctx)
 {
 	struct value *v = first();
@@ -323,7 +323,7 @@ int percpu_with_a_counter(void *ctx)
 }
 
 SEC("tc")
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 int not_with_a_lock_held(void *ctx)
 {
 	struct value *v = first();

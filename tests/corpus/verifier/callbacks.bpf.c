@@ -204,7 +204,7 @@ static long l_cond(u32 i, char *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int t_ok(void *c)
 {
@@ -219,7 +219,7 @@ int t_ok(void *c)
 	return 0;
 }
 
-EXPECT("timer pointer in R1 map_uid=0 doesn't match map pointer in R2 map_uid=0")
+__failure __msg("timer pointer in R1 map_uid=0 doesn't match map pointer in R2 map_uid=0")
 SEC("tc")
 int t_othermap(void *c)
 {
@@ -231,7 +231,7 @@ int t_othermap(void *c)
 	return 0;
 }
 
-EXPECT("off 0 doesn't point to 'struct bpf_timer' that is at 8")
+__failure __msg("off 0 doesn't point to 'struct bpf_timer' that is at 8")
 SEC("tc")
 int t_off(void *c)
 {
@@ -243,7 +243,7 @@ int t_off(void *c)
 	return 0;
 }
 
-EXPECT("map 'plain' has no valid bpf_timer")
+__failure __msg("map 'plain' has no valid bpf_timer")
 SEC("tc")
 int t_plain(void *c)
 {
@@ -255,7 +255,7 @@ int t_plain(void *c)
 	return 0;
 }
 
-EXPECT("At async callback return the register R0 has smin=1 smax=1 should have been in [0, 0]")
+__failure __msg("At async callback return the register R0 has smin=1 smax=1 should have been in [0, 0]")
 SEC("tc")
 int t_ret1(void *c)
 {
@@ -267,7 +267,7 @@ int t_ret1(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int t_rec(void *c)
 {
@@ -279,7 +279,7 @@ int t_rec(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int t_self(void *c)
 {
@@ -291,7 +291,7 @@ int t_self(void *c)
 	return 0;
 }
 
-EXPECT("bpf_throw kfunc (insn 16) cannot be called from callback subprog 1")
+__failure __msg("bpf_throw kfunc (insn 16) cannot be called from callback subprog 1")
 SEC("tc")
 int t_throw(void *c)
 {
@@ -303,7 +303,7 @@ int t_throw(void *c)
 	return 0;
 }
 
-EXPECT("helper call might sleep in a non-sleepable prog")
+__failure __msg("helper call might sleep in a non-sleepable prog")
 SEC("syscall")
 int t_sleep(void *c)
 {
@@ -315,7 +315,7 @@ int t_sleep(void *c)
 	return 0;
 }
 
-EXPECT("R3 min value is outside of the allowed memory range")
+__failure __msg("R3 min value is outside of the allowed memory range")
 SEC("tc")
 int t_read(void *c)
 {
@@ -327,7 +327,7 @@ int t_read(void *c)
 	return 0;
 }
 
-EXPECT("write to change key R2 not allowed")
+__failure __msg("write to change key R2 not allowed")
 SEC("tc")
 int t_keyw(void *c)
 {
@@ -339,7 +339,7 @@ int t_keyw(void *c)
 	return 0;
 }
 
-EXPECT("bpf_timer cannot be accessed directly by load/store")
+__failure __msg("bpf_timer cannot be accessed directly by load/store")
 SEC("tc")
 int t_timer(void *c)
 {
@@ -351,7 +351,7 @@ int t_timer(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog cannot be used inside bpf_rcu_read_lock-ed region")
+__failure __msg("BPF_EXIT instruction in main prog cannot be used inside bpf_rcu_read_lock-ed region")
 SEC("tc")
 int t_rcu(void *c)
 {
@@ -363,7 +363,7 @@ int t_rcu(void *c)
 	return 0;
 }
 
-EXPECT("R1 doesn't have constant offset. bpf_timer has to be at the constant offset")
+__failure __msg("R1 doesn't have constant offset. bpf_timer has to be at the constant offset")
 SEC("tc")
 int t_var(struct __sk_buff *c)
 {
@@ -375,7 +375,7 @@ int t_var(struct __sk_buff *c)
 	return 0;
 }
 
-EXPECT("bpf_timer cannot be accessed directly by load/store")
+__failure __msg("bpf_timer cannot be accessed directly by load/store")
 SEC("tc")
 int t_copy(void *c)
 {
@@ -386,7 +386,7 @@ int t_copy(void *c)
 	return *(volatile int*)&v->t;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int w_ok(void *c)
 {
@@ -400,7 +400,7 @@ int w_ok(void *c)
 	return 0;
 }
 
-EXPECT("workqueue pointer in R1 map_uid=0 doesn't match map pointer in R2 map_uid=0")
+__failure __msg("workqueue pointer in R1 map_uid=0 doesn't match map pointer in R2 map_uid=0")
 SEC("tc")
 int w_othermap(void *c)
 {
@@ -412,7 +412,7 @@ int w_othermap(void *c)
 	return 0;
 }
 
-EXPECT("off 0 doesn't point to 'struct bpf_wq' that is at 8")
+__failure __msg("off 0 doesn't point to 'struct bpf_wq' that is at 8")
 SEC("tc")
 int w_off(void *c)
 {
@@ -424,7 +424,7 @@ int w_off(void *c)
 	return 0;
 }
 
-EXPECT("At async callback return the register R0 has smin=5 smax=5 should have been in [0, 0]")
+__failure __msg("At async callback return the register R0 has smin=5 smax=5 should have been in [0, 0]")
 SEC("tc")
 int w_ret(void *c)
 {
@@ -436,7 +436,7 @@ int w_ret(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int w_v(void *c)
 {
@@ -448,7 +448,7 @@ int w_v(void *c)
 	return 0;
 }
 
-EXPECT("R3 min value is outside of the allowed memory range")
+__failure __msg("R3 min value is outside of the allowed memory range")
 SEC("tc")
 int w_bad(void *c)
 {
@@ -460,7 +460,7 @@ int w_bad(void *c)
 	return 0;
 }
 
-EXPECT("arg#0 doesn't point to a map value")
+__failure __msg("arg#0 doesn't point to a map value")
 SEC("tc")
 int w_stack(void *c)
 {
@@ -469,7 +469,7 @@ int w_stack(void *c)
 	return 0;
 }
 
-EXPECT("map 'plain' has no valid bpf_wq")
+__failure __msg("map 'plain' has no valid bpf_wq")
 SEC("tc")
 int w_plain(void *c)
 {
@@ -481,7 +481,7 @@ int w_plain(void *c)
 	return 0;
 }
 
-EXPECT("map 'timers2' has no valid bpf_wq")
+__failure __msg("map 'timers2' has no valid bpf_wq")
 SEC("tc")
 int w_timer(void *c)
 {
@@ -493,7 +493,7 @@ int w_timer(void *c)
 	return 0;
 }
 
-EXPECT("tracing progs cannot use bpf_wq yet")
+__failure __msg("tracing progs cannot use bpf_wq yet")
 SEC("kprobe/x")
 int kp_wq(void *c)
 {
@@ -505,7 +505,7 @@ int kp_wq(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int u_ok(void *c)
 {
@@ -513,7 +513,7 @@ int u_ok(void *c)
 	return 0;
 }
 
-EXPECT("R1 invalid mem access 'dynptr_ptr'")
+__failure __msg("R1 invalid mem access 'dynptr_ptr'")
 SEC("tc")
 int u_w(void *c)
 {
@@ -521,7 +521,7 @@ int u_w(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int u_leak(void *c)
 {
@@ -530,7 +530,7 @@ int u_leak(void *c)
 	return x != 0;
 }
 
-EXPECT("cannot pass map_type 2 into func bpf_user_ringbuf_drain#209")
+__failure __msg("cannot pass map_type 2 into func bpf_user_ringbuf_drain#209")
 SEC("tc")
 int u_map(void *c)
 {
@@ -538,7 +538,7 @@ int u_map(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int f_ok(void *c)
 {
@@ -546,7 +546,7 @@ int f_ok(void *c)
 	return 0;
 }
 
-EXPECT("write to change key R2 not allowed")
+__failure __msg("write to change key R2 not allowed")
 SEC("tc")
 int f_key(void *c)
 {
@@ -554,7 +554,7 @@ int f_key(void *c)
 	return 0;
 }
 
-EXPECT("R3 min value is outside of the allowed memory range")
+__failure __msg("R3 min value is outside of the allowed memory range")
 SEC("tc")
 int f_oob(void *c)
 {
@@ -562,7 +562,7 @@ int f_oob(void *c)
 	return 0;
 }
 
-EXPECT("At callback return the register R0 has unknown scalar value should have been in [0, 1]")
+__failure __msg("At callback return the register R0 has unknown scalar value should have been in [0, 1]")
 SEC("tc")
 int f_ret(void *c)
 {
@@ -570,7 +570,7 @@ int f_ret(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int f_ctx(void *c)
 {
@@ -579,7 +579,7 @@ int f_ctx(void *c)
 	return x&1;
 }
 
-EXPECT("R4 invalid mem access 'scalar'")
+__failure __msg("R4 invalid mem access 'scalar'")
 SEC("tc")
 int f_ctx0(void *c)
 {
@@ -587,7 +587,7 @@ int f_ctx0(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int f_nest(void *c)
 {
@@ -595,7 +595,7 @@ int f_nest(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int f_del(void *c)
 {
@@ -603,7 +603,7 @@ int f_del(void *c)
 	return 0;
 }
 
-EXPECT("callback function not allowed for map")
+__failure __msg("callback function not allowed for map")
 SEC("tc")
 int f_urb(void *c)
 {
@@ -611,7 +611,7 @@ int f_urb(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int l_ok(void *c)
 {
@@ -620,7 +620,7 @@ int l_ok(void *c)
 	return x&1;
 }
 
-EXPECT("At callback return the register R0 has smin=0 smax=4294967295 should have been in [0, 1]")
+__failure __msg("At callback return the register R0 has smin=0 smax=4294967295 should have been in [0, 1]")
 SEC("tc")
 int l_ret(void *c)
 {
@@ -628,7 +628,7 @@ int l_ret(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int l_conds(void *c)
 {
@@ -637,7 +637,7 @@ int l_conds(void *c)
 	return b[0];
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int l_flags(void *c)
 {
@@ -646,7 +646,7 @@ int l_flags(void *c)
 	return x&1;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int l_zero(void *c)
 {
@@ -655,7 +655,7 @@ int l_zero(void *c)
 	return x&1;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int l_var(struct __sk_buff *c)
 {

@@ -179,7 +179,7 @@ static int loop_drop(int i, struct dropctx *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int push_ok(void *c)
 {
@@ -193,7 +193,7 @@ int push_ok(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__failure __msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
 SEC("tc")
 int push_nolock(void *c)
 {
@@ -204,7 +204,7 @@ int push_nolock(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__failure __msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
 SEC("tc")
 int push_otherlock(void *c)
 {
@@ -217,7 +217,7 @@ int push_otherlock(void *c)
 	return 0;
 }
 
-EXPECT("arg#1 expected pointer to allocated object")
+__failure __msg("arg#1 expected pointer to allocated object")
 SEC("tc")
 int push_twice(void *c)
 {
@@ -231,7 +231,7 @@ int push_twice(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int push_write_after(void *c)
 {
@@ -245,7 +245,7 @@ int push_write_after(void *c)
 	return 0;
 }
 
-EXPECT("R6 invalid mem access 'scalar'")
+__failure __msg("R6 invalid mem access 'scalar'")
 SEC("tc")
 int push_write_after_unlock(void *c)
 {
@@ -259,7 +259,7 @@ int push_write_after_unlock(void *c)
 	return 0;
 }
 
-EXPECT("R6 pointer arithmetic on ptr_or_null_ prohibited, null-check it first")
+__failure __msg("R6 pointer arithmetic on ptr_or_null_ prohibited, null-check it first")
 SEC("tc")
 int push_null(void *c)
 {
@@ -270,7 +270,7 @@ int push_null(void *c)
 	return 0;
 }
 
-EXPECT("operation on bpf_list_head expects arg#1 bpf_list_node at offset=8 in struct item, but arg is at offset=8 in struct shared")
+__failure __msg("operation on bpf_list_head expects arg#1 bpf_list_node at offset=8 in struct item, but arg is at offset=8 in struct shared")
 SEC("tc")
 int push_wrong_type(void *c)
 {
@@ -283,7 +283,7 @@ int push_wrong_type(void *c)
 	return 0;
 }
 
-EXPECT("bpf_list_node not found at offset=32")
+__failure __msg("bpf_list_node not found at offset=32")
 SEC("tc")
 int push_wrong_off(void *c)
 {
@@ -296,7 +296,7 @@ int push_wrong_off(void *c)
 	return 0;
 }
 
-EXPECT("bpf_list_head not found at offset=16")
+__failure __msg("bpf_list_head not found at offset=16")
 SEC("tc")
 int head_wrong_off(void *c)
 {
@@ -309,7 +309,7 @@ int head_wrong_off(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog would lead to reference leak")
+__failure __msg("BPF_EXIT instruction in main prog would lead to reference leak")
 SEC("tc")
 int leak(void *c)
 {
@@ -320,7 +320,7 @@ int leak(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int drop_ok(void *c)
 {
@@ -331,7 +331,7 @@ int drop_ok(void *c)
 	return 0;
 }
 
-EXPECT("Possibly NULL pointer passed to trusted arg0")
+__failure __msg("Possibly NULL pointer passed to trusted arg0")
 SEC("tc")
 int drop_null(void *c)
 {
@@ -340,7 +340,7 @@ int drop_null(void *c)
 	return 0;
 }
 
-EXPECT("R6 invalid mem access 'scalar'")
+__failure __msg("R6 invalid mem access 'scalar'")
 SEC("tc")
 int use_after_drop(void *c)
 {
@@ -351,7 +351,7 @@ int use_after_drop(void *c)
 	return f->x;
 }
 
-EXPECT("R1 must be referenced or trusted")
+__failure __msg("R1 must be referenced or trusted")
 SEC("tc")
 int drop_twice(void *c)
 {
@@ -363,7 +363,7 @@ int drop_twice(void *c)
 	return 0;
 }
 
-EXPECT("R1 must have zero offset when passed to release func or trusted arg to kfunc")
+__failure __msg("R1 must have zero offset when passed to release func or trusted arg to kfunc")
 SEC("tc")
 int drop_off(void *c)
 {
@@ -374,7 +374,7 @@ int drop_off(void *c)
 	return 0;
 }
 
-EXPECT("direct access to bpf_list_node is disallowed")
+__failure __msg("direct access to bpf_list_node is disallowed")
 SEC("tc")
 int write_node(void *c)
 {
@@ -386,7 +386,7 @@ int write_node(void *c)
 	return 0;
 }
 
-EXPECT("access beyond struct item at off 40 size 4")
+__failure __msg("access beyond struct item at off 40 size 4")
 SEC("tc")
 int read_past(void *c)
 {
@@ -398,7 +398,7 @@ int read_past(void *c)
 	return v;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int pop_ok(void *c)
 {
@@ -413,7 +413,7 @@ int pop_ok(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog would lead to reference leak")
+__failure __msg("BPF_EXIT instruction in main prog would lead to reference leak")
 SEC("tc")
 int pop_leak(void *c)
 {
@@ -424,7 +424,7 @@ int pop_leak(void *c)
 	return n != 0;
 }
 
-EXPECT("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__failure __msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
 SEC("tc")
 int pop_nolock(void *c)
 {
@@ -435,7 +435,7 @@ int pop_nolock(void *c)
 	return 0;
 }
 
-EXPECT("R6 invalid mem access 'ptr_or_null_'")
+__failure __msg("R6 invalid mem access 'ptr_or_null_'")
 SEC("tc")
 int pop_unchecked(void *c)
 {
@@ -449,7 +449,7 @@ int pop_unchecked(void *c)
 	return v;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int front_ok(void *c)
 {
@@ -463,7 +463,7 @@ int front_ok(void *c)
 	return v;
 }
 
-EXPECT("R6 invalid mem access 'scalar'")
+__failure __msg("R6 invalid mem access 'scalar'")
 SEC("tc")
 int front_escape(void *c)
 {
@@ -474,7 +474,7 @@ int front_escape(void *c)
 	return n?containing(n, struct item, l)->x:0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region")
+__failure __msg("BPF_EXIT instruction in main prog cannot be used inside bpf_spin_lock-ed region")
 SEC("tc")
 int unlock_missing(void *c)
 {
@@ -482,7 +482,7 @@ int unlock_missing(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_unlock without taking a lock")
+__failure __msg("bpf_spin_unlock without taking a lock")
 SEC("tc")
 int unlock_only(void *c)
 {
@@ -490,7 +490,7 @@ int unlock_only(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int lock_twice(void *c)
 {
@@ -500,7 +500,7 @@ int lock_twice(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_unlock of different lock")
+__failure __msg("bpf_spin_unlock of different lock")
 SEC("tc")
 int unlock_other(void *c)
 {
@@ -509,7 +509,7 @@ int unlock_other(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int call_under(void *c)
 {
@@ -519,7 +519,7 @@ int call_under(void *c)
 	return t;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int new_under(void *c)
 {
@@ -531,7 +531,7 @@ int new_under(void *c)
 	return 0;
 }
 
-EXPECT("use static function instead")
+__failure __msg("use static function instead")
 SEC("tc")
 int global_under(struct __sk_buff *c)
 {
@@ -541,7 +541,7 @@ int global_under(struct __sk_buff *c)
 	return v;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int static_under(struct __sk_buff *c)
 {
@@ -551,7 +551,7 @@ int static_under(struct __sk_buff *c)
 	return v;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int static_lock(void *c)
 {
@@ -560,7 +560,7 @@ int static_lock(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int map_lock(void *c)
 {
@@ -574,7 +574,7 @@ int map_lock(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_unlock of different lock")
+__failure __msg("bpf_spin_unlock of different lock")
 SEC("tc")
 int map_two_values(void *c)
 {
@@ -590,7 +590,7 @@ int map_two_values(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__failure __msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
 SEC("tc")
 int map_push_other(void *c)
 {
@@ -611,7 +611,7 @@ int map_push_other(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_lock cannot be accessed directly by load/store")
+__failure __msg("bpf_spin_lock cannot be accessed directly by load/store")
 SEC("tc")
 int map_read_lock(void *c)
 {
@@ -622,7 +622,7 @@ int map_read_lock(void *c)
 	return *(int*)&v->lock;
 }
 
-EXPECT("bpf_list_head cannot be accessed directly by load/store")
+__failure __msg("bpf_list_head cannot be accessed directly by load/store")
 SEC("tc")
 int map_read_head(void *c)
 {
@@ -633,7 +633,7 @@ int map_read_head(void *c)
 	return *(volatile int*)&v->head;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int obj_lock(void *c)
 {
@@ -653,7 +653,7 @@ int obj_lock(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_lock at off=0 must be held for bpf_list_head")
+__failure __msg("bpf_spin_lock at off=0 must be held for bpf_list_head")
 SEC("tc")
 int obj_lock_other(void *c)
 {
@@ -680,7 +680,7 @@ int obj_lock_other(void *c)
 	return 0;
 }
 
-EXPECT("bpf_spin_unlock of different lock")
+__failure __msg("bpf_spin_unlock of different lock")
 SEC("tc")
 int obj_unlock_other(void *c)
 {
@@ -699,7 +699,7 @@ int obj_unlock_other(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int obj_drop_locked(void *c)
 {
@@ -711,7 +711,7 @@ int obj_drop_locked(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int rb_add(void *c)
 {
@@ -724,7 +724,7 @@ int rb_add(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int rb_add_remove(void *c)
 {
@@ -742,7 +742,7 @@ int rb_add_remove(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int rb_first_remove(void *c)
 {
@@ -761,7 +761,7 @@ int rb_first_remove(void *c)
 	return 0;
 }
 
-EXPECT("bpf_rbtree_remove can only take non-owning or refcounted bpf_rb_node pointer")
+__failure __msg("bpf_rbtree_remove can only take non-owning or refcounted bpf_rb_node pointer")
 SEC("tc")
 int rb_remove_unlocked(void *c)
 {
@@ -780,7 +780,7 @@ int rb_remove_unlocked(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int rb_left(void *c)
 {
@@ -796,7 +796,7 @@ int rb_left(void *c)
 	return v;
 }
 
-EXPECT("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+__failure __msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
 SEC("tc")
 int rb_left_nolock(void *c)
 {
@@ -804,7 +804,7 @@ int rb_left_nolock(void *c)
 	return n != 0;
 }
 
-EXPECT("bpf_spin_lock at off=0 must be held for bpf_rb_root")
+__failure __msg("bpf_spin_lock at off=0 must be held for bpf_rb_root")
 SEC("tc")
 int rb_first_nolock(void *c)
 {
@@ -812,7 +812,7 @@ int rb_first_nolock(void *c)
 	return n != 0;
 }
 
-EXPECT("bpf_rb_node not found at offset=40")
+__failure __msg("bpf_rb_node not found at offset=40")
 SEC("tc")
 int rb_add_list_node(void *c)
 {
@@ -825,7 +825,7 @@ int rb_add_list_node(void *c)
 	return 0;
 }
 
-EXPECT("arg#1 expected pointer to allocated object")
+__failure __msg("arg#1 expected pointer to allocated object")
 SEC("tc")
 int rb_two_trees(void *c)
 {
@@ -839,7 +839,7 @@ int rb_two_trees(void *c)
 	return 0;
 }
 
-EXPECT("can't spin_{lock,unlock} in rbtree cb")
+__failure __msg("can't spin_{lock,unlock} in rbtree cb")
 SEC("tc")
 int rb_cb_unlock(void *c)
 {
@@ -852,7 +852,7 @@ int rb_cb_unlock(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int rb_cb_helper(void *c)
 {
@@ -865,7 +865,7 @@ int rb_cb_helper(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int rb_cb_first(void *c)
 {
@@ -878,7 +878,7 @@ int rb_cb_first(void *c)
 	return 0;
 }
 
-EXPECT("bpf_rbtree_remove not allowed in rbtree cb")
+__failure __msg("bpf_rbtree_remove not allowed in rbtree cb")
 SEC("tc")
 int rb_cb_remove(void *c)
 {
@@ -891,7 +891,7 @@ int rb_cb_remove(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int rb_cb_rcu(void *c)
 {
@@ -904,7 +904,7 @@ int rb_cb_rcu(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int rb_cb_big(void *c)
 {
@@ -917,7 +917,7 @@ int rb_cb_big(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int rb_cb_write(void *c)
 {
@@ -930,7 +930,7 @@ int rb_cb_write(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int ref_both(void *c)
 {
@@ -945,7 +945,7 @@ int ref_both(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog would lead to reference leak")
+__failure __msg("BPF_EXIT instruction in main prog would lead to reference leak")
 SEC("tc")
 int ref_leak(void *c)
 {
@@ -957,7 +957,7 @@ int ref_leak(void *c)
 	return g->x;
 }
 
-EXPECT("R6 invalid mem access 'scalar'")
+__failure __msg("R6 invalid mem access 'scalar'")
 SEC("tc")
 int ref_use_after(void *c)
 {
@@ -971,7 +971,7 @@ int ref_use_after(void *c)
 	return v;
 }
 
-EXPECT("arg#0 doesn't point to a type with bpf_refcount field")
+__failure __msg("arg#0 doesn't point to a type with bpf_refcount field")
 SEC("tc")
 int ref_foo(void *c)
 {
@@ -984,7 +984,7 @@ int ref_foo(void *c)
 	return 0;
 }
 
-EXPECT("accepted")
+__success
 SEC("tc")
 int ref_nonown(void *c)
 {
@@ -1001,7 +1001,7 @@ int ref_nonown(void *c)
 	return 0;
 }
 
-EXPECT("Possibly NULL pointer passed to trusted arg0")
+__failure __msg("Possibly NULL pointer passed to trusted arg0")
 SEC("tc")
 int ref_nonown_unchecked(void *c)
 {
@@ -1016,7 +1016,7 @@ int ref_nonown_unchecked(void *c)
 	return 0;
 }
 
-EXPECT("arg#0 is neither owning or non-owning ref")
+__failure __msg("arg#0 is neither owning or non-owning ref")
 SEC("tc")
 int ref_after_unlock(void *c)
 {
@@ -1033,7 +1033,7 @@ int ref_after_unlock(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int throw_locked(void *c)
 {
@@ -1042,7 +1042,7 @@ int throw_locked(void *c)
 	return 0;
 }
 
-EXPECT("bpf_throw would lead to reference leak")
+__failure __msg("bpf_throw would lead to reference leak")
 SEC("tc")
 int throw_ref(void *c)
 {
@@ -1054,7 +1054,7 @@ int throw_ref(void *c)
 	return 0;
 }
 
-EXPECT("bpf_throw would lead to reference leak")
+__failure __msg("bpf_throw would lead to reference leak")
 SEC("tc")
 int throw_sub_ref(void *c)
 {
@@ -1066,7 +1066,7 @@ int throw_sub_ref(void *c)
 	return 0;
 }
 
-EXPECT("bpf_throw kfunc (insn 9) cannot be called from callback subprog 1")
+__failure __msg("bpf_throw kfunc (insn 9) cannot be called from callback subprog 1")
 SEC("tc")
 int throw_loop(void *c)
 {
@@ -1074,7 +1074,7 @@ int throw_loop(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog would lead to reference leak")
+__failure __msg("BPF_EXIT instruction in main prog would lead to reference leak")
 SEC("tc")
 int loop_leak(void *c)
 {
@@ -1082,7 +1082,7 @@ int loop_leak(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int loop_locks(void *c)
 {
@@ -1090,7 +1090,7 @@ int loop_locks(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog cannot be used inside bpf_rcu_read_lock-ed region")
+__failure __msg("BPF_EXIT instruction in main prog cannot be used inside bpf_rcu_read_lock-ed region")
 SEC("tc")
 int loop_rcus(void *c)
 {
@@ -1098,7 +1098,7 @@ int loop_rcus(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog cannot be used inside bpf_preempt_disable-ed region")
+__failure __msg("BPF_EXIT instruction in main prog cannot be used inside bpf_preempt_disable-ed region")
 SEC("tc")
 int loop_preempt(void *c)
 {
@@ -1106,7 +1106,7 @@ int loop_preempt(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog cannot be used inside bpf_preempt_disable-ed region")
+__failure __msg("BPF_EXIT instruction in main prog cannot be used inside bpf_preempt_disable-ed region")
 SEC("tc")
 int loop_unpreempt(void *c)
 {
@@ -1115,7 +1115,7 @@ int loop_unpreempt(void *c)
 	return 0;
 }
 
-EXPECT("BPF_EXIT instruction in main prog would lead to reference leak")
+__failure __msg("BPF_EXIT instruction in main prog would lead to reference leak")
 SEC("tc")
 int loop_drops(void *c)
 {
@@ -1126,7 +1126,7 @@ int loop_drops(void *c)
 	return 0;
 }
 
-EXPECT("tracing progs cannot use bpf_{list_head,rb_root} yet")
+__failure __msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
 SEC("kprobe/x")
 int kp_lock(void *c)
 {
@@ -1135,7 +1135,7 @@ int kp_lock(void *c)
 	return 0;
 }
 
-EXPECT("tracing progs cannot use bpf_{list_head,rb_root} yet")
+__failure __msg("tracing progs cannot use bpf_{list_head,rb_root} yet")
 SEC("kprobe/x")
 int kp_list(void *c)
 {
@@ -1146,7 +1146,7 @@ int kp_list(void *c)
 	return n != 0;
 }
 
-EXPECT("socket filter progs cannot use bpf_spin_lock yet")
+__failure __msg("socket filter progs cannot use bpf_spin_lock yet")
 SEC("socket")
 int sk_lock(void *c)
 {
@@ -1159,7 +1159,7 @@ int sk_lock(void *c)
 	return 0;
 }
 
-EXPECT("function calls are not allowed while holding a lock")
+__failure __msg("function calls are not allowed while holding a lock")
 SEC("tc")
 int tail_locked(void *c)
 {
@@ -1169,7 +1169,7 @@ int tail_locked(void *c)
 	return 0;
 }
 
-EXPECT("tail_call would lead to reference leak")
+__failure __msg("tail_call would lead to reference leak")
 SEC("tc")
 int tail_ref(void *c)
 {
@@ -1181,7 +1181,7 @@ int tail_ref(void *c)
 	return 0;
 }
 
-EXPECT("tail_call cannot be used inside bpf_rcu_read_lock-ed region")
+__failure __msg("tail_call cannot be used inside bpf_rcu_read_lock-ed region")
 SEC("tc")
 int tail_rcu(void *c)
 {
