@@ -181,8 +181,15 @@ impl<'a> Runs<'a> {
 
     /// Goes on to the end, or to where the chooser pauses ([`RunError::Paused`]).
     pub(crate) fn go_on(&mut self) -> Result<Outcome, RunError> {
-        self.run.story()?;
-        Ok(self.run.outcome())
+        match self.run.story() {
+            Ok(()) => Ok(self.run.outcome()),
+            Err(RunError::Paused) => {
+                // What has happened is a part of how far the expectations are.
+                self.run.drain()?;
+                Err(RunError::Paused)
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Keeps the run where its chooser paused it.

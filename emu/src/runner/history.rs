@@ -177,7 +177,7 @@ impl<'a> History<'a> {
                 Err(RunError::Paused) => {
                     let at = self.position();
                     let early = at < until;
-                    self.keep();
+                    self.keep()?;
                     if early || at >= halting.until {
                         return Ok(Went::Stopped);
                     }
@@ -207,12 +207,14 @@ impl<'a> History<'a> {
     }
 
     /// Keeps the present, when the last that was kept is an interval ago.
-    fn keep(&mut self) {
+    fn keep(&mut self) -> Result<(), RunError> {
         let (at, work) = (self.position(), self.run.machine.work());
         let last = self.kept.range(..=at).next_back().map_or(0, |k| k.1.0);
         if work < last.saturating_add(self.interval) {
-            return;
+            return Ok(());
         }
+        // Events that were seen are not copied.
+        self.run.drain()?;
         self.kept.insert(at, (work, self.run.save()));
         if self.kept.len() > self.kept_max {
             self.interval *= 2;
@@ -223,5 +225,6 @@ impl<'a> History<'a> {
                 keep
             });
         }
+        Ok(())
     }
 }
