@@ -4,6 +4,8 @@
 //! A row is a UAPI field and the path to what it stands for. A field without a row is not
 //! modelled and the verifier says `Unsupported`.
 
+mod sock_ops;
+
 use std::sync::LazyLock;
 
 use bpf::Endian;
@@ -271,6 +273,9 @@ fn perf_rows(arch: bpf::Arch) -> Vec<Row> {
 pub fn convert(arch: bpf::Arch, access: CtxAccess) -> Option<CtxConv> {
     if access.prog_type == ProgType::PerfEvent {
         return convert_by(&perf_rows(arch), access, arch.endian());
+    }
+    if access.prog_type == ProgType::SockOps {
+        return sock_ops::convert(access, arch.endian());
     }
     let rows: &[Row] = match access.prog_type {
         ProgType::Xdp => &XDP_ROWS,

@@ -202,7 +202,7 @@ impl Kernel {
     #[must_use]
     pub fn next_timer(&self) -> Option<u64> {
         let timer = self.timers.queue.keys().next().map(|k| k.0);
-        timer.into_iter().chain(self.sched.next_due()).min()
+        timer.into_iter().chain(self.sched.next_due()).chain(self.tcp_next_due()).min()
     }
 
     /// Queues the callbacks of what has expired on the CPUs of the timers, and wakes tasks.
@@ -214,6 +214,7 @@ impl Kernel {
             let work = TimerFrame { timer, key: 0, softirq: true };
             self.interrupt(cpu, Level::Soft, [Frame::Timer(work)]);
         }
+        self.tcp_expire(now);
         self.sched_expire(now);
     }
 

@@ -54,6 +54,7 @@ const HOOKS: &[(ProgType, &str)] = &[
     (ProgType::CgroupSockopt, "getsockopt, setsockopt"),
     (ProgType::CgroupDevice, "opening and making device nodes"),
     (ProgType::CgroupSysctl, "files below /proc/sys"),
+    (ProgType::SockOps, "connections of TCP, but for header options and time stamps"),
     (ProgType::Syscall, "test runs"),
     (ProgType::SocketFilter, "test runs"),
     (ProgType::SchedAct, "test runs"),

@@ -123,6 +123,7 @@ pub fn is_modelled(attach: AttachType) -> bool {
             | A::CgroupSetsockopt
             | A::CgroupDevice
             | A::CgroupSysctl
+            | A::CgroupSockOps
             | A::LsmCgroup
     )
 }

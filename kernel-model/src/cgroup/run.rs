@@ -106,12 +106,6 @@ impl Kernel {
         group.is_some_and(|g| self.cgroups.effective(g, Atype::Of(attach as u32)).is_some())
     }
 
-    /// Whether packets that a socket sends or receives meet programs of its group.
-    pub(crate) fn cgroup_sees_packets(&self, sk: u64) -> bool {
-        let hooks = [AttachType::CgroupInetIngress, AttachType::CgroupInetEgress];
-        hooks.into_iter().any(|a| self.cgroup_has(sk, a))
-    }
-
     /// `cgroup_id` of the group of a socket: the root's until there are others.
     pub(crate) fn sock_cgroup_id(&self, sk: u64) -> u64 {
         match self.sock_cgroup(sk) {

@@ -7,7 +7,7 @@ use bpf::uapi::ProgType;
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::ledger::Kind;
-use crate::net::{LISTEN, Protocol};
+use crate::net::{CB_FLAGS, CB_UNMODELLED, LISTEN, Protocol};
 use crate::sys::OptError;
 use crate::{Errno, Kernel, field};
 
@@ -23,6 +23,7 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 99, name: "skc_lookup_tcp", nargs: 5, body: lookup_tcp },
     HelperRow { id: 49, name: "setsockopt", nargs: 5, body: setsockopt },
     HelperRow { id: 57, name: "getsockopt", nargs: 5, body: getsockopt },
+    HelperRow { id: 59, name: "sock_ops_cb_flags_set", nargs: 2, body: cb_flags_set },
     HelperRow { id: 64, name: "bind", nargs: 3, body: bind },
     HelperRow { id: 129, name: "sk_ancestor_cgroup_id", nargs: 2, body: ancestor_id },
     HelperRow { id: 128, name: "sk_cgroup_id", nargs: 1, body: cgroup_id },
@@ -168,6 +169,20 @@ fn option_exists((level, name): (u32, u32), tcp: bool) -> Result<(), Errno> {
     if known { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
+/// `bpf_sock_ops_cb_flags_set`: what it does not know comes back.
+fn cb_flags_set(k: &mut Kernel, _: CpuId, [ctx, flags, ..]: [u64; 5]) -> Ret {
+    let (sk, all) = (k.get(ctx, field!("bpf_sock_ops_kern", "sk")), CB_FLAGS as u64);
+    if !k.sk_fullsock(sk) {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
+    if flags & CB_UNMODELLED as u64 != 0 {
+        let what = "BPF_SOCK_OPS_PARSE_*_HDR_OPT_CB_FLAG, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG";
+        return Ret::Fault(Fault::unsupported(what));
+    }
+    k.set(sk, field!("tcp_sock", "bpf_sock_ops_cb_flags"), flags & all);
+    Ret::Val(flags & 0xffff_ffff & !all)
+}
+
 fn option_fault(e: OptError, (level, name): (u32, u32)) -> Ret {
     match e {
         OptError::Errno(e) => Ret::Val(e.ret()),
@@ -179,6 +194,9 @@ fn option_fault(e: OptError, (level, name): (u32, u32)) -> Ret {
 
 fn setsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5]) -> Ret {
     let (sk, which) = (sk_of(k, cpu, at), (level as u32, name as u32));
+    if !k.sk_fullsock(sk) {
+        return Ret::Val(Errno::EINVAL.ret());
+    }
     let tcp = k.get(sk, field!("sock", "sk_protocol")) == 6;
     if let Err(e) = option_exists(which, tcp) {
         return Ret::Val(e.ret());
@@ -202,7 +220,8 @@ fn getsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5])
     let (sk, which) = (sk_of(k, cpu, at), (level as u32, name as u32));
     let tcp = k.get(sk, field!("sock", "sk_protocol")) == 6;
     let length = if len as u32 == 4 { Ok(()) } else { Err(Errno::EINVAL) };
-    let checked = option_exists(which, tcp).and(length);
+    let whole = if k.sk_fullsock(sk) { Ok(()) } else { Err(Errno::EINVAL) };
+    let checked = whole.and(option_exists(which, tcp)).and(length);
     let found = match checked {
         Ok(()) => k.sockopt_get(sk, which),
         Err(e) => Err(OptError::Errno(e)),

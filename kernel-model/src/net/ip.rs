@@ -69,65 +69,81 @@ impl UdpPacket {
     fn bytes(&self) -> Option<Vec<u8>> {
         let len = (self.payload.len() + 8) as u16;
         let ports = [self.from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
-        let mut udp = [&ports[..], &len.to_be_bytes(), &[0, 0], &self.payload].concat();
-        let (mut ip, pseudo) = match (self.from.ip(), self.to.ip()) {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                let ends = [from.octets(), to.octets()].concat();
-                let total = (len + 20).to_be_bytes();
-                // DF, TTL 64.
-                let mut ip =
-                    [&[0x45, self.tos], &total[..], &[0, 0, 0x40, 0, 64, UDP, 0, 0], &ends]
-                        .concat();
-                let sum = !csum(&[&ip]);
-                ip[10..12].copy_from_slice(&sum.to_be_bytes());
-                (ip, [&ends[..], &[0, UDP], &len.to_be_bytes()].concat())
-            }
-            (IpAddr::V6(from), IpAddr::V6(to)) => {
-                let ends = [from.octets(), to.octets()].concat();
-                let class = [0x60 | self.tos >> 4, self.tos << 4, 0, 0];
-                let ip = [&class[..], &len.to_be_bytes(), &[UDP, 64], &ends].concat();
-                (ip, [&ends[..], &[0, UDP], &len.to_be_bytes()].concat())
-            }
-            _ => return None,
-        };
-        let sum = match !csum(&[&pseudo, &udp]) {
-            0 => 0xffff,
-            sum => sum,
-        };
-        udp[6..8].copy_from_slice(&sum.to_be_bytes());
-        let ethertype: u16 = if self.from.is_ipv4() { 0x0800 } else { 0x86dd };
-        let mut frame = [&[0; 12][..], &ethertype.to_be_bytes()].concat();
-        frame.append(&mut ip);
-        frame.append(&mut udp);
-        Some(frame)
+        let udp = [&ports[..], &len.to_be_bytes(), &[0, 0], &self.payload].concat();
+        ip_frame((self.from.ip(), self.to.ip()), self.tos, UDP, udp)
     }
 
     /// The datagram of a frame.
     pub(super) fn parse(frame: &[u8]) -> Option<UdpPacket> {
-        let (ethertype, at) = super::check::network_layer(frame)?;
-        let p = frame.get(at..)?;
-        let (v6, header) = match ethertype {
-            0x0800 => (false, usize::from(p.first()? & 15) * 4),
-            0x86dd => (true, 40),
-            _ => return None,
-        };
-        let protocol = *p.get(if v6 { 6 } else { 9 })?;
-        let fragment = !v6 && u16::from_be_bytes([*p.get(6)?, *p.get(7)?]) & 0x3fff != 0;
-        if protocol != UDP || fragment {
-            return None;
-        }
-        let ip = |at: usize| -> Option<IpAddr> {
-            Some(match v6 {
-                false => IpAddr::from(<[u8; 4]>::try_from(p.get(12 + 4 * at..16 + 4 * at)?).ok()?),
-                true => IpAddr::from(<[u8; 16]>::try_from(p.get(8 + 16 * at..24 + 16 * at)?).ok()?),
-            })
-        };
-        let udp = p.get(header..)?;
+        let (ip, udp) = ip_parse(frame, UDP)?;
         let word = |at: usize| Some(u16::from_be_bytes([*udp.get(at)?, *udp.get(at + 1)?]));
         let payload = udp.get(8..usize::from(word(4)?))?.to_vec();
-        let (from, to) = (SocketAddr::new(ip(0)?, word(0)?), SocketAddr::new(ip(1)?, word(2)?));
+        let (from, to) = (SocketAddr::new(ip.0, word(0)?), SocketAddr::new(ip.1, word(2)?));
         Some(UdpPacket { from, to, tos: 0, payload })
     }
+}
+
+/// A packet of a transport layer with both addresses, from an empty Ethernet header on; `l4` has
+/// its ports and a checksum of 0, which is computed.
+pub(super) fn ip_frame(
+    (from, to): (IpAddr, IpAddr),
+    tos: u8,
+    proto: u8,
+    mut l4: Vec<u8>,
+) -> Option<Vec<u8>> {
+    let len = l4.len() as u16;
+    let (ip, ends) = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let ends = [from.octets(), to.octets()].concat();
+            let total = (len + 20).to_be_bytes();
+            // DF, TTL 64.
+            let mut ip =
+                [&[0x45, tos], &total[..], &[0, 0, 0x40, 0, 64, proto, 0, 0], &ends].concat();
+            let sum = !csum(&[&ip]);
+            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            (ip, ends)
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let ends = [from.octets(), to.octets()].concat();
+            let class = [0x60 | tos >> 4, tos << 4, 0, 0];
+            (([&class[..], &len.to_be_bytes(), &[proto, 64], &ends].concat()), ends)
+        }
+        _ => return None,
+    };
+    let pseudo = [&ends[..], &[0, proto], &len.to_be_bytes()].concat();
+    let sum = match !csum(&[&pseudo, &l4]) {
+        0 if proto == UDP => 0xffff,
+        sum => sum,
+    };
+    let at = if proto == UDP { 6 } else { 16 };
+    l4[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    let ethertype: u16 = if from.is_ipv4() { 0x0800 } else { 0x86dd };
+    Some([&[0; 12][..], &ethertype.to_be_bytes(), &ip, &l4].concat())
+}
+
+/// The addresses of a frame's packet and what follows its IP header, when it is whole and of this
+/// protocol.
+pub(super) fn ip_parse(frame: &[u8], proto: u8) -> Option<((IpAddr, IpAddr), &[u8])> {
+    let (ethertype, at) = super::check::network_layer(frame)?;
+    let p = frame.get(at..)?;
+    let word = |at: usize| Some(u16::from_be_bytes([*p.get(at)?, *p.get(at + 1)?]));
+    let (v6, header) = match ethertype {
+        0x0800 => (false, usize::from(p.first()? & 15) * 4),
+        0x86dd => (true, 40),
+        _ => return None,
+    };
+    let fragment = !v6 && word(6)? & 0x3fff != 0;
+    if *p.get(if v6 { 6 } else { 9 })? != proto || fragment {
+        return None;
+    }
+    let ip = |at: usize| -> Option<IpAddr> {
+        Some(match v6 {
+            false => IpAddr::from(<[u8; 4]>::try_from(p.get(12 + 4 * at..16 + 4 * at)?).ok()?),
+            true => IpAddr::from(<[u8; 16]>::try_from(p.get(8 + 16 * at..24 + 16 * at)?).ok()?),
+        })
+    };
+    let total = usize::from(if v6 { word(4)? + 40 } else { word(2)? });
+    Some(((ip(0)?, ip(1)?), p.get(header..total.min(p.len()))?))
 }
 
 impl Kernel {
@@ -198,11 +214,16 @@ impl Kernel {
         way: Way,
     ) -> Result<Frame, Errno> {
         let bytes = packet.bytes().ok_or(Errno::EAFNOSUPPORT)?;
+        self.ip_output(sk, &bytes, way)
+    }
+
+    /// `ip_local_out`: the path of a socket's packet, from an empty Ethernet header on.
+    pub(super) fn ip_output(&mut self, sk: u64, bytes: &[u8], way: Way) -> Result<Frame, Errno> {
         let dev = match way {
             Way::Local => self.loopback_dev()?,
             Way::Nic(ifindex, _) => self.net.nics.get(&ifindex).ok_or(Errno::ENODEV)?.dev,
         };
-        let skb = self.skb_on_dev(dev, &bytes)?;
+        let skb = self.skb_on_dev(dev, bytes)?;
         let mark = self.get(sk, field!("sock", "sk_mark"));
         let priority = self.get(sk, field!("sock", "sk_priority"));
         for (f, value) in [
@@ -261,7 +282,10 @@ impl Kernel {
                 let len = self.get(o.skb, field!("sk_buff", "len"));
                 self.count(dev, field!("net_device", "stats.rx_packets"), 1);
                 self.count(dev, field!("net_device", "stats.rx_bytes"), len);
-                return self.udp_rcv(cpu, o.skb);
+                return match self.skb_is_tcp(o.skb) {
+                    true => self.backlog_put(cpu, o.skb),
+                    false => self.udp_rcv(cpu, o.skb),
+                };
             }
         };
         let Some(dest) = self.net.fib.neighbour(ifindex, next) else {
@@ -299,7 +323,7 @@ impl Kernel {
     }
 
     /// The frame of an sk_buff from its link layer on, wherever its data begins.
-    fn skb_frame(&self, skb: u64) -> Vec<u8> {
+    pub(super) fn skb_frame(&self, skb: u64) -> Vec<u8> {
         let head = self.get(skb, field!("sk_buff", "head"));
         let mac = head + self.get(skb, field!("sk_buff", "mac_header"));
         let data = self.get(skb, field!("sk_buff", "data"));
@@ -309,9 +333,12 @@ impl Kernel {
 
     /// A packet that came up through a device, when a socket has to do with it: one of a task, or
     /// one with programs of its control group.
-    pub(super) fn up_to_socket(&self, skb: u64) -> Option<Frame> {
+    pub(super) fn up_to_socket(&mut self, skb: u64) -> Option<Frame> {
         if !self.net.sockets.any_of_task() && !self.cgroup_ingress_enabled() {
             return None;
+        }
+        if self.skb_is_tcp(skb) {
+            return self.tcp_up(skb);
         }
         let sk = self.udp_socket(skb)?;
         let local = Local { skb, sk, filtered: false };

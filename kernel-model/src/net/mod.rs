@@ -8,8 +8,8 @@
 //!                        tx ring ◄── tc egress ◄── xmit          ─► Out, and the peer's ring
 //! ```
 //!
-//! Reading order: nic, rx, xdp, redirect, cpumap, tx, skb, tc, ip, sock, check. Every path that
-//! runs a program is a [`NetFrame`].
+//! Reading order: nic, rx, xdp, redirect, cpumap, tx, skb, tc, ip, sock, tcp, check. Every path
+//! that runs a program is a [`NetFrame`].
 
 pub mod check;
 mod cpumap;
@@ -23,6 +23,7 @@ mod skb;
 mod skb_room;
 mod sock;
 mod tc;
+mod tcp;
 mod test_run;
 mod tx;
 mod xdp;
@@ -39,6 +40,7 @@ pub(crate) use redirect::{RedirectInfo, Target};
 pub(crate) use rss::frame_hash;
 pub(crate) use skb_room::{UNSET as SKB_UNSET, max_len as skb_max_len};
 pub(crate) use sock::LISTEN;
+pub(crate) use tcp::{CB_FLAGS, CB_UNMODELLED, SEND_SHUTDOWN, state as tcp_state};
 pub(crate) use test_run::TestBuff;
 pub(crate) use xdp::{frag_at, shared_info};
 
@@ -69,6 +71,8 @@ pub struct Net {
     pub(crate) sockets: sock::Sockets,
     /// Addresses of devices.
     pub(crate) addresses: BTreeMap<u32, Vec<std::net::IpAddr>>,
+    /// Connections of TCP.
+    pub(crate) tcp: tcp::Tcp,
     /// `lo`, once something has gone through it; 0 before.
     pub(crate) loopback: u64,
     /// Per CPU: `struct metadata_dst` of tunnel keys that programs set.
@@ -100,6 +104,10 @@ pub enum NetFrame {
     Output(ip::Output),
     /// A packet on its way into a socket.
     Local(ip::Local),
+    /// A path of TCP.
+    Tcp(Box<tcp::TcpFrame>),
+    /// What has come through the loopback device.
+    Backlog,
 }
 
 impl NetFrame {
@@ -113,6 +121,8 @@ impl NetFrame {
             NetFrame::CpuMap(_) => &["cpu_map_kthread_run"],
             NetFrame::Output(_) => &["ip_finish_output"],
             NetFrame::Local(_) => &["udp_queue_rcv_one_skb"],
+            NetFrame::Tcp(_) => &["tcp_rcv_state_process"],
+            NetFrame::Backlog => &["process_backlog"],
         }
     }
 
@@ -120,6 +130,7 @@ impl NetFrame {
     pub(crate) fn level(&self) -> crate::context::Level {
         match self {
             NetFrame::Output(_) => crate::context::Level::Task,
+            NetFrame::Tcp(t) => t.level(),
             _ => crate::context::Level::Soft,
         }
     }
@@ -158,6 +169,8 @@ impl Kernel {
             NetFrame::CpuMap(thread) => self.kthread_step(cpu, thread, input),
             NetFrame::Output(output) => self.output_step(cpu, output, input),
             NetFrame::Local(local) => self.local_step(cpu, local, input),
+            NetFrame::Tcp(path) => self.tcp_step(cpu, path, input),
+            NetFrame::Backlog => self.backlog_step(cpu),
         }
     }
 

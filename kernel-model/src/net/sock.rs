@@ -66,6 +66,9 @@ const CLOSE: u64 = 7;
 pub(crate) const LISTEN: u64 = 10;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
+/// `tcp_rmem[1]`, `sysctl_somaxconn`.
+const TCP_RMEM: u64 = 131_072;
+const SOMAXCONN: u64 = 4096;
 /// `NO_QUEUE_MAPPING`.
 const NO_QUEUE: u64 = 0xffff;
 
@@ -129,6 +132,21 @@ impl Sockets {
         } else {
             self.all.remove(&sk);
         }
+    }
+
+    /// A connection: segments find it.
+    pub(crate) fn hashed(&mut self, sk: u64, config: SocketConfig) {
+        self.all.insert(sk, config);
+    }
+
+    /// Segments do not find it any more.
+    pub(crate) fn unhash(&mut self, sk: u64) {
+        self.all.remove(&sk);
+    }
+
+    /// Whether a socket is one of a task, or came of one.
+    pub(crate) fn is_owned(&self, sk: u64) -> bool {
+        self.owned.contains_key(&sk)
     }
 
     /// A task has made a socket.
@@ -197,6 +215,8 @@ impl Kernel {
             (field!("sock", "sk_type"), if tcp { 1 } else { 2 }),
             (field!("sock", "sk_protocol"), if tcp { 6 } else { 17 }),
             (field!("sock", "sk_mark"), config.mark.into()),
+            (field!("sock", "sk_rcvbuf"), if tcp { TCP_RMEM } else { 0 }),
+            (field!("sock", "sk_max_ack_backlog"), if tcp { SOMAXCONN } else { 0 }),
         ];
         for (f, v) in numbers {
             self.set(sk, f, v);
@@ -228,7 +248,13 @@ impl Kernel {
     pub(crate) fn sock_queue_rcv(&mut self, cpu: CpuId, sk: u64, datagram: Datagram) {
         let Some(owned) = self.net.sockets.owned.get_mut(&sk) else { return };
         owned.queue.push_back(datagram);
-        if let Some(task) = owned.waits.take() {
+        self.sock_wake(cpu, sk);
+    }
+
+    /// A task that waits for the socket goes on.
+    pub(crate) fn sock_wake(&mut self, cpu: CpuId, sk: u64) {
+        let owned = self.net.sockets.owned.get_mut(&sk);
+        if let Some(task) = owned.and_then(|o| o.waits.take()) {
             self.task_wake(cpu, task);
         }
     }

@@ -185,7 +185,11 @@ pub(super) fn read(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     Ok(0)
 }
 
-fn read_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+fn read_file(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    if k.vfs.sockets.contains_key(&f.object) {
+        // sock_read_iter
+        return super::sock::recvfrom(k, cpu, f);
+    }
     if k.get(f.object, field!("file", "f_mode")) & FMODE_READ != 0
         && let Some(steps) = sysctl::steps(k, f, false)
     {
@@ -205,6 +209,10 @@ pub(super) fn write(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
 }
 
 fn write_file(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    if k.vfs.sockets.contains_key(&f.object) {
+        // sock_write_iter
+        return super::sock::sendto(k, cpu, f);
+    }
     if k.get(f.object, field!("file", "f_mode")) & FMODE_WRITE != 0
         && let Some(steps) = sysctl::steps(k, f, true)
     {
@@ -223,7 +231,9 @@ fn write_file(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 pub(super) fn close(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     f.object = k.fd_close(f.task, f.arg(0))?;
     let release = k.sock_release(f.object);
-    let before = [Do::Enter("filp_close", vec![f.object, 0])].into_iter().chain(release);
+    let stream = Do::Call(|k, _, f| Ok(k.stream_close(f.object)));
+    let before =
+        [Do::Enter("filp_close", vec![f.object, 0])].into_iter().chain(release).chain([stream]);
     f.first(before.chain([Do::Act(put_file), Do::Exit]).collect::<Vec<_>>());
     Ok(0)
 }

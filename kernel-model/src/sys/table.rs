@@ -113,6 +113,8 @@ pub static SYSCALLS: &[SysRow] = rows! {
     "listen", [50, 201, 363], sock::listen, [Num("fd", 3), Num("backlog", 128)];
     "getsockname", [51, 204, 367], sock::getsockname, [Num("fd", 3), Room("addr"), Ref("addrlen", 28)];
     "getpeername", [52, 205, 368], sock::getpeername, [Num("fd", 3), Room("addr"), Ref("addrlen", 28)];
+    "accept4", [288, 242, 364], sock::accept4, [Num("fd", 3), Room("addr"), Ref("addrlen", 28), Num("flags", 0)];
+    "shutdown", [48, 210, 373], sock::shutdown, [Num("fd", 3), Num("how", 1)];
     "mkdirat", [258, 34, 289], names::mkdirat, [Num("dfd", CWD), Text("path"), Num("mode", 0o755)];
     "unlinkat", [263, 35, 294], names::unlinkat, [Num("dfd", CWD), Text("path"), Num("flags", 0)];
     "setsockopt", [54, 208, 366], sock::setsockopt, [Num("fd", 3), Num("level", 1), Num("optname", 0), Value("optval"), Len("optlen", "optval")];

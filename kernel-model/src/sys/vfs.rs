@@ -356,16 +356,24 @@ impl Kernel {
     pub(super) fn vfs_put(&mut self, file: u64) {
         if let Some(sock) = self.vfs.sockets.remove(&file) {
             let sk = self.get(sock, field!("socket", "sk"));
-            self.storage_gone(sk);
-            self.net.sockets.gone(sk);
-            let cgroup = self.get(sk, field!("sock", "sk_cgrp_data.cgroup"));
-            self.cgroup_bpf_put(cgroup);
-            self.kfree_rcu(sk, "sock");
+            // A stream goes with its connection.
+            if self.get(sk, field!("sock", "sk_protocol")) != 6 {
+                self.sock_free(sk);
+            }
             self.kfree_rcu(sock, "socket");
             self.kfree_rcu(file, "file");
         } else if self.vfs.files.remove(&file).is_some() {
             self.kfree_rcu(file, "file");
         }
+    }
+
+    /// `sk_free`.
+    pub(crate) fn sock_free(&mut self, sk: u64) {
+        self.storage_gone(sk);
+        self.net.sockets.gone(sk);
+        let cgroup = self.get(sk, field!("sock", "sk_cgrp_data.cgroup"));
+        self.cgroup_bpf_put(cgroup);
+        self.kfree_rcu(sk, "sock");
     }
 
     /// `fd_install`.

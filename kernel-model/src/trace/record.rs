@@ -48,6 +48,7 @@ const FILLS: &[(&str, Fill)] = &[
     ("trace_event_raw_irq_handler_exit", irq_exit),
     ("trace_event_raw_contention_begin", contention_begin),
     ("trace_event_raw_contention_end", contention_end),
+    ("trace_event_raw_inet_sock_set_state", inet_sock_set_state),
 ];
 
 /// The record of a tracepoint's row.
@@ -358,6 +359,42 @@ fn sched_migrate_task(r: &mut Record<'_>, a: &[u64]) {
     sched_process(r, a);
     let from = r.read(a[0], field!("task_struct", "thread_info.cpu"));
     r.nums(&[("orig_cpu", from), ("dest_cpu", a[1])]);
+}
+
+fn inet_sock_set_state(r: &mut Record<'_>, a: &[u64]) {
+    let sk = a[0];
+    let family = r.read(sk, field!("sock", "__sk_common.skc_family"));
+    let protocol = r.read(sk, field!("sock", "sk_protocol"));
+    let sport = r.read(sk, field!("sock", "__sk_common.skc_num"));
+    let dport = r.read(sk, field!("sock", "__sk_common.skc_dport"));
+    let dport = r.k.be16(dport as u16);
+    r.nums(&[("skaddr", sk), ("oldstate", a[1]), ("newstate", a[2]), ("family", family)]);
+    r.nums(&[("protocol", protocol), ("sport", sport), ("dport", dport)]);
+    let bytes = |f: crate::types::Field| {
+        let found = r.k.mem.read_vec(sk.wrapping_add(f.off.into()), f.size as usize);
+        found.unwrap_or_else(|_| vec![0; f.size as usize])
+    };
+    let ends = [
+        (
+            "saddr",
+            "saddr_v6",
+            field!("sock", "__sk_common.skc_rcv_saddr"),
+            field!("sock", "__sk_common.skc_v6_rcv_saddr"),
+        ),
+        (
+            "daddr",
+            "daddr_v6",
+            field!("sock", "__sk_common.skc_daddr"),
+            field!("sock", "__sk_common.skc_v6_daddr"),
+        ),
+    ];
+    let ends = ends.map(|(v4, v6, at4, at6)| (v4, v6, bytes(at4), bytes(at6)));
+    for (v4, v6, four, six) in ends {
+        r.text(v4, &four);
+        // TP_STORE_ADDR_PORTS: an IPv4 address is mapped.
+        let mapped = [&[0; 10][..], &[0xff, 0xff], &four].concat();
+        r.text(v6, if family == 10 { &six } else { &mapped });
+    }
 }
 
 fn sched_process_fork(r: &mut Record<'_>, a: &[u64]) {

@@ -124,7 +124,7 @@ impl Kernel {
         }))
     }
 
-    fn sock_any(&self, sk: u64) -> IpAddr {
+    pub(super) fn sock_any(&self, sk: u64) -> IpAddr {
         match self.sock_is_v6(sk) {
             true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -132,7 +132,7 @@ impl Kernel {
     }
 
     /// The socket's own address and port.
-    pub(super) fn sock_local(&self, sk: u64) -> SocketAddr {
+    pub(crate) fn sock_local(&self, sk: u64) -> SocketAddr {
         let v6 = self.sock_is_v6(sk);
         let field = match v6 {
             true => field!("sock", "__sk_common.skc_v6_rcv_saddr"),
@@ -143,7 +143,7 @@ impl Kernel {
     }
 
     /// The other end, when it has one.
-    pub(super) fn sock_remote(&self, sk: u64) -> Option<SocketAddr> {
+    pub(crate) fn sock_remote(&self, sk: u64) -> Option<SocketAddr> {
         let v6 = self.sock_is_v6(sk);
         let field = match v6 {
             true => field!("sock", "__sk_common.skc_v6_daddr"),
@@ -169,7 +169,7 @@ impl Kernel {
     }
 
     /// The socket has these ends now.
-    fn sock_ends(&mut self, sk: u64, local: SocketAddr, remote: Option<SocketAddr>) {
+    pub(super) fn sock_ends(&mut self, sk: u64, local: SocketAddr, remote: Option<SocketAddr>) {
         let port = self.be16(local.port());
         self.set(sk, field!("sock", "__sk_common.skc_num"), local.port().into());
         self.set(sk, field!("inet_sock", "inet_sport"), port);
@@ -237,12 +237,6 @@ impl Kernel {
         self.sock_ends(sk, SocketAddr::new(local.ip(), port), None);
         Ok(())
     }
-
-    /// Whether a socket of the machine takes what is sent there.
-    fn sock_listens(&self, to: SocketAddr) -> bool {
-        let from = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-        self.net.sockets.lookup(Protocol::Tcp, (from, to), 0).is_some()
-    }
 }
 
 /// `__sys_bind`.
@@ -296,7 +290,7 @@ fn bind_undo(k: &mut Kernel, _: CpuId, f: &mut SysFrame, ret: u64) -> Ret {
 }
 
 /// `__sys_listen`, `inet_csk_listen_start`.
-pub(in super::super) fn listen(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+pub(in super::super) fn listen(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
     if k.sock_protocol(sk) != Protocol::Tcp {
         return Err(Errno::EOPNOTSUPP);
@@ -307,7 +301,10 @@ pub(in super::super) fn listen(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Re
     }
     let backlog = f.arg(1).min(4096);
     k.set(sk, field!("sock", "sk_max_ack_backlog"), backlog);
-    k.set(sk, field!("sock", "__sk_common.skc_state"), LISTEN);
+    if k.sock_state(sk) != LISTEN {
+        k.inet_sk_state_store(cpu, sk, LISTEN);
+        f.first([Do::Call(super::stream::listening)]);
+    }
     k.sock_autobind(sk)?;
     let local = k.sock_local(sk);
     k.sock_ends(sk, local, None);
@@ -358,30 +355,24 @@ fn connect_to(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     if k.sock_addr_family(f.object) != family {
         return Err(Errno::EAFNOSUPPORT);
     }
-    let (to, protocol) = (k.sock_addr_to(f.object), k.sock_protocol(sk));
-    if protocol == Protocol::Tcp {
-        if k.cgroup_sees_packets(sk) {
-            return Err(k.sys_unsupported(cpu, "cgroup_skb programs of a TCP connection"));
-        }
-        if !k.sock_listens(to) {
-            return Err(Errno::ECONNREFUSED);
-        }
+    let (mut to, protocol) = (k.sock_addr_to(f.object), k.sock_protocol(sk));
+    if to.ip().is_unspecified() {
+        to.set_ip(super::loopback(to.ip()));
     }
     let own = k.sock_local(sk);
     let dev = k.get(sk, field!("sock", "__sk_common.skc_bound_dev_if")) as u32;
     let source = match own.ip().is_unspecified() {
-        // A stream to a socket that was stated needs no route.
         true => k.route_out(to.ip(), dev).map(|r| r.1),
         false => Ok(own.ip()),
     }?;
     k.sock_autobind(sk)?;
     let local = SocketAddr::new(source, k.sock_local(sk).port());
-    k.set(sk, field!("sock", "__sk_common.skc_state"), ESTABLISHED);
-    if protocol == Protocol::Tcp {
-        let sock = k.get(sk, field!("sock", "sk_socket"));
-        k.set(sock, field!("socket", "state"), SS_CONNECTED);
-    }
     k.sock_ends(sk, local, Some(to));
+    if protocol == Protocol::Tcp {
+        super::stream::connect(k, cpu, f, sk);
+    } else {
+        k.set(sk, field!("sock", "__sk_common.skc_state"), ESTABLISHED);
+    }
     Ok(0)
 }
 

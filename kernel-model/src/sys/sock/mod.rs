@@ -1,9 +1,10 @@
-//! Sockets of tasks, as far as a machine without TCP segments has them: datagrams are packets,
-//! connections of TCP are states (net/socket.c, net/ipv4/af_inet.c, net/ipv6/af_inet6.c).
+//! Sockets of tasks: their calls up to the protocol (net/socket.c, net/ipv4/af_inet.c,
+//! net/ipv6/af_inet6.c).
 
 mod addr;
 mod msg;
 mod opt;
+mod stream;
 
 use bpf::uapi::AttachType;
 
@@ -11,12 +12,14 @@ use super::{Do, SysFrame};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::CpuId;
 use crate::net::{Protocol, loopback};
+use crate::sched::TaskId;
 use crate::{Errno, EventKind, Fault, Kernel, field};
 
 pub(super) use addr::{bind, connect, getpeername, getsockname, listen};
 pub(super) use msg::{recvfrom, sendto};
 pub(crate) use opt::OptError;
 pub(super) use opt::{getsockopt, setsockopt};
+pub(super) use stream::{accept4, shutdown};
 
 type Ret = Result<u64, Errno>;
 
@@ -25,7 +28,8 @@ const AF_INET6: u64 = 10;
 const SOCK_STREAM: u64 = 1;
 const SOCK_DGRAM: u64 = 2;
 /// `SOCK_CLOEXEC`, `SOCK_NONBLOCK`.
-const SOCK_FLAGS: u64 = 0o2_000_000 | 0o4000;
+const SOCK_FLAGS: u64 = 0o2_000_000 | O_NONBLOCK;
+const O_NONBLOCK: u64 = 0o4000;
 const IPPROTO_TCP: u64 = 6;
 const IPPROTO_UDP: u64 = 17;
 /// `TCP_ESTABLISHED`, `TCP_CLOSE`, `TCP_LISTEN`.
@@ -126,16 +130,24 @@ fn socket_create(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
 }
 
 fn socket_open(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
-    let file = k.kzalloc(crate::types::size("file"), "file")?;
-    k.vfs.sockets.insert(file, f.object);
     let sk = k.get(f.object, field!("socket", "sk"));
-    k.set(f.object, field!("socket", "file"), file);
+    let fd = k.sock_file(f.task, f.object, f.arg(1))?;
     k.net.sockets.made(sk);
     f.todo.retain(|d| !matches!(d, Do::Undo(_)));
-    Ok(k.fd_open(f.task, file))
+    Ok(fd)
 }
 
 impl Kernel {
+    /// `sock_map_fd`.
+    fn sock_file(&mut self, task: TaskId, sock: u64, flags: u64) -> Ret {
+        let file = self.kzalloc(crate::types::size("file"), "file")?;
+        // O_RDWR
+        self.set(file, field!("file", "f_flags"), 2 | flags & O_NONBLOCK);
+        self.vfs.sockets.insert(file, sock);
+        self.set(sock, field!("socket", "file"), file);
+        Ok(self.fd_open(task, file))
+    }
+
     /// The programs for a socket of its control group, with the socket as context
     /// (`__cgroup_bpf_run_filter_sk`).
     fn cgroup_sk(&self, attach: AttachType, sk: u64) -> Do {

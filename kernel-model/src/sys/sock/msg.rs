@@ -15,7 +15,7 @@ const DONTWAIT: u64 = 0x40;
 /// Payload that an IPv4 datagram has room for.
 const UDP_MAX: usize = 65507;
 
-/// `__sys_sendto` of a datagram, to an address or to where the socket is connected.
+/// `__sys_sendto`, to an address or to where the socket is connected.
 pub(in super::super) fn sendto(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
     k.user_read(f.arg(1), (f.arg(2) as usize).min(1 << 16)).ok_or(Errno::EFAULT)?;
@@ -36,7 +36,7 @@ pub(in super::super) fn sendto(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Re
         Do::Exit,
         Do::Act(send_prepare),
         Do::Enter(name, vec![sk, 0, f.arg(2)]),
-        Do::Act(if name == "tcp_sendmsg" { tcp_sendmsg } else { udp_sendmsg }),
+        Do::Act(if name == "tcp_sendmsg" { super::stream::sendmsg } else { udp_sendmsg }),
         Do::Exit,
     ]);
     Ok(0)
@@ -49,17 +49,6 @@ fn send_prepare(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         k.sock_autobind(sk)?;
     }
     Ok(0)
-}
-
-fn tcp_sendmsg(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
-    let sk = k.get(f.object, field!("bpf_sock_addr_kern", "sk"));
-    if k.sock_state(sk) != ESTABLISHED {
-        return Err(Errno::EPIPE);
-    }
-    if k.cgroup_sees_packets(sk) {
-        return Err(k.sys_unsupported(cpu, "cgroup_skb programs of a TCP connection"));
-    }
-    Ok(f.arg(2))
 }
 
 fn udp_sendmsg(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
@@ -145,11 +134,17 @@ fn sent(_: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     Ok(f.arg(2))
 }
 
-/// `__sys_recvfrom` of a datagram.
-pub(in super::super) fn recvfrom(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+/// `__sys_recvfrom`.
+pub(in super::super) fn recvfrom(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
     if k.sock_protocol(sk) == Protocol::Tcp {
-        return Err(k.sys_unsupported(cpu, "receiving from a TCP connection"));
+        f.first([
+            Do::Lsm("bpf_lsm_socket_recvmsg", vec![sock, 0, f.arg(2), f.arg(3)]),
+            Do::Enter("tcp_recvmsg", vec![sk, 0, f.arg(2), f.arg(3), 0]),
+            Do::Act(super::stream::recvmsg),
+            Do::Exit,
+        ]);
+        return Ok(0);
     }
     f.object = k.sock_addr_new(sk, 0)?;
     f.todo.push_back(Do::Free(f.object));

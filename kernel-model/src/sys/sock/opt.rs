@@ -10,6 +10,7 @@ use super::{IPPROTO_TCP, Ret};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::{CpuId, Frame};
 use crate::layout::PAGE_SIZE;
+use crate::net::{CB_FLAGS, CB_UNMODELLED};
 use crate::types::Field;
 use crate::{Errno, Kernel, field};
 
@@ -27,8 +28,6 @@ const RCVBUF_MIN: i64 = 2304;
 const SNDBUF_MIN: i64 = 4608;
 /// `SOCK_KEEPOPEN` of `sk_flags`.
 const KEEPOPEN: u64 = 1 << 3;
-/// `BPF_SOCK_OPS_ALL_CB_FLAGS`.
-const CB_FLAGS: i64 = 0x7f;
 
 /// Why an option cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,6 +184,7 @@ impl Kernel {
             }
             // TCP_BPF_SOCK_OPS_CB_FLAGS
             1008 if i64::from(value) & !CB_FLAGS != 0 => refused,
+            1008 if i64::from(value) & CB_UNMODELLED != 0 => Err(OptError::Unknown),
             1008 => {
                 self.set(sk, field!("tcp_sock", "bpf_sock_ops_cb_flags"), value as u64);
                 Ok(())
