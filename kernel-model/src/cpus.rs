@@ -11,8 +11,9 @@ use crate::cpu::Cpu;
 #[derive(Clone, Debug, Default)]
 pub struct Cpus {
     all: Vec<Cpu>,
-    /// The clock of each that has work which does not wait ([`Cpu::busy`]), [`Cpus::NEVER`] of the
-    /// others.
+    /// Those that have work which does not wait ([`Cpu::busy`]): their clocks and numbers, in order.
+    busy: Vec<(u64, u32)>,
+    /// The clock of each in `busy`, [`Cpus::NEVER`] of the others.
     busy_at: Vec<u64>,
     /// The CPUs that are not busy: 64 in a word, from bit 0.
     others: Vec<u64>,
@@ -30,33 +31,51 @@ impl Cpus {
         let all = vec![cpu; count as usize];
         let words = vec![0; all.len().div_ceil(64)];
         let busy_at = vec![Cpus::NEVER; all.len()];
-        let mut cpus = Cpus { busy_at, all, others: words.clone(), changed: words };
+        let mut cpus =
+            Cpus { busy: Vec::new(), busy_at, all, others: words.clone(), changed: words };
         cpus.all_changed();
         cpus
     }
 
     /// Looks at the CPUs that may have changed, for [`Cpus::busy`].
     pub fn look(&mut self) {
-        for (word, others) in self.others.iter_mut().enumerate() {
+        for word in 0..self.changed.len() {
             let mut left = std::mem::take(&mut self.changed[word]);
             while left != 0 {
                 let bit = left & left.wrapping_neg();
-                let n = word * 64 + left.trailing_zeros() as usize;
                 left ^= bit;
-                let c = &self.all[n];
-                (self.busy_at[n], *others) = match c.busy() {
-                    true => (c.clock_ns, *others & !bit),
-                    false => (Cpus::NEVER, *others | bit),
-                };
+                let n = word as u32 * 64 + bit.trailing_zeros();
+                self.is_now(n);
+                match self.busy_at[n as usize] {
+                    Cpus::NEVER => self.others[word] |= bit,
+                    _ => self.others[word] &= !bit,
+                }
             }
         }
     }
 
-    /// When it was looked last: the clocks of the CPUs that have work which does not wait,
-    /// [`Cpus::NEVER`] for the rest; and the rest by bits, 64 in a word.
+    /// Puts a CPU where it belongs among the busy ones, if it is one.
+    fn is_now(&mut self, n: u32) {
+        let cpu = &self.all[n as usize];
+        let now = if cpu.busy() { cpu.clock_ns } else { Cpus::NEVER };
+        let was = std::mem::replace(&mut self.busy_at[n as usize], now);
+        if was == now {
+            return;
+        }
+        let place = |busy: &[(u64, u32)], at: u64| busy.partition_point(|b| *b < (at, n));
+        if was != Cpus::NEVER {
+            self.busy.remove(place(&self.busy, was));
+        }
+        if now != Cpus::NEVER {
+            self.busy.insert(place(&self.busy, now), (now, n));
+        }
+    }
+
+    /// When it was looked last: the clocks and numbers of the CPUs that have work which does not
+    /// wait, in order; and the rest by bits, 64 in a word.
     #[must_use]
-    pub fn busy(&self) -> (&[u64], &[u64]) {
-        (&self.busy_at, &self.others)
+    pub fn busy(&self) -> (&[(u64, u32)], &[u64]) {
+        (&self.busy, &self.others)
     }
 
     fn all_changed(&mut self) {

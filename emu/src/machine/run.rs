@@ -151,23 +151,20 @@ impl Machine {
     fn pick(&mut self, before: u64) -> Option<(CpuId, u64, u64)> {
         self.kernel.cpus.look();
         let (busy, rest) = self.kernel.cpus.busy();
-        let least = |clocks: &[u64]| clocks.iter().copied().min().unwrap_or(Cpus::NEVER);
-        let mut first = least(busy);
-        let at = busy.iter().position(|t| *t == first).unwrap_or(0);
-        let mut others = least(&busy[..at]).min(least(&busy[at + 1..]));
-        let mut cpu = at as u32;
+        let mut first = busy.first().copied().unwrap_or((Cpus::NEVER, 0));
+        let mut others = busy.get(1).map_or(Cpus::NEVER, |b| b.0);
         for (word, bits) in (0u32..).zip(rest) {
             let mut left = *bits;
             while left != 0 {
                 let n = word * 64 + left.trailing_zeros();
                 left &= left - 1;
                 let Some(at) = self.ready_at(CpuId(n)) else { continue };
-                let sooner = (at, n) < (first, cpu);
-                others = others.min(if sooner { first } else { at });
-                (cpu, first) = if sooner { (n, at) } else { (cpu, first) };
+                let (sooner, later) = ((at, n).min(first), (at, n).max(first));
+                (first, others) = (sooner, others.min(later.0));
             }
         }
-        (first < before).then_some((CpuId(cpu), first, others))
+        let (at, cpu) = first;
+        (at < before).then_some((CpuId(cpu), at, others))
     }
 
     /// The latest clock: the present of a machine whose CPUs run one at a time.
