@@ -51,6 +51,12 @@ impl Finding {
         Finding { severity: Severity::Error, message, span, hint: None, also: None }
     }
 
+    /// A warning at a place.
+    #[must_use]
+    pub fn warning(span: Span, message: impl Into<String>) -> Finding {
+        Finding { severity: Severity::Warning, ..Finding::error(span, message) }
+    }
+
     /// With a hint.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Finding {

@@ -1,6 +1,6 @@
 //! The semantic pass: names, order, patterns where values belong. Collects all findings.
 
-use crate::leaf::{Data, suggest};
+use crate::leaf::{Data, Time, suggest};
 use crate::schema::expect::On;
 use crate::schema::machine::{Attach, RouteKind};
 use crate::schema::{Action, Event, Expect, Layer, Name, Scenario, Step};
@@ -383,17 +383,30 @@ impl Check<'_> {
             if let Some((ns, span)) = at {
                 if ns > until.v.ns {
                     let finding = Finding::error(span, "this step comes after the end of the run");
-                    self.found.push(if until.span.end > 0 {
-                        finding.also(until.span, "the run ends here")
-                    } else {
-                        finding.hint("the run ends after \"1s\" unless machine.until says more")
-                    });
+                    self.found.push(ends(finding, until));
                 }
+                self.cut(step, ns, until);
                 if !matches!(step, Step::Every { .. }) {
                     last = Some((ns, span));
                 }
             }
             self.action(step.action());
+        }
+    }
+
+    /// What is repeated so often that the run ends before.
+    fn cut(&mut self, step: &Step, at: u64, until: &Spanned<Time>) {
+        let (period, times) = match step {
+            Step::Every { period, times, .. } => (period.v.ns, times),
+            Step::At(_, Action::Send { times: Some(times), gap, .. })
+            | Step::After(_, Action::Send { times: Some(times), gap, .. }) => (gap.ns, times),
+            _ => return,
+        };
+        let left = until.v.ns.saturating_sub(at);
+        let done = left.checked_div(period).map_or(u64::MAX, |n| n.saturating_add(1));
+        if at <= until.v.ns && done < times.v {
+            let message = format!("the run ends after {done} of these {} times", times.v);
+            self.found.push(ends(Finding::warning(times.span, message), until));
         }
     }
 
@@ -515,5 +528,14 @@ impl Check<'_> {
             let found = self.objects.check_data(&map.v, &data(value), false);
             self.found.extend(found);
         }
+    }
+}
+
+/// A finding about a time, with where the run ends.
+fn ends(finding: Finding, until: &Spanned<Time>) -> Finding {
+    if until.span.end > 0 {
+        finding.also(until.span, "the run ends here")
+    } else {
+        finding.hint("the run ends after \"1s\" unless machine.until says more")
     }
 }
