@@ -348,7 +348,8 @@ fn data_recv(ack: &mut super::AckState, len: u32, window: u64, now: u64) {
     ack.scheduled = true;
     ack.rcv_mss = ack.rcv_mss.max(len);
     let quick = || (window as u32 / (2 * ack.rcv_mss)).clamp(2, QUICKACKS);
-    let since = now - ack.lrcvtime;
+    // Another CPU's clock may be ahead.
+    let since = now.saturating_sub(ack.lrcvtime);
     if ack.ato_ms == 0 {
         (ack.quick, ack.ato_ms) = (ack.quick.max(quick()), ATO_MIN_MS);
     } else if since <= ATO_MIN_MS / 2 {

@@ -13,6 +13,8 @@ use crate::{Kernel, field};
 const TIMEOUT_INIT_MS: u64 = 1000;
 /// `sysctl_tcp_rmem[2]`.
 const RMEM_MAX: u64 = 6_291_456;
+/// `sysctl_tcp_min_snd_mss`.
+const MIN_SND_MSS: u64 = 48;
 /// `TCPOLEN_TSTAMP_ALIGNED`.
 const TS_BYTES: u64 = 12;
 /// `TCP_ATO_MIN` in milliseconds.
@@ -48,7 +50,7 @@ impl Kernel {
             // 65535 is the most that an IP packet has.
             _ => 65535,
         };
-        mtu - if to.is_ipv4() { 40 } else { 60 }
+        mtu.saturating_sub(if to.is_ipv4() { 40 } else { 60 })
     }
 
     /// `secure_tcp_seq`, `secure_tcp_ts_off`: a number of both ends that nobody guesses.
@@ -169,7 +171,7 @@ impl Kernel {
         }
         t.ack.quick = t.ack.quick.saturating_sub(used);
         (t.ack.scheduled, t.ack.rcv_wup) = (false, next);
-        if data && now - t.ack.lrcvtime < t.ack.ato_ms {
+        if data && now.saturating_sub(t.ack.lrcvtime) < t.ack.ato_ms {
             t.ack.pingpong = true;
         }
         let key = t.delack.take();
@@ -401,5 +403,5 @@ pub(super) fn send_reset(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option
 
 /// `tcp_sync_mss`: what a segment has room for when both use time stamps.
 pub(super) fn mss_cache(advmss: u64, theirs: u64, tstamps: bool) -> u64 {
-    advmss.min(theirs) - if tstamps { TS_BYTES } else { 0 }
+    advmss.min(theirs).max(MIN_SND_MSS) - if tstamps { TS_BYTES } else { 0 }
 }

@@ -60,7 +60,7 @@ impl Options {
         let mut at = 0;
         while let Some((len, body)) = option_at(b, at) {
             match (b[at], body) {
-                (2, [a, b]) => o.mss = Some(u16::from_be_bytes([*a, *b])),
+                (2, [a, b]) => o.mss = Some(u16::from_be_bytes([*a, *b])).filter(|mss| *mss != 0),
                 (3, [scale]) => o.wscale = Some((*scale).min(14)),
                 (4, []) => o.sack = true,
                 (8, [a, b, c, d, e, f, g, h]) => {
