@@ -14,9 +14,10 @@ pub(crate) mod uapi;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bpf::btf::Btf;
+use bpf::btf::{Btf, Kind};
 use bpf::object::{
-    InitialSlot, Kconfig, Ksyms, LinkEnv, MapDef, MapOrigin, Object, ObjectError, ProgramDef,
+    ExternKind, InitialSlot, Kconfig, Ksyms, LinkEnv, MapDef, MapOrigin, Object, ObjectError,
+    ProgramDef, essential_name,
 };
 use bpf::uapi::MapType;
 use bpf::{Endian, Program};
@@ -306,6 +307,17 @@ pub fn struct_ops_member(object: &Object, prog: &str) -> Option<(String, String)
         let member = btf.members(ty).find(|m| m.bit_off == at * 8)?;
         Some((bpf::object::essential_name(btf.name(ty)).to_owned(), member.name.to_owned()))
     })
+}
+
+/// The first kfunc an object needs that 6.18 has and the model does not, as what is unsupported.
+#[must_use]
+pub fn unsupported(object: &Object, model: &Btf) -> Option<String> {
+    let wanted = object.externs().iter().filter(|e| !e.weak);
+    let kfuncs = wanted.filter(|e| matches!(e.kind, ExternKind::Function { .. }));
+    let known = |n: &&str| verifier::tables::kfunc_names().any(|k| k == *n);
+    let mut lacking = kfuncs.map(|e| essential_name(&e.name)).filter(known);
+    let name = lacking.find(|n| model.find(n, Kind::Func).is_none())?;
+    Some(format!("kfunc {name}"))
 }
 
 /// The programs to load, in the object's order.

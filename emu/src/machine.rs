@@ -309,6 +309,10 @@ impl Machine {
     ) -> Result<LoadedObject, MachineError> {
         let arch = self.arch();
         let target = Types::of(arch).btf();
+        let object = bpf::object::Object::parse(bytes).ok();
+        if let Some(what) = object.and_then(|o| loader::unsupported(&o, target)) {
+            return Err(LoadError::Unsupported(what).into());
+        }
         let loaded = loader::load(&mut self.kernel, target, arch.endian(), bytes, opts)?;
         for p in &loaded.progs {
             self.compile(ProgId(p.id))?;

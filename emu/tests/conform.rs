@@ -28,7 +28,16 @@ fn every_engine() {
     let args = ["--btf", "model", "--coverage", report.to_str().unwrap()];
     let records = conform(&["conform", "verifier"], &args);
     let n = records.iter().filter(|r| r["outcome"] == "pass").count();
-    assert!(n > 1500 && n == records.len(), "{n} of {} passed", records.len());
+    // The interpreter has no tail calls.
+    let skipped = records.iter().filter(|r| r["outcome"] == "skip").count();
+    assert!(
+        n > 2000 && n + skipped == records.len() && skipped < 10,
+        "{n} passed, {skipped} skipped"
+    );
+    for object in ["functions.bpf.o", "fields.bpf.o", "typed.bpf.o"] {
+        let of = |r: &serde_json::Value| r["case"].as_str().unwrap().contains(object);
+        assert!(records.iter().any(of), "{object} has cases");
+    }
     let report = std::fs::read_to_string(report).unwrap();
     let rules = report.split_once("rules of the verifier\n").unwrap().1;
     let reached = rules.lines().filter(|l| !l.contains("\t0\t")).count();
@@ -36,7 +45,7 @@ fn every_engine() {
 }
 
 /// Rules of the verifier that the corpus reaches, at least.
-const RULES_MIN: usize = 130;
+const RULES_MIN: usize = 225;
 
 #[test]
 fn the_kernel_of_this_machine() {

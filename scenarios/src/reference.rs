@@ -17,6 +17,8 @@ pub struct Start {
     pub nics: Vec<String>,
     /// Items of `attach`.
     pub attach: Vec<String>,
+    /// Items of `tasks`.
+    pub tasks: Vec<String>,
     /// Items of `expect`.
     pub expect: Vec<String>,
     /// Remarks, a line each.
@@ -37,9 +39,12 @@ impl Start {
             some => format!("archs: [{}], ", some.join(", ")),
         };
         let nics = nics.join(", ");
-        out += &format!("    machine: ({archs}nics: {{{nics}}}, until: \"1ms\"),\n");
+        // System calls take longer than packets.
+        let until = if self.tasks.is_empty() { "1ms" } else { "20ms" };
+        out += &format!("    machine: ({archs}nics: {{{nics}}}, until: \"{until}\"),\n");
         out += &format!("    objects: {{\"main\": ({})}},\n", self.object);
-        out += &list("attach", &self.attach);
+        out += &list("attach", '[', &self.attach);
+        out += &list("tasks", '{', &self.tasks);
         if !self.nics.is_empty() {
             out += PACKETS;
             let send = |(n, nic): (usize, &String)| {
@@ -51,9 +56,9 @@ impl Start {
                 ]
             };
             let steps: Vec<String> = self.nics.iter().enumerate().flat_map(send).collect();
-            out += &list("timeline", &steps);
+            out += &list("timeline", '[', &steps);
         }
-        out + &list("expect", &self.expect) + ")\n"
+        out + &list("expect", '[', &self.expect) + ")\n"
     }
 }
 
@@ -66,12 +71,13 @@ const PACKETS: &str = concat!(
     "    },\n",
 );
 
-fn list(name: &str, items: &[String]) -> String {
+fn list(name: &str, open: char, items: &[String]) -> String {
     if items.is_empty() {
         return String::new();
     }
+    let close = if open == '{' { '}' } else { ']' };
     let lines: String = items.iter().map(|i| format!("        {i},\n")).collect();
-    format!("    {name}: [\n{lines}    ],\n")
+    format!("    {name}: {open}\n{lines}    {close},\n")
 }
 
 #[cfg(test)]
@@ -87,6 +93,7 @@ mod tests {
             archs: item("s390x"),
             nics: item("eth0"),
             attach: item("Xdp(prog: \"p\", nic: \"eth0\")"),
+            tasks: item("\"app\": (script: [Sys(call: \"getpid\")])"),
             expect: item("Verdicts(prog: \"p\", are: (PASS: 2))"),
             remarks: item("a remark"),
         };

@@ -7,6 +7,7 @@
 //!  ; kernel 6.12                      judged for that version
 //!  ; caps bpf,net_admin               of the loader; all when left out, or none
 //!  ; flags 0x1                        as the program is loaded
+//!  ; license none                     GPL when left out
 //!  ; func NAME N                      a function of N integers; the main one takes the context
 //!  ; prog socket p
 //!  ...
@@ -17,6 +18,7 @@ pub mod types;
 use bpf::Program;
 use bpf::btf::{Btf, BtfBuilder, Kind, Linkage};
 use bpf::insn::asm::{Symbols, assemble};
+use bpf::insn::{Imm64, Insn, InsnIdx};
 use bpf::uapi::ProgType;
 
 use crate::env::MapInfo;
@@ -121,11 +123,14 @@ impl Case {
         }
         let named = text.lines().find_map(|l| l.strip_prefix("; kernel "));
         let level = named.map(|v| level(v).ok_or_else(|| format!("kernel '{v}'"))).transpose()?;
-        let caps = text.lines().find_map(|l| l.strip_prefix("; caps ")).map(caps).transpose()?;
+        let caps = caps_of(text)?;
         for flags in text.lines().filter_map(|l| l.strip_prefix("; flags ")) {
             let digits = flags.trim().trim_start_matches("0x");
             program.flags |=
                 u32::from_str_radix(digits, 16).map_err(|_| format!("flags {flags}"))?;
+        }
+        if let Some(license) = text.lines().find_map(|l| l.strip_prefix("; license ")) {
+            license.trim().clone_into(&mut program.license);
         }
         let own = own_types(text, &mut program)?;
         Ok(Case { program, maps, level, own, caps })
@@ -142,6 +147,14 @@ impl Case {
         }
         opts
     }
+}
+
+/// Capabilities that a case's loader has, when the case names them.
+///
+/// # Errors
+/// There is no such capability.
+pub fn caps_of(text: &str) -> Result<Option<Caps>, String> {
+    text.lines().find_map(|l| l.strip_prefix("; caps ")).map(caps).transpose()
 }
 
 fn caps(list: &str) -> Result<Caps, String> {
@@ -164,14 +177,18 @@ fn level(text: &str) -> Option<Level> {
     Some(Level(major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Types of the functions that `; func NAME N` lines give.
+/// Types of the functions that `; func NAME N` lines give, and of all where one is called back.
 fn own_types(text: &str, program: &mut Program) -> Result<Option<Btf>, String> {
     let mut counts = Vec::new();
     for rest in text.lines().filter_map(|l| l.strip_prefix("; func ")) {
         let parts = rest.rsplit_once(' ').and_then(|(f, n)| Some((f, n.parse::<usize>().ok()?)));
         counts.push(parts.ok_or_else(|| format!("; func {rest}: NAME N is expected"))?);
     }
-    if counts.is_empty() {
+    let takes_address = |i: &Insn| matches!(i, Insn::LdImm64 { imm: Imm64::Func(_), .. });
+    let called_back = program.insns.iter().any(takes_address);
+    if counts.is_empty() && !called_back {
+        // A kernel is told of functions by their types alone.
+        program.funcs.clear();
         return Ok(None);
     }
     let mut b = BtfBuilder::new();
@@ -180,8 +197,13 @@ fn own_types(text: &str, program: &mut Program) -> Result<Option<Btf>, String> {
     let ctx = b.ptr(ctx);
     for f in &mut program.funcs {
         let n = counts.iter().find(|c| c.0 == f.name).map(|c| c.1);
-        let params = n.map_or(vec![("skb", ctx)], |n| vec![("x", int); n]);
-        let linkage = if n.is_some() { Linkage::Static } else { Linkage::Global };
+        let is_main = f.start == InsnIdx(0);
+        let params = match n {
+            Some(n) => vec![("x", int); n],
+            None if is_main => vec![("skb", ctx)],
+            None => Vec::new(),
+        };
+        let linkage = if is_main { Linkage::Global } else { Linkage::Static };
         f.type_id = b.func(&f.name, linkage, int, &params);
     }
     b.finish().map(Some).map_err(|e| e.to_string())

@@ -37,6 +37,8 @@ pub(crate) struct Attach<'a> {
     pub(crate) ret: TypeId,
     /// Parameters.
     pub(crate) params: &'a [Param],
+    /// The parameter in front of them, which is not the program's: a tracepoint's first.
+    pub(crate) before: Option<&'a Param>,
     /// Parameters of a struct_ops member's stub, whose names have suffixes.
     pub(crate) stub: &'a [Param],
     /// `ctx_arg_info` of an iterator.
@@ -65,6 +67,7 @@ fn plain(btf: &Btf) -> Attach<'_> {
         btf,
         ret: 0,
         params: &[],
+        before: None,
         stub: &[],
         args: &[],
         of_program: None,
@@ -200,8 +203,8 @@ fn iter<'a>(btf: &'a Btf, to: &str) -> Option<Attach<'a>> {
 fn raw_tp<'a>(btf: &'a Btf, to: &'a str) -> Option<Attach<'a>> {
     let (ret, params) = btf.func_proto(btf.find(&format!("btf_trace_{to}"), Kind::Typedef)?)?;
     // The first argument is the registration's own.
-    let params = params.get(1..).unwrap_or_default();
-    Some(Attach { name: to, ret, params, ..plain(btf) })
+    let (before, params) = params.split_first()?;
+    Some(Attach { name: to, ret, params, before: Some(before), ..plain(btf) })
 }
 
 /// `to` is `STRUCT/MEMBER`.
@@ -277,19 +280,22 @@ fn check_trampoline(p: &Program, func: &Attach<'_>, env: &dyn KernelEnv, level: 
 }
 
 impl Attach<'_> {
-    /// `get_ctx_arg_idx`: arguments take whole words, structures more than one.
+    /// `get_ctx_arg_idx`: arguments take whole words, structures more than one. It counts from the
+    /// parameter in front, the number is taken from the first.
     pub(crate) fn arg_at(&self, off: u32) -> usize {
         let words =
             |ty| if ty == 0 { 0 } else { self.btf.size_of(ty).unwrap_or(8).div_ceil(8) * 8 };
         let mut end = 0;
-        for (i, p) in self.params.iter().enumerate() {
+        let all = self.before.into_iter().chain(self.params);
+        for (i, p) in all.enumerate() {
             end += words(p.ty);
             if off < end {
                 return i;
             }
         }
         end += words(self.ret);
-        if off < end { self.params.len() } else { self.params.len() + 1 }
+        let all = self.params.len() + usize::from(self.before.is_some());
+        if off < end { all } else { all + 1 }
     }
 
     /// It returns nothing.

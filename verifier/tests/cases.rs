@@ -8,7 +8,7 @@
 mod common;
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bpf::insn::InsnIdx;
 use bpf::insn::asm::assemble;
@@ -37,6 +37,39 @@ fn check_file(path: &Path) -> String {
 fn cases_agree_with_the_kernel() {
     let wrong: String = files(CASES).iter().map(|p| check_file(p)).collect();
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// Lines within which a program that is refused may differ from the next, which is not.
+const TWIN_LINES: usize = 9;
+
+/// Lines of the longer of two programs from the first that differs to the last.
+fn differing(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
+    let front = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+    let rest = (&a[front..], &b[front..]);
+    let back = rest.0.iter().rev().zip(rest.1.iter().rev()).take_while(|(x, y)| x == y).count();
+    a.len().max(b.len()) - front - back
+}
+
+/// In `rules_*` a program that breaks a rule stands in front of the nearest that keeps it.
+#[test]
+fn each_refusal_has_a_twin() {
+    let mut wrong = String::new();
+    let rules =
+        |p: &&PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("rules_"));
+    let files = files(CASES);
+    let mut refusals = 0;
+    for path in files.iter().filter(rules) {
+        for pair in read(path).chunks(2) {
+            let [(name, want, text), (_, twin, kept)] = pair else { panic!("one is alone") };
+            refusals += 1;
+            let near = differing(text, kept) <= TWIN_LINES;
+            if want == "accepted" || twin != "accepted" || !near {
+                let _ = writeln!(wrong, "{}: {name}: {}", path.display(), differing(text, kept));
+            }
+        }
+    }
+    assert!(wrong.is_empty() && refusals > 60, "{refusals}:\n{wrong}");
 }
 
 /// Jump tables name the same instructions in the rewritten program, and none that is gone.

@@ -44,8 +44,12 @@ pub(super) fn run(args: &Args) -> Exit {
         let verified = match world.link(def) {
             Ok(program) => world.verify(program, 0).result,
             Err(e) => {
-                out::error(&format!("{file}: {name}: {e}"), "orrery inspect shows the object");
-                exits.push(Exit::BadInput);
+                let (what, exit) = match &world.lacks {
+                    Some(what) => (format!("unsupported: {what}"), Exit::Unsupported),
+                    None => (e.to_string(), Exit::BadInput),
+                };
+                out::error(&format!("{file}: {name}: {what}"), "orrery inspect shows the object");
+                exits.push(exit);
                 continue;
             }
         };

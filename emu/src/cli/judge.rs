@@ -105,6 +105,10 @@ pub(super) fn judge_linked(
         Ok(p) => p,
         Err(e) => {
             row.error_line = Some(e.to_string());
+            if let Some(what) = &world.lacks {
+                (row.verdict, row.exit) = (Verdict::Unsupported, Exit::Unsupported);
+                row.error_line = Some(format!("unsupported: {what}"));
+            }
             return row;
         }
     };
@@ -160,7 +164,9 @@ pub(super) fn error_line(log: &str) -> Option<String> {
     let statistics =
         ["processed ", "verification time ", "stack depth ", "cur state:", "old state:"];
     let is_word = |l: &&str| !l.is_empty() && !statistics.iter().any(|s| l.starts_with(s));
-    log.lines().map(str::trim_end).rev().find(is_word).map(str::to_owned)
+    // Some messages end without a new line.
+    let said = |l: &'_ str| l.split(statistics[1]).next().unwrap_or_default().trim_end().to_owned();
+    log.lines().map(str::trim_end).rev().find(is_word).map(said)
 }
 
 /// Panics become verdicts: their default report would only be in the way.

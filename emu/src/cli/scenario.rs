@@ -1,6 +1,8 @@
 //! `orrery scenario check|new|schema|reference`: the language without running anything, but for
 //! `new`, which runs what it wrote to put the measured results in.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +16,7 @@ use scenarios::schema::Step;
 use scenarios::validate::validate;
 use scenarios::{Finding, Scenario, render};
 
+use self::groups::Calls;
 use super::{Exit, gravest, out, replay};
 use crate::compile;
 use crate::loader::{self, LoadOptions};
@@ -201,11 +204,10 @@ fn from_nothing(name: &str, force: bool) -> Result<Start, Exit> {
     };
     Ok(Start {
         object,
-        archs: Vec::new(),
         nics: vec!["eth0".to_owned()],
         attach: vec![format!("Xdp(prog: \"{prog}\", nic: \"eth0\")")],
         expect: vec![verdicts(&prog, "PASS")],
-        remarks: Vec::new(),
+        ..Start::default()
     })
 }
 
@@ -228,7 +230,7 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
     let (bytes, object) = super::world::read(path, None)?;
     let trial = trial(&object, &bytes);
     let mut start = Start { object: format!("file: {:?}", either(path)), ..Start::default() };
-    let mut skip = Vec::new();
+    let (mut skip, mut calls) = (Vec::new(), Calls::default());
     start.archs = archs_of(path);
     for p in object.programs() {
         match trial.get(&p.name) {
@@ -243,13 +245,14 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
                 start.remarks.push(format!("{}: not loaded: {what}", p.name));
                 skip.push(format!("{:?}", p.name));
             }
-            None => add_program(&mut start, &object, p),
+            None => add_program(&mut start, &mut calls, &object, p),
         }
     }
+    start.tasks = calls.tasks();
     if !skip.is_empty() {
         start.object += &format!(", skip: [{}]", skip.join(", "));
     }
-    if start.nics.is_empty() {
+    if start.nics.is_empty() && start.tasks.is_empty() {
         // Something has to happen for a program that watches.
         start.nics.push("eth0".to_owned());
     }
@@ -350,7 +353,7 @@ fn either(path: &Path) -> String {
     name
 }
 
-fn add_program(start: &mut Start, object: &Object, p: &ProgramDef) {
+fn add_program(start: &mut Start, calls: &mut Calls, object: &Object, p: &ProgramDef) {
     let name = &p.name;
     let Some(sec) = &p.sec else {
         start.remarks.push(format!("{name}: section \"{}\" is not known", p.section));
@@ -386,6 +389,10 @@ fn add_program(start: &mut Start, object: &Object, p: &ProgramDef) {
         }
         (kind, _) if is_tracing(kind) => {
             start.attach.push(format!("Auto(prog: \"{name}\")"));
+            start.expect.push(format!("Count(of: Enter(prog: \"{name}\"), is: 0)"));
+        }
+        (kind, at) if calls.add(kind, at) => {
+            start.attach.push(format!("Cgroup(prog: \"{name}\", cgroup: \"{}\")", groups::GROUP));
             start.expect.push(format!("Count(of: Enter(prog: \"{name}\"), is: 0)"));
         }
         (other, _) => {

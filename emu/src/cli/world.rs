@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) beneath: Option<Arc<Beneath>>,
     /// Why a loader gives the whole object up.
     refused: Option<ObjectError>,
+    /// What the object needs that 6.18 has and the model does not.
+    pub(super) lacks: Option<String>,
     /// The kernel takes the object's types.
     typed: bool,
 }
@@ -118,7 +120,9 @@ impl World {
         let ksyms = Symbols::default();
         let link = LinkEnv { target_btf: types, kconfig: &kconfig, ksyms: &ksyms };
         let refused = object.check_externs(&link).err();
-        Ok(World { object, arch, env, kconfig, ksyms, fds, beneath: None, refused, typed: true })
+        let lacks = loader::unsupported(&object, types);
+        let (beneath, typed) = (None, true);
+        Ok(World { object, arch, env, kconfig, ksyms, fds, beneath, refused, lacks, typed })
     }
 
     /// Opens an object for a target, the modelled kernel or another; an error has been reported.
@@ -148,6 +152,7 @@ impl World {
         let kept = kept.and_then(|()| check_struct_ops(&real.btf, &object));
         World {
             refused: kept.err(),
+            lacks: None,
             typed: object.btf().is_some_and(kernel_takes),
             arch: arch.unwrap_or_else(|| default_arch(object.endian)),
             object,

@@ -36,6 +36,8 @@ fn walk(dir: &Path, others: Others<'_>, out: &mut Vec<Case>) -> Result<(), Strin
         entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
     paths.sort();
     for path in paths {
+        // What is below this folder is named from it.
+        let path = path.strip_prefix(".").map_or(path.clone(), Path::to_path_buf);
         if path.is_dir() {
             walk(&path, others, out)?;
         } else {

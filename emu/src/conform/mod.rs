@@ -15,6 +15,7 @@ pub mod data;
 pub mod differ;
 pub mod diverge;
 pub mod engines;
+pub mod interpreted;
 pub mod judge;
 pub mod line;
 pub mod ubpf;
@@ -133,6 +134,36 @@ impl Outcome {
     }
 }
 
+/// What is to be known of an outcome besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// The expectation holds in little endian only; this was big endian, and right.
+    LittleEndian,
+    /// It fails, as a list says that it does.
+    Deviates,
+    /// It passes, and a list says that it does not.
+    NoLongerDeviates,
+    /// It is our own fault: something panicked, or went wrong inside.
+    Internal,
+}
+
+impl Kind {
+    /// As results write it.
+    #[must_use]
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            Kind::Plain => None,
+            Kind::LittleEndian => Some("little_endian"),
+            Kind::Deviates => Some("deviates"),
+            Kind::NoLongerDeviates => Some("no_longer_deviates"),
+            Kind::Internal => Some("internal"),
+        }
+    }
+}
+
 /// One case on one engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -140,6 +171,8 @@ pub struct Record {
     pub engine: Engine,
     /// Outcome.
     pub outcome: Outcome,
+    /// What it is besides.
+    pub kind: Kind,
     /// What should be.
     pub expected: String,
     /// What is.
@@ -155,15 +188,22 @@ pub struct Record {
 }
 
 impl Record {
-    /// It is our own fault: something panicked, or went wrong inside.
+    /// An outcome of which nothing is said so far.
     #[must_use]
-    pub fn is_internal(&self) -> bool {
-        [&self.got, &self.note].iter().any(|words| words.starts_with(INTERNAL))
+    pub const fn new(engine: Engine, outcome: Outcome) -> Record {
+        Record {
+            engine,
+            outcome,
+            kind: Kind::Plain,
+            expected: String::new(),
+            got: String::new(),
+            note: String::new(),
+            details: String::new(),
+            at: None,
+            wall_us: 0,
+        }
     }
 }
-
-/// How the words of our own faults begin.
-pub const INTERNAL: &str = "internal";
 
 /// A case: a file, or a part of one.
 #[derive(Debug)]
@@ -261,16 +301,11 @@ fn repeated(rig: &mut Rig, case: &Case, options: &Options) -> Vec<Record> {
 }
 
 fn once(rig: &mut Rig, case: &Case, options: &Options) -> Vec<Record> {
-    let all = |outcome: Outcome, note: &str| -> Vec<Record> {
+    let all = |outcome: Outcome, kind: Kind, note: &str| -> Vec<Record> {
         let record = |engine: &Engine| Record {
-            engine: *engine,
-            outcome,
-            expected: String::new(),
-            got: String::new(),
+            kind,
             note: note.to_owned(),
-            details: String::new(),
-            at: None,
-            wall_us: 0,
+            ..Record::new(*engine, outcome)
         };
         // As many as there would be if it ran: what is no case is nothing to verify alone.
         let running = |e: &&Engine| !matches!(e, Engine::Verifier { .. });
@@ -286,15 +321,16 @@ fn once(rig: &mut Rig, case: &Case, options: &Options) -> Vec<Record> {
             records
         }
         Body::Other(runner) => runner.run(options),
-        Body::Skip(why) => all(Outcome::Skip, why),
-        Body::Bad(why) => all(Outcome::Fail, why),
+        Body::Skip(why) => all(Outcome::Skip, Kind::Plain, why),
+        Body::Bad(why) => all(Outcome::Fail, Kind::Plain, why),
     };
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(records) => records,
         Err(payload) => {
             // The machine it happened in is in no state to be used again.
             *rig = Rig::new(options.insns_max);
-            all(Outcome::Fail, &format!("{INTERNAL} error: {}", panics::words(&*payload)))
+            let words = format!("internal error: {}", panics::words(&*payload));
+            all(Outcome::Fail, Kind::Internal, &words)
         }
     }
 }

@@ -17,6 +17,12 @@ pub struct TestCall {
     user: UserSpace,
 }
 
+impl TestCall {
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+}
+
 fn internal(e: &MachineError) -> SysError {
     SysError::unsupported(e.to_string())
 }

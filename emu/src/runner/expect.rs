@@ -11,7 +11,7 @@ use scenarios::{Finding, Span};
 use super::data::Difference;
 use super::streams::Wanted;
 use super::watch::{Code, Eventually, Item, Packets};
-use super::{Failure, Run, RunError, matching};
+use super::{Failure, FailureKind, Run, RunError, matching};
 
 /// Places of a verdict that are shown.
 pub(super) const PLACES: usize = 4;
@@ -51,7 +51,7 @@ impl Run<'_> {
     fn fail_fix(&mut self, span: Span, message: impl Into<String>, fix: Option<(Span, String)>) {
         let fix = fix.filter(|(at, _)| at.end > 0);
         let at = Some(self.machine.insns());
-        self.tell(Failure { message: message.into(), span, at, fix });
+        self.tell(Failure { at, fix, ..Failure::new(span, message.into()) });
     }
 
     /// A value that is not what was expected.
@@ -199,7 +199,8 @@ impl Run<'_> {
                 let (prog, name) = (&prog.v, &name.v);
                 let message = format!("{prog}: expected {wanted} {name}, found {n}{at} ({all})");
                 let fix = Some((count.span, n.to_string()));
-                self.tell(Failure { message, span: count.span, at: when(found.get(&code)), fix });
+                let at = when(found.get(&code));
+                self.tell(Failure { at, fix, ..Failure::new(count.span, message) });
             }
         }
         let end = are.0.last().map_or(Span::default(), |(_, count)| count.span);
@@ -213,7 +214,8 @@ impl Run<'_> {
                     prog.v
                 );
                 let fix = Some((end, format!(", {name}: {n}")));
-                self.tell(Failure { message, span: prog.span, at: when(Some(seen)), fix });
+                let at = when(Some(seen));
+                self.tell(Failure { at, fix, ..Failure::new(prog.span, message) });
             }
         }
         Ok(())
@@ -251,7 +253,7 @@ impl Run<'_> {
             told.extend(p.failures.iter().map(here));
             let more = missing_or_more(p).into_iter();
             let at = (p.more.0 > 0).then_some(p.more.2);
-            told.extend(more.map(|message| Failure { message, span, at, fix: None }));
+            told.extend(more.map(|message| Failure { at, ..Failure::new(span, message) }));
         }
         told.into_iter().for_each(|f| self.tell(f));
     }
@@ -273,11 +275,14 @@ impl Run<'_> {
         let at = |event: &Event| event_span(event).unwrap_or(self.s.span);
         match (expect, item) {
             (Expect::Count { is, .. }, Item::Count { count, last, .. }) => {
-                let last = last.as_ref().map_or(String::new(), |l| format!(" (the last: {l})"));
+                let line = last.as_ref().map_or(String::new(), |l| format!(" (the last: {})", l.1));
                 if !is.v.matches(count) {
                     let wanted = show(&is.v);
-                    let message = format!("expected {wanted} events, found {count}{last}");
-                    self.fail_fix(is.span, message, Some((is.span, count.to_string())));
+                    let message = format!("expected {wanted} events, found {count}{line}");
+                    let kind = last.as_ref().map_or(FailureKind::Expectation, |l| l.0);
+                    let (at, fix) = (Some(self.machine.insns()), (is.span, count.to_string()));
+                    let fix = Some(fix).filter(|f| f.0.end > 0);
+                    self.tell(Failure { kind, at, fix, ..Failure::new(is.span, message) });
                 }
             }
             (Expect::Sequence(events), Item::Sequence { met, around, .. }) => {
@@ -293,9 +298,10 @@ impl Run<'_> {
                     self.fail(span, format!("event {} of the list did not come", n + 1));
                 }
             }
-            (Expect::Never(event), Item::Never { first: Some((line, when)), .. }) => {
+            (Expect::Never(event), Item::Never { first: Some((kind, line, when)), .. }) => {
                 let (message, span) = (format!("this must not happen, but {line}"), at(event));
-                self.tell(Failure { message, span, at: Some(*when), fix: None });
+                let (kind, at) = (*kind, Some(*when));
+                self.tell(Failure { kind, at, ..Failure::new(span, message) });
             }
             (Expect::Eventually { within, .. }, Item::Eventually(it)) => {
                 self.eventually(within.v.ns, it, within.span);
@@ -467,16 +473,16 @@ impl Run<'_> {
         let allowed: Vec<_> = lists.flatten().collect();
         let (span, watch) = (self.s.span, &mut self.watch);
         let mut found = std::mem::take(&mut watch.leaks);
-        let missing = allowed.iter().filter(|a| !found.iter().any(|(l, _)| l.contains(&a.v)));
+        let missing = allowed.iter().filter(|a| !found.iter().any(|(_, l, _)| l.contains(&a.v)));
         let missing: Vec<_> = missing.map(|a| (a.span, a.v.clone())).collect();
-        found.retain(|(leak, _)| !allowed.iter().any(|a| leak.contains(&a.v)));
+        found.retain(|(_, leak, _)| !allowed.iter().any(|a| leak.contains(&a.v)));
         found.append(&mut watch.faults);
         if !self.sent_malformed {
             found.append(&mut watch.frames);
         }
         found.truncate(super::watch::TOLD);
-        found.into_iter().for_each(|(m, at)| {
-            self.tell(Failure { message: m, span, at: Some(at), fix: None });
+        found.into_iter().for_each(|(kind, m, at)| {
+            self.tell(Failure { kind, at: Some(at), ..Failure::new(span, m) });
         });
         for (at, text) in missing {
             self.fail(at, format!("nothing leaked that says \"{text}\""));

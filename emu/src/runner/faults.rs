@@ -10,7 +10,7 @@ use scenarios::schema::Name;
 use scenarios::schema::play::Fault;
 use scenarios::tree::Kind;
 
-use super::{Failure, Run, RunError};
+use super::{Failure, FailureKind, Run, RunError};
 
 /// What a helper is made to return: `NULL`, an errno by name (negative), or a number.
 fn ret_value(data: &Data) -> Result<u64, RunError> {
@@ -115,7 +115,8 @@ impl Run<'_> {
             .collect();
         for (name, seen) in never {
             let message = format!("the fault `{name}` never happened; it had {seen} occasions");
-            self.failures.push(Failure { message, span: self.s.span, at: None, fix: None });
+            let kind = FailureKind::NotInjected;
+            self.failures.push(Failure { kind, ..Failure::new(self.s.span, message) });
         }
     }
 }

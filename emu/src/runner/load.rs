@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bpf::Arch;
-use bpf::btf::{Btf, Kind as TypeKind};
-use bpf::object::{ExternKind, Object as ElfObject, essential_name};
+use bpf::object::Object as ElfObject;
 use kernel_model::ProgId;
 use kernel_model::maps::MapId;
 use scenarios::Finding;
@@ -97,8 +96,8 @@ fn load_file(
         machine.kernel.locks.queued_spinlocks = false;
     }
     let btf = machine.kernel.vmlinux_btf().clone();
-    if let Some(kfunc) = unsupported_kfunc(&elf, &btf) {
-        return Err(RunError::unsupported(file.span, format!("kfunc {kfunc}")));
+    if let Some(what) = loader::unsupported(&elf, &btf) {
+        return Err(RunError::unsupported(file.span, what));
     }
     let done = loader::load(&mut machine.kernel, &btf, endian, &bytes, &opts);
     let done = done.map_err(|e| match e {
@@ -123,16 +122,6 @@ fn load_file(
     let file = Some(bytes.into());
     let (name, elf, refused) = (String::new(), Some(elf), done.refused);
     Ok(Loaded { name, elf, file, folder, progs, refused, maps })
-}
-
-/// The first kfunc an object needs that 6.18 has and the model does not.
-fn unsupported_kfunc<'a>(elf: &'a ElfObject, btf: &Btf) -> Option<&'a str> {
-    let wanted = elf.externs().iter().filter(|e| !e.weak);
-    let kfuncs = wanted.filter(|e| matches!(e.kind, ExternKind::Function { .. }));
-    let mut names = kfuncs.map(|e| essential_name(&e.name));
-    names.find(|n| {
-        btf.find(n, TypeKind::Func).is_none() && verifier::tables::kfunc_names().any(|k| k == *n)
-    })
 }
 
 fn options(elf: &ElfObject, object: &Object, arch: Arch) -> Result<LoadOptions, RunError> {

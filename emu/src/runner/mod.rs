@@ -13,6 +13,7 @@ pub mod cells;
 pub mod contents;
 pub mod data;
 mod expect;
+mod failure;
 mod faults;
 mod fire;
 mod flows;
@@ -51,6 +52,7 @@ use crate::machine::{Machine, MachineError, Snapshot};
 
 pub use again::Runs;
 pub(crate) use again::Saved;
+pub use failure::{Failure, FailureKind};
 pub use load::Loaded;
 
 /// What the caller decides.
@@ -136,19 +138,6 @@ impl From<MachineError> for RunError {
             e => RunError::Internal(e.to_string()),
         }
     }
-}
-
-/// An expectation that did not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// What was expected, and what happened, at which packet or event.
-    pub message: String,
-    /// The expectation.
-    pub span: Span,
-    /// BPF instructions that were retired when it came to light; `None` at the end of the run.
-    pub at: Option<u64>,
-    /// What would be right in its place: a span of the file and the text that holds there.
-    pub fix: Option<(Span, String)>,
 }
 
 /// The way programs went, with the programs.
@@ -386,12 +375,8 @@ impl<'a> Run<'a> {
         };
         let hung: Vec<String> = spinning.iter().filter_map(text).collect();
         let span = self.s.span;
-        self.failures.extend(hung.into_iter().map(|message| Failure {
-            message,
-            span,
-            at: None,
-            fix: None,
-        }));
+        let deadlock = |m| Failure { kind: FailureKind::Deadlock, ..Failure::new(span, m) };
+        self.failures.extend(hung.into_iter().map(deadlock));
     }
 
     fn probe(&self) -> Probe {

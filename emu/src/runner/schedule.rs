@@ -142,7 +142,7 @@ impl Run<'_> {
         let Some(step) = self.steps.0.front() else { return Ok(()) };
         let message = "the event that ends this step of the schedule never came".to_string();
         let span = super::expect::event_span(&step.until).unwrap_or(step.cpu.span);
-        self.failures.push(super::Failure { message, span, at: None, fix: None });
+        self.failures.push(super::Failure::new(span, message));
         Ok(())
     }
 }

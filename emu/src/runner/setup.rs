@@ -328,7 +328,7 @@ impl Run<'_> {
             }
             let mut message = format!("program {full} was rejected: {}", r.rejection.message);
             message += &super::state::place(r);
-            failures.push(super::Failure { message, span, at: None, fix: None });
+            failures.push(super::Failure::new(span, message));
         }
         self.failures.append(&mut failures);
         Ok(())

@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
             None => "was cancelled".to_owned(),
         };
         let message = format!("{what} of task {task} {came} (event {event})");
-        Ok(Some(Failure { message, span: pattern.span(), at: None, fix: None }))
+        Ok(Some(Failure::new(pattern.span(), message)))
     }
 
     /// Time of each task of a name with a CPU, in permille of the whole.

@@ -253,12 +253,8 @@ impl<'a> Run<'a> {
         {
             let message =
                 format!("the test run of {} returned {}", prog.v, result.retval.cast_signed());
-            self.failures.push(Failure {
-                message,
-                span: pattern.span(),
-                at: Some(self.machine.insns()),
-                fix: None,
-            });
+            let at = Some(self.machine.insns());
+            self.failures.push(Failure { at, ..Failure::new(pattern.span(), message) });
         }
         let members = match out.map(|d| &d.node.kind) {
             None => return Ok(()),
@@ -304,12 +300,8 @@ impl<'a> Run<'a> {
         };
         if let Some(why) = why {
             let message = format!("{} of the test run: {why}", m.name);
-            self.failures.push(Failure {
-                message,
-                span: m.value.span,
-                at: Some(self.machine.insns()),
-                fix: None,
-            });
+            let at = Some(self.machine.insns());
+            self.failures.push(Failure { at, ..Failure::new(m.value.span, message) });
         }
         Ok(())
     }

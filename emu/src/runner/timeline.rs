@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
         for (event, _) in std::mem::take(&mut self.whens) {
             let span = super::expect::event_span(event).unwrap_or(self.s.span);
             let message = "the event of this When(..) never came".to_string();
-            self.failures.push(super::Failure { message, span, at: None, fix: None });
+            self.failures.push(super::Failure::new(span, message));
         }
         self.schedule_done()?;
         for map in self.consumers.clone() {

@@ -14,7 +14,7 @@ use scenarios::schema::expect::{ListOrder, On, Others};
 use scenarios::schema::{Event, Expect, Layer, Step};
 
 use super::trace::{self, Names, Recorder};
-use super::{Failure, Run, RunError, wire};
+use super::{Failure, FailureKind, Run, RunError, wire};
 
 /// Findings of one kind beyond which no more are told.
 pub(super) const TOLD: usize = 10;
@@ -85,7 +85,7 @@ impl Context {
 }
 
 /// What is wrong with an event, and instructions before it.
-pub(super) type Found = (String, u64);
+pub(super) type Found = (FailureKind, String, u64);
 
 /// An event: its number, and instructions before it.
 type Place = (usize, u64);
@@ -112,10 +112,10 @@ pub(super) struct Packets<'a> {
 /// The part of one expectation.
 #[derive(Clone, Debug)]
 pub(super) enum Item<'a> {
-    Count { of: &'a Event, count: u64, last: Option<String> },
+    Count { of: &'a Event, count: u64, last: Option<(FailureKind, String)> },
     Sequence { events: &'a [Event], met: usize, around: Context },
     AnyOrder { events: &'a [Event], met: Vec<bool> },
-    Never { event: &'a Event, first: Option<(String, u64)> },
+    Never { event: &'a Event, first: Option<Found> },
     Eventually(Eventually<'a>),
     Latency { task: &'a str, waited: Vec<u64> },
     Packets(Packets<'a>),
@@ -174,11 +174,7 @@ fn place(run: &Run<'_>, fault: &kernel_model::Fault) -> String {
 
 /// Whether a deadlock was found, or ended a program.
 fn is_deadlock(kind: &EventKind) -> bool {
-    match kind {
-        EventKind::Deadlock { .. } => true,
-        EventKind::Fault { fault, .. } => matches!(fault.kind, FaultKind::Deadlock(_)),
-        _ => false,
-    }
+    FailureKind::of(kind) == FailureKind::Deadlock
 }
 
 /// Whether a scenario asks for data races.
@@ -348,14 +344,15 @@ impl<'a> Watch<'a> {
             }
             EventKind::Out { packet, .. } if !run.sent_malformed && self.frames.len() < TOLD => {
                 let wrong = check_packet(packet);
-                let wrong = wrong.iter().map(|w| (format!("event {n}: a frame left: {w}"), e.at));
+                let said = |w| (FailureKind::Fault, format!("event {n}: a frame left: {w}"), e.at);
+                let wrong = wrong.iter().map(said);
                 self.frames.extend(wrong);
                 return Ok(());
             }
             _ => return Ok(()),
         };
         if list.len() < TOLD {
-            list.push((text, e.at));
+            list.push((FailureKind::of(&e.kind), text, e.at));
         }
         Ok(())
     }
@@ -454,7 +451,7 @@ impl<'a> Item<'a> {
             Item::Count { of, count, last } => {
                 if run.event_matches(of, e)? {
                     *count += 1;
-                    *last = Some(shown.line());
+                    *last = Some((FailureKind::of(&e.kind), shown.line()));
                 }
             }
             Item::Sequence { events, met, around } => match events.get(*met) {
@@ -472,7 +469,7 @@ impl<'a> Item<'a> {
             }
             Item::Never { event, first } => {
                 if first.is_none() && run.event_matches(event, e)? {
-                    *first = Some((shown.line(), e.at));
+                    *first = Some((FailureKind::of(&e.kind), shown.line(), e.at));
                 }
             }
             Item::Eventually(it) => it.see(run, e, shown)?,
@@ -525,7 +522,7 @@ impl Packets<'_> {
         {
             let message = format!("packet {} (event {}): {why}", self.came, place.0);
             let (span, at) = (wanted.span(), Some(place.1));
-            self.failures.push(Failure { message, span, at, fix: None });
+            self.failures.push(Failure { at, ..Failure::new(span, message) });
         }
         match (self.order, self.rest) {
             (ListOrder::Exact, Others::Forbid) => self.exact(bytes, place),
@@ -564,7 +561,7 @@ impl Packets<'_> {
             let message = format!("packet {} (event {event}): {why}\n  {hex}", self.met);
             // Without a place of its own it is that of the list.
             let span = fix.as_ref().map_or_else(scenarios::Span::default, |f| f.0);
-            self.failures.push(Failure { message, span, at: Some(at), fix });
+            self.failures.push(Failure { at: Some(at), fix, ..Failure::new(span, message) });
         }
     }
 

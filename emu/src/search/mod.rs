@@ -84,7 +84,10 @@ impl Found {
         let Attempt { wrong, way, faults, .. } = attempt;
         let is_new = |s: &&Signature| !known.contains(*s);
         // What is wrong in itself says more than the expectation that it breaks.
-        let grave = wrong.keys().filter(is_new).find(|s| s.kind != Kind::Expectation);
+        let grave = wrong
+            .keys()
+            .filter(is_new)
+            .find(|s| !matches!(s.kind, Kind::Expectation | Kind::NotInjected));
         let signature = grave.or(wrong.keys().find(is_new))?.clone();
         Some(Found { run, signature, wrong, way: way?, faults })
     }

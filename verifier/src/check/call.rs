@@ -6,7 +6,7 @@ use bpf::uapi::MapType;
 use super::args::Meta;
 use crate::domain::reg::{DynptrType, RegState, RegType};
 use crate::explore::step::Next;
-use crate::explore::ver::{R, Ver, no, unsupported};
+use crate::explore::ver::{R, Ver, no, no_line, unsupported};
 use crate::explore::{KeyState, MapState};
 use crate::proto::{ArgBase, Flags, FuncProto, RetBase};
 use crate::reject::{EINVAL, ENOTSUPP};
@@ -171,6 +171,7 @@ impl Ver<'_> {
             self.check_arg(p, i, &mut meta)?;
         }
         self.note_map(id, &meta);
+        self.check_tail_map(id, &meta)?;
         if let Some((n, size)) = meta.fills {
             let r = *self.r(n);
             self.stack_clobber(&r, r.off, size)?;
@@ -283,6 +284,15 @@ impl Ver<'_> {
             P::SkReuseport | P::FlowDissector | P::SkLookup => true,
             _ => false,
         }
+    }
+
+    /// `record_func_key`: what a tail call looks into.
+    fn check_tail_map(&mut self, id: i32, meta: &Meta) -> R {
+        let programs = |m: u32| self.maps[m as usize].map_type == MapType::ProgArray;
+        if id != id::TAIL_CALL || meta.map.is_some_and(programs) {
+            return Ok(());
+        }
+        no_line(EINVAL, self, "expected prog array map for tail call")
     }
 
     /// `record_func_map`: the map, for inlining.

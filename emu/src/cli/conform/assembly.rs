@@ -18,7 +18,7 @@ use verifier::verify::{Options as VerifyOptions, check};
 use super::host;
 use crate::cli::fuzz::made;
 use crate::cli::judge::error_line;
-use crate::cli::target::Target;
+use crate::cli::target::{Caps, Target};
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
 use crate::host::{HostKernel, LoadFor};
 use crate::loader::Bpf as _;
@@ -78,7 +78,7 @@ impl Runner for Judged {
                     Ok(got) => (Outcome::Fail, got, "the verdict is another".to_owned()),
                     Err(what) => (Outcome::Unsupported, String::new(), what),
                 },
-                Engine::Host => match host::with(|k, _| self.ask(k)) {
+                Engine::Host => match host::with(self.caps(), |k, _| self.ask(k)) {
                     Ok(Ok(got)) if self.says(&got) => (Outcome::Pass, got, String::new()),
                     Ok(Ok(got)) => (Outcome::Fail, got, "this kernel says something else".into()),
                     Ok(Err(why)) | Err(why) => (Outcome::Skip, String::new(), why),
@@ -86,8 +86,9 @@ impl Runner for Judged {
                 _ => continue,
             };
             let wall_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let (engine, expected, details) = (*engine, self.want.clone(), String::new());
-            out.push(Record { engine, outcome, expected, got, note, details, at: None, wall_us });
+            let expected = self.want.clone();
+            let record = Record { expected, got, note, wall_us, ..Record::new(*engine, outcome) };
+            out.push(record);
         }
         out
     }
@@ -131,12 +132,20 @@ impl Judged {
         Ok(verdict(&report))
     }
 
+    /// Of the loader.
+    fn caps(&self) -> Caps {
+        let found = |text| verifier::annotated::caps_of(text).ok().flatten();
+        let of = |c: verifier::annotated::Caps| Caps {
+            bpf: c.bpf,
+            perfmon: c.perfmon,
+            net_admin: c.net_admin,
+        };
+        found(&self.text).map_or(Caps::ALL, of)
+    }
+
     /// `accepted`, or `!` and the words of this kernel; or why it is not asked.
     fn ask(&self, k: &mut HostKernel) -> Result<String, String> {
         let case = verifier::annotated::Case::new(&self.text, k.vmlinux())?;
-        if case.caps.is_some() {
-            return Err("this process has all capabilities".to_owned());
-        }
         let [_, major, minor, _] = k.version().to_be_bytes();
         if case.level.is_some_and(|l| l != Level(major, minor)) {
             return Err("the verdict is that of another version".to_owned());

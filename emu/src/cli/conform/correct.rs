@@ -8,12 +8,11 @@ use bpf::Endian;
 use super::{Args, Done};
 use crate::cli::replay::files::write_to;
 use crate::cli::{Exit, gravest, out};
-use crate::conform::judge::ASSUMES;
-use crate::conform::{Record, data};
+use crate::conform::{Kind, Record, data};
 
 pub(super) fn write(args: &Args, done: &[Done<'_>]) -> Exit {
     let Some(dir) = &args.write_corrected else { return Exit::Ok };
-    let wrong = |r: &Record| r.engine.order() == Endian::Big && r.note.contains(ASSUMES);
+    let wrong = |r: &Record| r.engine.order() == Endian::Big && r.kind == Kind::LittleEndian;
     let mut exits = Vec::new();
     for d in done {
         let Some(r) = d.records.iter().find(|r| wrong(r)) else { continue };

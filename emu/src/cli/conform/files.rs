@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use super::lines::said;
+use super::lines::{place, said};
 use super::{Args, Done};
 use crate::cli::replay::files::{escaped, write_to};
 use crate::cli::{Exit, gravest};
-use crate::conform::{Engine, Options, Outcome, Record};
+use crate::conform::{Engine, Kind, Options, Outcome, Record};
 
 pub(super) fn write(args: &Args, done: &[Done<'_>], options: &Options, took: Duration) -> Exit {
     let covered = || {
@@ -31,14 +31,17 @@ fn count(done: &[Done<'_>], outcome: Outcome) -> usize {
     done.iter().flat_map(|d| &d.records).filter(|r| r.outcome == outcome).count()
 }
 
-/// The case is the class, the engine the name.
+/// The case is the class, the engine the name; nothing but what the schema of Jenkins (`junit-10`)
+/// has, so that the place of a failure is in its text.
 fn junit(done: &[Done<'_>], took: Duration) -> String {
     let tests: usize = done.iter().map(|d| d.records.len()).sum();
-    let failed = count(done, Outcome::Fail);
+    let internal = |r: &&Record| r.outcome == Outcome::Fail && r.kind == Kind::Internal;
+    let errors = done.iter().flat_map(|d| &d.records).filter(internal).count();
+    let failed = count(done, Outcome::Fail) - errors;
     let skipped = count(done, Outcome::Skip) + count(done, Outcome::Unsupported);
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"orrery conform\" \
-         tests=\"{tests}\" failures=\"{failed}\" errors=\"0\" skipped=\"{skipped}\" \
+         tests=\"{tests}\" failures=\"{failed}\" errors=\"{errors}\" skipped=\"{skipped}\" \
          time=\"{:.6}\">\n",
         took.as_secs_f64()
     );
@@ -53,11 +56,9 @@ fn junit(done: &[Done<'_>], took: Duration) -> String {
 fn testcase(text: &mut String, d: &Done<'_>, r: &Record) {
     let _ = write!(
         text,
-        "  <testcase classname=\"{}\" name=\"{}\" file=\"{}\" line=\"{}\" time=\"{:.6}\"",
+        "  <testcase classname=\"{}\" name=\"{}\" time=\"{:.6}\"",
         escaped(&d.case.name),
         escaped(&r.engine.to_string()),
-        escaped(&d.case.path.display().to_string()),
-        d.case.line,
         r.wall_us as f64 / 1e6
     );
     let words = escaped(&said(r));
@@ -68,7 +69,9 @@ fn testcase(text: &mut String, d: &Done<'_>, r: &Record) {
         }
         Outcome::Pass => format!("<system-out>{words}</system-out>"),
         Outcome::Fail => {
-            format!("<failure message=\"{words}\">{words}\n{}</failure>", escaped(&r.details))
+            let kind = if r.kind == Kind::Internal { "error" } else { "failure" };
+            let (at, details) = (escaped(&place(d.case, r)), escaped(&r.details));
+            format!("<{kind} message=\"{words}\">{words}\nat {at}\n{details}</{kind}>")
         }
         Outcome::Skip => format!("<skipped message=\"{words}\"/>"),
         Outcome::Unsupported => format!("<skipped message=\"unsupported: {words}\"/>"),

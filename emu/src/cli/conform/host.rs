@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bpf::Program;
 
-use crate::cli::target::Target;
+use crate::cli::target::{Caps, Target};
 use crate::host::{HostKernel, HostVerdict};
 
 /// `EPERM`: some kinds of programs may not be loaded.
@@ -25,11 +25,35 @@ fn open() -> Opened {
     Ok((kernel, Arc::new(target)))
 }
 
-/// Asks the kernel. What was made for it is closed, also where it came to nothing.
+/// Asks the kernel as a loader with capabilities. What was made for it is closed, also where it
+/// came to nothing.
 ///
 /// # Errors
 /// Why it cannot be asked.
-pub(super) fn with<R>(ask: impl FnOnce(&mut HostKernel, &Arc<Target>) -> R) -> Result<R, String> {
+pub(super) fn with<R: Send>(
+    caps: Caps,
+    ask: impl FnOnce(&mut HostKernel, &Arc<Target>) -> R + Send,
+) -> Result<R, String> {
+    if caps == Caps::ALL {
+        return here(ask);
+    }
+    if !caps.bpf {
+        return Err("this kernel is not asked without CAP_BPF: few take programs then".to_owned());
+    }
+    // Capabilities do not come back: the thread ends with the question.
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            here(|k, target| {
+                k.keep_caps(caps.mask()).map_err(|e| format!("capabilities: {e}"))?;
+                Ok(ask(k, target))
+            })
+        });
+        asking.join().map_err(|_| "the thread that asks ended".to_owned())?.and_then(|r| r)
+    })
+}
+
+/// Asks as this thread.
+fn here<R>(ask: impl FnOnce(&mut HostKernel, &Arc<Target>) -> R) -> Result<R, String> {
     KERNEL.with_borrow_mut(|slot| match slot.get_or_insert_with(open) {
         Ok((kernel, target)) => {
             let answer = ask(kernel, target);

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::{Args, Done};
 use crate::cli::out;
-use crate::conform::judge::ASSUMES;
-use crate::conform::{Case, Engine, Outcome, Record};
+use crate::conform::{Case, Engine, Kind, Outcome, Record};
 
 /// The format that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +82,7 @@ impl Lines {
                 return text;
             }
         }
-        let assumes = records.iter().any(|r| r.note.contains(ASSUMES));
+        let assumes = records.iter().any(|r| r.kind == Kind::LittleEndian);
         self.assume += usize::from(assumes);
         let told = assumes && self.assume <= UNSUPPORTED_MAX;
         let quiet = matches!(worst, Outcome::Pass | Outcome::Skip) && !self.verbose && !told;
@@ -110,7 +109,12 @@ impl Lines {
         if self.said == 0 {
             let _ = writeln!(text, "TAP version 14\n1..{}", self.cases);
         }
-        let worst = records.iter().map(|r| r.outcome).max().unwrap_or(Outcome::Skip);
+        let outcomes = || records.iter().map(|r| r.outcome);
+        let worst = match outcomes().max().unwrap_or(Outcome::Skip) {
+            // Another engine ran it.
+            Outcome::Skip if outcomes().any(|o| o == Outcome::Pass) => Outcome::Pass,
+            worst => worst,
+        };
         let ok = if worst == Outcome::Fail { "not ok" } else { "ok" };
         let name = case.name.replace('\\', "\\\\").replace('#', "\\#");
         let first = records.iter().find(|r| r.outcome == worst);
@@ -143,7 +147,8 @@ fn source<'a>(case: &'a Case, r: &'a Record) -> (&'a std::path::Path, u32) {
     r.at.as_ref().map_or((&case.path, case.line), |(file, line)| (file, *line))
 }
 
-fn place(case: &Case, r: &Record) -> String {
+/// The place of a record's source, for people.
+pub(super) fn place(case: &Case, r: &Record) -> String {
     let (file, line) = source(case, r);
     format!("{}:{line}", file.display())
 }
@@ -175,17 +180,16 @@ fn grouped(records: &[Record]) -> Vec<(String, &Record)> {
 
 /// A record in words.
 pub(super) fn said(r: &Record) -> String {
-    let note = |before: &str| match r.note.as_str() {
-        "" => String::new(),
-        note => format!("{before}{note}"),
+    let got = match r.outcome {
+        Outcome::Skip => String::new(),
+        // Without a result the note says what there is.
+        Outcome::Fail if r.got.is_empty() => String::new(),
+        Outcome::Fail => format!("expected {}, got {}", r.expected, r.got),
+        Outcome::Pass | Outcome::Unsupported => r.got.clone(),
     };
-    match r.outcome {
-        Outcome::Fail if r.expected.is_empty() && r.got.is_empty() => note(""),
-        Outcome::Fail => format!("expected {}, got {}{}", r.expected, r.got, note(": ")),
-        Outcome::Pass => format!("{}{}", r.got, note("; ")),
-        Outcome::Skip => note(""),
-        Outcome::Unsupported => format!("{}{}", r.got, note("; ")),
-    }
+    let between = if r.outcome == Outcome::Fail { ": " } else { "; " };
+    let parts = [got.as_str(), r.note.as_str()].into_iter().filter(|p| !p.is_empty());
+    parts.collect::<Vec<_>>().join(between)
 }
 
 fn painted(outcome: Outcome) -> String {
@@ -205,6 +209,7 @@ fn json(case: &Case, r: &Record) -> String {
         "engine": r.engine.kind(),
         "arch": r.engine.arch(),
         "outcome": r.outcome.word(),
+        "kind": r.kind.word(),
         "expected": r.expected,
         "got": r.got,
         "note": r.note,
@@ -232,7 +237,7 @@ fn annotations(case: &Case, records: &[Record]) -> String {
             data(&text)
         )
     };
-    let told = |r: &Record| r.outcome == Outcome::Fail || r.note.contains(ASSUMES);
+    let told = |r: &Record| r.outcome == Outcome::Fail || r.kind == Kind::LittleEndian;
     grouped(records).iter().filter(|(_, r)| told(r)).map(one).collect()
 }
 
@@ -252,10 +257,8 @@ fn summary(done: &[Done<'_>], engines: &[Engine], took: Duration) -> String {
         rows.push(row);
     }
     let mut text = out::columns(&rows);
-    let noted = |what: &str| {
-        done.iter().filter(|d| d.records.iter().any(|r| r.note.contains(what))).count()
-    };
-    let assumed = noted(ASSUMES);
+    let assumes = |d: &&Done<'_>| d.records.iter().any(|r| r.kind == Kind::LittleEndian);
+    let assumed = done.iter().filter(assumes).count();
     if assumed > 0 {
         let verb = if assumed == 1 { "expectation assumes" } else { "expectations assume" };
         let _ = writeln!(

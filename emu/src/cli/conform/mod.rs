@@ -30,7 +30,7 @@ use super::judge::{default_jobs, silence_panics};
 use super::replay::wanted_archs;
 use super::target::{Target, TargetArgs};
 use super::{Exit, gravest, out};
-use crate::conform::{self, Case, Engine, INSNS_MAX, Options, Outcome, Record, collect};
+use crate::conform::{self, Case, Engine, INSNS_MAX, Kind, Options, Outcome, Record, collect};
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -165,7 +165,7 @@ fn play(args: &Args, cases: &[Case], options: &Options, mut deviations: Deviatio
         out::error(&format!("expected deviation of nothing: {row}"), "take the line out");
     }
     let mut records = done.iter().flat_map(|d| &d.records);
-    let internal = records.clone().any(|r| r.outcome == Outcome::Fail && r.is_internal());
+    let internal = records.clone().any(|r| r.outcome == Outcome::Fail && r.kind == Kind::Internal);
     let outcome = match records.by_ref().map(|r| r.outcome).max() {
         Some(Outcome::Fail) if internal => Exit::Internal,
         Some(Outcome::Fail) => Exit::NotMet,
@@ -210,7 +210,12 @@ fn cases(args: &Args) -> Result<Vec<Case>, Exit> {
     let cases = collect::collect(&args.paths, &mut others);
     let cases = cases.map_err(|e| bad(&e, "orrery conform --help names the kinds"))?;
     let named = |c: &Case| args.filter.as_ref().is_none_or(|f| f.is_match(&c.name));
+    let all = cases.len();
     let cases: Vec<Case> = cases.into_iter().filter(named).collect();
+    if let (Some(filter), true) = (&args.filter, all > 0 && cases.is_empty()) {
+        let next = "--verbose without --filter shows the names";
+        return Err(bad(&format!("--filter {filter} matches none of {all} cases"), next));
+    }
     if cases.is_empty() {
         let shown: Vec<String> = args.paths.iter().map(|p| p.display().to_string()).collect();
         return Err(bad(

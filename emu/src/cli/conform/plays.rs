@@ -7,8 +7,9 @@ use bpf::Arch;
 use scenarios::Scenario;
 use scenarios::parse::Parsed;
 
+use crate::cli::Exit;
 use crate::cli::replay::report::error_word;
-use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
+use crate::conform::{Body, Case, Engine, Kind, Options, Outcome, Record, Runner};
 use crate::runner::cells::{self, Cell};
 use crate::runner::{RunError, run as play};
 
@@ -26,17 +27,8 @@ pub(super) fn case(path: &Path, text: String) -> Case {
 }
 
 fn record(engine: Engine) -> Record {
-    let [expected, got, note] = ["met".to_owned(), "met".to_owned(), String::new()];
-    Record {
-        engine,
-        outcome: Outcome::Pass,
-        expected,
-        got,
-        note,
-        details: String::new(),
-        at: None,
-        wall_us: 0,
-    }
+    let [expected, got] = ["met"; 2].map(str::to_owned);
+    Record { expected, got, ..Record::new(engine, Outcome::Pass) }
 }
 
 impl Runner for Played {
@@ -109,12 +101,15 @@ impl Played {
                 }
                 Err(e) => (Outcome::Fail, error_word(e).0, e.to_string(), None),
             };
-            if first.is_none() {
-                first = result.ok().map(|o| (arch, o.trace_hash));
-            }
             if outcome > r.outcome {
                 (r.outcome, r.got, r.at) = (outcome, got.to_owned(), at);
+                if result.as_ref().is_err_and(|e| error_word(e).1 == Exit::Internal) {
+                    r.kind = Kind::Internal;
+                }
                 r.note = format!("{}{note}", cell.name);
+            }
+            if first.is_none() {
+                first = result.ok().map(|o| (arch, o.trace_hash));
             }
         }
     }

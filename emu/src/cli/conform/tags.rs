@@ -8,6 +8,8 @@ use bpf::Arch;
 use bpf::btf::{Btf, Kind};
 use regex::{Regex, RegexBuilder};
 
+use crate::conform::Engine;
+
 /// `POINTER_VALUE`, 0xcafe4a with the suffix `ll`: any result will do.
 const POINTER_VALUE: i32 = 0x00ca_fe4a;
 /// `TEST_DATA_LEN`.
@@ -190,7 +192,7 @@ impl Spec {
     fn common(&mut self, name: &str, value: &str) -> Result<bool, String> {
         match name {
             "description" => self.description = Some(value.to_owned()),
-            "log_level" => self.log_level = int(value)?.cast_unsigned(),
+            "log_level" => self.log_level = int(value, &[])?.cast_unsigned(),
             "prog_flags" => self.flag(value)?,
             "btf_path" => self.btf_path = Some(value.to_owned()),
             "arch" => {
@@ -206,12 +208,8 @@ impl Spec {
     }
 
     fn flag(&mut self, value: &str) -> Result<(), String> {
-        let (name, clear) = value.strip_prefix('!').map_or((value, false), |v| (v, true));
-        let known = FLAGS.iter().find(|(n, _)| *n == name).map(|f| f.1);
-        let bits = match known {
-            Some(bits) => bits,
-            None => int(name)?.cast_unsigned(),
-        };
+        let (flags, clear) = value.strip_prefix('!').map_or((value, false), |v| (v, true));
+        let bits = int(flags, FLAGS)?.cast_unsigned();
         if clear {
             self.cleared |= bits;
         } else {
@@ -228,7 +226,12 @@ impl Mode {
     }
 
     /// What is expected of native code is not compared.
-    pub(super) fn not_compared(&self, arch: Arch) -> Option<&'static str> {
+    pub(super) fn not_compared(&self, engine: Engine) -> Option<&'static str> {
+        let arch = match engine {
+            Engine::Jit(arch) => arch,
+            Engine::Host => Arch::X86_64,
+            _ => return None,
+        };
         let jited = self.jited.iter().any(|(a, _)| *a == Some(arch));
         jited.then_some("__jited is of the code that the kernel's own JIT emits: not compared")
     }
@@ -239,16 +242,56 @@ impl Mode {
     }
 }
 
-fn int(text: &str) -> Result<i32, String> {
+/// A constant as C has it, to an int as `strtol` and the tests' reader: numbers and `names`,
+/// `|`, `<<`, `-`, `~` and parentheses, which a macro leaves in a tag.
+fn int(text: &str, names: &[(&str, u32)]) -> Result<i32, String> {
     let bad = || format!("'{text}' is no number");
-    let (minus, digits) = text.strip_prefix('-').map_or((false, text), |d| (true, d));
-    let value = match digits.strip_prefix("0x") {
-        Some(hex) => i64::from_str_radix(hex.trim_end_matches(['l', 'L']), 16),
-        None => digits.parse(),
+    let (value, rest) = any_of(text, names).ok_or_else(bad)?;
+    if rest.is_empty() { Ok(value as i32) } else { Err(bad()) }
+}
+
+/// What is left of a text behind its first words.
+type Read<'a> = Option<(i64, &'a str)>;
+
+fn any_of<'a>(text: &'a str, names: &[(&str, u32)]) -> Read<'a> {
+    let (mut value, mut rest) = shifted(text, names)?;
+    while let Some(next) = rest.strip_prefix('|') {
+        let (more, behind) = shifted(next, names)?;
+        (value, rest) = (value | more, behind);
+    }
+    Some((value, rest))
+}
+
+fn shifted<'a>(text: &'a str, names: &[(&str, u32)]) -> Read<'a> {
+    let (mut value, mut rest) = operand(text, names)?;
+    while let Some(next) = rest.strip_prefix("<<") {
+        let (by, behind) = operand(next, names)?;
+        (value, rest) = (value.checked_shl(u32::try_from(by).ok()?)?, behind);
+    }
+    Some((value, rest))
+}
+
+fn operand<'a>(text: &'a str, names: &[(&str, u32)]) -> Read<'a> {
+    let text = text.trim_start();
+    if let Some(inner) = text.strip_prefix('(') {
+        let (value, rest) = any_of(inner, names)?;
+        return Some((value, rest.strip_prefix(')')?.trim_start()));
+    }
+    if let Some(inner) = text.strip_prefix('-') {
+        return operand(inner, names).map(|(v, rest)| (v.wrapping_neg(), rest));
+    }
+    if let Some(inner) = text.strip_prefix('~') {
+        return operand(inner, names).map(|(v, rest)| (!v, rest));
+    }
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+    let (word, rest) = text.split_at(end);
+    let named = names.iter().find(|(n, _)| *n == word).map(|n| i64::from(n.1));
+    let digits = word.trim_end_matches(['u', 'U', 'l', 'L']);
+    let number = || match digits.strip_prefix("0x") {
+        Some(hex) => i64::from_str_radix(hex, 16).ok(),
+        None => digits.parse().ok(),
     };
-    let value = value.map_err(|_| bad())?;
-    // `strtol` to an int.
-    Ok((if minus { -value } else { value }) as i32)
+    Some((named.or_else(number)?, rest.trim_start()))
 }
 
 fn retval(text: &str) -> Result<i32, String> {
@@ -256,7 +299,7 @@ fn retval(text: &str) -> Result<i32, String> {
         "INT_MIN" => Ok(i32::MIN),
         "POINTER_VALUE" => Ok(POINTER_VALUE),
         "TEST_DATA_LEN" => Ok(TEST_DATA_LEN),
-        _ => int(text.trim_start_matches('(').trim_end_matches(')')),
+        _ => int(text, &[]),
     }
 }
 
@@ -356,7 +399,12 @@ mod tests {
         assert_eq!(retval("INT_MIN").unwrap(), i32::MIN);
         assert_eq!(retval("-1").unwrap(), -1);
         assert_eq!(retval("0xffffffff").unwrap(), -1);
-        assert!(retval("x").is_err());
+        assert_eq!(retval("((-(3)))").unwrap(), -3);
+        assert_eq!(int("(1U << 3)", FLAGS).unwrap(), 8);
+        assert_eq!(int("BPF_F_STRICT_ALIGNMENT | (1UL<<3) | 0x40", FLAGS).unwrap(), 0x49);
+        for bad in ["x", "", "1 +", "(1", "1)", "0xg", "1 << 64", "--"] {
+            assert!(int(bad, FLAGS).is_err(), "{bad}");
+        }
     }
 
     #[test]
