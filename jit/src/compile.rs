@@ -13,7 +13,7 @@ use crate::{
     Compiled, DebugMap, ExEntry, FrameChange, FuncMap, InsnRange, NativeOff, Point, PointKind,
     RelocKind,
 };
-use bpf::insn::{AluOp, AtomicOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
+use bpf::insn::{AluOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
 use bpf::program::Line;
 use verifier::Verified;
 use verifier::rewrite::TIMED_MAY_GOTO;
@@ -263,7 +263,7 @@ impl<I: Isa> Pass<'_, I> {
     fn zext(&mut self, at: InsnIdx) {
         let (insn, facts) = self.v.insn(at);
         if facts.zext && !I::zero_extends(insn) {
-            I::emit_zext(&mut self.b, dst_of(insn));
+            I::emit_zext(&mut self.b, insn.result().expect("what is extended is a result"));
         }
     }
 
@@ -419,21 +419,6 @@ impl<I: Isa> Pass<'_, I> {
     }
 }
 
-/// Register whose upper half is cleared after an instruction with the zext fact.
-fn dst_of(insn: &Insn) -> Reg {
-    match *insn {
-        Insn::Alu { dst, .. }
-        | Insn::Neg { dst, .. }
-        | Insn::MovSx { dst, .. }
-        | Insn::End { dst, .. }
-        | Insn::Load { dst, .. }
-        | Insn::LoadAcquire { dst, .. } => dst,
-        Insn::Atomic { op: AtomicOp::Cmpxchg, .. } => Reg::R0,
-        Insn::Atomic { src, .. } => src,
-        _ => unreachable!("no 32-bit result in {insn:?}"),
-    }
-}
-
 /// Base register of a memory access.
 fn base_of(insn: &Insn) -> Option<Reg> {
     match *insn {
@@ -464,19 +449,10 @@ fn ex_entry(insn: &Insn, fault: NativeOff, resume: NativeOff) -> ExEntry {
         Insn::Load { dst, src, off, .. } => (Some(dst), src, off),
         Insn::LoadAcquire { dst, src, off, .. } => (Some(dst), src, off),
         Insn::Store { dst, off, .. } | Insn::StoreRelease { dst, off, .. } => (None, dst, off),
-        Insn::Atomic { dst, off, op, src, .. } => (fetched(op, src), dst, off),
+        Insn::Atomic { dst, off, op, src, .. } => (op.fetched(src), dst, off),
         _ => unreachable!("{insn:?} does not access memory"),
     };
     ExEntry { fault, resume, clear, base, off }
-}
-
-/// Register that gets the old value.
-fn fetched(op: AtomicOp, src: Reg) -> Option<Reg> {
-    match op {
-        AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
-        AtomicOp::Cmpxchg => Some(Reg::R0),
-        _ => Some(src),
-    }
 }
 
 /// Whether a 32-bit result is produced at all; the rest is defined to zero-extend by its leaf.

@@ -1,6 +1,6 @@
 //! What a (sub)program's native frame must provide; how it is laid out is the architecture's.
 
-use bpf::insn::{AluOp, AtomicOp, Call, Insn, InsnIdx, Reg};
+use bpf::insn::{AluOp, Call, Insn, InsnIdx, Reg};
 use verifier::Verified;
 use verifier::verified::{MemClass, SubprogFacts};
 
@@ -68,7 +68,7 @@ impl Frame {
             counts: f.tail_call_reachable || f.has_tail_call,
         };
         for (insn, facts) in (f.start.0..f.end.0).map(|at| v.insn(InsnIdx(at))) {
-            frame.written |= written(insn).map_or(0, |r| 1 << r.0);
+            frame.written |= insn.result().map_or(0, |r| 1 << r.0);
             let through_ax = facts.mem == MemClass::Arena;
             if through_ax || matches!(insn, Insn::AddrSpaceCast { .. }) {
                 frame.written |= 1 << Reg::AX.0;
@@ -92,44 +92,12 @@ impl Frame {
     }
 }
 
-/// Register an instruction writes; of a call it is R0, and the argument registers are its own.
-pub(crate) fn written(insn: &Insn) -> Option<Reg> {
-    match *insn {
-        Insn::Alu { dst, .. }
-        | Insn::Neg { dst, .. }
-        | Insn::MovSx { dst, .. }
-        | Insn::End { dst, .. }
-        | Insn::AddrSpaceCast { dst, .. }
-        | Insn::MovPercpu { dst, .. }
-        | Insn::LdImm64 { dst, .. }
-        | Insn::Load { dst, .. }
-        | Insn::LoadAcquire { dst, .. } => Some(dst),
-        Insn::Atomic { op, src, .. } => match op {
-            AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
-            AtomicOp::FetchAdd | AtomicOp::FetchOr | AtomicOp::FetchAnd => Some(src),
-            AtomicOp::FetchXor | AtomicOp::Xchg => Some(src),
-            AtomicOp::Cmpxchg => Some(Reg::R0),
-        },
-        Insn::LdImm64Hi
-        | Insn::LdAbs { .. }
-        | Insn::LdInd { .. }
-        | Insn::Store { .. }
-        | Insn::StoreRelease { .. }
-        | Insn::Jmp { .. }
-        | Insn::Ja { .. }
-        | Insn::MayGoto { .. }
-        | Insn::Gotox { .. }
-        | Insn::Exit => None,
-        Insn::Call(_) | Insn::Callx { .. } => Some(Reg::R0),
-    }
-}
-
 /// Registers that an architecture may use or leave unfinished while it executes an instruction.
 pub(crate) fn unsettled(insn: &Insn) -> u16 {
     /// R0 and R3 are operands of division on x86-64.
     const DIVISION: u16 = 1 << 0 | 1 << 3;
     let all = (1 << 11) - 1;
-    let own = written(insn).map_or(0, |r| 1 << r.0);
+    let own = insn.result().map_or(0, |r| 1 << r.0);
     match *insn {
         Insn::Exit | Insn::Call(Call::Helper(HELPER_TAIL_CALL)) => all,
         Insn::Call(_) | Insn::Callx { .. } => 0b11_1111,

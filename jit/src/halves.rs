@@ -9,7 +9,6 @@
 //! A value with such a half is never copied or used at 64 bits: that would be a read of it. So it
 //! stays in its register, but for arguments and results of functions, which are followed.
 
-use crate::frame::written;
 use crate::isa::Isa;
 use bpf::insn::{Call, Insn, InsnIdx};
 use verifier::Verified;
@@ -101,7 +100,7 @@ impl Pass<'_> {
 
     fn step(&mut self, at: InsnIdx, insn: &Insn, low: bool) {
         let before = self.before[at.idx()];
-        let own = written(insn).map_or(0, |r| 1u16 << r.0);
+        let own = insn.result().map_or(0, |r| 1u16 << r.0);
         let mut after = before.set(own, low);
         match *insn {
             Insn::Exit => return self.result(at, before.only(RESULT)),

@@ -219,6 +219,19 @@ pub enum AtomicOp {
     Cmpxchg,
 }
 
+impl AtomicOp {
+    /// The register that gets the old value: R0 of a comparison, else that of the operand.
+    #[must_use]
+    pub const fn fetched(self, src: Reg) -> Option<Reg> {
+        match self {
+            AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor => None,
+            AtomicOp::FetchAdd | AtomicOp::FetchOr | AtomicOp::FetchAnd => Some(src),
+            AtomicOp::FetchXor | AtomicOp::Xchg => Some(src),
+            AtomicOp::Cmpxchg => Some(Reg::R0),
+        }
+    }
+}
+
 /// What a 16-byte load materialises (`src_reg` of `ld_imm64`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Imm64 {
@@ -468,6 +481,35 @@ impl Insn {
             Insn::Jmp { off, .. } | Insn::MayGoto { off } => Some(off as i32),
             Insn::Ja { off, .. } => Some(off),
             _ => None,
+        }
+    }
+
+    /// The register that gets the result; R0 of a call and of a legacy packet access, which leave
+    /// others undefined too.
+    #[must_use]
+    pub const fn result(&self) -> Option<Reg> {
+        match *self {
+            Insn::Alu { dst, .. }
+            | Insn::Neg { dst, .. }
+            | Insn::MovSx { dst, .. }
+            | Insn::End { dst, .. }
+            | Insn::AddrSpaceCast { dst, .. }
+            | Insn::MovPercpu { dst, .. }
+            | Insn::LdImm64 { dst, .. }
+            | Insn::Load { dst, .. }
+            | Insn::LoadAcquire { dst, .. } => Some(dst),
+            Insn::Atomic { op, src, .. } => op.fetched(src),
+            Insn::Call(_) | Insn::Callx { .. } | Insn::LdAbs { .. } | Insn::LdInd { .. } => {
+                Some(Reg::R0)
+            }
+            Insn::LdImm64Hi
+            | Insn::Store { .. }
+            | Insn::StoreRelease { .. }
+            | Insn::Jmp { .. }
+            | Insn::Ja { .. }
+            | Insn::MayGoto { .. }
+            | Insn::Gotox { .. }
+            | Insn::Exit => None,
         }
     }
 

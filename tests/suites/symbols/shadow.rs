@@ -149,21 +149,12 @@ impl Entered {
     }
 }
 
-/// Registers that an instruction writes, by bit.
+/// Registers that an instruction writes, by bit; of calls it is told elsewhere.
 fn written(insn: &Insn) -> u16 {
-    match *insn {
-        Insn::Alu { dst, .. }
-        | Insn::Neg { dst, .. }
-        | Insn::MovSx { dst, .. }
-        | Insn::End { dst, .. }
-        | Insn::AddrSpaceCast { dst, .. }
-        | Insn::MovPercpu { dst, .. }
-        | Insn::LdImm64 { dst, .. }
-        | Insn::Load { dst, .. }
-        | Insn::LoadAcquire { dst, .. } => 1 << dst.idx(),
-        Insn::Atomic { src, .. } => 1 << src.idx() | 1,
+    match insn {
+        Insn::Call(_) | Insn::Callx { .. } => 0,
         Insn::LdAbs { .. } | Insn::LdInd { .. } => 0b11_1111,
-        _ => 0,
+        _ => insn.result().map_or(0, |r| 1 << r.idx()),
     }
 }
 

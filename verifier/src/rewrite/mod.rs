@@ -18,7 +18,7 @@ mod expand;
 mod layout;
 pub(crate) mod zext;
 
-use bpf::insn::{AtomicOp, Call, Insn, Size, Width};
+use bpf::insn::{Call, Insn, Size, Width};
 use bpf::uapi::MapType;
 use bpf::{Endian, Program};
 
@@ -93,12 +93,6 @@ pub(crate) fn rewrite(input: &Input<'_>) -> Result<Rewritten, Box<Rejection>> {
     Ok(Rewritten { arena: input.arena(), ..laid_out })
 }
 
-/// Whether the operation leaves all registers alone.
-#[must_use]
-pub fn atomic_without_fetch(op: AtomicOp) -> bool {
-    matches!(op, AtomicOp::Add | AtomicOp::Or | AtomicOp::And | AtomicOp::Xor)
-}
-
 /// Whether the instruction writes a 32-bit result that an architecture may have to extend
 /// (`insn_has_def32`).
 #[must_use]
@@ -110,7 +104,7 @@ pub fn defines_low_half(insn: &Insn) -> bool {
         Insn::End { bits, .. } => bits != 64,
         Insn::Load { size, sext, .. } => !sext && size != Size::DW,
         Insn::LoadAcquire { size, .. } => size != Size::DW,
-        Insn::Atomic { size, op, .. } => size == Size::W && !atomic_without_fetch(op),
+        Insn::Atomic { size, .. } => size == Size::W && insn.result().is_some(),
         _ => false,
     }
 }

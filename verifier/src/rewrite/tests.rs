@@ -7,7 +7,7 @@ use crate::explore::{MapState, PtrClass};
 use crate::reject::RejectKind;
 use crate::testing::{TEST_LAYOUT, bare_program};
 use crate::verified::MemClass;
-use bpf::insn::{AluOp, Cast, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
+use bpf::insn::{AluOp, AtomicOp, Cast, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
 use bpf::uapi::{MapType, ProgType};
 
 /// With or without `may_goto` by time.

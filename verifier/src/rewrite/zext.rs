@@ -11,7 +11,7 @@
 
 use bpf::insn::{AluOp, AtomicOp, Call, Imm64, Insn, Reg, Size, Src, Width};
 
-use super::{atomic_without_fetch, defines_low_half};
+use super::defines_low_half;
 use crate::verified::{InsnFacts, SubprogFacts};
 
 /// r1-r5.
@@ -111,23 +111,12 @@ fn step(
 
 /// Registers of which an instruction writes all 64 bits, the upper half perhaps as zeroes.
 fn defined(insn: &Insn) -> u16 {
-    match *insn {
-        Insn::Alu { dst, .. }
-        | Insn::Neg { dst, .. }
-        | Insn::MovSx { dst, .. }
-        | Insn::End { dst, .. }
-        | Insn::AddrSpaceCast { dst, .. }
-        | Insn::MovPercpu { dst, .. }
-        | Insn::LdImm64 { dst, .. }
-        | Insn::Load { dst, .. }
-        | Insn::LoadAcquire { dst, .. } => bit(dst),
-        Insn::Atomic { op: AtomicOp::Cmpxchg, .. } => R0,
-        Insn::Atomic { op, src, .. } if !atomic_without_fetch(op) => bit(src),
+    match insn {
         Insn::Call(Call::Helper(super::TIMED_MAY_GOTO)) => 0,
         Insn::Call(_) | Insn::Callx { .. } | Insn::LdAbs { .. } | Insn::LdInd { .. } => {
             CALLER_SAVED
         }
-        _ => 0,
+        _ => insn.result().map_or(0, bit),
     }
 }
 
