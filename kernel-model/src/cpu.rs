@@ -211,6 +211,10 @@ pub struct ProgFrame {
     pub tail_calls: u32,
     /// Virtual time at entry.
     pub started_ns: u64,
+    /// When it went on after its task was preempted, 0 for never; and how long it was away, all in
+    /// all.
+    pub(crate) resumed_ns: u64,
+    pub(crate) away_ns: u64,
     /// The helper it is in, when that has frames of its own, and the number of the call.
     pub calling: Option<(&'static str, u32)>,
     /// The run that began with it is cancelled.
@@ -237,6 +241,8 @@ impl ProgFrame {
             helper_calls: 0,
             tail_calls: 0,
             started_ns: 0,
+            resumed_ns: 0,
+            away_ns: 0,
             calling: None,
             cancelled: None,
             warned: false,

@@ -329,6 +329,10 @@ impl Kernel {
 
     fn enter(&mut self, cpu: CpuId, mut p: ProgFrame) -> Step {
         p.started_ns = self.now(cpu);
+        let called = |f: &Frame| matches!(f, Frame::Prog(_));
+        if self.races.is_on() && !self.cpus[cpu.idx()].frames.iter().any(called) {
+            self.race_run(cpu);
+        }
         if !p.entry.callback {
             self.emit(cpu, EventKind::Enter { prog: p.prog });
             if let Some(prog) = self.progs.get_mut(&p.prog) {

@@ -239,6 +239,8 @@ pub enum EventKind {
         task: Arc<str>,
         /// Nanoseconds.
         waited: u64,
+        /// Where its program was when it was preempted, if it was.
+        at: Option<crate::cpu::Site>,
     },
     /// An operation of a task's script that has a result is complete.
     Op {

@@ -1,12 +1,13 @@
-//! Data races: two accesses of two CPUs to the same bytes, one of them a write, that nothing
-//! orders, whichever way this run happened to go.
+//! Data races: two accesses of two CPUs, or of two tasks of one, to the same bytes, one of them a
+//! write, that nothing orders, whichever way this run happened to go.
 //!
-//! Happens-before by vector clocks, one component a CPU. What orders: the order on a CPU
-//! (interrupts there included), locks, atomic operations with a result and exchanges (full
-//! barriers, as in the kernel's memory model), load-acquire and store-release, the bucket locks of
-//! hash tables and what a look-up finds of an update, locks of queues and ring buffers, the start
-//! of timers and works, wake-ups, and a task that goes from CPU to CPU. A new object has no
-//! history.
+//! Happens-before by vector clocks, one component a CPU, and one more for what runs there while a
+//! task is preempted in the middle of a program: that is ordered with neither part of the run, but
+//! with all before and after it. What orders: the order on a CPU (interrupts there included),
+//! locks, atomic operations with a result and exchanges (full barriers, as in the kernel's memory
+//! model), load-acquire and store-release, the bucket locks of hash tables and what a look-up
+//! finds of an update, locks of queues and ring buffers, the start of timers and works, wake-ups,
+//! and a task that goes from CPU to CPU. A new object has no history.
 //!
 //! What is looked at: values of maps, globals, arenas, objects of programs, local storage. What
 //! per-CPU maps hold for one CPU is another's only by `bpf_map_lookup_percpu_elem`.
@@ -17,9 +18,9 @@
 //! plain write is told, and a plain read that races with an atomic operation or a store-release
 //! is not. Atomic operations never race with each other. A plain store to a word that is
 //! exchanged elsewhere is taken for the end of a lock, and orders as one. Packets, contexts and
-//! stacks are not looked at, nor is what user space writes. Of the accesses of one CPU to the same
-//! bytes the last of each kind is known. Accesses beside a freed object (guarded pages) are not
-//! seen.
+//! stacks are not looked at, nor is what user space writes. Two tasks of a CPU of which neither
+//! preempts the other are taken for ordered. Of the accesses of one CPU to the same bytes the last
+//! of each kind is known. Accesses beside a freed object (guarded pages) are not seen.
 
 mod place;
 mod sync;
@@ -33,7 +34,7 @@ use crate::cpu::CpuId;
 use crate::maps::MapId;
 use crate::{EventKind, Kernel, ProgId};
 
-pub(crate) use sync::{Call, Sync};
+pub(crate) use sync::{Parked, Sync};
 
 /// Bytes that share a record.
 const CELL: u64 = 8;
@@ -117,7 +118,9 @@ type Who = (Option<(ProgId, InsnIdx)>, &'static str);
 #[derive(Clone, Debug)]
 struct Epoch {
     cpu: CpuId,
-    /// The CPU's own clock then.
+    /// Component of the clocks.
+    thread: usize,
+    /// Its own clock then.
     clock: u64,
     /// Bytes of the cell.
     mask: u8,
@@ -136,7 +139,17 @@ impl Epoch {
     }
 }
 
+/// By component; those that it does not have are 0.
 type Clock = Vec<u64>;
+
+/// What runs on a CPU.
+#[derive(Clone, Debug)]
+struct Thread {
+    /// Component of the clocks.
+    id: usize,
+    /// What had happened before the run of a program on it began.
+    start: Clock,
+}
 
 /// The detector.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +157,10 @@ pub struct Races {
     /// Whether anyone asked.
     on: bool,
     clocks: Vec<Clock>,
+    /// By CPU.
+    threads: Vec<Thread>,
+    /// CPU of each component, and whether its task is preempted.
+    owners: Vec<(CpuId, bool)>,
     syncs: BTreeMap<Sync, Clock>,
     cells: BTreeMap<u64, Vec<Epoch>>,
     found: Vec<Race>,
@@ -179,8 +196,10 @@ impl Races {
     pub fn new(on: bool, cpus: u32) -> Races {
         let n = if on { cpus as usize } else { 0 };
         let clock = |cpu: usize| (0..n).map(|c| u64::from(c == cpu)).collect();
-        let clocks = (0..n).map(clock).collect();
-        Races { on, clocks, calls: vec![Vec::new(); n], ..Races::default() }
+        let clocks: Vec<Clock> = (0..n).map(clock).collect();
+        let threads = (0..n).map(|id| Thread { id, start: clocks[id].clone() }).collect();
+        let owners = (0..n as u32).map(|cpu| (CpuId(cpu), false)).collect();
+        Races { on, clocks, threads, owners, calls: vec![Vec::new(); n], ..Races::default() }
     }
 
     /// Whether accesses are looked at.
@@ -210,18 +229,18 @@ impl Races {
         (phys < *end).then_some(*map)
     }
 
-    /// The accesses of other CPUs that race with a new one, which is remembered.
+    /// The accesses of others that race with a new one, which is remembered.
     fn meet(&mut self, cell: u64, new: Epoch) -> Vec<Epoch> {
-        let clock = &self.clocks[new.cpu.idx()];
+        let clock = &self.clocks[new.thread];
         let epochs = self.cells.entry(cell).or_default();
         let races = |e: &&Epoch| {
-            let ordered = e.clock <= clock[e.cpu.idx()];
+            let ordered = clock.get(e.thread).is_some_and(|c| e.clock <= *c);
             // A plain read may be READ_ONCE.
             let plain_write = |e: &Epoch| e.write && !e.is_atomic();
             let atomic = e.is_atomic() || new.is_atomic();
             let swap = e.order == Order::Swap || new.order == Order::Swap;
             let marked = swap || atomic && !plain_write(e) && !plain_write(&new);
-            e.cpu != new.cpu
+            e.thread != new.thread
                 && !ordered
                 && e.mask & new.mask != 0
                 && (e.write || new.write)
@@ -229,7 +248,7 @@ impl Races {
         };
         let found = epochs.iter().filter(races).cloned().collect();
         let same = |e: &Epoch| {
-            (e.cpu, e.write, e.order, e.mask) == (new.cpu, new.write, new.order, new.mask)
+            (e.thread, e.write, e.order, e.mask) == (new.thread, new.write, new.order, new.mask)
         };
         epochs.retain(|e| !same(e));
         epochs.push(new);
@@ -304,9 +323,11 @@ impl Kernel {
         who: Who,
     ) {
         let c = &self.cpus[cpu.idx()];
+        let thread = self.races.threads[cpu.idx()].id;
         let new = Epoch {
             cpu,
-            clock: self.races.clocks[cpu.idx()][cpu.idx()],
+            thread,
+            clock: self.races.clocks[thread][thread],
             mask: 0,
             write,
             order,

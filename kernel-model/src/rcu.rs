@@ -109,7 +109,8 @@ pub struct Stall {
     pub number: u64,
     /// Virtual time of its beginning.
     pub started_ns: u64,
-    /// Sections that hold it, each with where its CPU last called the kernel.
+    /// Sections that hold it, each with where its CPU last called the kernel, or where its task was
+    /// when it was preempted.
     pub holders: Vec<(Section, Site)>,
     /// Objects that wait for its end.
     pub waiting: usize,
@@ -430,6 +431,11 @@ impl Kernel {
             let sections: Vec<Section> = gp.holders.values().cloned().collect();
             let seen = |s: Section| {
                 let mut site = self.site_of(s.cpu, s.by);
+                if let Some((at, place)) = self.preempted_at(s.task) {
+                    // Another task has its CPU.
+                    let source = Some(self.source_of(place.prog, place.insn).into());
+                    site = Site { clock_ns: at, prog: Some(place.prog), pc: 0, source, ..site };
+                }
                 self.resolve(&mut site);
                 // Of a softirq: what runs in it now.
                 (Section { prog: s.prog.or(site.prog), ..s }, site)

@@ -44,7 +44,10 @@ const HOOKS: &[(ProgType, &str)] = &[
     (ProgType::Tracepoint, "records of the model's tracepoints"),
     (ProgType::RawTracepoint, "arguments of the model's tracepoints"),
     (ProgType::RawTracepointWritable, "test runs"),
-    (ProgType::Tracing, "tp_btf; fentry and fexit of the model's functions"),
+    (
+        ProgType::Tracing,
+        "tp_btf; fentry and fexit of functions, fmod_ret of system calls and security_*",
+    ),
     (ProgType::Kprobe, "kprobe and kretprobe of the model's functions, uprobe of tasks' symbols"),
     (ProgType::PerfEvent, "overflow of counters of instructions and cycles, in NMI"),
     (ProgType::Lsm, "the model's bpf_lsm_ functions; those of sockets also by control group"),

@@ -43,6 +43,7 @@ impl Machine {
     /// The program on a CPU stops where it stands: `by` runs next.
     pub(super) fn preempt(&mut self, cpu: CpuId, by: TaskId) {
         let task = self.kernel.curr_task(cpu).expect("a task is preempted");
+        let place = self.backtrace(cpu).first().copied();
         let spec = spec(self.arch());
         let lane = &mut self.lanes[cpu.idx()];
         let mut contexts = std::mem::take(&mut lane.contexts);
@@ -58,7 +59,7 @@ impl Machine {
         let retired = lane.charged - lane.run_start;
         lane.at = None;
         lane.parked.insert(task, Parked { contexts, stack, retired, cancel: Vec::new() });
-        self.kernel.preempt(cpu, by);
+        self.kernel.preempt(cpu, by, place);
     }
 
     /// Takes back what a task had that goes on.

@@ -154,7 +154,10 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
             }
         }
         EventKind::Switch { from, to, .. } => format!("switch {from} -> {to}"),
-        EventKind::Stall { task, waited } => format!("stall {task} waits for {waited} ns"),
+        EventKind::Stall { task, waited, at } => {
+            let at = at.map_or(String::new(), |s| format!(", preempted in {}", names.prog(s.prog)));
+            format!("stall {task} waits for {waited} ns{at}")
+        }
         EventKind::Op { task, op, ret } => {
             let ret = ret.map_or("cancelled".into(), |r| Value::of(r).to_string());
             format!("task {task} op {} = {ret}", op + 1)

@@ -16,7 +16,8 @@ impl Kernel {
     #[must_use]
     pub fn locked_up(&self, cpu: CpuId) -> bool {
         let Some(p) = self.root_frame(cpu).filter(|p| !p.locked_up) else { return false };
-        let ran = self.now(cpu).saturating_sub(p.started_ns);
+        // A task that was preempted has let the watchdog's thread in.
+        let ran = self.now(cpu).saturating_sub(p.started_ns.max(p.resumed_ns));
         ran >= 2 * THRESH_NS || ran >= THRESH_NS && self.irqs_off_since(cpu, THRESH_NS)
     }
 
@@ -33,7 +34,7 @@ impl Kernel {
         let (now, comm) = (self.now(cpu), self.task_comm(task));
         let Some(p) = self.root_frame_mut(cpu) else { return };
         p.locked_up = true;
-        let (prog, secs) = (p.entry.prog, (now - p.started_ns) / 1_000_000_000);
+        let (prog, secs) = (p.entry.prog, (now - p.started_ns.max(p.resumed_ns)) / 1_000_000_000);
         let n = cpu.0;
         let text = match hard {
             true => format!("CPU{n}: Watchdog detected hard LOCKUP on cpu {n}"),

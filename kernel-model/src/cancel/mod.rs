@@ -33,7 +33,9 @@ use crate::{EventKind, Kernel, ProgId};
 
 pub(crate) use plan::Plan;
 
-/// Limits of a program run, in virtual nanoseconds.
+/// Limits of a program run, in virtual nanoseconds. Time during which another task had its CPU is
+/// not its own and does not count, as for `RLIMIT_RTTIME` and unlike the 250 ms of a timed
+/// `may_goto`, which the kernel takes from the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watchdog {
     /// The run is reported.
@@ -112,7 +114,7 @@ impl Kernel {
     pub fn watchdog_due(&self, cpu: CpuId) -> Option<Due> {
         let w = self.watchdog?;
         let p = self.root_frame(cpu).filter(|p| p.cancelled.is_none())?;
-        let ran = self.now(cpu).saturating_sub(p.started_ns);
+        let ran = self.now(cpu).saturating_sub(p.started_ns + p.away_ns);
         match ran {
             _ if ran >= w.hard_ns => Some(Due::Hard),
             _ if ran >= w.soft_ns && !p.warned => Some(Due::Soft),
@@ -128,7 +130,7 @@ impl Kernel {
             return u64::MAX;
         };
         let limit = if p.warned { w.hard_ns } else { w.soft_ns.min(w.hard_ns) };
-        (p.started_ns + limit).saturating_sub(self.now(cpu))
+        (p.started_ns + p.away_ns + limit).saturating_sub(self.now(cpu))
     }
 
     /// Acts upon a limit. `stack` is where the programs of the CPU are.
@@ -136,7 +138,7 @@ impl Kernel {
         let Some(w) = self.watchdog else { return };
         let now = self.now(cpu);
         let Some(p) = self.root_frame_mut(cpu) else { return };
-        let (prog, ran) = (p.entry.prog, now - p.started_ns);
+        let (prog, ran) = (p.entry.prog, now - p.started_ns - p.away_ns);
         p.warned = true;
         if due == Due::Soft {
             let text = format!("WATCHDOG: soft limit of {} ns reached after {ran} ns", w.soft_ns);

@@ -1,6 +1,6 @@
 //! What orders the CPUs: acquire takes over what was released at the same thing.
 
-use super::{Clock, Kernel};
+use super::{Clock, Kernel, Thread};
 use crate::cpu::CpuId;
 use crate::maps::{Kind, MapId};
 
@@ -30,7 +30,15 @@ pub(crate) struct Call {
     depth: usize,
 }
 
+/// What belongs to a task that is preempted.
+#[derive(Clone, Debug)]
+pub(crate) struct Parked {
+    calls: Vec<Call>,
+    thread: Option<Thread>,
+}
+
 fn join(into: &mut Clock, from: &Clock) {
+    into.resize(into.len().max(from.len()), 0);
     into.iter_mut().zip(from).for_each(|(a, b)| *a = (*a).max(*b));
 }
 
@@ -38,15 +46,16 @@ impl Kernel {
     /// What was released there happened before what this CPU does from now on.
     pub(crate) fn race_acquire(&mut self, cpu: CpuId, at: &Sync) {
         if let Some(clock) = self.races.syncs.get(at) {
-            join(&mut self.races.clocks[cpu.idx()], clock);
+            join(&mut self.races.clocks[self.races.threads[cpu.idx()].id], clock);
         }
     }
 
     /// What this CPU did so far happens before what is acquired there.
     pub(crate) fn race_release(&mut self, cpu: CpuId, at: Sync) {
-        let own = &mut self.races.clocks[cpu.idx()];
-        join(self.races.syncs.entry(at).or_insert_with(|| vec![0; own.len()]), own);
-        own[cpu.idx()] += 1;
+        let id = self.races.threads[cpu.idx()].id;
+        let own = &mut self.races.clocks[id];
+        join(self.races.syncs.entry(at).or_default(), own);
+        own[id] += 1;
     }
 
     fn race_both(&mut self, cpu: CpuId, at: Sync) {
@@ -62,15 +71,49 @@ impl Kernel {
         }
     }
 
-    /// Calls in progress go with a task that is preempted.
-    pub(crate) fn race_park(&mut self, cpu: CpuId) -> Vec<Call> {
-        self.races.calls.get_mut(cpu.idx()).map(std::mem::take).unwrap_or_default()
+    /// A program begins that nothing on the CPU has called: all that has ended there was before.
+    pub(crate) fn race_run(&mut self, cpu: CpuId) {
+        let races = &mut self.races;
+        let Some(id) = races.threads.get(cpu.idx()).map(|t| t.id) else { return };
+        for (other, _) in races.owners.iter().enumerate().filter(|(_, o)| **o == (cpu, false)) {
+            let theirs = races.clocks[other].clone();
+            join(&mut races.clocks[id], &theirs);
+        }
+        races.threads[cpu.idx()].start = races.clocks[id].clone();
+        races.clocks[id][id] += 1;
+    }
+
+    /// Calls in progress go with a task that is preempted; what runs in between knows what was
+    /// before the run that is stopped, and nothing of it.
+    pub(crate) fn race_park(&mut self, cpu: CpuId) -> Parked {
+        let races = &mut self.races;
+        let calls = races.calls.get_mut(cpu.idx()).map(std::mem::take).unwrap_or_default();
+        let Some(thread) = races.threads.get(cpu.idx()).cloned() else {
+            return Parked { calls, thread: None };
+        };
+        races.owners[thread.id].1 = true;
+        let free = races.owners.iter().position(|o| *o == (cpu, false));
+        let id = free.unwrap_or_else(|| {
+            races.owners.push((cpu, false));
+            races.clocks.push(Clock::new());
+            races.clocks.len() - 1
+        });
+        join(&mut races.clocks[id], &thread.start);
+        let all = races.clocks.len();
+        races.clocks[id].resize(all, 0);
+        races.clocks[id][id] += 1;
+        races.threads[cpu.idx()].id = id;
+        Parked { calls, thread: Some(thread) }
     }
 
     /// The task goes on.
-    pub(crate) fn race_unpark(&mut self, cpu: CpuId, calls: Vec<Call>) {
+    pub(crate) fn race_unpark(&mut self, cpu: CpuId, was: Parked) {
         if let Some(own) = self.races.calls.get_mut(cpu.idx()) {
-            *own = calls;
+            *own = was.calls;
+        }
+        if let Some(thread) = was.thread {
+            self.races.owners[thread.id].1 = false;
+            self.races.threads[cpu.idx()] = thread;
         }
     }
 
@@ -141,7 +184,8 @@ impl Kernel {
                 let from = Sync::Element(id, Vec::new());
                 let all = self.races.syncs.range(from..Sync::Element(MapId(id.0 + 1), Vec::new()));
                 let clocks: Vec<Clock> = all.map(|(_, c)| c.clone()).collect();
-                clocks.iter().for_each(|c| join(&mut self.races.clocks[cpu.idx()], c));
+                let id = self.races.threads[cpu.idx()].id;
+                clocks.iter().for_each(|c| join(&mut self.races.clocks[id], c));
             }
             (Kind::Array { .. }, "map_update_elem") if r0 == 0 => self.race_array(cpu, id, args),
             (Kind::Fifo(_) | Kind::Ring(_), _) => self.race_both(cpu, Sync::Map(id)),

@@ -486,9 +486,10 @@ impl Kernel {
             let running = self.sched.rqs[task.cpu.idx()].curr == Some(TaskId(n as u32));
             let waited = now.saturating_sub(task.ready_ns);
             if task.state == State::Runnable && !running && waited > limit {
+                let at = task.preempted.as_ref().and_then(|p| p.place);
                 let (cpu, task) = (task.cpu, std::sync::Arc::clone(&task.name));
                 self.sched.tasks[n].ready_ns = now;
-                self.emit(cpu, EventKind::Stall { task, waited });
+                self.emit(cpu, EventKind::Stall { task, waited, at });
             }
         }
         self.sched.arm(now + limit / 2, Due::Stalls);

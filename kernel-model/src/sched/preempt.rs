@@ -3,7 +3,8 @@
 //! A program runs with preemption off where who runs it has turned it off: `bpf_test_run` with its
 //! bottom halves, tracepoints (`__DO_TRACE`), probes, softirqs, `raw_tp` by `get_cpu`. Where it is
 //! only bound to its CPU (`migrate_disable`), a task that waits for the CPU may come between:
-//! syscall programs, trampolines (`__bpf_prog_enter_recur`), LSM and control group programs.
+//! syscall programs, trampolines (`__bpf_prog_enter_recur`), LSM and control group programs, and
+//! uprobes. The workers of `bpf_wq` are no tasks of the model, and are not preempted.
 //!
 //! The task that was preempted keeps its frames, what its program holds and its read-side
 //! sections; counters of the CPU stay behind, such as `bpf_prog.active`: a tracing program that
@@ -11,15 +12,19 @@
 
 use super::{OpFrame, TaskId};
 use crate::Kernel;
-use crate::cpu::{CpuId, Frame};
+use crate::cpu::{CpuId, Frame, Site};
 use crate::prog::ProgId;
-use crate::race::Call;
+use crate::race;
 
 /// What of a CPU belongs to a task that was preempted, besides its frames.
 #[derive(Clone, Debug)]
 pub(crate) struct Preempted {
     called_from: u64,
-    calls: Vec<Call>,
+    races: race::Parked,
+    /// Since when.
+    at_ns: u64,
+    /// Where in its programs, innermost.
+    pub(super) place: Option<Site>,
 }
 
 impl super::Task {
@@ -46,7 +51,12 @@ impl Kernel {
     /// Whether another task may run before the program on top of a CPU goes on.
     fn is_preemptible(&self, cpu: CpuId) -> bool {
         let (c, curr) = (&self.cpus[cpu.idx()], self.curr_task(cpu));
-        let own = |f: &Frame| matches!(f, Frame::Op(op) if op.task() == curr && curr.is_some());
+        let own = |f: &Frame| match f {
+            Frame::Op(op) => op.task() == curr && curr.is_some(),
+            // What a task calls in user space has no frame.
+            Frame::Trace(t) => t.is_user() && curr.is_some(),
+            _ => false,
+        };
         let busy = c.pending.is_some() || c.stand.is_some() || !c.fired.is_empty();
         c.frames.first().is_some_and(own)
             && matches!(c.frames.last(), Some(Frame::Prog(_)))
@@ -57,18 +67,18 @@ impl Kernel {
 
     /// Has a task run instead of the one that runs, which is preempted; it is one of
     /// [`Kernel::preemptors`]. What was preempted goes on when the scheduler comes back to it, or
-    /// when it preempts in turn.
-    pub fn preempt(&mut self, cpu: CpuId, by: TaskId) {
+    /// when it preempts in turn. `place` is where its programs are.
+    pub fn preempt(&mut self, cpu: CpuId, by: TaskId, place: Option<Site>) {
         let curr = self.curr_task(cpu).expect("a task is preempted");
         let addr = self.sched.task(curr).addr;
         self.ledger.park(cpu, addr);
-        let calls = self.race_park(cpu);
+        let (races, at_ns) = (self.race_park(cpu), self.now(cpu));
         let c = &mut self.cpus[cpu.idx()];
         let called_from = std::mem::take(&mut c.called_from);
         c.cancelling = 0;
         let task = &mut self.sched.tasks[curr.idx()];
         task.frames = std::mem::take(&mut c.frames);
-        task.preempted = Some(Box::new(Preempted { called_from, calls }));
+        task.preempted = Some(Box::new(Preempted { called_from, races, at_ns, place }));
         self.sched.preempted += 1;
         let rq = &mut self.sched.rqs[cpu.idx()];
         (rq.resched, rq.chosen) = (true, Some(by));
@@ -78,13 +88,25 @@ impl Kernel {
     pub(super) fn preempted_resumes(&mut self, cpu: CpuId, id: TaskId, was: Preempted) {
         self.sched.preempted -= 1;
         self.ledger.unpark(cpu, self.sched.task(id).addr);
-        self.race_unpark(cpu, was.calls);
+        self.race_unpark(cpu, was.races);
+        let now = self.now(cpu);
         let cancelled = |f: &&Frame| matches!(f, Frame::Prog(p) if p.cancelled.is_some());
         let c = &mut self.cpus[cpu.idx()];
         c.frames = std::mem::take(&mut self.sched.tasks[id.idx()].frames);
+        for f in &mut c.frames {
+            if let Frame::Prog(p) = f {
+                (p.away_ns, p.resumed_ns) = (p.away_ns + now.saturating_sub(was.at_ns), now);
+            }
+        }
         c.cancelling = c.frames.iter().filter(cancelled).count() as u32;
         c.called_from = was.called_from;
         c.resumed = Some(id);
+    }
+
+    /// When a task was preempted in the middle of a program, and where; by its `task_struct`.
+    pub(crate) fn preempted_at(&self, task: u64) -> Option<(u64, Site)> {
+        let was = self.sched.tasks.iter().find(|t| t.addr == task)?.preempted.as_ref()?;
+        Some((was.at_ns, was.place?))
     }
 
     /// Tasks that were preempted while they ran a program, and on which CPU they go on.

@@ -1,12 +1,13 @@
 //! LSM hooks: the programs of one run in their order, and the first that refuses decides
-//! (`bpf_lsm_*` trampolines, security/bpf/hooks.c).
+//! (`bpf_lsm_*` trampolines, security/bpf/hooks.c). Those that take a function's place (fmod_ret)
+//! do the same: the first value other than 0 is what the function returns, without having run.
 
 use std::collections::VecDeque;
 
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::sched::OpFrame;
-use crate::trace::{Attached, function};
+use crate::trace::{Attached, How, function};
 use crate::{Kernel, ProgId, field};
 
 /// Programs of a hook in progress; the value is the verdict.
@@ -18,6 +19,15 @@ pub struct LsmFrame {
     ctx: u64,
     /// Programs of a control group that are next, and last (`__cgroup_bpf_run_lsm_*`).
     shim: Option<(u64, Atype)>,
+    modify: Option<Modify>,
+}
+
+/// What programs in the place of a function are besides.
+#[derive(Clone, Debug)]
+struct Modify {
+    /// The function returns a `long`.
+    wide: bool,
+    running: Option<ProgId>,
 }
 
 impl LsmFrame {
@@ -31,7 +41,7 @@ impl Kernel {
     /// The programs of a hook, when it has any. `hook` is the function's whole name.
     pub(super) fn lsm(&mut self, cpu: CpuId, hook: &'static str, args: &[u64]) -> Option<Frame> {
         let (row, function) = function(hook).expect("a function of the type table");
-        let progs: VecDeque<Attached> = self.hooks.lsm(row).collect();
+        let progs: VecDeque<Attached> = self.hooks.entry(row, How::Lsm).collect();
         let atype = Atype::Lsm(row);
         let shim = self.cgroups.enabled(atype).then(|| {
             // bpf_lsm_find_cgroup_shim: the socket's group, or that of the running task.
@@ -53,13 +63,27 @@ impl Kernel {
         }
         // Without memory for it the hook is not heard, as when the trampoline has no programs.
         let (object, ctx) = self.trampoline_context(row, args).ok()?;
-        let frame = LsmFrame { progs, object, ctx, shim };
+        let frame = LsmFrame { progs, object, ctx, shim, modify: None };
         Some(Frame::Op(Box::new(OpFrame::Lsm(frame))))
     }
 
-    pub(crate) fn lsm_step(&mut self, _: CpuId, mut f: LsmFrame, input: Input) -> Flow {
+    /// The programs that may take the place of a function which is entered (`invoke_bpf_mod_ret`).
+    pub(super) fn modify_return(&mut self, name: &'static str, args: &[u64]) -> Option<Frame> {
+        let (row, _) = function(name)?;
+        let progs: VecDeque<Attached> = self.hooks.entry(row, How::Modify).collect();
+        if progs.is_empty() {
+            return None;
+        }
+        let (object, ctx) = self.trampoline_context(row, args).ok()?;
+        let modify = Some(Modify { wide: name.starts_with("sys_"), running: None });
+        let frame = LsmFrame { progs, object, ctx, shim: None, modify };
+        Some(Frame::Op(Box::new(OpFrame::Lsm(frame))))
+    }
+
+    pub(crate) fn lsm_step(&mut self, cpu: CpuId, mut f: LsmFrame, input: Input) -> Flow {
         // A program that was cancelled says nothing.
         let verdict = match input {
+            Input::Return(v) if f.modify.as_ref().is_some_and(|m| m.wide) => v,
             Input::Return(v) => i64::from(v as u32 as i32) as u64,
             _ => 0,
         };
@@ -68,6 +92,23 @@ impl Kernel {
             .and_then(|(cgroup, atype)| self.cgroup_run(cgroup, atype, (f.ctx, 0), Hook::Plain));
         if let Some(child) = next {
             return Flow::Call { frame: Frame::Op(Box::new(OpFrame::Lsm(f))), child };
+        }
+        if let Some(prog) = f.modify.as_mut().and_then(|m| m.running.take()) {
+            self.cpus[cpu.idx()].active.remove(&prog);
+        }
+        while let Some(m) = &mut f.modify {
+            // __bpf_prog_enter_recur: one that is in progress on the CPU counts a miss.
+            let Some(next) = f.progs.front().map(|a| a.prog).filter(|_| verdict == 0) else {
+                break;
+            };
+            if self.cpus[cpu.idx()].active.insert(next) {
+                m.running = Some(next);
+                break;
+            }
+            f.progs.pop_front();
+            if let Some(p) = self.progs.get_mut(&next) {
+                p.misses += 1;
+            }
         }
         match f.progs.pop_front().filter(|_| verdict == 0) {
             Some(a) => {

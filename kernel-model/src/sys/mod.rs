@@ -59,6 +59,8 @@ enum Do {
     Trace(&'static str, Vec<u64>),
     /// A function is entered.
     Enter(&'static str, Vec<u64>),
+    /// Programs may take the place of the function that was entered.
+    Modify(&'static str, Vec<u64>),
     /// The innermost function returns.
     Exit,
     /// LSM programs decide.
@@ -225,9 +227,12 @@ impl Kernel {
                 self.fire(cpu, name, &args);
             }
             Do::Enter(name, args) => {
-                self.func_enter(cpu, name, &args);
+                if self.func_enter(cpu, name, &args) {
+                    f.first([Do::Modify(name, args.clone())]);
+                }
                 f.entered.push((name, args));
             }
+            Do::Modify(name, args) => return self.modify_return(name, &args),
             Do::Exit => {
                 if let Some((name, args)) = f.entered.pop() {
                     self.func_exit(cpu, name, &args, f.ret);

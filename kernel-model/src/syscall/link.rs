@@ -173,6 +173,7 @@ fn tracing(t: AttachType) -> bool {
         AttachType::TraceRawTp
             | AttachType::TraceFentry
             | AttachType::TraceFexit
+            | AttachType::ModifyReturn
             | AttachType::LsmMac
     )
 }

@@ -43,10 +43,16 @@ impl TraceFrame {
         TraceFrame { fired, progs, ..TraceFrame::new(VecDeque::new(), Then::Done(0)) }
     }
 
-    /// Whether the program that runs may be preempted: trampolines only bind it to its CPU.
+    /// Whether the program that runs may be preempted: trampolines and uprobes
+    /// (`bpf_prog_run_array_uprobe`) only bind it to its CPU.
     pub(crate) fn is_preemptible(&self) -> bool {
         let running = self.running.as_ref().map(|r| r.0.how);
-        matches!(running, Some(How::Trampoline | How::Lsm))
+        self.is_user() || running.is_some_and(How::is_of_image)
+    }
+
+    /// Whether the programs are those of a function of user space.
+    pub(crate) fn is_user(&self) -> bool {
+        self.fired.as_ref().is_some_and(Fired::is_user)
     }
 
     /// The function or tracepoint whose programs run.
@@ -90,16 +96,21 @@ impl Kernel {
 
     pub(crate) fn trace_step(&mut self, cpu: CpuId, mut t: TraceFrame, _: Input) -> Flow {
         if let Some((attached, ctx)) = t.running.take() {
-            self.guard_leave(cpu, attached);
+            if !t.is_user() {
+                self.guard_leave(cpu, attached);
+            }
             self.kfree(ctx, "tracing context");
         }
         loop {
             if let (Some(attached), Some(fired)) = (t.progs.pop_front(), &t.fired) {
-                if !self.guard_enter(cpu, attached) {
+                let guarded = !fired.is_user();
+                if guarded && !self.guard_enter(cpu, attached) {
                     continue;
                 }
                 let Ok((object, ctx)) = self.trace_context(cpu, attached, fired) else {
-                    self.guard_leave(cpu, attached);
+                    if guarded {
+                        self.guard_leave(cpu, attached);
+                    }
                     continue;
                 };
                 t.running = Some((attached, object));
@@ -112,7 +123,10 @@ impl Kernel {
                 Some(Deferred::Fire(fired)) => {
                     self.report_fired(cpu, &fired);
                     let progs = self.hooks.at.get(&fired.point);
-                    t.progs = progs.map_or(VecDeque::new(), |p| p.iter().copied().collect());
+                    // What takes a function's place is asked on the way to it.
+                    let told = |a: &&Attached| a.how != How::Modify;
+                    let told = progs.map(|p| p.iter().filter(told).copied().collect());
+                    t.progs = told.unwrap_or_default();
                     t.fired = Some(fired);
                 }
                 Some(other) => self.deferred(other),
@@ -126,15 +140,16 @@ impl Kernel {
         }
     }
 
-    /// The recursion guard. Probes and perf events share one counter a CPU (`bpf_prog_active`),
-    /// the others have one each (`bpf_prog.active`). A program that is skipped counts a miss.
+    /// The recursion guard, which uprobes have not. Probes and perf events share one counter a CPU
+    /// (`bpf_prog_active`), the others have one each (`bpf_prog.active`). A program that is skipped
+    /// counts a miss.
     fn guard_enter(&mut self, cpu: CpuId, a: Attached) -> bool {
         let c = &mut self.cpus[cpu.idx()];
         let free = match a.how {
             How::Regs | How::Record | How::Sample => !std::mem::replace(&mut c.prog_active, true),
             How::Raw | How::Trampoline => c.active.insert(a.prog),
-            // __bpf_prog_enter_lsm_cgroup and the like have no guard.
-            How::Lsm => true,
+            // They are run elsewhere.
+            How::Lsm | How::Modify => true,
         };
         if !free && let Some(p) = self.progs.get_mut(&a.prog) {
             p.misses += 1;
@@ -149,7 +164,7 @@ impl Kernel {
             How::Raw | How::Trampoline => {
                 c.active.remove(&a.prog);
             }
-            How::Lsm => {}
+            How::Lsm | How::Modify => {}
         }
     }
 
@@ -180,7 +195,7 @@ impl Kernel {
                 let object = self.sample_context(cpu, attached.prog, f)?;
                 Ok((object, object))
             }
-            How::Trampoline | How::Lsm => {
+            How::Trampoline | How::Lsm | How::Modify => {
                 // func_ip, number of arguments, then the arguments and the result.
                 let mut words = vec![entry_of(f.point), f.args.len() as u64];
                 words.extend(&f.args);

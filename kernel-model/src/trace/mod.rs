@@ -63,8 +63,17 @@ pub enum How {
     Trampoline,
     /// The same; what it returns is the verdict of a hook.
     Lsm,
+    /// The same; what it returns takes the place of the function (fmod_ret).
+    Modify,
     /// `bpf_perf_event_data_kern` (perf event).
     Sample,
+}
+
+impl How {
+    /// Called by a trampoline.
+    fn is_of_image(self) -> bool {
+        matches!(self, How::Trampoline | How::Lsm | How::Modify)
+    }
 }
 
 /// One attached program.
@@ -85,6 +94,12 @@ pub(crate) struct Fired {
     pub(crate) args: Vec<u64>,
     /// Result of a function, at its exit.
     pub(crate) ret: Option<u64>,
+}
+
+impl Fired {
+    fn is_user(&self) -> bool {
+        matches!(self.point, Point::User(_) | Point::UserRet(_))
+    }
 }
 
 /// What waits for the end of a step.
@@ -134,10 +149,10 @@ const IMAGE: &str = "bpf_tramp_image";
 const IMAGE_BYTES: u64 = 64;
 
 impl Hooks {
-    /// LSM programs of a hook's function.
-    pub(crate) fn lsm(&self, row: usize) -> impl Iterator<Item = Attached> {
+    /// Programs of one kind at the entry of a function.
+    pub(crate) fn entry(&self, row: usize, how: How) -> impl Iterator<Item = Attached> {
         let list = self.at.get(&Point::Entry(row)).into_iter().flatten();
-        list.copied().filter(|a| a.how == How::Lsm)
+        list.copied().filter(move |a| a.how == how)
     }
 
     /// All attached programs.
@@ -227,6 +242,16 @@ fn place(program: &bpf::Program, arch: Arch) -> Result<(Point, How), AttachError
             Ok((func(to, false)?, How::Trampoline))
         }
         (ProgType::Tracing, Some(AttachType::TraceFexit)) => Ok((func(to, true)?, How::Trampoline)),
+        // Those that the model enters by a way on which it can be left at once.
+        (ProgType::Tracing, Some(AttachType::ModifyReturn)) => match function_name(arch, to) {
+            Some(name) if name.starts_with("security_") || name.starts_with("sys_") => {
+                Ok((row(&name, false)?, How::Modify))
+            }
+            Some(name) if function(&name).is_some() => {
+                Err(AttachError::Unsupported(format!("fmod_ret of {to}")))
+            }
+            _ => Err(AttachError::NoPoint(format!("function {to}"))),
+        },
         (ProgType::Lsm, Some(AttachType::LsmMac)) => {
             Ok((func(&format!("bpf_lsm_{to}"), false)?, How::Lsm))
         }
@@ -264,6 +289,7 @@ impl Kernel {
         let rank = |h: How| match h {
             How::Regs if exit => 1,
             How::Regs | How::Record | How::Raw | How::Lsm => 0,
+            How::Modify => 2,
             How::Trampoline => u8::from(!exit),
             How::Sample => 0,
         };
@@ -274,7 +300,7 @@ impl Kernel {
         list.insert(at, attached);
         match how {
             How::Sample => self.count_from_now(attached),
-            How::Trampoline | How::Lsm => self.tramp_update(point),
+            How::Trampoline | How::Lsm | How::Modify => self.tramp_update(point),
             How::Record | How::Raw | How::Regs => {}
         }
         Ok(())
@@ -382,7 +408,7 @@ impl Kernel {
         self.hooks.samplings.retain(|s| s.attached.prog != prog);
         let mut changed = Vec::new();
         for (point, list) in &mut self.hooks.at {
-            let of_image = |a: &Attached| matches!(a.how, How::Trampoline | How::Lsm);
+            let of_image = |a: &Attached| a.how.is_of_image();
             if list.iter().any(|a| a.prog == prog && of_image(a)) {
                 changed.push(*point);
             }
@@ -398,7 +424,7 @@ impl Kernel {
         let (Point::Entry(row) | Point::Exit(row)) = point else { return };
         let calls = |at: &Point| {
             let list = self.hooks.at.get(at).into_iter().flatten();
-            list.filter(|a| matches!(a.how, How::Trampoline | How::Lsm)).count()
+            list.filter(|a| a.how.is_of_image()).count()
         };
         let (entry, exit) = (calls(&Point::Entry(row)), calls(&Point::Exit(row)));
         if let Some((old, calls_function)) = self.hooks.images.remove(&row) {
