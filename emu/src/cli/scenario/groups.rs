@@ -28,7 +28,9 @@ impl Calls {
             (ProgType::CgroupDevice, _) => self.devices = true,
             (ProgType::CgroupSysctl, _) => self.variables = true,
             (ProgType::CgroupSock, Some(A::CgroupInet6PostBind)) => self.streams[1] = true,
-            (ProgType::CgroupSock | ProgType::CgroupSockopt, _) => self.streams[0] = true,
+            (ProgType::CgroupSock | ProgType::CgroupSockopt | ProgType::SockOps, _) => {
+                self.streams[0] = true;
+            }
             (ProgType::Lsm, Some(A::LsmCgroup)) => (self.files, self.streams[0]) = (true, true),
             (ProgType::CgroupSockAddr, Some(at)) => match at {
                 A::CgroupInet4Bind
