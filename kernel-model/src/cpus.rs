@@ -11,7 +11,7 @@ use crate::cpu::Cpu;
 #[derive(Clone, Debug, Default)]
 pub struct Cpus {
     all: Vec<Cpu>,
-    /// Those that have work which does not wait ([`Cpu::busy`]): their clocks and numbers, in order.
+    /// Those that have work which does not wait ([`Cpu::busy`]): clocks and numbers, in order.
     busy: Vec<(u64, u32)>,
     /// The clock of each in `busy`, [`Cpus::NEVER`] of the others.
     busy_at: Vec<u64>,

@@ -80,8 +80,9 @@ impl Machine {
         depth: usize,
         report: &mut Report,
     ) -> Result<(), MachineError> {
+        // What was seen so far is not copied with each snapshot.
+        let seen = std::mem::take(&mut self.kernel.events);
         let before = self.snapshot();
-        let events = self.kernel.events.len();
         let at = self.place(cpu).map_or("between two steps".to_owned(), |p| self.point_name(&p));
         let prog = self.kernel.run_prog(cpu).expect("a program runs");
         let name = self.kernel.prog(prog).map_or("?", kernel_model::Prog::name).to_owned();
@@ -109,7 +110,7 @@ impl Machine {
             }
             None => wrong.push("the run did not end".to_owned()),
         }
-        let bad = self.faults_since(events);
+        let bad = self.faults_seen();
         if !bad.is_empty() {
             // What the scenario does of itself is not the cancellation's.
             let own = self.faults_without(&before, (cpu, depth), steps)?;
@@ -122,12 +123,13 @@ impl Machine {
             }
         }
         self.restore(&before);
+        self.kernel.events = seen;
         Ok(())
     }
 
-    /// Faults and leaks that were seen since there were so many events.
-    fn faults_since(&self, events: usize) -> Vec<String> {
-        let bad = self.kernel.events[events..].iter().filter_map(|e| match &e.kind {
+    /// Faults and leaks among the events.
+    fn faults_seen(&self) -> Vec<String> {
+        let bad = self.kernel.events.iter().filter_map(|e| match &e.kind {
             EventKind::Fault { fault, .. } => Some(fault.to_string()),
             EventKind::Leak { what } => Some(format!("leak: {what}")),
             _ => None,
@@ -143,13 +145,12 @@ impl Machine {
         steps: u64,
     ) -> Result<Vec<String>, MachineError> {
         self.restore(before);
-        let events = self.kernel.events.len();
         for _ in 0..steps.saturating_mul(4).saturating_add(1000) {
             if self.kernel.run_depth(cpu).is_none_or(|d| d < depth) {
                 break;
             }
             self.step(cpu)?;
         }
-        Ok(self.faults_since(events))
+        Ok(self.faults_seen())
     }
 }

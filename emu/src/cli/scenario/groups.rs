@@ -138,7 +138,7 @@ mod tests {
     fn a_task_makes_the_calls_that_programs_wait_for() {
         let mut calls = Calls::default();
         assert!(calls.tasks().is_empty());
-        assert!(!calls.add(ProgType::SockOps, None));
+        assert!(!calls.add(ProgType::SkLookup, None));
         assert!(calls.add(ProgType::CgroupDevice, None));
         assert!(calls.add(ProgType::CgroupSockAddr, Some(AttachType::CgroupInet6Connect)));
         let text = calls.tasks().concat();
