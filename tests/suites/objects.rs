@@ -24,16 +24,21 @@ fn contents(bytes: &[u8]) -> Vec<String> {
     out
 }
 
-/// Where the object of a source is: beside it, or in the corpus' folder of its byte order.
-fn committed(source: &Path, endian: Endian) -> PathBuf {
+/// Where the object of a source is: beside it, or in the corpus' folder of its byte order. One
+/// without a byte order in its name is little endian, and there is no other.
+fn committed(source: &Path, endian: Endian) -> Option<PathBuf> {
     let leaf = source.file_name().unwrap().to_string_lossy();
     let stem = leaf.strip_suffix(".bpf.c").unwrap();
     let beside = source.with_file_name(format!("{stem}.{}.bpf.o", tag(endian)));
     if beside.exists() {
-        return beside;
+        return Some(beside);
+    }
+    let alone = source.with_file_name(format!("{stem}.bpf.o"));
+    if alone.exists() {
+        return (endian == Endian::Little).then_some(alone);
     }
     let corpus = source.parent().unwrap().with_file_name("objects");
-    corpus.join(tag(endian)).join(format!("{stem}.bpf.o"))
+    Some(corpus.join(tag(endian)).join(format!("{stem}.bpf.o")))
 }
 
 #[test]
@@ -42,6 +47,7 @@ fn objects_are_what_their_sources_compile_to() {
     let (mut stale, mut compared) = (Vec::new(), 0);
     for source in tests::used::sources(&tests::root()).unwrap() {
         for endian in [Endian::Little, Endian::Big] {
+            let Some(path) = committed(&source, endian) else { continue };
             let built = match compile(&source, default_arch(endian), &flags) {
                 Ok(built) => built,
                 Err(CompileError::NoClang { .. }) => {
@@ -51,7 +57,6 @@ fn objects_are_what_their_sources_compile_to() {
                 }
                 Err(e) => panic!("{e}"),
             };
-            let path = committed(&source, endian);
             let Ok(bytes) = std::fs::read(&path) else {
                 stale.push(format!("{} is missing", path.display()));
                 continue;
