@@ -19,8 +19,10 @@
 //! is not. Atomic operations never race with each other. A plain store to a word that is
 //! exchanged elsewhere is taken for the end of a lock, and orders as one. Packets, contexts and
 //! stacks are not looked at, nor is what user space writes. Two tasks of a CPU of which neither
-//! preempts the other are taken for ordered. Of the accesses of one CPU to the same bytes the last
-//! of each kind is known. Accesses beside a freed object (guarded pages) are not seen.
+//! preempts the other are taken for ordered; of two that do, sections with preemption off are not
+//! taken to be: a race of accesses in them is told that is none. Of the accesses of one CPU to the
+//! same bytes the last of each kind is known. Accesses beside a freed object (guarded pages) are
+//! not seen.
 
 mod place;
 mod sync;
