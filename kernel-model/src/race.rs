@@ -3,7 +3,7 @@
 //!
 //! Happens-before by vector clocks, one component a CPU, and one more for what runs there while a
 //! task is preempted in the middle of a program: that is ordered with neither part of the run, but
-//! with all before and after it. What orders: the order on a CPU (interrupts there included),
+//! with all before and after it; accesses with preemption off never race on one CPU. What orders: the order on a CPU (interrupts there included),
 //! locks, atomic operations with a result and exchanges (full barriers, as in the kernel's memory
 //! model), load-acquire and store-release, the bucket locks of hash tables and what a look-up
 //! finds of an update, locks of queues and ring buffers, the start of timers and works, wake-ups,
@@ -19,10 +19,8 @@
 //! is not. Atomic operations never race with each other. A plain store to a word that is
 //! exchanged elsewhere is taken for the end of a lock, and orders as one. Packets, contexts and
 //! stacks are not looked at, nor is what user space writes. Two tasks of a CPU of which neither
-//! preempts the other are taken for ordered; of two that do, sections with preemption off are not
-//! taken to be: a race of accesses in them is told that is none. Of the accesses of one CPU to the
-//! same bytes the last of each kind is known. Accesses beside a freed object (guarded pages) are
-//! not seen.
+//! preempts the other are taken for ordered. Of the accesses of one CPU to the same bytes the last
+//! of each kind is known. Accesses beside a freed object (guarded pages) are not seen.
 
 mod place;
 mod sync;
@@ -120,6 +118,8 @@ type Who = (Option<(ProgId, InsnIdx)>, &'static str);
 #[derive(Clone, Debug)]
 struct Epoch {
     cpu: CpuId,
+    /// No other task of the CPU could come between.
+    alone: bool,
     /// Component of the clocks.
     thread: usize,
     /// Its own clock then.
@@ -242,15 +242,19 @@ impl Races {
             let atomic = e.is_atomic() || new.is_atomic();
             let swap = e.order == Order::Swap || new.order == Order::Swap;
             let marked = swap || atomic && !plain_write(e) && !plain_write(&new);
+            // Two sections with preemption off are one after the other.
+            let excluded = e.cpu == new.cpu && e.alone && new.alone;
             e.thread != new.thread
                 && !ordered
+                && !excluded
                 && e.mask & new.mask != 0
                 && (e.write || new.write)
                 && !marked
         };
         let found = epochs.iter().filter(races).cloned().collect();
         let same = |e: &Epoch| {
-            (e.thread, e.write, e.order, e.mask) == (new.thread, new.write, new.order, new.mask)
+            (e.thread, e.alone, e.write, e.order, e.mask)
+                == (new.thread, new.alone, new.write, new.order, new.mask)
         };
         epochs.retain(|e| !same(e));
         epochs.push(new);
@@ -328,6 +332,7 @@ impl Kernel {
         let thread = self.races.threads[cpu.idx()].id;
         let new = Epoch {
             cpu,
+            alone: self.context(cpu).preempt_off,
             thread,
             clock: self.races.clocks[thread][thread],
             mask: 0,
