@@ -185,7 +185,7 @@ impl<'a> Runs<'a> {
             Ok(()) => Ok(self.run.outcome()),
             Err(RunError::Paused) => {
                 // What has happened is a part of how far the expectations are.
-                self.run.drain()?;
+                self.run.tell_events()?;
                 Err(RunError::Paused)
             }
             Err(e) => Err(e),

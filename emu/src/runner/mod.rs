@@ -331,13 +331,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Tells the expectations of new events. Those that nobody has to see again are gone then.
-    pub(crate) fn drain(&mut self) -> Result<(), RunError> {
+    /// Tells the expectations of new events.
+    pub(crate) fn tell_events(&mut self) -> Result<(), RunError> {
         let events = std::mem::take(&mut self.machine.kernel.events);
         let mut watch = std::mem::take(&mut self.watch);
         let done = events[self.watched..].iter().try_for_each(|e| watch.see(self, e));
         (self.watch, self.watched) = (watch, events.len());
         self.machine.kernel.events = events;
+        done
+    }
+
+    /// The same, and those that nobody has to see again are gone.
+    pub(crate) fn drain(&mut self) -> Result<(), RunError> {
+        let done = self.tell_events();
         let waits = !self.whens.is_empty() || !self.steps.0.is_empty();
         let gone = if waits { self.seen } else { self.watched };
         self.machine.forget_events(gone);
