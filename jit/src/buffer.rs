@@ -281,6 +281,11 @@ impl Moves {
     }
 }
 
+/// The instruction that starts the slice, kept as a little-endian word.
+pub(crate) fn word(code: &[u8]) -> u32 {
+    u32::from_le_bytes([code[0], code[1], code[2], code[3]])
+}
+
 /// Up to 16 bytes of code: what variable-length encoders return, and a branch in a longer form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Code {
@@ -296,7 +301,13 @@ impl Code {
 
     /// Instructions kept as little-endian words.
     pub(crate) fn words(words: &[u32]) -> Code {
-        words.iter().fold(Code::new(), |code, word| code.with(&word.to_le_bytes()))
+        Code::new().with_words(words)
+    }
+
+    /// With more such instructions behind.
+    #[must_use]
+    pub(crate) fn with_words(self, words: &[u32]) -> Code {
+        words.iter().fold(self, |code, word| code.with(&word.to_le_bytes()))
     }
 
     /// From the first byte on.

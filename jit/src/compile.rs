@@ -5,7 +5,7 @@
 //! an epilogue is shared.
 
 use crate::buffer::{Buffer, Finished, Label, Moves};
-use crate::frame::{Frame, HELPER_TAIL_CALL, unsettled};
+use crate::frame::{Frame, unsettled};
 use crate::fuse;
 use crate::halves::{self, Halves};
 use crate::isa::{Isa, Mem};
@@ -16,7 +16,7 @@ use crate::{
 use bpf::insn::{AluOp, Call, Cast, Imm64, Insn, InsnIdx, JmpOp, Reg, Src, Width};
 use bpf::program::Line;
 use verifier::Verified;
-use verifier::rewrite::TIMED_MAY_GOTO;
+use verifier::rewrite::{TAIL_CALL, TIMED_MAY_GOTO};
 use verifier::verified::{Arena, MemClass, SubprogFacts};
 
 /// Native bytes of most programs, for each of their slots.
@@ -380,7 +380,7 @@ impl<I: Isa> Pass<'_, I> {
 
     fn call(&mut self, at: InsnIdx, call: Call, frame: &Frame) {
         match call {
-            Call::Helper(HELPER_TAIL_CALL) => {
+            Call::Helper(TAIL_CALL) => {
                 let known = self.v.insn(at).1.tail_index;
                 I::emit_tail_call(&mut self.b, frame, self.v.layout(), known);
                 self.b.frame(FrameChange::Body);

@@ -2,10 +2,8 @@
 
 use bpf::insn::{AluOp, Call, Insn, InsnIdx, Reg};
 use verifier::Verified;
+use verifier::rewrite::TAIL_CALL;
 use verifier::verified::{MemClass, SubprogFacts};
-
-/// `bpf_tail_call` is lowered here and never reaches the model (`BPF_FUNC_tail_call`).
-pub(crate) const HELPER_TAIL_CALL: i32 = 12;
 
 /// `MAX_TAIL_CALL_CNT` (include/linux/bpf.h).
 pub(crate) const TAIL_CALL_MAX: u32 = 33;
@@ -74,8 +72,8 @@ impl Frame {
                 frame.written |= 1 << Reg::AX.0;
             }
             frame.uses_fp |= reads_fp(insn);
-            frame.calls |= matches!(insn, Insn::Call(c) if *c != Call::Helper(HELPER_TAIL_CALL));
-            frame.has_tail_call |= matches!(insn, Insn::Call(Call::Helper(HELPER_TAIL_CALL)));
+            frame.calls |= matches!(insn, Insn::Call(c) if *c != Call::Helper(TAIL_CALL));
+            frame.has_tail_call |= matches!(insn, Insn::Call(Call::Helper(TAIL_CALL)));
         }
         if is_main && v.throws() {
             // Frames below are dropped, with what they saved: R5 is the caller's on s390x.
@@ -99,7 +97,7 @@ pub(crate) fn unsettled(insn: &Insn) -> u16 {
     let all = (1 << 11) - 1;
     let own = insn.result().map_or(0, |r| 1 << r.0);
     match *insn {
-        Insn::Exit | Insn::Call(Call::Helper(HELPER_TAIL_CALL)) => all,
+        Insn::Exit | Insn::Call(Call::Helper(TAIL_CALL)) => all,
         Insn::Call(_) | Insn::Callx { .. } => 0b11_1111,
         Insn::Alu { op: AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod, .. } => own | DIVISION,
         // The old value is kept there on x86-64 by loops of `cmpxchg`.

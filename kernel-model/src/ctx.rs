@@ -81,7 +81,7 @@ const CB: &[(&str, &str, &str)] = &[
     ("data_end", "bpf_skb_data_end", "data_end"),
 ];
 
-/// `__sk_buff`: name and member of the packet's `sock`.
+/// `__sk_buff` and `bpf_sock_ops`: name and member of the `sock`.
 const SKB_SK: &[(&str, &str)] = &[
     ("family", "__sk_common.skc_family"),
     ("remote_ip4", "__sk_common.skc_daddr"),

@@ -23,10 +23,29 @@ pub enum Times {
 /// Fields that count instructions, which are time, and times with another name.
 const COUNTS: [&str; 4] = ["retired", "charged", "run_start", "until"];
 
-/// FNV-1a over what is written, piece by piece as derived `Debug` writes it: a field's name,
+/// FNV-1a, 64 bits: the same number on every machine and with every toolchain.
+#[derive(Clone, Copy, Debug)]
+pub struct Fnv(pub u64);
+
+impl Default for Fnv {
+    fn default() -> Fnv {
+        Fnv(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    /// More bytes.
+    pub fn add(&mut self, bytes: &[u8]) {
+        for b in bytes {
+            self.0 = (self.0 ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// A hash over what is written, piece by piece as derived `Debug` writes it: a field's name,
 /// `": "`, its value, then `", "` or `" }"`.
 struct Text {
-    hash: u64,
+    hash: Fnv,
     times: Times,
     /// In the value of a field that is left out.
     skipping: bool,
@@ -39,9 +58,7 @@ impl Write for Text {
         }
         self.skipping =
             self.times == Times::LeftOut && (piece.ends_with("_ns") || COUNTS.contains(&piece));
-        for b in piece.bytes() {
-            self.hash = (self.hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.hash.add(piece.as_bytes());
         Ok(())
     }
 }
@@ -49,9 +66,9 @@ impl Write for Text {
 /// Hash of a value's `Debug` text. Comparable within one build of this program only.
 #[must_use]
 pub fn of(value: &dyn Debug, times: Times) -> u64 {
-    let mut text = Text { hash: 0xcbf2_9ce4_8422_2325, times, skipping: false };
+    let mut text = Text { hash: Fnv::default(), times, skipping: false };
     write!(text, "{value:?}").expect("hashing does not fail");
-    text.hash
+    text.hash.0
 }
 
 impl Kernel {

@@ -21,6 +21,7 @@ use bpf::insn::asm::{Symbols, assemble};
 use bpf::insn::{Imm64, Insn, InsnIdx};
 use bpf::uapi::ProgType;
 
+use crate::caps::Caps;
 use crate::env::MapInfo;
 use crate::explore::Opts;
 use crate::tables::Level;
@@ -96,17 +97,6 @@ pub struct Case {
     pub caps: Option<Caps>,
 }
 
-/// Capabilities of a loader that the verifier asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Caps {
-    /// `CAP_BPF`.
-    pub bpf: bool,
-    /// `CAP_PERFMON`.
-    pub perfmon: bool,
-    /// `CAP_NET_ADMIN`.
-    pub net_admin: bool,
-}
-
 impl Case {
     /// Assembles; kfuncs are those of a kernel's types.
     ///
@@ -140,12 +130,7 @@ impl Case {
     #[must_use]
     pub fn opts(&self, mut opts: Opts) -> Opts {
         opts.level = self.level.unwrap_or(opts.level);
-        if let Some(caps) = self.caps {
-            opts.bpf_capable = caps.bpf;
-            opts.allow_ptr_leaks = caps.perfmon;
-            opts.net_admin = caps.net_admin;
-        }
-        opts
+        self.caps.map_or(opts, |caps| caps.opts(opts))
     }
 }
 
@@ -154,21 +139,8 @@ impl Case {
 /// # Errors
 /// There is no such capability.
 pub fn caps_of(text: &str) -> Result<Option<Caps>, String> {
-    text.lines().find_map(|l| l.strip_prefix("; caps ")).map(caps).transpose()
-}
-
-fn caps(list: &str) -> Result<Caps, String> {
-    let mut caps = Caps::default();
-    for word in list.trim().split(',') {
-        match word {
-            "none" => {}
-            "bpf" => caps.bpf = true,
-            "perfmon" => caps.perfmon = true,
-            "net_admin" => caps.net_admin = true,
-            _ => return Err(format!("caps {list}: none, bpf, perfmon or net_admin is expected")),
-        }
-    }
-    Ok(caps)
+    let named = text.lines().find_map(|l| l.strip_prefix("; caps "));
+    named.map(|list| list.parse().map_err(|e| format!("caps {list}: {e}"))).transpose()
 }
 
 /// MAJOR.MINOR.

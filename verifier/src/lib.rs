@@ -12,6 +12,7 @@
 pub mod annotated;
 pub(crate) mod attach;
 pub mod btf;
+pub mod caps;
 pub mod cfg;
 pub(crate) mod check;
 pub mod domain;

@@ -16,11 +16,12 @@ use bpf::btf::Btf;
 use bpf::insn::{Call, Insn};
 use bpf::object::{MapDef, Object, ObjectError, ProgramDef};
 use bpf::uapi::{AttachType, MapType, ProgType};
+use verifier::caps::Caps;
 use verifier::env::MapInfo;
 
 use self::oracle::Said;
 use super::judge::{Row, default_jobs, in_order, judge_linked, silence_panics};
-use super::target::{Caps, Target, TargetArgs};
+use super::target::{Target, TargetArgs};
 use super::veristat::glob;
 use super::world::World;
 use super::{Exit, out};

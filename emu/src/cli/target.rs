@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bpf::btf::Btf;
 use bpf::object::{Kconfig, Ksyms};
+use verifier::caps::Caps;
 use verifier::explore::Opts;
 use verifier::tables::Level;
 
@@ -22,7 +23,7 @@ pub(super) struct TargetArgs {
     #[arg(long, value_name = "VERSION", default_value = "6.18", value_parser = version)]
     kernel: Version,
     /// Capabilities of the loader: all, none, or a list such as bpf,net_admin
-    #[arg(long, value_name = "LIST", default_value = "all", value_parser = caps)]
+    #[arg(long, value_name = "LIST", default_value = "all")]
     caps: Caps,
     /// Number of possible CPUs of that kernel
     #[arg(long, value_name = "N")]
@@ -58,60 +59,6 @@ fn version(text: &str) -> Result<Version, String> {
     let mut next = || parts.next().unwrap_or(Ok(0));
     let v = Version(next()?, next()?, next()?);
     if v.0 == 0 || parts.next().is_some() { Err(bad()) } else { Ok(v) }
-}
-
-/// What a loader may do, as far as the verifier asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Caps {
-    /// `CAP_BPF`.
-    pub(super) bpf: bool,
-    /// `CAP_PERFMON`.
-    pub(super) perfmon: bool,
-    /// `CAP_NET_ADMIN`.
-    pub(super) net_admin: bool,
-}
-
-impl Caps {
-    /// All of them.
-    pub(super) const ALL: Caps = Caps { bpf: true, perfmon: true, net_admin: true };
-    /// What is left without `CAP_SYS_ADMIN` and `CAP_PERFMON`.
-    pub(super) const NO_PERFMON: Caps = Caps { bpf: true, perfmon: false, net_admin: true };
-}
-
-impl Caps {
-    /// As a set of the kernel's: those the verifier does not ask for stay.
-    pub(super) fn mask(self) -> u64 {
-        const NET_ADMIN: u32 = 12;
-        const SYS_ADMIN: u32 = 21;
-        const PERFMON: u32 = 38;
-        const BPF: u32 = 39;
-        let lacks = |has: bool, bit: u32| if has { 0 } else { 1 << bit };
-        // `CAP_SYS_ADMIN` stands for all of them.
-        let lacking = lacks(self == Caps::ALL, SYS_ADMIN)
-            | lacks(self.net_admin, NET_ADMIN)
-            | lacks(self.perfmon, PERFMON)
-            | lacks(self.bpf, BPF);
-        !lacking
-    }
-}
-
-fn caps(text: &str) -> Result<Caps, String> {
-    let mut caps = Caps { bpf: false, perfmon: false, net_admin: false };
-    for word in text.split(',').map(str::trim) {
-        let word = word.to_ascii_lowercase();
-        match word.strip_prefix("cap_").unwrap_or(&word) {
-            "all" | "sys_admin" => caps = Caps::ALL,
-            "none" => {}
-            "bpf" => caps.bpf = true,
-            "perfmon" => caps.perfmon = true,
-            "net_admin" => caps.net_admin = true,
-            other => {
-                let known = "all, none, bpf, perfmon, net_admin, sys_admin";
-                return Err(format!("'{other}' is none of {known}"));
-            }
-        }
-    }
-    Ok(caps)
 }
 
 /// A kernel known by its BTF.
@@ -181,15 +128,8 @@ impl Target {
 
     /// Options of the verifier for a loader with other capabilities.
     pub(super) fn opts_for(&self, caps: Caps, log_level: u32) -> Opts {
-        Opts {
-            log_level,
-            bpf_capable: caps.bpf,
-            allow_ptr_leaks: caps.perfmon,
-            net_admin: caps.net_admin,
-            level: self.level,
-            beyond: self.beyond,
-            ..Opts::default()
-        }
+        let (level, beyond) = (self.level, self.beyond);
+        caps.opts(Opts { log_level, level, beyond, ..Opts::default() })
     }
 }
 
@@ -309,10 +249,10 @@ mod tests {
     fn arguments() {
         assert_eq!(version("6.18").unwrap(), Version(6, 18, 0));
         assert!(version("six").is_err() && version("1.2.3.4").is_err());
-        assert_eq!(caps("bpf,net_admin").unwrap(), Caps::NO_PERFMON);
-        assert_eq!(caps("CAP_SYS_ADMIN").unwrap(), Caps::ALL);
-        assert!(!caps("none").unwrap().bpf);
-        assert!(caps("root").is_err());
+        assert_eq!("bpf,net_admin".parse::<Caps>().unwrap(), Caps::NO_PERFMON);
+        assert_eq!("CAP_SYS_ADMIN".parse::<Caps>().unwrap(), Caps::ALL);
+        assert!(!"none".parse::<Caps>().unwrap().bpf);
+        assert!("root".parse::<Caps>().is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use kernel_model::layout::{STACK_SIZE, stack_top};
 use kernel_model::mem::GuestMemory;
 use kernel_model::{CpuId, Kernel};
 use verifier::Verified;
-use verifier::rewrite::TIMED_MAY_GOTO;
+use verifier::rewrite::{TAIL_CALL, TIMED_MAY_GOTO};
 use verifier::verified::MemClass;
 
 use super::engines::Miss;
@@ -30,8 +30,6 @@ const CONTEXTS_MAX: u64 = 8;
 /// Where functions are, as far as the kernel hands their addresses back: the index of the first
 /// instruction is added.
 const FUNCTIONS: u64 = 0xffff_ffff_c000_0000;
-/// `bpf_tail_call`, which is no call of the kernel.
-const TAIL_CALL: i32 = 12;
 
 /// A program or callback that runs.
 struct Context {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use kernel_model::context::Level;
 use kernel_model::cpu::FaultKind;
 use kernel_model::event::Value;
+use kernel_model::state_hash::Fnv;
 use kernel_model::{Event, EventKind, helpers};
 use pcap_file::pcap::PcapWriter;
 
@@ -180,24 +181,6 @@ pub fn line(event: &Event, names: &Names, full: bool) -> String {
     }
 }
 
-/// FNV-1a, 64 bits: the same number on every machine and with every toolchain.
-#[derive(Clone, Copy, Debug)]
-struct Hash(u64);
-
-impl Default for Hash {
-    fn default() -> Hash {
-        Hash(0xcbf2_9ce4_8422_2325)
-    }
-}
-
-impl Hash {
-    fn line(&mut self, text: &str) {
-        for b in text.bytes().chain([b'\n']) {
-            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
 /// Writes the trace as it comes.
 #[derive(Debug)]
 pub(super) struct Recorder {
@@ -206,7 +189,7 @@ pub(super) struct Recorder {
     /// A watchdog ends runs by their length.
     pub by_time: bool,
     /// Of each CPU's lines.
-    hashes: BTreeMap<u32, Hash>,
+    hashes: BTreeMap<u32, Fnv>,
     /// CPU, line, number of the event.
     compared: Vec<(u32, String, usize)>,
     trace: Spool,
@@ -276,7 +259,7 @@ impl Recorder {
         }
         if is_compared(e, self.by_time) {
             let text = line(e, &self.names, false);
-            self.hashes.entry(e.cpu.0).or_default().line(&text);
+            line_hash(self.hashes.entry(e.cpu.0).or_default(), &text);
             if self.keep.compared {
                 self.compared.push((e.cpu.0, text, number));
             }
@@ -314,11 +297,16 @@ impl Recorder {
     }
 }
 
+fn line_hash(hash: &mut Fnv, text: &str) {
+    hash.add(text.as_bytes());
+    hash.add(b"\n");
+}
+
 /// One hash of all CPUs: that of CPU 0, then those of the others as lines after it.
-fn combined(hashes: &BTreeMap<u32, Hash>) -> u64 {
+fn combined(hashes: &BTreeMap<u32, Fnv>) -> u64 {
     let mut all = hashes.get(&0).copied().unwrap_or_default();
     hashes.iter().filter(|(cpu, _)| **cpu != 0).for_each(|(cpu, h)| {
-        all.line(&format!("cpu{cpu} {:016x}", h.0));
+        line_hash(&mut all, &format!("cpu{cpu} {:016x}", h.0));
     });
     all.0
 }

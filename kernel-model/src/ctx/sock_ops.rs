@@ -9,34 +9,20 @@ use bpf::insn::{AluOp, Insn, JmpOp, Size, Src, Width};
 use bpf::{Endian, Reg};
 use verifier::env::{CtxAccess, CtxConv};
 
-use super::{disp, insn_size};
+use super::{SKB_SK, disp, insn_size};
 use crate::types::{Field, field};
 
-/// Members of `tcp_sock` under the same names, and two of other objects.
+/// Members of `tcp_sock` under the same names.
 #[rustfmt::skip]
-const GUARDED: &[(&str, &str)] = &[
-    ("snd_cwnd", "snd_cwnd"), ("srtt_us", "srtt_us"),
-    ("bpf_sock_ops_cb_flags", "bpf_sock_ops_cb_flags"), ("snd_ssthresh", "snd_ssthresh"),
-    ("rcv_nxt", "rcv_nxt"), ("snd_nxt", "snd_nxt"), ("snd_una", "snd_una"),
-    ("mss_cache", "mss_cache"), ("ecn_flags", "ecn_flags"), ("rate_delivered", "rate_delivered"),
-    ("rate_interval_us", "rate_interval_us"), ("packets_out", "packets_out"),
-    ("retrans_out", "retrans_out"), ("total_retrans", "total_retrans"), ("segs_in", "segs_in"),
-    ("data_segs_in", "data_segs_in"), ("segs_out", "segs_out"),
-    ("data_segs_out", "data_segs_out"), ("lost_out", "lost_out"), ("sacked_out", "sacked_out"),
-    ("bytes_received", "bytes_received"), ("bytes_acked", "bytes_acked"),
+const GUARDED: &[&str] = &[
+    "snd_cwnd", "srtt_us", "bpf_sock_ops_cb_flags", "snd_ssthresh", "rcv_nxt", "snd_nxt",
+    "snd_una", "mss_cache", "ecn_flags", "rate_delivered", "rate_interval_us", "packets_out",
+    "retrans_out", "total_retrans", "segs_in", "data_segs_in", "segs_out", "data_segs_out",
+    "lost_out", "sacked_out", "bytes_received", "bytes_acked",
 ];
 
-/// Of any socket, whole or not.
-const OF_SK: &[(&str, &str)] = &[
-    ("family", "__sk_common.skc_family"),
-    ("remote_ip4", "__sk_common.skc_daddr"),
-    ("local_ip4", "__sk_common.skc_rcv_saddr"),
-    ("remote_ip6", "__sk_common.skc_v6_daddr"),
-    ("local_ip6", "__sk_common.skc_v6_rcv_saddr"),
-    ("remote_port", "__sk_common.skc_dport"),
-    ("local_port", "__sk_common.skc_num"),
-    ("state", "__sk_common.skc_state"),
-];
+/// Of any socket, whole or not, besides what `__sk_buff` has of one.
+const OF_SK: &[(&str, &str)] = &[("state", "__sk_common.skc_state")];
 
 /// Of the packet.
 const OF_SKB: &[(&str, &str)] = &[("skb_data", "data"), ("skb_len", "len")];
@@ -77,16 +63,19 @@ pub(super) fn convert(access: CtxAccess, endian: Endian) -> Option<CtxConv> {
     }
 }
 
+/// How far into a member of the context an offset is.
+fn within(name: &str, off: u32) -> Option<u32> {
+    let f = uapi(name);
+    off.checked_sub(f.off).filter(|n| *n < f.size)
+}
+
 /// The row of a table that covers an offset, and how far into it that is.
 fn find(rows: &[(&str, &'static str)], off: u32) -> Option<(&'static str, u32)> {
-    rows.iter().find_map(|(name, to)| {
-        let f = uapi(name);
-        (f.off..f.off + f.size).contains(&off).then(|| (*to, off - f.off))
-    })
+    rows.iter().find_map(|(name, to)| Some((*to, within(name, off)?)))
 }
 
 fn read(dst: Reg, src: Reg, (off, size): (u32, Size), endian: Endian) -> Option<Vec<Insn>> {
-    if let Some((name, _)) = find(GUARDED, off) {
+    if let Some(name) = GUARDED.iter().find(|name| within(name, off).is_some()) {
         return Some(guarded(dst, src, "is_locked_tcp_sock", Some(field("tcp_sock", name))));
     }
     if off == uapi("sk_txhash").off {
@@ -95,7 +84,7 @@ fn read(dst: Reg, src: Reg, (off, size): (u32, Size), endian: Endian) -> Option<
     if off == uapi("sk").off {
         return Some(guarded(dst, src, "is_fullsock", None));
     }
-    if let Some((name, within)) = find(OF_SK, off) {
+    if let Some((name, within)) = find(SKB_SK, off).or_else(|| find(OF_SK, off)) {
         let to = field("sock", name);
         let to = if within > 0 || to.size > 4 {
             Field { off: to.off + within, size: size.bytes() }
@@ -135,9 +124,8 @@ fn read(dst: Reg, src: Reg, (off, size): (u32, Size), endian: Endian) -> Option<
 
 /// A part of `replylong`.
 fn reply(off: u32) -> Option<Field> {
-    let (from, to) = (uapi("replylong"), kern("replylong"));
-    let within = off.checked_sub(from.off).filter(|n| *n < from.size)?;
-    Some(Field { off: to.off + within, size: 4 })
+    let within = within("replylong", off)?;
+    Some(Field { off: kern("replylong").off + within, size: 4 })
 }
 
 fn of_skb(dst: Reg, src: Reg, to: Field) -> Vec<Insn> {

@@ -251,7 +251,7 @@ impl Kernel {
         self.sock_wake(cpu, sk);
     }
 
-    /// A task that waits for the socket goes on.
+    /// A task that waits for the socket goes on (`sk_state_change`, `sk_data_ready`).
     pub(crate) fn sock_wake(&mut self, cpu: CpuId, sk: u64) {
         let owned = self.net.sockets.owned.get_mut(&sk);
         if let Some(task) = owned.and_then(|o| o.waits.take()) {

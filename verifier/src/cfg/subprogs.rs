@@ -8,6 +8,7 @@ use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 
 use super::{Subprog, target};
 use crate::reject::{E2BIG, EPERM, Rejection};
+use crate::rewrite::TAIL_CALL;
 
 /// `ENOENT`.
 const ENOENT: i32 = 2;
@@ -16,8 +17,6 @@ const EEXIST: i32 = 17;
 
 /// `BPF_MAX_SUBPROGS`.
 const BPF_MAX_SUBPROGS: usize = 256;
-/// `BPF_FUNC_tail_call`.
-const TAIL_CALL: i32 = 12;
 
 /// Subprograms in order, named after the function info.
 ///

@@ -19,7 +19,7 @@ mod id {
     pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
     pub(super) const MAP_UPDATE_ELEM: i32 = 2;
     pub(super) const MAP_DELETE_ELEM: i32 = 3;
-    pub(super) const TAIL_CALL: i32 = 12;
+    pub(super) use crate::rewrite::TAIL_CALL;
     pub(super) const SNPRINTF: i32 = 165;
     pub(super) const DYNPTR_DATA: i32 = 203;
     pub(super) const GET_STACK: i32 = 67;

@@ -7,9 +7,8 @@ use super::live::stack_mask;
 use super::ver::{R, Ver};
 use crate::domain::state::{Hist, LinkedReg, VState};
 use crate::marks::hit;
+use crate::rewrite::TAIL_CALL;
 
-/// `BPF_FUNC_tail_call`.
-const TAIL_CALL: i32 = 12;
 const ARGS: u16 = 0b11_1110;
 
 /// `struct backtrack_state`: registers and slots wanted per frame.

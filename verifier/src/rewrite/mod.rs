@@ -109,10 +109,13 @@ pub fn defines_low_half(insn: &Insn) -> bool {
     }
 }
 
+/// `bpf_tail_call`, which is no call of the kernel.
+pub const TAIL_CALL: i32 = 12;
+
 /// `bpf_tail_call`.
 #[must_use]
 pub fn is_tail_call(insn: &Insn) -> bool {
-    matches!(insn, Insn::Call(Call::Helper(12)))
+    matches!(insn, Insn::Call(Call::Helper(TAIL_CALL)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use bpf::{Arch, Endian};
 use kernel_model::types::Types;
 use verifier::annotated::types::types;
 use verifier::annotated::{Titled, read, verdict};
+use verifier::caps::Caps;
 use verifier::env::BtfKernel;
 use verifier::tables::Level;
 use verifier::verify::{Options as VerifyOptions, check};
@@ -18,7 +19,7 @@ use verifier::verify::{Options as VerifyOptions, check};
 use super::host;
 use crate::cli::fuzz::made;
 use crate::cli::judge::error_line;
-use crate::cli::target::{Caps, Target};
+use crate::cli::target::Target;
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
 use crate::host::{HostKernel, LoadFor};
 use crate::loader::Bpf as _;
@@ -134,13 +135,7 @@ impl Judged {
 
     /// Of the loader.
     fn caps(&self) -> Caps {
-        let found = |text| verifier::annotated::caps_of(text).ok().flatten();
-        let of = |c: verifier::annotated::Caps| Caps {
-            bpf: c.bpf,
-            perfmon: c.perfmon,
-            net_admin: c.net_admin,
-        };
-        found(&self.text).map_or(Caps::ALL, of)
+        verifier::annotated::caps_of(&self.text).ok().flatten().unwrap_or(Caps::ALL)
     }
 
     /// `accepted`, or `!` and the words of this kernel; or why it is not asked.

@@ -4,8 +4,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bpf::Program;
+use verifier::caps::Caps;
 
-use crate::cli::target::{Caps, Target};
+use crate::cli::target::Target;
 use crate::host::{HostKernel, HostVerdict};
 
 /// `EPERM`: some kinds of programs may not be loaded.

@@ -22,13 +22,14 @@ use kernel_model::stream::StreamId;
 use kernel_model::syscall::Why;
 use regex::{Captures, Regex};
 use verifier::Verified;
+use verifier::caps::Caps;
 
 use super::host;
 use super::tags::{Mode, Spec, unmet};
 use crate::cli::Exit;
 use crate::cli::judge::{Verdict, error_line, judge_linked};
 use crate::cli::side::maps_of;
-use crate::cli::target::{Caps, Target};
+use crate::cli::target::Target;
 use crate::cli::world::{World, default_arch};
 use crate::conform::engines::Miss;
 use crate::conform::{Body, Case, Engine, Kind, Options, Outcome, Record, Runner, interpreted};

@@ -6,6 +6,7 @@
 //! Fields are asserted, not masked: a displacement that does not fit is a fault of the caller,
 //! who chooses the form with the `fits_*` functions and [`bitmask`].
 
+use crate::buffer::word;
 use bpf::insn::{Size, Width};
 
 /// A general register. Number 31 is `xzr` or `sp`, as the form says.
@@ -490,7 +491,7 @@ pub(crate) const fn bitmask(w: Width, value: u64) -> Option<Bitmask> {
 
 /// Replaces the field `mask` of the word at the start of `code`.
 fn patch(code: &mut [u8], mask: u32, field: u32) {
-    let word = u32::from_le_bytes([code[0], code[1], code[2], code[3]]);
+    let word = word(code);
     code[..4].copy_from_slice(&(word & !mask | field).to_le_bytes());
 }
 

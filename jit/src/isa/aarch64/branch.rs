@@ -2,15 +2,15 @@
 
 use super::asm;
 use super::regs::TMP1;
-use crate::buffer::{Code, Form};
+use crate::buffer::{Code, Form, Patch, word};
 use asm::{Gpr, Wide};
 use bpf::insn::Width;
 
 /// `b.cond`.
-pub(crate) static B_COND: Form = Form::of(asm::patch_branch19, 4, 1).or(around::<0>, &AROUND);
+pub(crate) static B_COND: Form = Form::of(asm::patch_branch19, 4, 1).or(around_cond, &AROUND);
 
 /// `cbz`, `cbnz`.
-pub(crate) static CBZ: Form = Form::of(asm::patch_branch19, 4, 1).or(around::<24>, &AROUND);
+pub(crate) static CBZ: Form = Form::of(asm::patch_branch19, 4, 1).or(around_zero, &AROUND);
 
 /// `tbz`, `tbnz`.
 pub(crate) static TBZ: Form = Form::of(asm::patch_branch14, 4, 1).or(around_bit, &AROUND);
@@ -25,21 +25,23 @@ pub(crate) static JUMP: Form = Form::of(asm::patch_branch26, 4, 1);
 pub(crate) static FUNC_ADDR: Form = Form::of(asm::patch_adr, 4, 1).or(far_addr, &FUNC_ADDR_FAR);
 static FUNC_ADDR_FAR: Form = Form::of(asm::patch_wide32::<4>, 16, 4);
 
-fn word(code: &[u8]) -> u32 {
-    u32::from_le_bytes([code[0], code[1], code[2], code[3]])
+/// `invert`: the bit that makes a condition its opposite (C1.2.4; C6.2, `op` of the others).
+fn around(near: &[u8], invert: u32, patch: Patch) -> Code {
+    let mut code = Code::words(&[word(near) ^ 1 << invert, asm::b(0)]);
+    assert!(patch(code.bytes(), 8), "8 is near");
+    code
 }
 
-/// `INVERT`: the bit that makes a condition its opposite (C1.2.4; C6.2, `op` of the others).
-fn around<const INVERT: u32>(near: &[u8]) -> Code {
-    let mut code = Code::words(&[word(near) ^ 1 << INVERT, asm::b(0)]);
-    assert!(asm::patch_branch19(code.bytes(), 8), "8 is near");
-    code
+fn around_cond(near: &[u8]) -> Code {
+    around(near, 0, asm::patch_branch19)
+}
+
+fn around_zero(near: &[u8]) -> Code {
+    around(near, 24, asm::patch_branch19)
 }
 
 fn around_bit(near: &[u8]) -> Code {
-    let mut code = Code::words(&[word(near) ^ 1 << 24, asm::b(0)]);
-    assert!(asm::patch_branch14(code.bytes(), 8), "8 is near");
-    code
+    around(near, 24, asm::patch_branch14)
 }
 
 fn far_addr(near: &[u8]) -> Code {

@@ -9,6 +9,7 @@
 
 pub(crate) mod short;
 
+use crate::buffer::word;
 use bpf::insn::{Size, Width};
 
 /// A general register, `x0`..`x31`.
@@ -529,7 +530,7 @@ pub(crate) const C_NOP: u16 = 0x0001;
 
 /// Replaces the bits of the word at the start of `code` that are not in `keep` by those of `new`.
 fn patch(code: &mut [u8], keep: u32, new: u32) {
-    let word = u32::from_le_bytes([code[0], code[1], code[2], code[3]]);
+    let word = word(code);
     code[..4].copy_from_slice(&(word & keep | new & !keep).to_le_bytes());
 }
 

@@ -2,7 +2,7 @@
 
 use super::asm::{self, Cond, Gpr, OpI, RA, ZERO};
 use super::regs::TMP3;
-use crate::buffer::{Code, Form};
+use crate::buffer::{Code, Form, word};
 
 /// `c.beqz`, `c.bnez`.
 pub(crate) static C_BRANCH: Form = Form::of(asm::patch_c_branch, 2, 1).or(full_branch, &BRANCH);
@@ -24,10 +24,6 @@ pub(crate) static CALL: Form = Form::of(asm::patch_jal, 4, 1).or(far_call, &FAR)
 /// `auipc` and `addi`.
 pub(crate) static FUNC_ADDR: Form = Form::of(asm::patch_pair, 8, 2);
 
-fn word(code: &[u8]) -> u32 {
-    u32::from_le_bytes([code[0], code[1], code[2], code[3]])
-}
-
 fn full_branch(half: &[u8]) -> Code {
     let half = u16::from_le_bytes([half[0], half[1]]);
     let cond = if half >> 13 == 6 { Cond::Eq } else { Cond::Ne };
@@ -40,7 +36,7 @@ fn around(branch: &[u8], jump: &[u32]) -> Code {
     let mut code = Code::words(&[word(branch) ^ 1 << 12]);
     let over = 4 + 4 * i64::try_from(jump.len()).expect("a jump is short");
     assert!(asm::patch_branch(code.bytes(), over), "a jump is short");
-    jump.iter().fold(code, |code, word| code.with(&word.to_le_bytes()))
+    code.with_words(jump)
 }
 
 fn around_jal(branch: &[u8]) -> Code {

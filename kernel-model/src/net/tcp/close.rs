@@ -1,7 +1,7 @@
 //! The end of connections (`__tcp_close`, `tcp_fin`, `tcp_time_wait`, `tcp_done`).
 
 use super::segment::{HEADER, Options, Segment, flag};
-use super::{RCV_SHUTDOWN, SEND_SHUTDOWN, Step, TcpFrame, TimeWait, output, state, wake};
+use super::{RCV_SHUTDOWN, SEND_SHUTDOWN, Step, TcpFrame, TimeWait, output, state};
 use crate::context::Level;
 use crate::cpu::{CpuId, Frame};
 use crate::{Errno, Kernel, field};
@@ -60,7 +60,7 @@ impl Kernel {
             Step::State(f.sk, state::CLOSE),
             Step::Act(|k, cpu, f| {
                 k.shut(f.sk, RCV_SHUTDOWN | SEND_SHUTDOWN);
-                wake(k, cpu, f.sk);
+                k.sock_wake(cpu, f.sk);
                 k.tcp_destroy(f.sk);
                 None
             }),
@@ -193,7 +193,7 @@ pub(super) fn acked(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Fram
 }
 
 fn fin_wait2(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
-    wake(k, cpu, f.sk);
+    k.sock_wake(cpu, f.sk);
     let t = k.tcp_sk(f.sk);
     if !t.dead || t.owned || f.seg().has(flag::FIN) {
         return None;
@@ -208,7 +208,7 @@ pub(super) fn fin_rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Fr
     k.add_at(sk, field!("tcp_sock", "rcv_nxt"), 1);
     k.shut(sk, RCV_SHUTDOWN);
     k.tcp_sk(sk).ack.scheduled = true;
-    wake(k, cpu, sk);
+    k.sock_wake(cpu, sk);
     match k.tcp_state(sk) {
         state::ESTABLISHED => {
             k.tcp_sk(sk).ack.pingpong = true;

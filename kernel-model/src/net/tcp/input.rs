@@ -2,7 +2,7 @@
 
 use super::ops::{self, ACTIVE_ESTABLISHED_CB};
 use super::segment::{Segment, before, flag};
-use super::{Late, RCV_SHUTDOWN, Step, TcpFrame, close, listen, output, rtt, state, wake};
+use super::{Late, RCV_SHUTDOWN, Step, TcpFrame, close, listen, output, rtt, state};
 use crate::context::Level;
 use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, check};
@@ -291,7 +291,7 @@ fn synsent(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
         }),
         ops::established(sk, ACTIVE_ESTABLISHED_CB, skb, header),
         Step::Act(|k, cpu, f| {
-            wake(k, cpu, f.sk);
+            k.sock_wake(cpu, f.sk);
             k.tcp_send_ack(cpu, f.sk)
         }),
     ]);
@@ -339,7 +339,7 @@ pub(super) fn data(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame
     let t = k.tcp_sk(sk);
     t.received.extend(new);
     data_recv(&mut t.ack, new.len() as u32, window, now);
-    wake(k, cpu, sk);
+    k.sock_wake(cpu, sk);
     None
 }
 

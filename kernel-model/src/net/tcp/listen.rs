@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::ops::{self, PASSIVE_ESTABLISHED_CB, RWND_INIT, TIMEOUT_INIT};
 use super::segment::{Segment, flag};
-use super::{Request, Step, TcpFrame, input, output, rtt, state, timer, wake};
+use super::{Request, Step, TcpFrame, input, output, rtt, state, timer};
 use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, SocketConfig};
 use crate::{Kernel, field};
@@ -187,7 +187,7 @@ fn child_ready(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     let (window, scale) = (f.seg().window, k.tcp_sk(f.sk).snd_wscale);
     k.set(f.sk, field!("tcp_sock", "snd_wnd"), u64::from(window) << scale);
     if let Some(listener) = k.tcp_sk(f.sk).listener {
-        wake(k, cpu, listener);
+        k.sock_wake(cpu, listener);
     }
     f.first([Step::Data]);
     None

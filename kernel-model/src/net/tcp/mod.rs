@@ -421,8 +421,3 @@ fn release(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
         Late::Timer(which) => k.tcp_timer(cpu, f.sk, which),
     }
 }
-
-/// Wakes the task that waits for a socket (`sk_state_change`, `sk_data_ready`).
-fn wake(k: &mut Kernel, cpu: CpuId, sk: u64) {
-    k.sock_wake(cpu, sk);
-}

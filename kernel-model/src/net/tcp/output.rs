@@ -7,6 +7,7 @@ use super::segment::{HEADER, Options, Segment, before, flag};
 use super::{Request, Sent, Step, TcpFrame, state, timer};
 use crate::context::Level;
 use crate::cpu::{CpuId, Frame};
+use crate::state_hash::Fnv;
 use crate::{Kernel, field};
 
 /// `TCP_TIMEOUT_INIT` in milliseconds.
@@ -56,9 +57,9 @@ impl Kernel {
     /// `secure_tcp_seq`, `secure_tcp_ts_off`: a number of both ends that nobody guesses.
     pub(super) fn tcp_secret(&self, (own, other): (SocketAddr, SocketAddr), salt: u64) -> u32 {
         let text = format!("{own} {other} {salt}");
-        let fnv = |h: u64, b: u8| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fnv);
-        (hash ^ hash >> 32) as u32
+        let mut hash = Fnv::default();
+        hash.add(text.as_bytes());
+        (hash.0 ^ hash.0 >> 32) as u32
     }
 
     /// Time stamps in milliseconds, from an offset of the connection's own.
