@@ -333,12 +333,12 @@ impl Kernel {
 
     /// A packet that came up through a device, when a socket has to do with it: one of a task, or
     /// one with programs of its control group.
-    pub(super) fn up_to_socket(&mut self, skb: u64) -> Option<Frame> {
+    pub(super) fn up_to_socket(&self, skb: u64) -> Option<Frame> {
         if !self.net.sockets.any_of_task() && !self.cgroup_ingress_enabled() {
             return None;
         }
-        if self.skb_is_tcp(skb) {
-            return self.tcp_up(skb);
+        if let Some(frame) = self.tcp_up(skb) {
+            return Some(frame);
         }
         let sk = self.udp_socket(skb)?;
         let local = Local { skb, sk, filtered: false };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cpu::CpuId;
+use crate::net::Protocol;
 use crate::sched::TaskId;
 use crate::{Errno, Kernel, field};
 
@@ -357,7 +358,7 @@ impl Kernel {
         if let Some(sock) = self.vfs.sockets.remove(&file) {
             let sk = self.get(sock, field!("socket", "sk"));
             // A stream goes with its connection.
-            if self.get(sk, field!("sock", "sk_protocol")) != 6 {
+            if self.sock_protocol(sk) != Protocol::Tcp {
                 self.sock_free(sk);
             }
             self.kfree_rcu(sock, "socket");

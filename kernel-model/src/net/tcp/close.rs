@@ -231,7 +231,7 @@ pub(super) fn fin_rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Fr
 /// `tcp_timewait_state_process`.
 pub(super) fn time_wait_rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     let seg = f.seg().clone();
-    let ends = (seg.to, seg.from);
+    let ends = seg.ends();
     let until = k.now(cpu) + TIMEWAIT_NS;
     let w = k.net.tcp.time_wait.get_mut(&ends)?;
     if seg.has(flag::RST) {

@@ -17,7 +17,7 @@ const QUICKACKS: u32 = 16;
 
 impl Kernel {
     /// `tcp_v4_rcv`, `tcp_v6_rcv`.
-    pub(super) fn tcp_rcv(&mut self, skb: u64) -> Frame {
+    pub(super) fn tcp_rcv(&self, skb: u64) -> Frame {
         let mut f = TcpFrame::new(Level::Soft, 0, [Step::Act(rcv)]);
         f.skb = skb;
         f.frame()
@@ -76,10 +76,9 @@ fn rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     k.tcp_pull(f.skb);
     let dev = k.get(f.skb, field!("sk_buff", "dev"));
     let dev = k.get(dev, field!("net_device", "ifindex")) as u32;
-    let ends = (seg.to, seg.from);
     let found = k.net.sockets.lookup(Protocol::Tcp, (seg.from, seg.to), dev);
     let whole = found.filter(|sk| k.tcp_state(*sk) != state::LISTEN);
-    let request = k.net.tcp.requests.iter().find(|r| r.ends == ends).map(|r| r.listener);
+    let request = k.request_of(&seg).map(|n| k.net.tcp.requests[n].listener);
     f.seg = Some(Box::new(seg.clone()));
     let filter = Step::Act(filter);
     let free = Step::Free;
@@ -90,7 +89,7 @@ fn rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     } else if let Some(listener) = request {
         f.sk = listener;
         f.first([filter, Step::Act(fill_cb), Step::Act(listen::check_req), free]);
-    } else if k.net.tcp.time_wait.contains_key(&ends) {
+    } else if k.net.tcp.time_wait.contains_key(&seg.ends()) {
         f.first([Step::Act(close::time_wait_rcv), free]);
     } else if let Some(sk) = found {
         f.sk = sk;

@@ -32,31 +32,30 @@ pub(super) fn rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame>
     }
     let waiting = k.get(f.sk, field!("sock", "sk_ack_backlog"));
     let full = waiting > k.get(f.sk, field!("sock", "sk_max_ack_backlog"));
-    if full || request_new(k, f.sk, &seg).is_none() {
+    let at = if full { None } else { request_new(k, f.sk, &seg) };
+    let Some(at) = at else {
         input::drop(k, cpu, f, "NOT_SPECIFIED");
         return None;
-    }
-    let at = k.net.tcp.requests.last()?.at;
+    };
     f.first([
-        ops::ask(at, RWND_INIT, |k, _, f, rwnd| request_window(k, f.sk, rwnd)),
-        ops::ask(at, TIMEOUT_INIT, |k, cpu, _, reply| {
-            let Some(n) = k.net.tcp.requests.len().checked_sub(1) else { return };
+        ops::ask(at, RWND_INIT, request_window),
+        ops::ask(at, TIMEOUT_INIT, |k, cpu, f, reply| {
+            let Some(n) = k.request_of(f.seg()) else { return };
             k.net.tcp.requests[n].timeout_ms = output::timeout(reply);
             k.request_arm(cpu, n);
         }),
-        Step::Act(|k, cpu, _| {
-            let n = k.net.tcp.requests.len().checked_sub(1)?;
+        Step::Act(|k, cpu, f| {
+            let n = k.request_of(f.seg())?;
             k.synack(cpu, n)
         }),
     ]);
     None
 }
 
-/// `inet_reqsk_alloc`, `tcp_openreq_init`; it is the last of all.
-fn request_new(k: &mut Kernel, listener: u64, seg: &Segment) -> Option<()> {
+/// `inet_reqsk_alloc`, `tcp_openreq_init`.
+fn request_new(k: &mut Kernel, listener: u64, seg: &Segment) -> Option<u64> {
     let at = k.kzalloc(crate::types::size("tcp_request_sock"), "request_sock").ok()?;
-    let common = |f: crate::types::Field| at + u64::from(f.off);
-    let ends = (seg.to, seg.from);
+    let ends = seg.ends();
     let isn = k.tcp_secret(ends, 0).wrapping_add((k.now(k.this_cpu()) >> 6) as u32);
     let port = k.be16(seg.from.port());
     let mss = seg.options.mss.unwrap_or(MSS_DEFAULT);
@@ -74,9 +73,10 @@ fn request_new(k: &mut Kernel, listener: u64, seg: &Segment) -> Option<()> {
     ] {
         k.set(at, f, value);
     }
-    debug_assert_eq!(common(field!("request_sock", "__req_common.skc_dport")), {
-        common(field!("sock", "__sk_common.skc_dport"))
-    });
+    debug_assert_eq!(
+        field!("request_sock", "__req_common.skc_dport"),
+        field!("sock", "__sk_common.skc_dport")
+    );
     k.socket_addresses(at, seg.to.ip(), Some(seg.from.ip()));
     // tcp_ecn_create_request, as sysctl_tcp_ecn is 2 and a SYN is not ECT.
     let ecn = seg.has(flag::ECE) && seg.has(flag::CWR);
@@ -96,18 +96,19 @@ fn request_new(k: &mut Kernel, listener: u64, seg: &Segment) -> Option<()> {
         timeout_ms: 0,
         ecn,
     });
-    Some(())
+    Some(at)
 }
 
 /// `tcp_openreq_init_rwin`.
-fn request_window(k: &mut Kernel, listener: u64, rwnd: i32) {
-    let space = k.tcp_full_space(listener);
-    let Some(r) = k.net.tcp.requests.last() else { return };
+fn request_window(k: &mut Kernel, _: CpuId, f: &mut TcpFrame, rwnd: i32) {
+    let space = k.tcp_full_space(f.sk);
+    let Some(n) = k.request_of(f.seg()) else { return };
+    let r = &k.net.tcp.requests[n];
     let tstamps = r.theirs.ts.is_some();
     let advmss = k.tcp_advmss(r.ends.1.ip());
     let mss = output::mss_cache(advmss, u64::MAX, tstamps);
     let (window, scale) = output::initial_window(space, mss, rwnd);
-    let Some(r) = k.net.tcp.requests.last_mut() else { return };
+    let r = &mut k.net.tcp.requests[n];
     let scale = if r.theirs.wscale.is_some() { scale } else { 0 };
     (r.rcv_wnd, r.rcv_wscale) = (window, scale);
     let at = r.at;
@@ -115,6 +116,11 @@ fn request_window(k: &mut Kernel, listener: u64, rwnd: i32) {
 }
 
 impl Kernel {
+    /// The request that a segment is for.
+    pub(super) fn request_of(&self, seg: &Segment) -> Option<usize> {
+        self.net.tcp.requests.iter().position(|r| r.ends == seg.ends())
+    }
+
     /// `reqsk_queue_hash_req`, and each time again with a longer wait.
     pub(super) fn request_arm(&mut self, cpu: CpuId, n: usize) {
         let r = &self.net.tcp.requests[n];
@@ -138,8 +144,7 @@ impl Kernel {
 /// `tcp_check_req`: the answer to the SYN-ACK makes the child.
 pub(super) fn check_req(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     let seg = f.seg().clone();
-    let ends = (seg.to, seg.from);
-    let n = k.net.tcp.requests.iter().position(|r| r.ends == ends)?;
+    let n = k.request_of(&seg)?;
     let r = k.net.tcp.requests[n].clone();
     if seg.has(flag::RST) {
         k.request_drop(n);

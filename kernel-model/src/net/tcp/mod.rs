@@ -398,11 +398,10 @@ impl Kernel {
     }
 
     /// A segment that came up through a device, when a socket of a task has to do with it.
-    pub(super) fn tcp_up(&mut self, skb: u64) -> Option<Frame> {
+    pub(super) fn tcp_up(&self, skb: u64) -> Option<Frame> {
         let seg = Segment::parse(&self.skb_frame(skb))?;
-        let ends = (seg.to, seg.from);
-        let known = self.net.tcp.requests.iter().any(|r| r.ends == ends)
-            || self.net.tcp.time_wait.contains_key(&ends);
+        let known =
+            self.request_of(&seg).is_some() || self.net.tcp.time_wait.contains_key(&seg.ends());
         let found = self.net.sockets.lookup(super::Protocol::Tcp, (seg.from, seg.to), 0);
         let of_task = found.is_some_and(|sk| self.net.sockets.is_owned(sk));
         (known || of_task).then(|| self.tcp_rcv(skb))

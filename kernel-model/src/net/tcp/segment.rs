@@ -136,6 +136,11 @@ impl Segment {
         })
     }
 
+    /// Both ends, as who receives it has them.
+    pub(super) fn ends(&self) -> (SocketAddr, SocketAddr) {
+        (self.to, self.from)
+    }
+
     pub(super) fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags
     }

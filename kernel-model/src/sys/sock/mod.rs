@@ -137,6 +137,14 @@ fn socket_open(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     Ok(fd)
 }
 
+/// Waits until there is something for a socket, and tries again.
+fn wait(k: &mut Kernel, f: &mut SysFrame, sk: u64, again: super::Act) -> Ret {
+    k.net.sockets.wait(sk, f.task);
+    f.block = Some(u64::MAX);
+    f.first([Do::Act(again)]);
+    Ok(0)
+}
+
 impl Kernel {
     /// `sock_map_fd`.
     fn sock_file(&mut self, task: TaskId, sock: u64, flags: u64) -> Ret {
@@ -185,7 +193,7 @@ impl Kernel {
         Ok((sock, self.get(sock, field!("socket", "sk"))))
     }
 
-    fn sock_protocol(&self, sk: u64) -> Protocol {
+    pub(super) fn sock_protocol(&self, sk: u64) -> Protocol {
         match self.get(sk, field!("sock", "sk_protocol")) {
             IPPROTO_TCP => Protocol::Tcp,
             _ => Protocol::Udp,

@@ -11,7 +11,7 @@ use crate::net::{Protocol, UdpPacket, Way};
 use crate::{Errno, Kernel, field};
 
 /// `MSG_DONTWAIT`.
-const DONTWAIT: u64 = 0x40;
+pub(super) const DONTWAIT: u64 = 0x40;
 /// Payload that an IPv4 datagram has room for.
 const UDP_MAX: usize = 65507;
 
@@ -166,10 +166,7 @@ fn udp_recvmsg(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         if f.arg(3) & DONTWAIT != 0 {
             return Err(Errno::EAGAIN);
         }
-        k.net.sockets.wait(sk, f.task);
-        f.block = Some(u64::MAX);
-        f.first([Do::Act(udp_recvmsg)]);
-        return Ok(0);
+        return super::wait(k, f, sk, udp_recvmsg);
     };
     let len = datagram.payload.len().min(f.arg(2) as usize);
     k.user_write(f.arg(1), &datagram.payload[..len])?;

@@ -4,15 +4,15 @@
 use std::net::SocketAddr;
 
 use super::super::{Do, SysFrame};
+use super::msg::DONTWAIT;
 use super::{O_NONBLOCK, Ret, SS_CONNECTED, SS_UNCONNECTED};
 use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, tcp_state as state};
 use crate::{Errno, Kernel, field};
 
-/// `MSG_OOB`, `MSG_PEEK`, `MSG_DONTWAIT`, `MSG_WAITALL`, `MSG_NOSIGNAL`.
+/// `MSG_OOB`, `MSG_PEEK`, `MSG_WAITALL`, `MSG_NOSIGNAL`.
 const MSG_OOB: u64 = 1;
 const MSG_PEEK: u64 = 2;
-const MSG_DONTWAIT: u64 = 0x40;
 const MSG_WAITALL: u64 = 0x100;
 const MSG_NOSIGNAL: u64 = 0x4000;
 /// `SIGPIPE`.
@@ -42,10 +42,7 @@ fn connect_wait(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
             if k.sock_nonblock(sock) {
                 return Err(Errno::EINPROGRESS);
             }
-            k.net.sockets.wait(sk, f.task);
-            f.block = Some(u64::MAX);
-            f.first([Do::Act(connect_wait)]);
-            Ok(0)
+            super::wait(k, f, sk, connect_wait)
         }
         state::CLOSE => {
             k.set(sock, field!("socket", "state"), SS_UNCONNECTED);
@@ -104,10 +101,7 @@ fn accept_wait(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         if k.sock_nonblock(sock) {
             return Err(Errno::EAGAIN);
         }
-        k.net.sockets.wait(sk, f.task);
-        f.block = Some(u64::MAX);
-        f.first([Do::Act(accept_wait)]);
-        return Ok(0);
+        return super::wait(k, f, sk, accept_wait);
     };
     Ok(child)
 }
@@ -190,13 +184,10 @@ pub(super) fn recvmsg(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     if k.sock_state(sk) == state::CLOSE {
         return Err(Errno::ENOTCONN);
     }
-    if f.arg(3) & MSG_DONTWAIT != 0 || k.sock_nonblock(sock) {
+    if f.arg(3) & DONTWAIT != 0 || k.sock_nonblock(sock) {
         return Err(Errno::EAGAIN);
     }
-    k.net.sockets.wait(sk, f.task);
-    f.block = Some(u64::MAX);
-    f.first([Do::Act(recvmsg)]);
-    Ok(0)
+    super::wait(k, f, sk, recvmsg)
 }
 
 /// `inet_shutdown`.
