@@ -3,11 +3,12 @@
 //!
 //! Happens-before by vector clocks, one component a CPU, and one more for what runs there while a
 //! task is preempted in the middle of a program: that is ordered with neither part of the run, but
-//! with all before and after it; accesses with preemption off never race on one CPU. What orders: the order on a CPU (interrupts there included),
-//! locks, atomic operations with a result and exchanges (full barriers, as in the kernel's memory
-//! model), load-acquire and store-release, the bucket locks of hash tables and what a look-up
-//! finds of an update, locks of queues and ring buffers, the start of timers and works, wake-ups,
-//! and a task that goes from CPU to CPU. A new object has no history.
+//! with all before and after it; accesses with preemption off never race on one CPU. What orders:
+//! the order on a CPU (interrupts there included), locks, atomic operations with a result and
+//! exchanges (full barriers, as in the kernel's memory model), load-acquire and store-release, the
+//! bucket locks of hash tables and what a look-up finds of an update, locks of queues and ring
+//! buffers, the start of timers and works, wake-ups, and a task that goes from CPU to CPU. A new
+//! object has no history.
 //!
 //! What is looked at: values of maps, globals, arenas, objects of programs, local storage. What
 //! per-CPU maps hold for one CPU is another's only by `bpf_map_lookup_percpu_elem`.

@@ -32,8 +32,8 @@ impl Caps {
         }
     }
 
-    /// As a set of the kernel's (`include/uapi/linux/capability.h`): those the verifier does not ask
-    /// for stay.
+    /// As a set of the kernel's (`include/uapi/linux/capability.h`): those the verifier does not
+    /// ask for stay.
     #[must_use]
     pub fn mask(self) -> u64 {
         const NET_ADMIN: u32 = 12;
