@@ -5,6 +5,7 @@ mod cgroup;
 pub(crate) mod dynptr;
 mod fib;
 mod format;
+mod hdr_opt;
 mod ids;
 mod map;
 mod misc;
@@ -63,6 +64,7 @@ const TABLES: &[&[HelperRow]] = &[
     dynptr::ROWS,
     fib::ROWS,
     format::ROWS,
+    hdr_opt::ROWS,
     ids::ROWS,
     map::ROWS,
     misc::ROWS,

@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use bpf::uapi::ProgType;
 
-use super::{HelperRow, Ret};
+use super::{HelperRow, Ret, hdr_opt};
 use crate::cpu::{CpuId, Fault};
 use crate::ledger::Kind;
-use crate::net::{CB_FLAGS, CB_UNMODELLED, LISTEN, Protocol};
+use crate::net::{CB_FLAGS, LISTEN, Protocol};
 use crate::sys::OptError;
 use crate::{Errno, Kernel, field};
 
@@ -143,6 +143,10 @@ const SOL_SOCKET: u32 = 1;
 const SOL_IP: u32 = 0;
 const SOL_TCP: u32 = 6;
 const BPF_OPTIONS: u32 = 1001;
+/// `TCP_SAVED_SYN`, `TCP_BPF_SYN`, `TCP_BPF_SYN_MAC`.
+const SAVED_SYN: u32 = 28;
+const BPF_SYN: u32 = 1005;
+const BPF_SYN_MAC: u32 = 1007;
 /// What `sol_socket_sockopt` and `sol_tcp_sockopt` let through.
 const SOCKET_OPTIONS: &[u32] = &[2, 7, 8, 9, 12, 18, 25, 36, 47, 62, 74, 1009];
 const TCP_OPTIONS: &[u32] = &[1, 2, 4, 5, 6, 7, 10, 13, 16, 18, 25, 27, 28];
@@ -174,10 +178,6 @@ fn cb_flags_set(k: &mut Kernel, _: CpuId, [ctx, flags, ..]: [u64; 5]) -> Ret {
     let (sk, all) = (k.get(ctx, field!("bpf_sock_ops_kern", "sk")), CB_FLAGS as u64);
     if !k.sk_fullsock(sk) {
         return Ret::Val(Errno::EINVAL.ret());
-    }
-    if flags & CB_UNMODELLED as u64 != 0 {
-        let what = "BPF_SOCK_OPS_PARSE_*_HDR_OPT_CB_FLAG, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG";
-        return Ret::Fault(Fault::unsupported(what));
     }
     k.set(sk, field!("tcp_sock", "bpf_sock_ops_cb_flags"), flags & all);
     Ret::Val(flags & 0xffff_ffff & !all)
@@ -218,6 +218,17 @@ fn setsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5])
 
 fn getsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5]) -> Ret {
     let (sk, which) = (sk_of(k, cpu, at), (level as u32, name as u32));
+    let ops = k.running_type(cpu) == Some(ProgType::SockOps);
+    match which {
+        (SOL_TCP, BPF_SYN..=BPF_SYN_MAC) if ops => {
+            let syn = k.tcp_get_syn(at, which.1);
+            return hdr_opt::put(k, syn, (buf, len));
+        }
+        (SOL_TCP, SAVED_SYN) if k.sk_fullsock(sk) => {
+            return saved_syn(k, sk, (buf, len as u32));
+        }
+        _ => {}
+    }
     let tcp = k.get(sk, field!("sock", "sk_protocol")) == 6;
     let length = if len as u32 == 4 { Ok(()) } else { Err(Errno::EINVAL) };
     let whole = if k.sk_fullsock(sk) { Ok(()) } else { Err(Errno::EINVAL) };
@@ -236,6 +247,14 @@ fn getsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5])
         _ => Ok(()),
     });
     write.map_or_else(|fault| Ret::Fault(fault.into()), |()| ret)
+}
+
+/// `sol_tcp_sockopt` of `TCP_SAVED_SYN`: the beginning of the SYN, which stays.
+fn saved_syn(k: &mut Kernel, sk: u64, (buf, len): (u64, u32)) -> Ret {
+    let syn = k.tcp_saved_syn(sk).and_then(|s| s.bytes().get(..len as usize)).map(<[u8]>::to_vec);
+    let ret = if syn.is_some() { 0 } else { Errno::EINVAL.ret() };
+    let bytes = syn.unwrap_or_else(|| vec![0; len as usize]);
+    k.mem.write(buf, &bytes).map_or_else(|fault| Ret::Fault(fault.into()), |()| Ret::Val(ret))
 }
 
 /// `bpf_bind`, of the socket that is about to connect.

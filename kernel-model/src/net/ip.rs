@@ -185,7 +185,7 @@ impl Kernel {
     }
 
     /// The loopback device.
-    fn loopback_dev(&mut self) -> Result<u64, Errno> {
+    pub(super) fn loopback_dev(&mut self) -> Result<u64, Errno> {
         if self.net.loopback == 0 {
             let dev = self.kzalloc(crate::types::size("net_device"), "net_device")?;
             self.set_bytes(dev, field!("net_device", "name"), b"lo");

@@ -73,7 +73,7 @@ impl Kernel {
     }
 
     /// Moves the start of the data, forward for `skb_pull`.
-    fn skb_move(&mut self, skb: u64, by: i64) {
+    pub(super) fn skb_move(&mut self, skb: u64, by: i64) {
         let data = self.get(skb, field!("sk_buff", "data"));
         let len = self.get(skb, field!("sk_buff", "len"));
         self.set(skb, field!("sk_buff", "data"), data.wrapping_add_signed(by));

@@ -2,7 +2,7 @@
 
 use super::ops::{self, ACTIVE_ESTABLISHED_CB};
 use super::segment::{Segment, before, flag};
-use super::{Late, RCV_SHUTDOWN, Step, TcpFrame, close, listen, output, rtt, state};
+use super::{Late, RCV_SHUTDOWN, Step, TcpFrame, close, hdr_opt, listen, output, rtt, state};
 use crate::context::Level;
 use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, check};
@@ -40,13 +40,11 @@ impl Kernel {
     }
 
     /// The transport header becomes the beginning of the data.
-    fn tcp_pull(&mut self, skb: u64) {
+    pub(super) fn tcp_pull(&mut self, skb: u64) {
         let head = self.get(skb, field!("sk_buff", "head"));
         let to = head + self.get(skb, field!("sk_buff", "transport_header"));
         let data = self.get(skb, field!("sk_buff", "data"));
-        let len = self.get(skb, field!("sk_buff", "len"));
-        self.set(skb, field!("sk_buff", "data"), to);
-        self.set(skb, field!("sk_buff", "len"), len.wrapping_sub(to.wrapping_sub(data)));
+        self.skb_move(skb, to.wrapping_sub(data).cast_signed());
     }
 }
 
@@ -122,7 +120,7 @@ fn filter(k: &mut Kernel, _: CpuId, f: &mut TcpFrame) -> Option<Frame> {
 }
 
 /// `tcp_v4_fill_cb`.
-fn fill_cb(k: &mut Kernel, _: CpuId, f: &mut TcpFrame) -> Option<Frame> {
+pub(super) fn fill_cb(k: &mut Kernel, _: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     let (seg, at) = (f.seg().clone(), f.skb + u64::from(field!("sk_buff", "cb").off));
     for (field, value) in [
         (field!("tcp_skb_cb", "seq"), seg.seq.into()),
@@ -171,14 +169,20 @@ fn process(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
                 drop(k, cpu, f, "TCP_OLD_DATA");
                 return k.tcp_send_ack(cpu, sk);
             }
-            if let Some((theirs, _)) = f.seg().options.ts {
-                k.tcp_sk(sk).ts_recent = theirs;
-            }
-            ack(k, cpu, f);
-            f.first([Step::Act(rtt::update), Step::Act(close::acked), Step::Data]);
+            f.first([Step::Act(hdr_opt::parse), Step::Act(accept)]);
             None
         }
     }
+}
+
+/// What is in order: its acknowledgement, then its data.
+fn accept(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
+    if let Some((theirs, _)) = f.seg().options.ts {
+        k.tcp_sk(f.sk).ts_recent = theirs;
+    }
+    ack(k, cpu, f);
+    f.first([Step::Act(rtt::update), Step::Act(close::acked), Step::Data]);
+    None
 }
 
 /// `tcp_ack`: what has arrived is no longer waited for.
@@ -189,8 +193,12 @@ fn ack(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) {
     if !seg.has(flag::ACK) || before(next, seg.ack) {
         return;
     }
-    let scale = k.tcp_sk(sk).snd_wscale;
-    k.set(sk, field!("tcp_sock", "snd_wnd"), u64::from(seg.window) << scale);
+    let window = u64::from(seg.window) << k.tcp_sk(sk).snd_wscale;
+    if window != k.get(sk, field!("tcp_sock", "snd_wnd")) {
+        k.set(sk, field!("tcp_sock", "snd_wnd"), window);
+        k.tcp_sk(sk).predicted = None;
+        hdr_opt::predict(k, sk);
+    }
     if !before(una, seg.ack) {
         return;
     }
@@ -276,6 +284,8 @@ fn synsent(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
         Some(scale) => t.snd_wscale = scale,
         None => t.rcv_wscale = 0,
     }
+    t.saw_unknown = seg.options.unknown;
+    t.predicted = (t.snd_wscale == 0).then_some(seg.window);
     // tcp_ecn_rcv_synack
     if !seg.has(flag::ECE) {
         k.set(sk, field!("tcp_sock", "ecn_flags"), 0);
@@ -288,7 +298,7 @@ fn synsent(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
             established(k, cpu, f.sk);
             None
         }),
-        ops::established(sk, ACTIVE_ESTABLISHED_CB, skb, header),
+        ops::with_skb(sk, ACTIVE_ESTABLISHED_CB, skb, header),
         Step::Act(|k, cpu, f| {
             k.sock_wake(cpu, f.sk);
             k.tcp_send_ack(cpu, f.sk)
@@ -338,6 +348,7 @@ pub(super) fn data(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame
     let t = k.tcp_sk(sk);
     t.received.extend(new);
     data_recv(&mut t.ack, new.len() as u32, window, now);
+    hdr_opt::predict(k, sk);
     k.sock_wake(cpu, sk);
     None
 }

@@ -39,6 +39,11 @@ pub(super) fn rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame>
     };
     f.first([
         ops::ask(at, RWND_INIT, request_window),
+        Step::Act(|k, _, f| {
+            let n = k.request_of(f.seg())?;
+            k.net.tcp.requests[n].saved_syn = k.tcp_record_syn(f.sk, f.skb);
+            None
+        }),
         ops::ask(at, TIMEOUT_INIT, |k, cpu, f, reply| {
             let Some(n) = k.request_of(f.seg()) else { return };
             k.net.tcp.requests[n].timeout_ms = output::timeout(reply);
@@ -46,7 +51,7 @@ pub(super) fn rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame>
         }),
         Step::Act(|k, cpu, f| {
             let n = k.request_of(f.seg())?;
-            k.synack(cpu, n)
+            k.synack(cpu, n, f.skb)
         }),
     ]);
     None
@@ -95,6 +100,7 @@ fn request_new(k: &mut Kernel, listener: u64, seg: &Segment) -> Option<u64> {
         timer: None,
         timeout_ms: 0,
         ecn,
+        saved_syn: None,
     });
     Some(at)
 }
@@ -153,7 +159,7 @@ pub(super) fn check_req(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<
     }
     if seg.has(flag::SYN) {
         // The SYN again: the answer again.
-        return k.synack(cpu, n);
+        return k.synack(cpu, n, 0);
     }
     if !seg.has(flag::ACK) || seg.ack != r.isn.wrapping_add(1) {
         input::drop(k, cpu, f, "TCP_INVALID_ACK_SEQUENCE");
@@ -180,7 +186,7 @@ pub(super) fn check_req(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<
     k.add_at(child, field!("tcp_sock", "delivered"), 1);
     f.first([
         Step::Act(rtt::update),
-        ops::established(child, PASSIVE_ESTABLISHED_CB, skb, header),
+        ops::with_skb(child, PASSIVE_ESTABLISHED_CB, skb, header),
         Step::State(child, state::ESTABLISHED),
         Step::Act(child_ready),
     ]);
@@ -191,6 +197,7 @@ pub(super) fn check_req(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<
 fn child_ready(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     let (window, scale) = (f.seg().window, k.tcp_sk(f.sk).snd_wscale);
     k.set(f.sk, field!("tcp_sock", "snd_wnd"), u64::from(window) << scale);
+    k.tcp_sk(f.sk).predicted = Some(window);
     if let Some(listener) = k.tcp_sk(f.sk).listener {
         k.sock_wake(cpu, listener);
     }
@@ -237,7 +244,9 @@ fn create_child(k: &mut Kernel, cpu: CpuId, r: &Request) -> Option<u64> {
         k.set(child, f, value & (u64::MAX >> (64 - 8 * f.size)));
     }
     k.tcp_addresses(child, r.ends);
+    let save_syn = k.tcp_sk(r.listener).save_syn;
     let t = k.tcp_sk(child);
+    (t.save_syn, t.saved_syn) = (save_syn, r.saved_syn.clone());
     t.listener = Some(r.listener);
     t.tstamps = tstamps;
     t.ts_recent = r.theirs.ts.map_or(0, |ts| ts.0);

@@ -15,6 +15,7 @@
 //! data, fast open, cookies, MPTCP.
 
 mod close;
+mod hdr_opt;
 mod input;
 mod listen;
 mod ops;
@@ -32,7 +33,8 @@ use crate::cpu::{CpuId, Flow, Frame, Input};
 use crate::types::Field;
 use crate::{EventKind, Fault, Kernel, field};
 
-pub(crate) use ops::{CB_FLAGS, CB_UNMODELLED};
+pub(crate) use ops::{CB_FLAGS, HDR_OPT_LEN_CB, WRITE_HDR_OPT_CB};
+pub(crate) use segment::option_at;
 use segment::{Options, Segment};
 
 /// `TCP_ESTABLISHED` to `TCP_NEW_SYN_RECV`.
@@ -107,6 +109,12 @@ struct TcpSk {
     snd_wscale: u8,
     rcv_wscale: u8,
     ts_recent: u32,
+    /// `rx_opt.saw_unknown`.
+    saw_unknown: bool,
+    /// `pred_flags`: the window in the header that is expected; none is the slow path.
+    predicted: Option<u16>,
+    save_syn: u8,
+    saved_syn: Option<hdr_opt::SavedSyn>,
     /// `inet_csk(sk)->icsk_ack`.
     ack: AckState,
     /// Timers that are armed, by their keys.
@@ -146,6 +154,7 @@ struct Request {
     /// `icsk_rto` of `tcp_timeout_init`, in milliseconds.
     timeout_ms: u64,
     ecn: bool,
+    saved_syn: Option<hdr_opt::SavedSyn>,
 }
 
 /// `struct tcp_timewait_sock`.
@@ -207,6 +216,9 @@ pub struct TcpFrame {
     then: Option<fn(&mut Kernel, CpuId, &mut TcpFrame, i32)>,
     /// Round trip time that was measured, in microseconds.
     rtt_us: Option<u64>,
+    /// Options of programs, and what a segment then has room for.
+    opt: hdr_opt::Opt,
+    mss: u64,
     /// What the path returns.
     ret: u64,
 }
@@ -222,6 +234,8 @@ impl TcpFrame {
             ctx: 0,
             then: None,
             rtt_us: None,
+            opt: hdr_opt::Opt::default(),
+            mss: 0,
             ret: 0,
         }
     }
@@ -253,6 +267,8 @@ impl Kernel {
             if f.ctx != 0 {
                 let reply =
                     self.get(f.ctx, Field { size: 4, ..field!("bpf_sock_ops_kern", "reply") });
+                let left = self.get(f.ctx, field!("bpf_sock_ops_kern", "remaining_opt_len"));
+                f.opt.left = (value == 0).then_some(left as u8);
                 self.kfree(std::mem::take(&mut f.ctx), "bpf_sock_ops_kern");
                 value = if value == 0 { reply as u32 as i32 } else { -1 };
             }

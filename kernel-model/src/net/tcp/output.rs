@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::ops::{self, NEEDS_ECN, RWND_INIT, TCP_CONNECT_CB, TIMEOUT_INIT};
 use super::segment::{HEADER, Options, Segment, before, flag};
-use super::{Request, Sent, Step, TcpFrame, state, timer};
+use super::{Request, Sent, Step, TcpFrame, hdr_opt, state, timer};
 use crate::context::Level;
 use crate::cpu::{CpuId, Frame};
 use crate::state_hash::Fnv;
@@ -119,7 +119,7 @@ impl Kernel {
                 sack: true,
                 ts: Some((tsval, 0)),
                 wscale: Some(self.tcp_sk(sk).rcv_wscale),
-                more: Vec::new(),
+                ..Options::default()
             },
             false => {
                 let t = self.tcp_sk(sk);
@@ -133,13 +133,6 @@ impl Kernel {
         };
         let acks = what.flags & flag::ACK != 0;
         let next = self.u32_at(sk, field!("tcp_sock", "rcv_nxt"));
-        self.add_at(sk, field!("tcp_sock", "segs_out"), 1);
-        if !what.payload.is_empty() {
-            self.add_at(sk, field!("tcp_sock", "data_segs_out"), 1);
-        }
-        if acks {
-            self.tcp_ack_sent(cpu, sk, next, !what.payload.is_empty());
-        }
         let seg = Segment {
             from: ends.0,
             to: ends.1,
@@ -151,8 +144,46 @@ impl Kernel {
             options,
             payload: what.payload.clone(),
         };
+        self.tcp_send(cpu, sk, seg, None)
+    }
+
+    /// The end of `__tcp_transmit_skb`, or of `tcp_v4_send_synack`: it is counted and leaves.
+    pub(super) fn tcp_leave(
+        &mut self,
+        cpu: CpuId,
+        sk: u64,
+        seg: &Segment,
+        synack: bool,
+    ) -> Option<Frame> {
+        if synack {
+            return self.tcp_out(sk, seg, 0);
+        }
+        let data = !seg.payload.is_empty();
+        self.add_at(sk, field!("tcp_sock", "segs_out"), 1);
+        if data {
+            self.add_at(sk, field!("tcp_sock", "data_segs_out"), 1);
+        }
+        if seg.has(flag::ACK) {
+            self.tcp_ack_sent(cpu, sk, seg.ack, data);
+        }
         let tos = self.get(sk, field!("inet_sock", "tos")) as u8;
-        self.tcp_out(sk, &seg, tos)
+        self.tcp_out(sk, seg, tos)
+    }
+
+    /// A segment as programs see it on its way out: its data begins with the payload.
+    pub(super) fn segment_view(&mut self, seg: &Segment) -> Option<u64> {
+        let (bytes, dev) = (seg.bytes(0)?, self.loopback_dev().ok()?);
+        let skb = self.skb_on_dev(dev, &bytes).ok()?;
+        self.tcp_pull(skb);
+        self.skb_move(skb, seg.header_bytes().len() as i64);
+        Some(skb)
+    }
+
+    /// `skb_push` of a header.
+    pub(super) fn skb_push_bytes(&mut self, skb: u64, header: &[u8]) {
+        self.skb_move(skb, -(header.len() as i64));
+        let data = self.get(skb, field!("sk_buff", "data"));
+        self.mem.write(data, header).expect("there is headroom");
     }
 
     /// `ip_queue_xmit`; what finds no way is lost.
@@ -201,8 +232,8 @@ impl Kernel {
         }
     }
 
-    /// `tcp_make_synack`.
-    pub(super) fn synack(&mut self, cpu: CpuId, n: usize) -> Option<Frame> {
+    /// `tcp_make_synack`, for the SYN that has just come or, again, for none.
+    pub(super) fn synack(&mut self, cpu: CpuId, n: usize, syn: u64) -> Option<Frame> {
         let r: Request = self.net.tcp.requests[n].clone();
         let tsval = self.tcp_tsval(cpu, r.ends);
         let options = Options {
@@ -210,7 +241,7 @@ impl Kernel {
             sack: r.theirs.sack,
             ts: r.theirs.ts.map(|(theirs, _)| (tsval, theirs)),
             wscale: r.theirs.wscale.map(|_| r.rcv_wscale),
-            more: Vec::new(),
+            ..Options::default()
         };
         let ecn = if r.ecn { flag::ECE } else { 0 };
         let seg = Segment {
@@ -224,7 +255,7 @@ impl Kernel {
             options,
             payload: Vec::new(),
         };
-        self.tcp_out(r.listener, &seg, 0)
+        self.tcp_send(cpu, r.listener, seg, Some((r.at, syn)))
     }
 
     /// A segment of no socket: `tcp_v4_send_reset`, `tcp_v4_send_ack`.
@@ -319,10 +350,19 @@ fn syn_send(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     k.tcp_transmit(cpu, f.sk, &syn)
 }
 
-/// `tcp_write_xmit`: what windows and Nagle's algorithm let out.
+/// `tcp_push_pending_frames`.
 pub(super) fn push(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
-    let sk = f.sk;
-    let mss = k.get(sk, field!("tcp_sock", "mss_cache")) as usize;
+    let t = k.tcp_sk(f.sk);
+    if t.write.is_empty() && !t.fin {
+        return None;
+    }
+    f.first([Step::Act(xmit)]);
+    hdr_opt::current_mss(k, cpu, f)
+}
+
+/// `tcp_write_xmit`: what windows and Nagle's algorithm let out.
+fn xmit(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
+    let (sk, mss) = (f.sk, f.mss as usize);
     let out = k.get(sk, field!("tcp_sock", "packets_out"));
     let next = k.u32_at(sk, field!("tcp_sock", "snd_nxt"));
     let una = k.u32_at(sk, field!("tcp_sock", "snd_una"));
@@ -362,13 +402,8 @@ pub(super) fn push(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame
         k.tcp_arm_rto(cpu, sk);
     }
     cwnd_validate(k, sk, false);
-    f.first([Step::Act(push_more)]);
+    f.first([Step::Act(xmit)]);
     k.tcp_transmit(cpu, sk, &sent)
-}
-
-fn push_more(_: &mut Kernel, _: CpuId, f: &mut TcpFrame) -> Option<Frame> {
-    f.first([Step::Act(push)]);
-    None
 }
 
 /// `tcp_cwnd_validate`.

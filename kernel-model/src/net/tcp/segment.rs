@@ -28,8 +28,10 @@ pub(crate) struct Options {
     /// Own time, and the last one of the other end.
     pub(super) ts: Option<(u32, u32)>,
     pub(super) wscale: Option<u8>,
-    /// Those of programs, as they are in the header.
+    /// Those of programs, as they are in the header that is sent.
     pub(super) more: Vec<u8>,
+    /// Whether one is there that the kernel does not know (`saw_unknown`).
+    pub(super) unknown: bool,
 }
 
 impl Options {
@@ -67,11 +69,21 @@ impl Options {
                     let word = |w: [u8; 4]| u32::from_be_bytes(w);
                     o.ts = Some((word([*a, *b, *c, *d]), word([*e, *f, *g, *h])));
                 }
-                _ => {}
+                (kind, body) => o.unknown |= unknown(kind, body),
             }
             at += len;
         }
         o
+    }
+}
+
+/// Whether `tcp_parse_options` has no case for an option: those it has are MSS, window scale, SACK,
+/// time stamps, MD5, AO and fast open, which may have an experimental number.
+fn unknown(kind: u8, body: &[u8]) -> bool {
+    match kind {
+        1..=5 | 8 | 19 | 29 | 34 => false,
+        254 => !body.starts_with(&[0xf9, 0x89]),
+        _ => true,
     }
 }
 
@@ -105,15 +117,20 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// The frame from an empty Ethernet header on.
-    pub(super) fn bytes(&self, tos: u8) -> Option<Vec<u8>> {
+    /// The header, with a checksum of 0.
+    pub(super) fn header_bytes(&self) -> Vec<u8> {
         let options = self.options.bytes();
         let words = (HEADER + options.len()) as u8 / 4;
         let ports = [self.from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
         let numbers = [self.seq.to_be_bytes(), self.ack.to_be_bytes()].concat();
         let window = self.window.to_be_bytes();
         let fixed = [words << 4, self.flags, window[0], window[1], 0, 0, 0, 0];
-        let l4 = [&ports[..], &numbers, &fixed, &options, &self.payload].concat();
+        [&ports[..], &numbers, &fixed, &options].concat()
+    }
+
+    /// The frame from an empty Ethernet header on.
+    pub(super) fn bytes(&self, tos: u8) -> Option<Vec<u8>> {
+        let l4 = [self.header_bytes(), self.payload.clone()].concat();
         ip_frame((self.from.ip(), self.to.ip()), tos, TCP, l4)
     }
 
@@ -174,6 +191,7 @@ mod tests {
             ts: Some((7, 9)),
             wscale: Some(7),
             more: vec![254, 4, 1, 2],
+            unknown: false,
         };
         for (from, to) in [("10.0.0.1:80", "10.0.0.2:4000"), ("[fd00::1]:80", "[fd00::2]:1")] {
             let sent = Segment {

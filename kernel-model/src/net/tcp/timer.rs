@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::ops::{self, RETRANS_CB, RETRANS_FLAG, RTO_CB, RTO_FLAG};
-use super::{Late, Step, TcpFrame, state};
+use super::{Late, Step, TcpFrame, hdr_opt, state};
 use crate::context::Level;
 use crate::cpu::{CpuId, Frame};
 use crate::{Errno, Kernel, field};
@@ -150,7 +150,7 @@ fn write_timeout(k: &mut Kernel, _: CpuId, f: &mut TcpFrame) -> Option<Frame> {
 }
 
 /// The rest of `tcp_retransmit_timer`: `tcp_enter_loss`, `tcp_retransmit_skb`, backoff.
-fn retransmit(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
+fn retransmit(k: &mut Kernel, _: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     let sk = f.sk;
     let tried = field!("tcp_sock", "inet_conn.icsk_retransmits");
     if k.get(sk, tried) == 0 {
@@ -164,7 +164,14 @@ fn retransmit(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
     k.set(sk, field!("tcp_sock", "inet_conn.icsk_ca_state"), 4);
     k.add_at(sk, tried, 1);
     k.add_at(sk, field!("tcp_sock", "total_rto"), 1);
-    f.first([Step::Act(retransmitted), Step::Act(backoff)]);
+    let steps = [hdr_opt::current_mss, resend, retransmitted, backoff];
+    f.first(steps.map(Step::Act));
+    None
+}
+
+/// `__tcp_retransmit_skb`.
+fn resend(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
+    let sk = f.sk;
     let now = k.now(cpu) / 1000;
     let first = k.tcp_sk(sk).sent.front_mut()?;
     (first.retransmitted, first.at_us) = (true, now);
@@ -206,5 +213,5 @@ fn request_timer(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> 
     k.set(f.sk, field!("request_sock", "num_timeout"), tried + 1);
     k.add_at(f.sk, field!("request_sock", "num_retrans"), 1);
     k.request_arm(cpu, n);
-    k.synack(cpu, n)
+    k.synack(cpu, n, 0)
 }

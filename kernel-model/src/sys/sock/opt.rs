@@ -10,7 +10,7 @@ use super::{IPPROTO_TCP, Ret};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::{CpuId, Frame};
 use crate::layout::PAGE_SIZE;
-use crate::net::{CB_FLAGS, CB_UNMODELLED};
+use crate::net::CB_FLAGS;
 use crate::types::Field;
 use crate::{Errno, Kernel, field};
 
@@ -26,6 +26,9 @@ const HZ: u64 = 1000;
 const BUF_MAX: i64 = 212_992;
 const RCVBUF_MIN: i64 = 2304;
 const SNDBUF_MIN: i64 = 4608;
+/// Options of [`SOL_TCP`] that are no member of the socket.
+const TCP_SAVE_SYN: (u32, u32) = (SOL_TCP, 27);
+const TCP_SAVED_SYN: (u32, u32) = (SOL_TCP, 28);
 /// `SOCK_KEEPOPEN` of `sk_flags`.
 const KEEPOPEN: u64 = 1 << 3;
 
@@ -108,8 +111,17 @@ impl Kernel {
             self.set(sk, field!("sock", "sk_flags"), flags);
             return Ok(());
         }
-        let (at, kept) = row(level, name).ok_or(OptError::Unknown)?;
         let invalid = Err(OptError::Errno(Errno::EINVAL));
+        match (level, name) {
+            TCP_SAVE_SYN if !(0..=2).contains(&value) => return invalid,
+            TCP_SAVE_SYN => {
+                self.tcp_save_syn_set(sk, value as u8);
+                return Ok(());
+            }
+            TCP_SAVED_SYN => return Err(OptError::Errno(Errno::ENOPROTOOPT)),
+            _ => {}
+        }
+        let (at, kept) = row(level, name).ok_or(OptError::Unknown)?;
         let value = match kept {
             Kept::Plain => given as u64,
             Kept::Bool => u64::from(value != 0),
@@ -151,6 +163,9 @@ impl Kernel {
             let flags = self.get(sk, field!("sock", "sk_flags"));
             return Ok(i32::from(flags & KEEPOPEN != 0));
         }
+        if (level, name) == TCP_SAVE_SYN {
+            return Ok(self.tcp_save_syn(sk).into());
+        }
         let (at, kept) = row(level, name).ok_or(OptError::Unknown)?;
         let value = self.get(sk, at);
         Ok(match (kept, value) {
@@ -184,7 +199,6 @@ impl Kernel {
             }
             // TCP_BPF_SOCK_OPS_CB_FLAGS
             1008 if i64::from(value) & !CB_FLAGS != 0 => refused,
-            1008 if i64::from(value) & CB_UNMODELLED != 0 => Err(OptError::Unknown),
             1008 => {
                 self.set(sk, field!("tcp_sock", "bpf_sock_ops_cb_flags"), value as u64);
                 Ok(())
@@ -382,12 +396,28 @@ fn get_answer(
 ) -> Result<(), Errno> {
     let which = (f.arg(1) as u32, f.arg(2) as u32);
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
+    if which == TCP_SAVED_SYN && k.get(sk, field!("sock", "sk_protocol")) == IPPROTO_TCP {
+        return saved_syn(k, f, (sk, room));
+    }
     let value = k.sockopt_get(sk, which).map_err(|e| k.sockopt_error(cpu, e, which))?;
     let bytes = k.u32_bytes(value.cast_unsigned());
     let len = room.min(4);
     let out = k.u32_bytes(len as u32);
     k.user_write(f.arg(4), &out)?;
     k.user_write(f.arg(3), &bytes[..len])
+}
+
+/// `do_tcp_getsockopt` of `TCP_SAVED_SYN`: told once, and how much room it takes.
+fn saved_syn(k: &mut Kernel, f: &SysFrame, (sk, room): (u64, usize)) -> Result<(), Errno> {
+    let syn = k.tcp_saved_syn(sk).map_or_else(Vec::new, |s| s.bytes().to_vec());
+    let len = k.u32_bytes(syn.len() as u32);
+    k.user_write(f.arg(4), &len)?;
+    if room < syn.len() {
+        return Err(Errno::EINVAL);
+    }
+    k.user_write(f.arg(3), &syn)?;
+    k.tcp_saved_syn_free(sk);
+    Ok(())
 }
 
 fn get_over(k: &mut Kernel, _: CpuId, f: &mut SysFrame, ret: u64) -> Ret {
