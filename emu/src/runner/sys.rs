@@ -24,15 +24,18 @@ const NUMBERS: &[(&str, u64)] = &[
     ("AT_REMOVEDIR", 0x200), ("MSG_DONTWAIT", 0x40),
     ("PROT_NONE", 0), ("PROT_READ", 1), ("PROT_WRITE", 2), ("PROT_EXEC", 4),
     ("MAP_SHARED", 1), ("MAP_PRIVATE", 2), ("MAP_FIXED", 0x10), ("MAP_ANONYMOUS", 0x20),
-    ("AF_INET", 2), ("AF_INET6", 10), ("SOCK_STREAM", 1), ("SOCK_DGRAM", 2),
+    ("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("SOCK_STREAM", 1), ("SOCK_DGRAM", 2),
     ("SIGHUP", 1), ("SIGINT", 2), ("SIGQUIT", 3), ("SIGABRT", 6), ("SIGKILL", 9), ("SIGUSR1", 10),
     ("SIGSEGV", 11), ("SIGUSR2", 12), ("SIGPIPE", 13), ("SIGALRM", 14), ("SIGTERM", 15),
     ("SIGCHLD", 17), ("SIGCONT", 18), ("SIGSTOP", 19), ("SIGURG", 23),
     ("CLONE_VM", 0x100), ("CLONE_FS", 0x200), ("CLONE_FILES", 0x400), ("CLONE_THREAD", 0x1_0000),
 ];
 
+const AF_UNIX: u64 = 1;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
+/// `sizeof` of `sockaddr_un.sun_path`.
+const SUN_PATH: usize = 108;
 
 fn members(args: Option<&Data>) -> Result<&[Member], RunError> {
     match args.map(|d| (&d.node.kind, d.span())) {
@@ -208,15 +211,29 @@ impl Run<'_> {
         }
     }
 
-    /// `struct sockaddr_in` of `"10.0.0.1:80"`, `struct sockaddr_in6` of `"[fd00::1]:80"`.
+    /// `struct sockaddr_in` of `"10.0.0.1:80"`, `struct sockaddr_in6` of `"[fd00::1]:80"`,
+    /// `struct sockaddr_un` of `"/tmp/x"` and, for an abstract name, `"@x"`.
     fn sockaddr(&self, node: &Node) -> Result<Vec<u8>, RunError> {
-        let text = match &node.kind {
-            Kind::Str(s) => s.parse::<std::net::SocketAddr>().ok(),
-            _ => None,
+        let text = if let Kind::Str(s) = &node.kind { s.as_str() } else { "" };
+        let name = match text.strip_prefix('@') {
+            Some(name) => Some(format!("\0{name}")),
+            None => text.starts_with('/').then(|| format!("{text}\0")),
         };
-        let Some(at) = text else {
-            let finding = Finding::error(node.span, "an address with a port was expected");
-            return Err(finding.hint("write \"10.0.0.1:80\" or \"[fd00::1]:80\"").into());
+        if let Some(name) = name {
+            if name.len() > SUN_PATH {
+                let message = format!("sun_path has {SUN_PATH} bytes, this name {}", name.len());
+                return Err(Finding::error(node.span, message).into());
+            }
+            let mut out = vec![0; 2];
+            super::data::put_int(&mut out, AF_UNIX, self.machine.arch().endian());
+            out.extend(name.bytes());
+            return Ok(out);
+        }
+        let Ok(at) = text.parse::<std::net::SocketAddr>() else {
+            let finding =
+                Finding::error(node.span, "an address with a port or a name was expected");
+            let hint = "write \"10.0.0.1:80\", \"[fd00::1]:80\", \"/tmp/x\" or \"@abstract\"";
+            return Err(finding.hint(hint).into());
         };
         let (family, len) = if at.is_ipv4() { (AF_INET, 16) } else { (AF_INET6, 28) };
         let mut out = vec![0; len];

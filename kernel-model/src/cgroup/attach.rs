@@ -119,6 +119,11 @@ pub fn is_modelled(attach: AttachType) -> bool {
             | A::CgroupInet6Getpeername
             | A::CgroupInet4Getsockname
             | A::CgroupInet6Getsockname
+            | A::CgroupUnixConnect
+            | A::CgroupUnixSendmsg
+            | A::CgroupUnixRecvmsg
+            | A::CgroupUnixGetpeername
+            | A::CgroupUnixGetsockname
             | A::CgroupGetsockopt
             | A::CgroupSetsockopt
             | A::CgroupDevice

@@ -28,6 +28,7 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 129, name: "sk_ancestor_cgroup_id", nargs: 2, body: ancestor_id },
     HelperRow { id: 128, name: "sk_cgroup_id", nargs: 1, body: cgroup_id },
     HelperRow { id: 137, name: "skc_to_tcp_sock", nargs: 1, body: to_tcp },
+    HelperRow { id: 178, name: "skc_to_unix_sock", nargs: 1, body: to_unix },
 ];
 
 /// Bytes of `struct bpf_sock_tuple` for IPv4 and IPv6.
@@ -266,6 +267,10 @@ fn bind(k: &mut Kernel, _: CpuId, [ctx, addr, len, ..]: [u64; 5]) -> Ret {
         Err(fault) => return Ret::Fault(fault.into()),
     };
     k.sock_bind_bytes(sk, &bytes).map(|()| 0).into()
+}
+
+fn to_unix(k: &mut Kernel, _: CpuId, [sk, ..]: [u64; 5]) -> Ret {
+    Ret::Val(if sk != 0 && k.sock_is_unix(sk) { sk } else { 0 })
 }
 
 fn to_tcp(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {

@@ -15,6 +15,7 @@ mod list;
 mod obj;
 mod probe;
 mod rbtree;
+mod sock;
 mod stream;
 mod string;
 mod sync;
@@ -61,6 +62,7 @@ const TABLES: &[&[KfuncRow]] = &[
     obj::ROWS,
     probe::ROWS,
     rbtree::ROWS,
+    sock::ROWS,
     stream::ROWS,
     string::ROWS,
     sync::ROWS,

@@ -26,6 +26,7 @@ mod tc;
 mod tcp;
 mod test_run;
 mod tx;
+mod unix;
 mod xdp;
 
 pub use fib::{Fib, Route, RouteKind, TABLE_MAIN};
@@ -43,6 +44,7 @@ pub(crate) use sock::LISTEN;
 pub(crate) use tcp::{CB_FLAGS, HDR_OPT_LEN_CB, SEND_SHUTDOWN, WRITE_HDR_OPT_CB};
 pub(crate) use tcp::{option_at as tcp_option_at, state as tcp_state};
 pub(crate) use test_run::TestBuff;
+pub(crate) use unix::{AF_UNIX, Message as UnixMessage, PATH_MAX as UNIX_PATH_MAX};
 pub(crate) use xdp::{frag_at, shared_info};
 
 use std::collections::BTreeMap;
@@ -74,6 +76,8 @@ pub struct Net {
     pub(crate) addresses: BTreeMap<u32, Vec<std::net::IpAddr>>,
     /// Connections of TCP.
     pub(crate) tcp: tcp::Tcp,
+    /// Sockets of AF_UNIX.
+    pub(crate) unix: unix::Unix,
     /// `lo`, once something has gone through it; 0 before.
     pub(crate) loopback: u64,
     /// Per CPU: `struct metadata_dst` of tunnel keys that programs set.

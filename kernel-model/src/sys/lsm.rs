@@ -45,10 +45,9 @@ impl Kernel {
         let atype = Atype::Lsm(row);
         let shim = self.cgroups.enabled(atype).then(|| {
             // bpf_lsm_find_cgroup_shim: the socket's group, or that of the running task.
-            let first = function.args.first().map_or("", String::as_str);
-            let of = match first {
-                "sock" => Some(self.get(args[0], field!("socket", "sk"))),
-                "sk" => Some(args[0]),
+            let of = match function.first.as_deref() {
+                Some("socket") => Some(self.get(args[0], field!("socket", "sk"))),
+                Some("sock") => Some(args[0]),
                 _ => None,
             };
             match of {

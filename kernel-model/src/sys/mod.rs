@@ -26,7 +26,7 @@ use crate::trace::{Then as After, TraceFrame};
 use crate::{Errno, Kernel};
 
 pub use lsm::LsmFrame;
-pub(crate) use sock::OptError;
+pub(crate) use sock::{OptError, SOCK_DGRAM};
 pub use table::{Param, SYSCALLS, SysRow};
 pub(crate) use vfs::Vfs;
 

@@ -16,8 +16,9 @@ pub enum Param {
     Room(&'static str),
     /// Length of the text of another parameter, when it is left out.
     Len(&'static str, &'static str),
-    /// `"10.0.0.1:80"` as `struct sockaddr_in`, `"[fd00::1]:80"` as `struct sockaddr_in6`; NULL
-    /// when it is left out.
+    /// `"10.0.0.1:80"` as `struct sockaddr_in`, `"[fd00::1]:80"` as `struct sockaddr_in6`,
+    /// `"/tmp/x"` and, for an abstract name, `"@x"` as `struct sockaddr_un`; NULL when it is left
+    /// out.
     Addr(&'static str),
     /// A task by name, or a number.
     Task(&'static str),

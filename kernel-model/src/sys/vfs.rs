@@ -11,6 +11,8 @@ use crate::{Errno, Kernel, field};
 const S_IFDIR: u64 = 0o040_000;
 const S_IFREG: u64 = 0o100_000;
 const S_IFCHR: u64 = 0o020_000;
+/// `S_IFSOCK`.
+const S_IFSOCK: u64 = 0o140_000;
 /// `S_IFMT`.
 const S_IFMT: u64 = 0o170_000;
 /// `MKDEV(1, 3)`: `/dev/null`.
@@ -173,8 +175,11 @@ impl Kernel {
         match self.vfs.nodes.get(path) {
             Some(_) if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL => return Err(Errno::EEXIST),
             Some(n) => {
-                let dir = self.get(n.inode, field!("inode", "i_mode")) & S_IFMT == S_IFDIR;
-                if dir && flags & (O_ACCMODE | O_CREAT) != 0 {
+                let kind = self.get(n.inode, field!("inode", "i_mode")) & S_IFMT;
+                if kind == S_IFSOCK {
+                    return Err(Errno::ENXIO);
+                }
+                if kind == S_IFDIR && flags & (O_ACCMODE | O_CREAT) != 0 {
                     return Err(Errno::EISDIR);
                 }
             }
@@ -212,6 +217,13 @@ impl Kernel {
         }
         self.vfs.files.insert(file, path.to_owned());
         Ok(file)
+    }
+
+    /// `kern_path`: the inode of a name.
+    pub(super) fn vfs_inode(&mut self, path: &str) -> Result<u64, Errno> {
+        self.vfs_boot()?;
+        let node = self.vfs.nodes.get(path.trim_end_matches('/')).ok_or(Errno::ENOENT)?;
+        Ok(node.inode)
     }
 
     /// `may_create`: nothing is there, and the directory is.
@@ -358,7 +370,9 @@ impl Kernel {
         if let Some(sock) = self.vfs.sockets.remove(&file) {
             let sk = self.get(sock, field!("socket", "sk"));
             // A stream goes with its connection.
-            if self.sock_protocol(sk) != Protocol::Tcp {
+            if self.sock_is_unix(sk) {
+                self.unix_release(sk);
+            } else if self.sock_protocol(sk) != Protocol::Tcp {
                 self.sock_free(sk);
             }
             self.kfree_rcu(sock, "socket");

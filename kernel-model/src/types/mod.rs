@@ -42,6 +42,8 @@ pub struct Function {
     pub name: String,
     /// Names of its arguments.
     pub args: Vec<String>,
+    /// The struct that the first one points at.
+    pub first: Option<String>,
 }
 
 static TRACEPOINTS: LazyLock<Vec<Tracepoint>> = LazyLock::new(|| {
@@ -60,7 +62,14 @@ static FUNCTIONS: LazyLock<Vec<Function>> = LazyLock::new(|| {
     let decls = decl::parse(&TABLES.concat(), Arch::X86_64).into_iter();
     let rows = decls.filter_map(|d| match d {
         decl::Decl::Func { name, params, kfunc: false, .. } => {
-            Some(Function { name, args: params.into_iter().map(|p| p.0).collect() })
+            let first = params.first().and_then(|p| match &p.1 {
+                decl::Ty::Ptr(to) => match &**to {
+                    decl::Ty::Struct(name) => Some(name.clone()),
+                    _ => None,
+                },
+                _ => None,
+            });
+            Some(Function { name, args: params.into_iter().map(|p| p.0).collect(), first })
         }
         _ => None,
     });

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use bpf::uapi::AttachType;
 
 use super::super::{CgroupCall, Do, SysFrame};
-use super::{AF_INET, AF_INET6, CLOSE, ESTABLISHED, LISTEN, Ret, SS_CONNECTED};
+use super::{AF_INET, AF_INET6, CLOSE, ESTABLISHED, LISTEN, Ret, SS_CONNECTED, unix};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::CpuId;
 use crate::net::{Protocol, SocketConfig};
@@ -28,17 +28,28 @@ impl Kernel {
         if len > STORAGE {
             return Err(Errno::EINVAL);
         }
-        let bytes = self.user_read(at, len.min(SOCKADDR_IN6) as usize).ok_or(Errno::EFAULT)?;
+        let most = if self.sock_is_unix(sk) { STORAGE } else { SOCKADDR_IN6 };
+        let bytes = self.user_read(at, len.min(most) as usize).ok_or(Errno::EFAULT)?;
         let kern = self.sock_addr_new(sk, len)?;
-        self.set_bytes(kern, field!("bpf_sock_addr_kern", "__addr"), &bytes);
+        let here = self.get(kern, field!("bpf_sock_addr_kern", "uaddr"));
+        self.mem.write(here, &bytes).expect("an address is mapped");
         Ok(kern)
     }
 
     /// The same, of no address.
     pub(super) fn sock_addr_new(&mut self, sk: u64, len: u64) -> Result<u64, Errno> {
-        let kern = self.kzalloc(crate::types::size("bpf_sock_addr_kern"), "sockaddr")?;
-        let here = kern + u64::from(field!("bpf_sock_addr_kern", "__addr").off);
-        let source = kern + u64::from(field!("bpf_sock_addr_kern", "__src").off);
+        let at = field!("bpf_sock_addr_kern", "__addr").off;
+        // One of AF_UNIX is longer than what the model has for others.
+        let size = match self.sock_is_unix(sk) {
+            true => u64::from(at) + STORAGE,
+            false => crate::types::size("bpf_sock_addr_kern"),
+        };
+        let kern = self.kzalloc(size, "sockaddr")?;
+        let here = kern + u64::from(at);
+        let source = match self.sock_is_unix(sk) {
+            true => 0,
+            false => kern + u64::from(field!("bpf_sock_addr_kern", "__src").off),
+        };
         self.set(kern, field!("bpf_sock_addr_kern", "sk"), sk);
         self.set(kern, field!("bpf_sock_addr_kern", "uaddr"), here);
         self.set(kern, field!("bpf_sock_addr_kern", "t_ctx"), source);
@@ -99,7 +110,12 @@ impl Kernel {
         let room = self.user_read(len_at, 4).ok_or(Errno::EFAULT)?;
         let room = crate::maps::index_of(self.mem.endian(), &room).cast_signed();
         let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?;
-        let len = if self.sock_addr_family(kern) == AF_INET6 { SOCKADDR_IN6 } else { SOCKADDR_IN };
+        let sk = self.get(kern, field!("bpf_sock_addr_kern", "sk"));
+        let len = match self.sock_addr_family(kern) {
+            _ if self.sock_is_unix(sk) => self.get(kern, field!("bpf_sock_addr_kern", "uaddrlen")),
+            AF_INET6 => SOCKADDR_IN6,
+            _ => SOCKADDR_IN,
+        };
         let here = kern + u64::from(field!("bpf_sock_addr_kern", "__addr").off);
         let bytes = self.mem.read_vec(here, len as usize).map_err(|_| Errno::EFAULT)?;
         self.user_write(at, &bytes[..room.min(bytes.len())])?;
@@ -247,14 +263,19 @@ pub(in super::super) fn bind(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret 
     f.object = kern;
     let uaddr = k.get(kern, field!("bpf_sock_addr_kern", "uaddr"));
     let len = f.arg(2);
-    f.first([
+    let protocol = match k.sock_is_unix(sk) {
+        true => vec![Do::Act(unix::bind)],
+        false => {
+            let which = (AttachType::CgroupInet4Bind, AttachType::CgroupInet6Bind);
+            vec![Do::Act(bind_check), k.cgroup_addr_call(which, kern), Do::Act(bind_to)]
+        }
+    };
+    let security = [
         Do::Enter("security_socket_bind", vec![sock, uaddr, len]),
         Do::Lsm("bpf_lsm_socket_bind", vec![sock, uaddr, len]),
         Do::Exit,
-        Do::Act(bind_check),
-        k.cgroup_addr_call((AttachType::CgroupInet4Bind, AttachType::CgroupInet6Bind), kern),
-        Do::Act(bind_to),
-    ]);
+    ];
+    f.first(security.into_iter().chain(protocol).collect::<Vec<_>>());
     Ok(0)
 }
 
@@ -292,6 +313,9 @@ fn bind_undo(k: &mut Kernel, _: CpuId, f: &mut SysFrame, ret: u64) -> Ret {
 /// `__sys_listen`, `inet_csk_listen_start`.
 pub(in super::super) fn listen(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
+    if k.sock_is_unix(sk) {
+        return unix::listen(k, f, sk);
+    }
     if k.sock_protocol(sk) != Protocol::Tcp {
         return Err(Errno::EOPNOTSUPP);
     }
@@ -318,25 +342,36 @@ pub(in super::super) fn connect(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> R
     f.todo.push_back(Do::Free(kern));
     let uaddr = k.get(kern, field!("bpf_sock_addr_kern", "uaddr"));
     f.object = kern;
+    let security = [
+        Do::Enter("__sys_connect", f.args[..3].to_vec()),
+        Do::Enter("security_socket_connect", vec![sock, uaddr, f.arg(2)]),
+        Do::Lsm("bpf_lsm_socket_connect", vec![sock, uaddr, f.arg(2)]),
+        Do::Exit,
+    ];
+    let protocol = match k.sock_is_unix(sk) {
+        true => unix::connecting(k, sk, vec![sock, uaddr, f.arg(2), 0]),
+        false => connecting(k, (sk, kern), vec![sk, uaddr, f.arg(2)]),
+    };
+    f.first(security.into_iter().chain(protocol).chain([Do::Exit]).collect::<Vec<_>>());
+    Ok(0)
+}
+
+/// A connection of IP from its programs on.
+fn connecting(k: &Kernel, (sk, kern): (u64, u64), args: Vec<u64>) -> Vec<Do> {
     let own = match (k.sock_protocol(sk), k.sock_is_v6(sk)) {
         (Protocol::Tcp, false) => "tcp_v4_connect",
         (Protocol::Tcp, true) => "tcp_v6_connect",
         (Protocol::Udp, false) => "__ip4_datagram_connect",
         (Protocol::Udp, true) => "__ip6_datagram_connect",
     };
-    f.first([
-        Do::Enter("__sys_connect", f.args[..3].to_vec()),
-        Do::Enter("security_socket_connect", vec![sock, uaddr, f.arg(2)]),
-        Do::Lsm("bpf_lsm_socket_connect", vec![sock, uaddr, f.arg(2)]),
-        Do::Exit,
+    let which = (AttachType::CgroupInet4Connect, AttachType::CgroupInet6Connect);
+    vec![
         Do::Act(connect_check),
-        k.cgroup_addr_call((AttachType::CgroupInet4Connect, AttachType::CgroupInet6Connect), kern),
-        Do::Enter(own, vec![sk, uaddr, f.arg(2)]),
+        k.cgroup_addr_call(which, kern),
+        Do::Enter(own, args),
         Do::Act(connect_to),
         Do::Exit,
-        Do::Exit,
-    ]);
-    Ok(0)
+    ]
 }
 
 /// `__inet_stream_connect`, `inet_dgram_connect`, `tcp_v4_pre_connect` up to their programs.
@@ -378,6 +413,13 @@ fn connect_to(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 
 pub(in super::super) fn getsockname(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
+    if k.sock_is_unix(sk) {
+        f.first([
+            Do::Lsm("bpf_lsm_socket_getsockname", vec![sock]),
+            Do::Act(|k, _, f| unix::getname(k, f, false)),
+        ]);
+        return Ok(0);
+    }
     let local = k.sock_local(sk);
     let which = (AttachType::CgroupInet4Getsockname, AttachType::CgroupInet6Getsockname);
     let of = (sk, local, "bpf_lsm_socket_getsockname", sock);
@@ -386,6 +428,13 @@ pub(in super::super) fn getsockname(k: &mut Kernel, _: CpuId, f: &mut SysFrame) 
 
 pub(in super::super) fn getpeername(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
+    if k.sock_is_unix(sk) {
+        f.first([
+            Do::Lsm("bpf_lsm_socket_getpeername", vec![sock]),
+            Do::Act(|k, _, f| unix::getname(k, f, true)),
+        ]);
+        return Ok(0);
+    }
     let remote = k.sock_remote(sk).filter(|_| k.sock_state(sk) != CLOSE);
     let remote = remote.ok_or(Errno::ENOTCONN)?;
     let which = (AttachType::CgroupInet4Getpeername, AttachType::CgroupInet6Getpeername);
@@ -409,6 +458,6 @@ fn name_of(
     Ok(0)
 }
 
-fn name_out(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+pub(super) fn name_out(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     k.sock_addr_out(f.object, f.arg(1), f.arg(2)).map(|()| 0)
 }

@@ -5,13 +5,14 @@ mod addr;
 mod msg;
 mod opt;
 mod stream;
+mod unix;
 
 use bpf::uapi::AttachType;
 
 use super::{Do, SysFrame};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::CpuId;
-use crate::net::{Protocol, loopback};
+use crate::net::{AF_UNIX, Protocol, loopback};
 use crate::sched::TaskId;
 use crate::{Errno, EventKind, Fault, Kernel, field};
 
@@ -26,7 +27,8 @@ type Ret = Result<u64, Errno>;
 const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
 const SOCK_STREAM: u64 = 1;
-const SOCK_DGRAM: u64 = 2;
+pub(crate) const SOCK_DGRAM: u64 = 2;
+const SOCK_SEQPACKET: u64 = 5;
 /// `SOCK_CLOEXEC`, `SOCK_NONBLOCK`.
 const SOCK_FLAGS: u64 = 0o2_000_000 | O_NONBLOCK;
 const O_NONBLOCK: u64 = 0o4000;
@@ -43,25 +45,32 @@ const SS_CONNECTED: u64 = 3;
 const RMEM_DEFAULT: u64 = 212_992;
 const TCP_RMEM: u64 = 131_072;
 const TCP_WMEM: u64 = 16_384;
+/// `sysctl_max_dgram_qlen`.
+const UNIX_QUEUE: u64 = 10;
 /// `TCP_INFINITE_SSTHRESH`.
 const SSTHRESH: u64 = 0x7fff_ffff;
 /// `TCP_TIMEOUT_INIT` in milliseconds.
 const TIMEOUT_INIT: u64 = 1000;
 
 /// `__sys_socket`, `sock_create` and `inet_create`, whose programs see the new `struct sock`.
-pub(super) fn socket(_: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+pub(super) fn socket(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     let (family, kind) = (f.arg(0), f.arg(1) & !SOCK_FLAGS);
-    if family != AF_INET && family != AF_INET6 {
+    if !matches!(family, AF_UNIX | AF_INET | AF_INET6) {
         return Err(Errno::EAFNOSUPPORT);
     }
-    let protocol = match kind {
-        SOCK_STREAM => IPPROTO_TCP,
-        SOCK_DGRAM => IPPROTO_UDP,
+    let protocol = match (family, kind) {
+        (AF_UNIX, SOCK_STREAM | SOCK_DGRAM) => AF_UNIX,
+        (AF_UNIX, SOCK_SEQPACKET) => {
+            return Err(k.sys_unsupported(cpu, "SOCK_SEQPACKET of AF_UNIX"));
+        }
+        (_, SOCK_STREAM) => IPPROTO_TCP,
+        (_, SOCK_DGRAM) => IPPROTO_UDP,
         _ => return Err(Errno::ESOCKTNOSUPPORT),
     };
     if f.arg(2) != 0 && f.arg(2) != protocol {
         return Err(Errno::EPROTONOSUPPORT);
     }
+    let protocol = if family == AF_UNIX { f.arg(2) } else { protocol };
     f.first([
         Do::Enter("security_socket_create", vec![family, kind, protocol, 0]),
         Do::Lsm("bpf_lsm_socket_create", vec![family, kind, protocol, 0]),
@@ -72,11 +81,16 @@ pub(super) fn socket(_: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     Ok(0)
 }
 
-/// `inet_create`.
+/// `inet_create`, `unix_create`.
 fn socket_create(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (family, kind) = (f.arg(0), f.arg(1) & !SOCK_FLAGS);
-    let tcp = kind == SOCK_STREAM;
-    let name = if tcp { "tcp_sock" } else { "udp_sock" };
+    let unix = family == AF_UNIX;
+    let tcp = kind == SOCK_STREAM && !unix;
+    let (name, protocol) = match (unix, tcp) {
+        (true, _) => ("unix_sock", 0),
+        (false, true) => ("tcp_sock", IPPROTO_TCP),
+        (false, false) => ("udp_sock", IPPROTO_UDP),
+    };
     let sk = k.kzalloc(crate::types::size(name), "sock")?;
     let sock = match k.kzalloc(crate::types::size("socket"), "socket") {
         Ok(sock) => sock,
@@ -95,7 +109,8 @@ fn socket_create(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         (sk, field!("sock", "__sk_common.skc_refcnt"), 1),
         (sk, field!("sock", "__sk_common.skc_rx_queue_mapping"), 0xffff),
         (sk, field!("sock", "sk_type"), kind),
-        (sk, field!("sock", "sk_protocol"), if tcp { IPPROTO_TCP } else { IPPROTO_UDP }),
+        (sk, field!("sock", "sk_protocol"), protocol),
+        (sk, field!("sock", "sk_max_ack_backlog"), if unix { UNIX_QUEUE } else { 0 }),
         (sk, field!("sock", "sk_uid"), uid),
         (sk, field!("sock", "sk_rcvbuf"), if tcp { TCP_RMEM } else { RMEM_DEFAULT }),
         (sk, field!("sock", "sk_sndbuf"), if tcp { TCP_WMEM } else { RMEM_DEFAULT }),
@@ -125,7 +140,9 @@ fn socket_create(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     f.object = sock;
     f.todo.push_back(Do::Undo(sk));
     f.todo.push_back(Do::Undo(sock));
-    f.first([k.cgroup_sk(AttachType::CgroupInetSockCreate, sk)]);
+    if !unix {
+        f.first([k.cgroup_sk(AttachType::CgroupInetSockCreate, sk)]);
+    }
     Ok(0)
 }
 
@@ -133,6 +150,9 @@ fn socket_open(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let sk = k.get(f.object, field!("socket", "sk"));
     let fd = k.sock_file(f.task, f.object, f.arg(1))?;
     k.net.sockets.made(sk);
+    if k.sock_is_unix(sk) {
+        k.unix_made(sk);
+    }
     f.todo.retain(|d| !matches!(d, Do::Undo(_)));
     Ok(fd)
 }
@@ -173,6 +193,9 @@ impl Kernel {
     pub(super) fn sock_release(&self, file: u64) -> Option<Do> {
         let sock = self.vfs.sockets.get(&file)?;
         let sk = self.get(*sock, field!("socket", "sk"));
+        if self.sock_is_unix(sk) {
+            return None;
+        }
         let Do::Cgroup(mut call) = self.cgroup_sk(AttachType::CgroupInetSockRelease, sk) else {
             return None;
         };

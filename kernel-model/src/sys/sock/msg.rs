@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use bpf::uapi::AttachType;
 
-use super::super::{Do, SysFrame};
-use super::{AF_INET, AF_INET6, ESTABLISHED, Ret};
+use super::super::{Act, Do, SysFrame};
+use super::{AF_INET, AF_INET6, ESTABLISHED, Ret, SOCK_DGRAM, unix};
 use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, UdpPacket, Way};
 use crate::{Errno, Kernel, field};
@@ -19,11 +19,15 @@ const UDP_MAX: usize = 65507;
 pub(in super::super) fn sendto(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
     k.user_read(f.arg(1), (f.arg(2) as usize).min(1 << 16)).ok_or(Errno::EFAULT)?;
-    let name = match (k.sock_protocol(sk), k.sock_is_v6(sk)) {
-        (Protocol::Tcp, _) => "tcp_sendmsg",
-        (Protocol::Udp, false) => "udp_sendmsg",
-        (Protocol::Udp, true) => "udpv6_sendmsg",
+    let dgram = k.get(sk, field!("sock", "sk_type")) == SOCK_DGRAM;
+    let (name, send): (_, Act) = match (k.sock_is_unix(sk), dgram, k.sock_is_v6(sk)) {
+        (true, true, _) => ("unix_dgram_sendmsg", unix::dgram_sendmsg),
+        (true, false, _) => ("unix_stream_sendmsg", unix::stream_sendmsg),
+        (false, false, _) => ("tcp_sendmsg", super::stream::sendmsg),
+        (false, true, false) => ("udp_sendmsg", udp_sendmsg),
+        (false, true, true) => ("udpv6_sendmsg", udp_sendmsg),
     };
+    let of = if k.sock_is_unix(sk) { sock } else { sk };
     let kern = match f.arg(4) {
         0 => k.sock_addr_new(sk, 0)?,
         at => k.sock_addr(sk, at, f.arg(5))?,
@@ -35,8 +39,8 @@ pub(in super::super) fn sendto(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Re
         Do::Lsm("bpf_lsm_socket_sendmsg", vec![sock, 0, f.arg(2)]),
         Do::Exit,
         Do::Act(send_prepare),
-        Do::Enter(name, vec![sk, 0, f.arg(2)]),
-        Do::Act(if name == "tcp_sendmsg" { super::stream::sendmsg } else { udp_sendmsg }),
+        Do::Enter(name, vec![of, 0, f.arg(2)]),
+        Do::Act(send),
         Do::Exit,
     ]);
     Ok(0)
@@ -45,7 +49,7 @@ pub(in super::super) fn sendto(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Re
 /// `inet_send_prepare`.
 fn send_prepare(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let sk = k.get(f.object, field!("bpf_sock_addr_kern", "sk"));
-    if k.sock_protocol(sk) == Protocol::Udp {
+    if k.sock_protocol(sk) == Protocol::Udp && !k.sock_is_unix(sk) {
         k.sock_autobind(sk)?;
     }
     Ok(0)
@@ -148,11 +152,21 @@ pub(in super::super) fn recvfrom(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> 
     }
     f.object = k.sock_addr_new(sk, 0)?;
     f.todo.push_back(Do::Free(f.object));
-    let name = if k.sock_is_v6(sk) { "udpv6_recvmsg" } else { "udp_recvmsg" };
+    let dgram = k.get(sk, field!("sock", "sk_type")) == SOCK_DGRAM;
+    let (name, receive): (_, Act) = match (k.sock_is_unix(sk), dgram, k.sock_is_v6(sk)) {
+        (true, true, _) => ("unix_dgram_recvmsg", unix::recvmsg),
+        (true, false, _) => ("unix_stream_recvmsg", unix::recvmsg),
+        (false, _, true) => ("udpv6_recvmsg", udp_recvmsg),
+        (false, _, false) => ("udp_recvmsg", udp_recvmsg),
+    };
+    let args = match k.sock_is_unix(sk) {
+        true => vec![sock, 0, f.arg(2), f.arg(3)],
+        false => vec![sk, 0, f.arg(2), f.arg(3), 0],
+    };
     f.first([
         Do::Lsm("bpf_lsm_socket_recvmsg", vec![sock, 0, f.arg(2), f.arg(3)]),
-        Do::Enter(name, vec![sk, 0, f.arg(2), f.arg(3), 0]),
-        Do::Act(udp_recvmsg),
+        Do::Enter(name, args),
+        Do::Act(receive),
         Do::Exit,
         Do::Act(recv_name),
     ]);

@@ -3,20 +3,20 @@
 
 use std::net::SocketAddr;
 
-use super::super::{Do, SysFrame};
+use super::super::{Act, Do, SysFrame};
 use super::msg::DONTWAIT;
-use super::{O_NONBLOCK, Ret, SS_CONNECTED, SS_UNCONNECTED};
+use super::{O_NONBLOCK, Ret, SS_CONNECTED, SS_UNCONNECTED, unix};
 use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, tcp_state as state};
 use crate::{Errno, Kernel, field};
 
 /// `MSG_OOB`, `MSG_PEEK`, `MSG_WAITALL`, `MSG_NOSIGNAL`.
-const MSG_OOB: u64 = 1;
-const MSG_PEEK: u64 = 2;
-const MSG_WAITALL: u64 = 0x100;
-const MSG_NOSIGNAL: u64 = 0x4000;
+pub(super) const MSG_OOB: u64 = 1;
+pub(super) const MSG_PEEK: u64 = 2;
+pub(super) const MSG_WAITALL: u64 = 0x100;
+pub(super) const MSG_NOSIGNAL: u64 = 0x4000;
 /// `SIGPIPE`.
-const SIGPIPE: u32 = 13;
+pub(super) const SIGPIPE: u32 = 13;
 
 /// `tcp_v4_connect` from the SYN on, and the wait for its answer.
 pub(super) fn connect(k: &mut Kernel, _: CpuId, f: &mut SysFrame, sk: u64) {
@@ -71,7 +71,8 @@ pub(super) fn listening(
 /// `__sys_accept4`.
 pub(in super::super) fn accept4(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
-    if k.sock_protocol(sk) != Protocol::Tcp {
+    let unix = k.sock_is_unix(sk);
+    if k.sock_protocol(sk) != Protocol::Tcp && !unix {
         return Err(Errno::EOPNOTSUPP);
     }
     if f.arg(3) & !super::SOCK_FLAGS != 0 {
@@ -81,10 +82,14 @@ pub(in super::super) fn accept4(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> R
     k.set(new, field!("socket", "type"), super::SOCK_STREAM);
     f.object = new;
     f.todo.push_back(Do::Undo(new));
+    let (name, args, take): (_, _, Act) = match unix {
+        true => ("unix_accept", vec![sock, new, 0], unix::accept_wait),
+        false => ("inet_csk_accept", vec![sk, 0], accept_wait),
+    };
     f.first([
         Do::Lsm("bpf_lsm_socket_accept", vec![sock, new]),
-        Do::Enter("inet_csk_accept", vec![sk, 0]),
-        Do::Act(accept_wait),
+        Do::Enter(name, args),
+        Do::Act(take),
         Do::Exit,
         Do::Act(accept_open),
     ]);
@@ -112,6 +117,11 @@ fn accept_open(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     k.set(sk, field!("sock", "sk_socket"), sock);
     k.set(sock, field!("socket", "sk"), sk);
     k.set(sock, field!("socket", "state"), SS_CONNECTED);
+    if k.sock_is_unix(sk) {
+        let fd = k.sock_file(f.task, sock, f.arg(3))?;
+        f.todo.retain(|d| !matches!(d, Do::Undo(_)));
+        return if f.arg(1) != 0 { unix::accept_name(k, f, sk, fd) } else { Ok(fd) };
+    }
     k.tcp_accepted(sk);
     let fd = k.sock_file(f.task, sock, f.arg(3))?;
     f.todo.retain(|d| !matches!(d, Do::Undo(_)));
@@ -205,6 +215,10 @@ pub(in super::super) fn shutdown(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> 
 fn shutdown_sock(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Result<Option<Frame>, Errno> {
     let (_, sk) = k.fd_sk(f)?;
     let how = f.arg(1) + 1;
+    if k.sock_is_unix(sk) {
+        unix::shutdown(k, sk, how);
+        return Ok(None);
+    }
     if k.sock_protocol(sk) != Protocol::Tcp {
         return Err(Errno::ENOTCONN);
     }
@@ -221,13 +235,13 @@ fn shutdown_sock(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Result<Option<Fr
 
 impl Kernel {
     /// `O_NONBLOCK` of the file of a socket.
-    fn sock_nonblock(&self, sock: u64) -> bool {
+    pub(super) fn sock_nonblock(&self, sock: u64) -> bool {
         let file = self.get(sock, field!("socket", "file"));
         file != 0 && self.get(file, field!("file", "f_flags")) & O_NONBLOCK != 0
     }
 
     /// `sock_error`: told once.
-    fn sock_error(&mut self, sk: u64) -> Option<Errno> {
+    pub(super) fn sock_error(&mut self, sk: u64) -> Option<Errno> {
         let at = field!("sock", "sk_err");
         let err = Errno::from_raw(self.get(sk, at) as i32);
         self.set(sk, at, 0);
