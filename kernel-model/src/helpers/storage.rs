@@ -3,7 +3,7 @@
 
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
-use crate::maps::Kind;
+use crate::maps::{CLONE, Kind, MapId};
 use crate::memcg::Charge;
 use crate::{Errno, Kernel};
 
@@ -62,22 +62,8 @@ fn get_now(k: &mut Kernel, _: CpuId, [map, owner, init, flags, _]: [u64; 5]) -> 
             return Ok(0);
         }
         let size = k.maps[&id].def.value_size;
-        // struct bpf_local_storage_elem in front of the value.
-        let bytes = u64::from(size).next_multiple_of(8) + 64;
-        let charge = Charge { group: k.maps[&id].memcg, bytes };
-        let Ok(at) = k.kzalloc_charged(size.into(), charge, "local storage") else {
-            return Ok(0);
-        };
-        if init != 0 {
-            let bytes = k.mem.read_vec(init, size as usize)?;
-            let bytes = k.around_fields(id, at, &bytes);
-            k.mem.write(at, &bytes)?;
-        }
-        let map = k.maps.get_mut(&id).expect("looked up above");
-        if let Kind::Storage(values) = &mut map.kind {
-            values.insert(owner, at);
-        }
-        Ok(at)
+        let value = if init == 0 { None } else { Some(k.mem.read_vec(init, size as usize)?) };
+        Ok(k.storage_new(id, owner, value.as_deref()).unwrap_or(0))
     };
     find(k).map_or_else(Ret::Fault, Ret::Val)
 }
@@ -98,6 +84,38 @@ fn delete(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
 }
 
 impl Kernel {
+    /// `bpf_selem_alloc`: an owner's value in a map, zeroes but for what is given.
+    fn storage_new(&mut self, id: MapId, owner: u64, value: Option<&[u8]>) -> Result<u64, Errno> {
+        let size = self.maps[&id].def.value_size;
+        // struct bpf_local_storage_elem in front of the value.
+        let bytes = u64::from(size).next_multiple_of(8) + 64;
+        let charge = Charge { group: self.maps[&id].memcg, bytes };
+        let at = self.kzalloc_charged(size.into(), charge, "local storage")?;
+        if let Some(value) = value {
+            let bytes = self.around_fields(id, at, value);
+            self.mem.write(at, &bytes).expect("a new object is mapped");
+        }
+        if let Some(Kind::Storage(values)) = self.maps.get_mut(&id).map(|m| &mut m.kind) {
+            values.insert(owner, at);
+        }
+        Ok(at)
+    }
+
+    /// `bpf_sk_storage_clone`: a child has what its listener has in maps with `BPF_F_CLONE`.
+    pub(crate) fn storage_clone(&mut self, from: u64, to: u64) -> Result<(), Errno> {
+        let found = self.maps.iter().filter_map(|(id, map)| match &map.kind {
+            Kind::Storage(values) if map.def.flags & CLONE != 0 => {
+                Some((*id, *values.get(&from)?, map.def.value_size))
+            }
+            _ => None,
+        });
+        for (id, at, size) in found.collect::<Vec<_>>() {
+            let value = self.bytes(at, size.into());
+            self.storage_new(id, to, Some(&value))?;
+        }
+        Ok(())
+    }
+
     /// `bpf_local_storage_destroy`: an owner goes, and its values in all maps with it.
     pub(crate) fn storage_gone(&mut self, owner: u64) {
         let ids: Vec<_> = self.maps.keys().copied().collect();

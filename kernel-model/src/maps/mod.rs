@@ -31,7 +31,7 @@ pub use look::Entry;
 pub(crate) use ring::Peek;
 pub use ring::{Record, RecordState, RingState};
 pub use rules::types;
-pub(crate) use rules::{BtfRule, check, of as rule_of};
+pub(crate) use rules::{BtfRule, CLONE, check, of as rule_of};
 pub(crate) use store::{EXIST, LOCK, Who};
 
 use crate::cgroup::kept_key;

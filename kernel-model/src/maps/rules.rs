@@ -24,7 +24,7 @@ const ZERO_SEED: u32 = 1 << 6;
 pub(crate) const RDONLY_PROG: u32 = 1 << 7;
 pub(crate) const WRONLY_PROG: u32 = 1 << 8;
 /// `BPF_F_CLONE`.
-const CLONE: u32 = 1 << 9;
+pub(crate) const CLONE: u32 = 1 << 9;
 /// `BPF_F_MMAPABLE`.
 const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_PRESERVE_ELEMS`.

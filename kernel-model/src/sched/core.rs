@@ -52,8 +52,10 @@ impl Kernel {
                 continue;
             }
             let curr = rq.curr?;
-            if self.signal_deliver(cpu, curr) {
-                continue;
+            match self.signal_deliver(cpu, curr) {
+                Some(None) => continue,
+                Some(path) => return path,
+                None => {}
             }
             if self.sched.task(curr).run_left_ns > 0 {
                 self.arm_tick(cpu, curr);

@@ -145,8 +145,7 @@ impl Kernel {
         if task.at >= script.ops.len() {
             // A script without operations is done at once, however often it is repeated.
             if task.laps == 0 || script.ops.is_empty() {
-                self.task_exit(cpu, id, 0);
-                return None;
+                return self.task_exit(cpu, id, 0);
             }
             if script.times.is_some() {
                 task.laps -= 1;
@@ -191,7 +190,7 @@ impl Kernel {
                 self.task_migrate(cpu, id, CpuId(*to));
             }
             Op::Exit(code) => {
-                self.task_exit(cpu, id, u64::from((code & 0xff).unsigned_abs()) << 8);
+                return self.task_exit(cpu, id, u64::from((code & 0xff).unsigned_abs()) << 8);
             }
             Op::TestRun(args) => match self.task_test_run(args) {
                 Ok(child) => {
@@ -333,14 +332,29 @@ impl Kernel {
         self.sched.task_mut(id).moving = Some(to);
     }
 
-    /// `do_exit`: the parent is not told, nobody waits for it.
-    pub(crate) fn task_exit(&mut self, cpu: CpuId, id: TaskId, code: u64) {
+    /// `do_exit`: the parent is not told, nobody waits for it. The path of a task that has files.
+    pub(super) fn task_exit(&mut self, cpu: CpuId, id: TaskId, code: u64) -> Option<Frame> {
+        self.exit_begin(cpu, id, code);
+        if !self.sched.task(id).files.is_empty() {
+            return Some(Kernel::sys_exiting(id));
+        }
+        self.exit_notify(cpu, id);
+        None
+    }
+
+    /// `do_exit` up to its files.
+    pub(crate) fn exit_begin(&mut self, cpu: CpuId, id: TaskId, code: u64) {
         let addr = self.sched.task(id).addr;
         let flags = self.get(addr, field!("task_struct", "flags"));
         self.set(addr, field!("task_struct", "flags"), flags | PF_EXITING);
         self.set(addr, field!("task_struct", "exit_code"), code);
         self.func_enter(cpu, "do_exit", &[code]);
         self.fire(cpu, "sched_process_exit", &[addr, 1]);
+    }
+
+    /// `exit_notify` and `do_task_dead`.
+    pub(crate) fn exit_notify(&mut self, cpu: CpuId, id: TaskId) {
+        let addr = self.sched.task(id).addr;
         self.set(addr, field!("task_struct", "exit_state"), EXIT_DEAD);
         self.deactivate(cpu, id, State::Dead);
     }

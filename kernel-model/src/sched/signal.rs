@@ -2,7 +2,7 @@
 //! is about to go on in user mode.
 
 use super::{State, TaskId};
-use crate::cpu::CpuId;
+use crate::cpu::{CpuId, Frame};
 use crate::{Errno, Kernel};
 
 pub(super) const SIGKILL: u32 = 9;
@@ -52,11 +52,12 @@ impl Kernel {
         Ok(())
     }
 
-    /// `get_signal`: the lowest number first. True when the task goes on in another way.
-    pub(super) fn signal_deliver(&mut self, cpu: CpuId, id: TaskId) -> bool {
+    /// `get_signal`: the lowest number first. The task goes on in another way: with a path, or it
+    /// is dead.
+    pub(super) fn signal_deliver(&mut self, cpu: CpuId, id: TaskId) -> Option<Option<Frame>> {
         let pending = std::mem::take(&mut self.sched.task_mut(id).pending);
         if pending == 0 {
-            return false;
+            return None;
         }
         // KILL comes before all others.
         let first = pending.trailing_zeros() + 1;
@@ -69,10 +70,9 @@ impl Kernel {
                     fault: crate::Fault::unsupported(format!("stopping a task by signal {signal}")),
                 },
             );
-            return false;
+            return None;
         }
-        self.task_exit(cpu, id, u64::from(signal));
-        true
+        Some(self.task_exit(cpu, id, u64::from(signal)))
     }
 
     /// Starts a task that waits to be started; others stay as they are.

@@ -230,12 +230,35 @@ fn write_file(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 /// `filp_close`.
 pub(super) fn close(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     f.object = k.fd_close(f.task, f.arg(0))?;
-    let release = k.sock_release(f.object);
-    let stream = Do::Call(|k, _, f| Ok(k.stream_close(f.object)));
-    let before =
-        [Do::Enter("filp_close", vec![f.object, 0])].into_iter().chain(release).chain([stream]);
-    f.first(before.chain([Do::Act(put_file), Do::Exit]).collect::<Vec<_>>());
+    f.first(closing(k, f.object));
     Ok(0)
+}
+
+/// `filp_close` of the file that a call is about.
+fn closing(k: &Kernel, file: u64) -> Vec<Do> {
+    let release = k.sock_release(file);
+    let stream = Do::Call(|k, _, f| Ok(k.stream_close(f.object)));
+    let before = [Do::Enter("filp_close", vec![file, 0])].into_iter().chain(release);
+    before.chain([stream, Do::Act(put_file), Do::Exit]).collect()
+}
+
+/// `exit_files`: in the order of their numbers, those that no other task has.
+fn exit_files(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    if let Some(file) = k.fd_exit(f.task) {
+        f.object = file;
+        let more = closing(k, file).into_iter().chain([Do::Act(exit_files)]);
+        f.first(more.collect::<Vec<_>>());
+    }
+    Ok(0)
+}
+
+/// `do_exit` of a task that has files.
+pub(super) fn exiting() -> [Do; 2] {
+    let dead = Do::Act(|k, cpu, f| {
+        k.exit_notify(cpu, f.task);
+        Ok(0)
+    });
+    [Do::Act(exit_files), dead]
 }
 
 fn put_file(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
@@ -494,7 +517,8 @@ fn nanosleep_block(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 pub(super) fn exit_group(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     // The rest of the call does not happen.
     f.todo.retain(|d| matches!(d, Do::Free(_)));
-    k.task_exit(cpu, f.task, (f.arg(0) & 0xff) << 8);
+    k.exit_begin(cpu, f.task, (f.arg(0) & 0xff) << 8);
+    f.first(exiting());
     Ok(0)
 }
 

@@ -183,6 +183,26 @@ impl Kernel {
         Ok(Frame::Op(Box::new(OpFrame::Sys(Box::new(frame)))))
     }
 
+    /// What is left of `do_exit` of a task that has files.
+    pub(crate) fn sys_exiting(task: TaskId) -> Frame {
+        let frame = SysFrame {
+            task,
+            row: 0,
+            args: Vec::new(),
+            other: None,
+            regs: 0,
+            todo: calls::exiting().into(),
+            entered: Vec::new(),
+            object: 0,
+            ret: 0,
+            block: None,
+            then: None,
+            bytes: None,
+            ctx: 0,
+        };
+        Frame::Op(Box::new(OpFrame::Sys(Box::new(frame))))
+    }
+
     pub(crate) fn sys_step(&mut self, cpu: CpuId, mut f: Box<SysFrame>, input: Input) -> Flow {
         let value = match input {
             Input::Return(v) => Some(v),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::cpu::CpuId;
-use crate::net::Protocol;
 use crate::sched::TaskId;
 use crate::{Errno, Kernel, field};
 
@@ -369,11 +368,10 @@ impl Kernel {
     pub(super) fn vfs_put(&mut self, file: u64) {
         if let Some(sock) = self.vfs.sockets.remove(&file) {
             let sk = self.get(sock, field!("socket", "sk"));
-            // A stream goes with its connection.
-            if self.sock_is_unix(sk) {
-                self.unix_release(sk);
-            } else if self.sock_protocol(sk) != Protocol::Tcp {
-                self.sock_free(sk);
+            match sk {
+                0 => {}
+                sk if self.sock_is_unix(sk) => self.unix_release(sk),
+                sk => self.sock_free(sk),
             }
             self.kfree_rcu(sock, "socket");
             self.kfree_rcu(file, "file");
@@ -417,6 +415,17 @@ impl Kernel {
     pub(super) fn fd_close(&mut self, id: TaskId, fd: u64) -> Result<u64, Errno> {
         let files = &mut self.sched.tasks[id.0 as usize].files;
         files.remove(&(fd as u32 as i32)).ok_or(Errno::EBADF)
+    }
+
+    /// The first file of a task that exits; one that another task has stays open.
+    pub(super) fn fd_exit(&mut self, id: TaskId) -> Option<u64> {
+        while let Some((_, file)) = self.sched.tasks[id.0 as usize].files.pop_first() {
+            let has = |t: &crate::sched::Task| t.files.values().any(|f| *f == file);
+            if !self.sched.tasks.iter().any(has) {
+                return Some(file);
+            }
+        }
+        None
     }
 
     /// Contents from the file's position on; the position moves.

@@ -211,6 +211,11 @@ fn create_child(k: &mut Kernel, cpu: CpuId, r: &Request) -> Option<u64> {
     let child = k.kzalloc(size, "sock").ok()?;
     let whole = k.bytes(r.listener, size);
     k.mem.write(child, &whole).expect("a new object is mapped");
+    if k.storage_clone(r.listener, child).is_err() {
+        k.storage_gone(child);
+        k.kfree(child, "sk_clone_lock");
+        return None;
+    }
     k.net.sockets.made(child);
     k.inet_sk_state_store(cpu, child, state::SYN_RECV);
     let next = u64::from(r.isn.wrapping_add(1));

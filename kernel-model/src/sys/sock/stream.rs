@@ -252,6 +252,10 @@ impl Kernel {
     pub(crate) fn stream_close(&mut self, file: u64) -> Option<Frame> {
         let sock = *self.vfs.sockets.get(&file)?;
         let sk = self.get(sock, field!("socket", "sk"));
-        (self.sock_protocol(sk) == Protocol::Tcp).then(|| self.tcp_close(sk))
+        (self.sock_protocol(sk) == Protocol::Tcp).then(|| {
+            // inet_release: it goes with its connection.
+            self.set(sock, field!("socket", "sk"), 0);
+            self.tcp_close(sk)
+        })
     }
 }
