@@ -70,7 +70,7 @@ impl Kernel {
         self.net.unix.socks.get(&sk)?.peer
     }
 
-    /// The peer is dead, and no longer one (`unix_dgram_disconnected`).
+    /// The peer, when there is one, is no longer one (`unix_dgram_disconnected`).
     pub(crate) fn unix_disconnect(&mut self, sk: u64) {
         let peer = self.unix_peer(sk);
         self.unix_peer_set(sk, None);

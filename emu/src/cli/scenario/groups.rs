@@ -11,13 +11,17 @@ pub(super) struct Calls {
     files: bool,
     devices: bool,
     variables: bool,
-    /// Connections and datagrams, of IPv4 and IPv6.
-    streams: [bool; 2],
-    datagrams: [bool; 2],
+    /// Connections and datagrams, of IPv4, IPv6 and AF_UNIX.
+    streams: [bool; 3],
+    datagrams: [bool; 3],
 }
 
-/// The addresses of a family.
-const FAMILIES: [(&str, &str); 2] = [("AF_INET", "127.0.0.1"), ("AF_INET6", "[::1]")];
+/// The addresses of a family: of connections, of datagrams.
+const FAMILIES: [(&str, [&str; 2]); 3] = [
+    ("AF_INET", ["127.0.0.1:8000", "127.0.0.1:5300"]),
+    ("AF_INET6", ["[::1]:8000", "[::1]:5300"]),
+    ("AF_UNIX", ["@stream", "@datagrams"]),
+];
 
 impl Calls {
     /// Notes a program that is attached to the group. False when it is for something else.
@@ -43,6 +47,10 @@ impl Calls {
                 | A::CgroupInet6Getsockname => self.streams[1] = true,
                 A::CgroupUdp4Sendmsg | A::CgroupUdp4Recvmsg => self.datagrams[0] = true,
                 A::CgroupUdp6Sendmsg | A::CgroupUdp6Recvmsg => self.datagrams[1] = true,
+                A::CgroupUnixConnect | A::CgroupUnixGetpeername | A::CgroupUnixGetsockname => {
+                    self.streams[2] = true;
+                }
+                A::CgroupUnixSendmsg | A::CgroupUnixRecvmsg => self.datagrams[2] = true,
                 _ => return false,
             },
             _ => return false,
@@ -63,14 +71,14 @@ impl Calls {
             let fd = s.open("path: \"/proc/sys/net/core/somaxconn\"");
             s.call("read", &format!("fd: {fd}"));
         }
-        for ((family, host), (stream, datagram)) in
+        for ((family, [streams, datagrams]), (stream, datagram)) in
             FAMILIES.iter().zip(self.streams.iter().zip(self.datagrams))
         {
             if *stream {
-                s.stream(family, host);
+                s.stream(family, streams);
             }
             if datagram {
-                s.datagram(family, host);
+                s.datagram(family, datagrams);
             }
         }
         if s.lines.is_empty() {
@@ -103,14 +111,14 @@ impl Script {
     }
 
     /// A connection of the task with itself.
-    fn stream(&mut self, family: &str, host: &str) {
+    fn stream(&mut self, family: &str, addr: &str) {
         let server = self.opens("socket", &format!("family: {family}"));
-        self.call("bind", &format!("fd: {server}, addr: \"{host}:8000\""));
+        self.call("bind", &format!("fd: {server}, addr: \"{addr}\""));
         self.call("listen", &format!("fd: {server}"));
         let client = self.opens("socket", &format!("family: {family}"));
         self.call("setsockopt", &format!("fd: {client}, optname: SO_PRIORITY, optval: 1"));
         self.call("getsockopt", &format!("fd: {client}, optname: SO_PRIORITY"));
-        self.call("connect", &format!("fd: {client}, addr: \"{host}:8000\""));
+        self.call("connect", &format!("fd: {client}, addr: \"{addr}\""));
         self.call("getsockname", &format!("fd: {client}"));
         self.call("getpeername", &format!("fd: {client}"));
         self.call("close", &format!("fd: {client}"));
@@ -118,12 +126,12 @@ impl Script {
     }
 
     /// A datagram from the task to itself.
-    fn datagram(&mut self, family: &str, host: &str) {
+    fn datagram(&mut self, family: &str, addr: &str) {
         let socket = format!("family: {family}, type: SOCK_DGRAM");
         let server = self.opens("socket", &socket);
-        self.call("bind", &format!("fd: {server}, addr: \"{host}:5300\""));
+        self.call("bind", &format!("fd: {server}, addr: \"{addr}\""));
         let client = self.opens("socket", &socket);
-        let to = format!("fd: {client}, buf: \"hello\", addr: \"{host}:5300\"");
+        let to = format!("fd: {client}, buf: \"hello\", addr: \"{addr}\"");
         self.call("sendto", &to);
         // A program may have kept it back.
         self.call("recvfrom", &format!("fd: {server}, flags: MSG_DONTWAIT"));
@@ -147,5 +155,8 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("127.0.0.1"), "{text}");
+        assert!(calls.add(ProgType::CgroupSockAddr, Some(AttachType::CgroupUnixSendmsg)));
+        let text = calls.tasks().concat();
+        assert!(text.contains("buf: \"hello\", addr: \"@datagrams\""), "{text}");
     }
 }

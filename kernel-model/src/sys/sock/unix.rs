@@ -178,6 +178,7 @@ fn dgram_connect(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         for sk in [sk, other] {
             k.set(sk, field!("sock", "__sk_common.skc_state"), ESTABLISHED);
         }
+        k.unix_disconnect(sk);
         k.unix_peer_set(sk, Some(other));
         Ok(0)
     });
@@ -352,6 +353,10 @@ fn dgram_check(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     if f.arg(2) > k.get(sk, field!("sock", "sk_sndbuf")) - SKB {
         return Err(Errno::EMSGSIZE);
     }
+    if k.shutdown_of(sk) & SEND_SHUTDOWN != 0 {
+        // sock_alloc_send_pskb
+        return Err(Errno::EPIPE);
+    }
     let other = dgram_other(k, f)?;
     if !k.unix_may_send(sk, other) {
         return Err(Errno::EPERM);
@@ -423,6 +428,9 @@ pub(super) fn recvmsg(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
         return Err(Errno::EINVAL);
     }
     let most = f.arg(2) as usize;
+    if stream && most == 0 {
+        return Ok(0);
+    }
     let message = if stream { k.unix_read(sk, most) } else { k.unix_take(sk) };
     let Some(message) = message else {
         if let Some(e) = k.sock_error(sk) {
