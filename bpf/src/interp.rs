@@ -191,6 +191,21 @@ impl Vm {
         self.regs[0] = r0;
     }
 
+    /// Gives up all callers and enters a function in the frame of the outermost, as `bpf_throw`
+    /// does; its return is the program's.
+    ///
+    /// # Errors
+    /// There is no such function.
+    pub fn unwind(&mut self, pc: usize, args: [u64; 5]) -> Result<(), Fault> {
+        while let Some(frame) = self.frames.pop() {
+            self.regs[6..11].copy_from_slice(&frame.saved);
+            self.code = frame.code;
+        }
+        self.regs[1..6].copy_from_slice(&args);
+        self.budget = self.may_goto;
+        self.jump_to(pc as i64)
+    }
+
     /// Replaces the running function by a program, as `bpf_tail_call` does when it succeeds.
     pub fn tail_call(&mut self, code: Arc<[Insn]>, ctx: u64) {
         self.code = code;

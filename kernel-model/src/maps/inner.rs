@@ -132,6 +132,13 @@ impl Kernel {
         Ok(())
     }
 
+    /// What `bpf_tail_call` of an index of the array at an address leads to.
+    #[must_use]
+    pub fn tail_call_target(&self, array: u64, index: u64) -> Option<ProgId> {
+        // KERNEL v6.18 core.c:___bpf_prog_run: the index is a u32.
+        self.prog_array_get(self.map_at(array)?, index as u32)
+    }
+
     /// The program in a slot.
     #[must_use]
     pub fn prog_array_get(&self, id: MapId, index: u32) -> Option<ProgId> {
