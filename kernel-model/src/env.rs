@@ -87,6 +87,10 @@ impl KernelEnv for Kernel {
         starts.map(arena)
     }
 
+    fn arena_is_mapped(&self, map: &MapInfo) -> bool {
+        self.arena(map).is_some()
+    }
+
     fn has_helper(&self, id: i32) -> bool {
         // bpf_tail_call is native code.
         id == 12 || helpers::row(id).is_some()

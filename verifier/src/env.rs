@@ -61,7 +61,7 @@ impl MapInfo {
             value_size: m.value_size,
             max_entries: m.max_entries,
             flags: m.flags,
-            map_extra: 0,
+            map_extra: m.map_extra,
             addr: GuestAddr(0x1000 * u64::from(id)),
             value_addr: (m.map_type == MapType::InsnArray
                 || m.map_type == MapType::Array && m.max_entries == 1)
@@ -137,6 +137,10 @@ pub trait KernelEnv {
     /// that touches it is `Unsupported`).
     fn arena(&self, _map: &MapInfo) -> Option<crate::verified::Arena> {
         None
+    }
+    /// Whether the user has an arena mapped: where, it says or `mmap` has said.
+    fn arena_is_mapped(&self, map: &MapInfo) -> bool {
+        map.map_extra != 0
     }
     /// Whether what runs the programs has indirect jumps and calls.
     fn runs_indirect(&self) -> bool {

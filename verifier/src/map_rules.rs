@@ -130,6 +130,7 @@ pub(crate) fn together(
     before: &[MapInfo],
     map: &MapInfo,
     opts: &Opts,
+    mapped: bool,
 ) -> Result<(), Box<Rejection>> {
     let again = before.iter().any(|m| m.map_type == map.map_type);
     let storage = [MapType::CgroupStorage, MapType::PercpuCgroupStorage];
@@ -144,6 +145,9 @@ pub(crate) fn together(
     }
     if !opts.allow_ptr_leaks || !opts.bpf_capable {
         return refuse(EPERM, "CAP_BPF and CAP_PERFMON are required to use arena");
+    }
+    if !mapped {
+        return refuse(EINVAL, "arena's user address must be set via map_extra or mmap()");
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! The list is data, `messages.txt`: it lets coverage say which rules no program breaks. A test
 //! compares it with the string literals of this crate.
 
+/// Begins the line below a message that no program brings about: the reason.
+const REASON: &str = "  ! ";
 /// Stands in a message for what differs.
 const HOLE: &str = "{}";
 
@@ -19,8 +21,15 @@ pub fn grouped() -> impl Iterator<Item = (&'static str, &'static str)> {
             file = head;
             None
         }
-        None => (!line.is_empty()).then_some((file, line)),
+        None => (!line.is_empty() && !line.starts_with(REASON)).then_some((file, line)),
     })
+}
+
+/// Why no program makes the verifier say a message, where that is so.
+#[must_use]
+pub fn unreachable(message: &str) -> Option<&'static str> {
+    let mut lines = include_str!("messages.txt").lines().skip_while(|line| *line != message);
+    lines.nth(1)?.strip_prefix(REASON)
 }
 
 /// The message that a line is: of all that it can be, the one with the most text of its own.

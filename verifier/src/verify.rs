@@ -588,7 +588,8 @@ fn resolve_maps(
         if known.is_none() {
             let record = record::of_map(&map, o.prog_btf, env.btf());
             let fits = map_rules::compatible(p, &map, &record);
-            let fits = fits.and_then(|()| map_rules::together(&used.maps, &map, &o.opts));
+            let mapped = env.arena_is_mapped(&map);
+            let fits = fits.and_then(|()| map_rules::together(&used.maps, &map, &o.opts, mapped));
             let table = fits.and_then(|()| map_rules::jump_table(p, &map, o.endian));
             used.tables.push(table.map_err(|r| Box::new((*r).at(cfg::slot(at))))?);
         }

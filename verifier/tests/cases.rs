@@ -9,10 +9,11 @@ mod common;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bpf::insn::InsnIdx;
 use bpf::insn::asm::assemble;
-use common::case::{CASES, Case, files, read};
+use common::case::{CASES, Case, files, read, types_of};
 use common::{Env, kernel_btf};
 use verifier::annotated::{Kfuncs, verdict};
 use verifier::env::MapInfo;
@@ -23,8 +24,9 @@ use verifier::verify::Options;
 /// All cases of one file; returns what differs from the expectation.
 fn check_file(path: &Path) -> String {
     let mut wrong = String::new();
+    let types = types_of(path);
     for (name, want, text) in read(path) {
-        let got = verdict(&Case::new(&text).check(Opts::default()));
+        let got = verdict(&Case::beside(&text, types.clone()).check(Opts::default()));
         if got != want {
             let file = path.display();
             let _ = writeln!(wrong, "{file}: {name}\n  want {want}\n  got  {got}");
@@ -101,7 +103,7 @@ fn jump_tables_follow_the_rewriting() {
     let mut a = assemble(text, &Kfuncs(&btf)).expect("it assembles");
     let maps = MapInfo::of_assembly(&a);
     let prog = a.progs.pop().expect("a program");
-    let env = Env { maps, btf };
+    let env = Env { maps, btf: Arc::new(btf), symbols: None };
     let opts = Opts { level: Level(6, 19), ..Opts::default() };
     let options = Options { opts, fd_array: &[0], ..Options::default() };
     let v = verifier::verify(prog, &env, &options).expect("6.19 takes it");

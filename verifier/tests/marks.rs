@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "each suite uses a part")]
 mod common;
 
-use common::case::{CASES, Case, files, read};
+use common::case::{CASES, Case, files, read, types_of};
 use verifier::explore::Opts;
 use verifier::marks;
 
@@ -23,8 +23,9 @@ fn all_marks_are_reached() {
         beyond,
     ];
     for path in files(CASES) {
+        let types = types_of(&path);
         for (_, _, text) in read(&path) {
-            let case = Case::new(&text);
+            let case = Case::beside(&text, types.clone());
             ways.iter().for_each(|o| drop(case.check(*o)));
         }
     }

@@ -9,6 +9,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use bpf::Program;
 use bpf::btf::Kind;
@@ -89,7 +90,8 @@ fn judge_at(
     below: Option<&Beneath>,
     level: Level,
 ) -> Result<(Program, CheckReport), ObjectError> {
-    let env = Env { maps: (0..).zip(object.maps()).map(map).collect(), btf: kernel_btf() };
+    let maps = (0..).zip(object.maps()).map(map).collect();
+    let env = Env { maps, btf: Arc::new(kernel_btf()), symbols: None };
     let kconfig = Kconfig { kernel_version: 0x6_1200, values: BTreeMap::new() };
     let ksyms: BTreeMap<String, u64> = BTreeMap::new();
     let link = LinkEnv { target_btf: &env.btf, kconfig: &kconfig, ksyms: &ksyms };

@@ -162,7 +162,7 @@ fn timed(mut log: String, us: u64) -> String {
 /// The last line of a log that is neither one of its statistics nor a state.
 pub(super) fn error_line(log: &str) -> Option<String> {
     const TIME: &str = "verification time ";
-    let statistics = ["processed ", TIME, "stack depth ", "cur state:", "old state:"];
+    let statistics = ["processed ", TIME, "stack depth", "cur state:", "old state:"];
     let is_word = |l: &&str| !l.is_empty() && !statistics.iter().any(|s| l.starts_with(s));
     // Some messages end without a new line.
     let said = |l: &str| l.split(TIME).next().unwrap_or_default().trim_end().to_owned();

@@ -30,6 +30,8 @@ const DEFINED_FD: i32 = 1 << 20;
 const DEFINED_ADDR: u64 = 0xffff_8880_7000_0000;
 /// `BPF_F_RDONLY_PROG`.
 const RDONLY_PROG: u32 = 0x80;
+/// Where the user has arenas mapped that do not say it.
+const MAPPED_ARENA: u64 = 0x1000_0000_0000;
 
 /// An object and the kernel its programs are verified for.
 #[derive(Debug)]
@@ -345,7 +347,11 @@ fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
         value_size: m.value_size,
         max_entries: capacity(m),
         flags: m.flags,
-        map_extra: m.map_extra,
+        map_extra: match m.map_type {
+            // A loader has an arena mapped before it loads programs.
+            MapType::Arena if m.map_extra == 0 => MAPPED_ARENA,
+            _ => m.map_extra,
+        },
         addr: GuestAddr(addr),
         value_addr: single.then_some(GuestAddr(addr + 0x1000)),
         frozen_value: match table {

@@ -138,9 +138,13 @@ impl Coverage {
         }
     }
 
-    /// What the verifier said of a program that it refused: a line or several.
-    pub fn refused(&mut self, message: &str) {
-        for rule in message.lines().filter_map(messages::of) {
+    /// What the verifier said of a program that it refused: the message, of a line or several, and
+    /// the log, which has what led to it.
+    pub fn refused(&mut self, message: &str, log: &str) {
+        // Instructions and source lines are not what is said of them.
+        let said = log.lines().filter(|l| !l.starts_with(|c: char| c.is_ascii_digit() || c == ';'));
+        let rules: BTreeSet<_> = message.lines().chain(said).filter_map(messages::of).collect();
+        for rule in rules {
             *self.rules.entry(rule).or_default() += 1;
         }
     }
@@ -178,10 +182,13 @@ impl Coverage {
         let _ = writeln!(out, "\n# {} operations on maps\noperation\ttimes", self.maps.len());
         self.maps.iter().for_each(|(m, n)| out += &format!("{m}\t{n}\n"));
         let (n, of) = (self.rules.len(), messages::all().count());
-        let _ = writeln!(out, "\n# {n} of {of} rules of the verifier\nrule\trejections\tfile");
+        let never = messages::all().filter_map(messages::unreachable).count();
+        let _ = writeln!(out, "\n# {n} of {of} rules of the verifier, {never} that nothing breaks");
+        let _ = writeln!(out, "rule\trejections\tfile\twhy no program breaks it");
         for (file, rule) in messages::grouped() {
             let times = self.rules.get(rule).unwrap_or(&0);
-            let _ = writeln!(out, "{rule}\t{times}\t{file}");
+            let why = messages::unreachable(rule).unwrap_or_default();
+            let _ = writeln!(out, "{rule}\t{times}\t{file}\t{why}");
         }
         out
     }
@@ -207,14 +214,14 @@ mod tests {
     fn what_is_not_covered_is_in_the_report() {
         let mut c = Coverage::default();
         c.program(&assemble_insns("r0 = 7\nexit").unwrap());
-        c.refused("a state\nR3 !read_ok");
+        c.refused("a state\nR3 !read_ok", "0: (95) exit\nR0 !read_ok\nR0 leaks addr into mem");
         let r1 = Insn::LdImm64 { dst: Reg::R1, imm: Imm64::MapIdx(1) };
         c.map_calls(&[r1, Insn::Call(Call::Helper(1))], &[MapType::Array, MapType::Hash]);
         let text = c.text();
         assert!(text.contains("\nexit\t1\t0\t0\t0\t0\n"), "{text}");
         assert!(text.contains("\nr1 += r2\t0\t"), "{text}");
         assert!(text.starts_with("# 2 of "), "{text}");
-        assert!(text.contains("\nR{} !read_ok\t1\t") && text.contains("\n# 1 of "), "{text}");
+        assert!(text.contains("\nR{} !read_ok\t1\t") && text.contains("\n# 2 of "), "{text}");
         assert!(text.contains("map_lookup_elem#1 on hash\t1\n"), "{text}");
     }
 }

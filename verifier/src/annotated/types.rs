@@ -1,24 +1,43 @@
-//! The types of a kernel as text: what cases need of them and no more.
+//! The types of a kernel, or of a case's programs, as text: what cases need and no more.
 //!
 //! ```text
 //!  # words
-//!  struct NAME SIZE [TYPE MEMBER OFFSET, ...]     TYPE, TYPE* or TYPE[N]
+//!  struct NAME SIZE [TYPE MEMBER OFFSET, ...]     TYPE, TYPE*, TAG%TYPE* (a type tag) or TYPE[N]
+//!  union NAME SIZE [TYPE MEMBER OFFSET, ...]
+//!  fwd NAME                                       a structure that is only declared
+//!  float NAME SIZE
+//!  enum NAME [WORD ...]
+//!  typedef NAME TYPE
+//!  var TYPE NAME                                  a variable; `percpu TYPE NAME`: one of each CPU
+//!  trace NAME(TYPE PARAM, ...)                    the tracepoint NAME
+//!  repeat N LINE                                  N lines, each with its number for `#`
 //!  callbacks                                      types of functions that kfuncs take
 //!  ops NAME                                       a structure of functions, and its members:
 //!    TYPE NAME(TYPE PARAM, ...)
-//!  TYPE NAME(TYPE PARAM, ...)                     a kfunc, or a function to attach to
+//!  TYPE NAME(TYPE PARAM, ...)                     a kfunc, or a function to attach to; of a
+//!                                                 program, a static function
+//!  global TYPE NAME(TYPE PARAM, ...)              a global function of a program
+//!  tag NAME TEXT                                  a declaration tag of the function NAME, or of
+//!                                                 its parameter N: NAME.N
 //! ```
 
 use std::collections::BTreeMap;
 
-use bpf::btf::{Btf, BtfBuilder, Linkage, TypeId};
+use bpf::btf::{Body, Btf, BtfBuilder, Linkage, TypeId};
 
 /// Reads types.
 ///
 /// # Errors
 /// The line, from 1, and what is wrong with it.
 pub fn types(text: &str) -> Result<Btf, String> {
-    let mut t = Reader { b: BtfBuilder::new(), types: BTreeMap::from([("void", 0)]), ops: None };
+    let text = &super::repeated(text)?;
+    let mut t = Reader {
+        b: BtfBuilder::new(),
+        types: BTreeMap::from([("void", 0)]),
+        funcs: BTreeMap::new(),
+        ops: None,
+        percpu: Vec::new(),
+    };
     let ints = [
         ("int", 4, true),
         ("u8", 1, false),
@@ -36,6 +55,10 @@ pub fn types(text: &str) -> Result<Btf, String> {
         t.line(line).map_err(|e| format!("line {n}: {e}"))?;
     }
     t.end_ops();
+    if !t.percpu.is_empty() {
+        let vars: Vec<_> = (0..).zip(&t.percpu).map(|(i, id)| (*id, i * 8, 8)).collect();
+        t.b.datasec(".data..percpu", vars.len() as u32 * 8, &vars);
+    }
     t.b.finish().map_err(|e| e.to_string())
 }
 
@@ -43,6 +66,8 @@ pub fn types(text: &str) -> Result<Btf, String> {
 struct Reader<'a> {
     b: BtfBuilder,
     types: BTreeMap<&'a str, TypeId>,
+    funcs: BTreeMap<&'a str, TypeId>,
+    percpu: Vec<TypeId>,
     /// A structure of functions, and its members so far.
     ops: Option<(&'a str, Vec<(&'a str, TypeId)>)>,
 }
@@ -63,11 +88,57 @@ impl<'a> Reader<'a> {
             self.ops = Some((name, Vec::new()));
             return Ok(());
         }
-        if let Some(rest) = line.strip_prefix("struct ") {
-            return self.structure(rest);
-        }
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let (name, more) = rest.split_once(' ').unwrap_or((rest, ""));
+        let id = match word {
+            "struct" | "union" => return self.structure(word == "union", rest),
+            "tag" => return self.tag(name, more),
+            "var" | "percpu" => {
+                let ty = self.named(name)?;
+                let id = self.b.var(more, ty, Linkage::Global);
+                self.percpu.extend((word == "percpu").then_some(id));
+                return Ok(());
+            }
+            "fwd" => self.b.forward(name),
+            "float" => {
+                let size = more.parse().map_err(|_| format!("a size is expected, not '{more}'"))?;
+                self.b.add(name, Body::Float { size })
+            }
+            "enum" => {
+                let words: Vec<_> = (0..).zip(more.split(' ')).map(|(n, w)| (w, n)).collect();
+                self.b.enumeration(name, 4, false, &words)
+            }
+            "typedef" => {
+                let ty = self.named(more)?;
+                self.b.typedef(name, ty)
+            }
+            "trace" => {
+                let (name, _, params) = self.prototype(line)?;
+                let all: Vec<_> = [("__data", self.b.ptr(0))].into_iter().chain(params).collect();
+                let proto = self.b.func_proto(0, &all);
+                let ptr = self.b.ptr(proto);
+                self.b.typedef(&format!("btf_trace_{name}"), ptr);
+                return Ok(());
+            }
+            "global" => return self.function(rest, Linkage::Global),
+            _ => return self.function(line, Linkage::Static),
+        };
+        self.types.insert(name, id);
+        Ok(())
+    }
+
+    fn function(&mut self, line: &'a str, linkage: Linkage) -> Result<(), String> {
         let (name, ret, params) = self.prototype(line)?;
-        self.b.func(name, Linkage::Static, ret, &params);
+        let id = self.b.func(name, linkage, ret, &params);
+        self.funcs.insert(name, id);
+        Ok(())
+    }
+
+    fn tag(&mut self, of: &str, text: &str) -> Result<(), String> {
+        let (name, param) = of.split_once('.').unwrap_or((of, "-1"));
+        let param = param.parse().map_err(|_| format!("'{of}' has no such parameter"))?;
+        let func = *self.funcs.get(name).ok_or_else(|| format!("no function '{name}' so far"))?;
+        self.b.decl_tag(text, func, param);
         Ok(())
     }
 
@@ -86,7 +157,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn structure(&mut self, rest: &'a str) -> Result<(), String> {
+    fn structure(&mut self, union: bool, rest: &'a str) -> Result<(), String> {
         let mut words = rest.splitn(3, ' ');
         let name = words.next().unwrap_or_default();
         let size = words.next().and_then(|w| w.parse().ok()).ok_or("NAME SIZE is expected")?;
@@ -99,16 +170,23 @@ impl<'a> Reader<'a> {
             };
             members.push((member, self.named(ty)?, off * 8, 0));
         }
-        let id = self.b.structure(name, size, &members);
+        let id = match union {
+            true => self.b.union(name, size, &members),
+            false => self.b.structure(name, size, &members),
+        };
         self.types.insert(name, id);
         Ok(())
     }
 
-    /// `TYPE`, `TYPE*` or `TYPE[N]`.
+    /// `TYPE`, `TYPE*`, `TAG%TYPE` or `TYPE[N]`.
     fn named(&mut self, ty: &str) -> Result<TypeId, String> {
         if let Some(to) = ty.strip_suffix('*') {
-            let to = self.known(to)?;
+            let to = self.named(to)?;
             return Ok(self.b.ptr(to));
+        }
+        if let Some((tag, ty)) = ty.split_once('%') {
+            let ty = self.named(ty)?;
+            return Ok(self.b.type_tag(tag, ty));
         }
         let Some((elem, n)) = ty.strip_suffix(']').and_then(|t| t.split_once('[')) else {
             return self.known(ty);
@@ -123,7 +201,7 @@ impl<'a> Reader<'a> {
         let expected = || format!("TYPE NAME(TYPE PARAM, ...) is expected, not '{line}'");
         let (head, params) = line.split_once('(').ok_or_else(expected)?;
         let (ret, name) = head.rsplit_once(' ').ok_or_else(expected)?;
-        let ret = self.typed(ret)?;
+        let ret = if ret == "trace" { 0 } else { self.typed(ret)? };
         let mut out = Vec::new();
         for p in params.trim_end_matches(')').split(", ").filter(|p| !p.is_empty()) {
             out.push((p.rsplit(' ').next().unwrap_or(p), self.typed(p)?));
@@ -132,8 +210,9 @@ impl<'a> Reader<'a> {
     }
 
     fn typed(&mut self, decl: &str) -> Result<TypeId, String> {
-        let ty = self.known(decl.split(' ').next().unwrap_or_default())?;
-        Ok(if decl.contains('*') { self.b.ptr(ty) } else { ty })
+        let (ty, rest) = decl.split_once(' ').unwrap_or((decl, ""));
+        let ty = self.named(ty)?;
+        Ok(if rest.contains('*') { self.b.ptr(ty) } else { ty })
     }
 
     /// A member of a structure of functions, and the stub that its programs are checked by.

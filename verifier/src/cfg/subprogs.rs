@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bpf::Program;
-use bpf::btf::{Btf, Kind};
+use bpf::btf::{Body, Btf, Kind, Linkage};
 use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 
 use super::{Subprog, target};
@@ -75,11 +75,12 @@ pub(super) fn exception_callback(
         return Err(Box::new(Rejection::refuse(ENOENT, text)));
     };
     let func = program.funcs.iter().rfind(|f| f.type_id == id);
+    let declared = || matches!(btf.body(id), Body::Func { linkage: Linkage::Global, .. });
+    if !func.map_or_else(declared, |f| f.global) {
+        let text = format!("exception callback '{name}' must have global linkage");
+        return Err(Box::new(Rejection::invalid(text)));
+    }
     match func {
-        Some(f) if !f.global => {
-            let text = format!("exception callback '{name}' must have global linkage");
-            Err(Box::new(Rejection::invalid(text)))
-        }
         Some(f) if f.start.0 != 0 => Ok(Some(f.start)),
         Some(_) => {
             let text = "invalid exception callback insn_off in func_info: 0";

@@ -141,9 +141,8 @@ impl Ver<'_> {
             if arg.flags.has(Flags::MEM_RDONLY) {
                 return Ok(());
             }
-            let name = p.name.strip_prefix("bpf_").unwrap_or(p.name);
             let m = format!("may write into memory pointed by R{} type={}", n.0, type_of(r));
-            return no(EACCES, format!("{name}() {m}"));
+            return no(EACCES, format!("{}() {m}", p.name));
         }
         self.btf_arg(p, n, r, arg, meta)
     }

@@ -46,7 +46,8 @@ impl KernelEnv for BtfKernel {
     }
 
     fn btf(&self) -> Option<&Btf> {
-        Some(&self.btf)
+        // One without types has no BTF.
+        Some(&*self.btf).filter(|b| !b.with_prefix("").is_empty())
     }
 
     fn lacks_symbol(&self, name: &str) -> bool {

@@ -1,11 +1,14 @@
 //! One annotated program, verified beside the kernel of [`super::Env`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bpf::Program;
+use bpf::btf::Btf;
 use verifier::annotated;
+use verifier::annotated::types::types;
 use verifier::explore::Opts;
-use verifier::verify::{CheckReport, Options, check};
+use verifier::verify::CheckReport;
 
 use super::{Env, kernel_btf};
 
@@ -21,20 +24,32 @@ pub(crate) struct Case {
 impl Case {
     /// Assembles.
     pub(crate) fn new(text: &str) -> Case {
-        let btf = kernel_btf();
+        Case::beside(text, kernel_btf())
+    }
+
+    /// Assembles for a kernel with these types.
+    pub(crate) fn beside(text: &str, btf: Btf) -> Case {
         let case = annotated::Case::new(text, &btf).unwrap_or_else(|e| panic!("{e}:\n{text}"));
-        let env = Env { maps: case.maps.clone(), btf };
+        let beside = case.kernel(Arc::new(btf), 0);
+        let env = Env { maps: beside.maps, btf: beside.btf, symbols: beside.symbols };
         Case { program: case.program.clone(), env, case }
     }
 
     /// Verifies.
     pub(crate) fn check(&self, opts: Opts) -> CheckReport {
-        let opts = self.case.opts(opts);
         let fds: Vec<i32> = (0..).take(self.env.maps.len()).collect();
-        let prog_btf = self.case.own.as_ref();
-        let options = Options { opts, fd_array: &fds, prog_btf, ..Options::default() };
-        check(&self.program, &self.env, &options)
+        let report = self.case.check(&self.env, &fds, self.case.opts(opts));
+        report.unwrap_or_else(|e| panic!("what it is attached to: {e}"))
     }
+}
+
+/// The types that a file of cases names.
+pub(crate) fn types_of(path: &Path) -> Btf {
+    let read = |path: &Path| std::fs::read_to_string(path).expect("a readable file");
+    let name = annotated::read(&read(path)).into_iter().find_map(|c| c.types);
+    name.map_or_else(kernel_btf, |name| {
+        types(&read(&path.with_file_name(name))).expect("the types are well formed")
+    })
 }
 
 /// The cases of one file: title, expectation and text.

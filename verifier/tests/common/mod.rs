@@ -3,6 +3,9 @@
 pub(crate) mod case;
 pub(crate) mod run;
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use bpf::btf::Btf;
 use verifier::KernelEnv;
 use verifier::annotated::types::types;
@@ -16,7 +19,9 @@ pub(crate) struct Env {
     /// By descriptor.
     pub(crate) maps: Vec<MapInfo>,
     /// Its types.
-    pub(crate) btf: Btf,
+    pub(crate) btf: Arc<Btf>,
+    /// Its symbols, where they matter.
+    pub(crate) symbols: Option<Arc<BTreeSet<String>>>,
 }
 
 /// The kernel's types of `kernel.txt`.
@@ -30,7 +35,10 @@ impl KernelEnv for Env {
         self.maps.get(usize::try_from(fd).ok()?).cloned()
     }
     fn btf(&self) -> Option<&Btf> {
-        Some(&self.btf)
+        Some(&*self.btf).filter(|b| !b.with_prefix("").is_empty())
+    }
+    fn lacks_symbol(&self, name: &str) -> bool {
+        self.symbols.as_ref().is_some_and(|s| !s.contains(name))
     }
     fn runs_indirect(&self) -> bool {
         true

@@ -1,7 +1,7 @@
 //! Text to programs: reads what [`mod@super::disasm`] and the verifier log print, plus names.
 //!
 //! ```text
-//! ; map hits array 4 8 1                 map header: NAME TYPE KEY VALUE MAX_ENTRIES [FLAGS]
+//! ; map hits array 4 8 1                 map header: NAME TYPE KEY VALUE ENTRIES [FLAGS [EXTRA]]
 //! ; prog xdp count                       program header: TYPE NAME (a section name is a type too)
 //! ; table jumps first second             what the entries of the insn_array `jumps` name
 //!     r1 = map[hits] ll                  map by name or index; map_value[hits]+8 ll
@@ -84,6 +84,8 @@ pub struct AsmMap {
     pub max_entries: u32,
     /// `map_flags`.
     pub flags: u32,
+    /// `map_extra`.
+    pub map_extra: u64,
 }
 
 /// What a text assembles to.
@@ -158,8 +160,9 @@ fn map_headers(text: &str) -> Result<Vec<AsmMap>, AsmError> {
     for (n, line) in (1u32..).zip(text.lines()) {
         let Some(words) = header(line, "map") else { continue };
         let start = place(line, line.trim_start());
-        let form = || Some("write `; map NAME TYPE KEY VALUE MAX_ENTRIES [FLAGS]`".to_string());
-        if words.len() < 5 || words.len() > 6 {
+        let form =
+            || Some("write `; map NAME TYPE KEY VALUE MAX_ENTRIES [FLAGS [EXTRA]]`".to_string());
+        if words.len() < 5 || words.len() > 7 {
             return Err(at(n, line, start, "not a map header".into(), form()));
         }
         let map_type = MapType::from_name(words[1]).ok_or_else(|| {
@@ -167,12 +170,17 @@ fn map_headers(text: &str) -> Result<Vec<AsmMap>, AsmError> {
             let hint = nearest(words[1], names);
             at(n, line, place(line, words[1]), format!("unknown map type `{}`", words[1]), hint)
         })?;
-        let number = |i: usize| match words.get(i) {
+        let long = |i: usize, max: u64| match words.get(i) {
             None => Ok(0),
-            Some(w) => parse::number(w).and_then(|v| u32::try_from(v).ok()).ok_or_else(|| {
-                at(n, line, place(line, w), format!("`{w}` is not a 32-bit number"), form())
-            }),
+            Some(w) => parse::number(w)
+                .and_then(|v| u64::try_from(v).ok())
+                .filter(|v| *v <= max)
+                .ok_or_else(|| {
+                    let bits = max.count_ones();
+                    at(n, line, place(line, w), format!("`{w}` is not a {bits}-bit number"), form())
+                }),
         };
+        let number = |i| long(i, u32::MAX.into()).map(|v| v as u32);
         if maps.iter().any(|m| m.name == words[0]) {
             let m = format!("the map `{}` is declared twice", words[0]);
             return Err(at(n, line, place(line, words[0]), m, None));
@@ -184,6 +192,7 @@ fn map_headers(text: &str) -> Result<Vec<AsmMap>, AsmError> {
             value_size: number(3)?,
             max_entries: number(4)?,
             flags: number(5)?,
+            map_extra: long(6, u64::MAX)?,
         });
     }
     Ok(maps)

@@ -2,19 +2,19 @@
 //! the kernel of this machine, the verdict and its words.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
-use bpf::btf::Btf;
+use bpf::btf::{Btf, Kind};
 use bpf::uapi::ProgType;
-use bpf::{Arch, Endian};
+use bpf::{Arch, Program};
 use kernel_model::types::Types;
+use regex::Regex;
 use verifier::annotated::types::types;
 use verifier::annotated::{Titled, read, verdict};
 use verifier::caps::Caps;
 use verifier::env::BtfKernel;
 use verifier::tables::Level;
-use verifier::verify::{Options as VerifyOptions, check};
 
 use super::host;
 use crate::cli::fuzz::made;
@@ -22,7 +22,7 @@ use crate::cli::judge::error_line;
 use crate::cli::target::Target;
 use crate::conform::{Body, Case, Engine, Options, Outcome, Record, Runner};
 use crate::host::{HostKernel, LoadFor};
-use crate::loader::Bpf as _;
+use crate::loader::{Bpf as _, Fd};
 
 #[derive(Debug)]
 struct Judged {
@@ -32,6 +32,10 @@ struct Judged {
     types: Option<Arc<Btf>>,
     target: Arc<Target>,
 }
+
+/// The id of a type in a message.
+static TYPE_ID: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"\bid \d+").expect("the expression is right"));
 
 /// What a kernel says where it has not what a case is about.
 const LACKING: &[(&str, &str)] = &[
@@ -108,26 +112,15 @@ impl Judged {
             c.program(&case.program.insns);
             c.map_calls(&case.program.insns, &types);
         });
-        let kernel = BtfKernel {
-            btf,
-            maps: case.maps.clone(),
-            cpus: real.map_or(8192, |r| r.cpus),
-            // Types that are given have the symbols that they name.
-            symbols: real.filter(|_| self.types.is_none()).and_then(|r| r.ksyms.all()),
-        };
-        let opts = case.opts(self.target.opts(0));
+        let mut kernel = case.kernel(btf, real.map_or(8192, |r| r.cpus));
+        // Types that are given have the symbols that they name.
+        let real_symbols = || real.filter(|_| self.types.is_none()).and_then(|r| r.ksyms.all());
+        kernel.symbols = kernel.symbols.or_else(real_symbols);
         let fds: Vec<i32> = (0..kernel.maps.len()).map(BtfKernel::fd).collect();
-        let given = VerifyOptions {
-            opts,
-            fd_array: &fds,
-            prog_btf: case.own.as_ref(),
-            endian: Endian::Little,
-            ..VerifyOptions::default()
-        };
-        let report = check(&case.program, &kernel, &given);
+        let report = case.check(&kernel, &fds, case.opts(self.target.opts(1)))?;
         match &report.result {
             Err(r) if r.is_unsupported() => return Err(r.message.clone()),
-            Err(r) => options.covers(|c| c.refused(&r.message)),
+            Err(r) => options.covers(|c| c.refused(&r.message, &report.log)),
             Ok(()) => {}
         }
         Ok(verdict(&report))
@@ -150,11 +143,25 @@ impl Judged {
         for m in &case.maps {
             maps.push(k.map_create(&made(m), None).map_err(|e| format!("map {}: {e}", m.name))?);
         }
+        if !case.is_of_any_kernel() {
+            return Err("it is about a kernel that lacks something".to_owned());
+        }
         let own = case.own.as_ref();
-        let attached = case.program.attach_to.as_deref().unwrap_or_default();
+        let attached = |p: &Program| p.attach_to.clone().unwrap_or_default();
+        let mut beneath = None;
+        let program_of = |beneath: Option<Fd>, p: &Program| {
+            let id = own.and_then(|btf| btf.find(&attached(p), Kind::Func));
+            beneath.map(|fd| (fd, id.unwrap_or(0)))
+        };
+        for p in &case.beneath {
+            let to = LoadFor { struct_ops: None, program: program_of(beneath, p) };
+            let fd = k.load_program(p, &maps, own, &to, 1).ok().and_then(|said| said.fd);
+            beneath = Some(fd.ok_or_else(|| format!("this kernel does not take {}", p.name))?);
+        }
+        let attached = attached(&case.program);
         let ops =
             attached.split_once('/').filter(|_| case.program.prog_type == ProgType::StructOps);
-        let to = LoadFor { struct_ops: ops, program: None };
+        let to = LoadFor { struct_ops: ops, program: program_of(beneath, &case.program) };
         let said = k.load_program(&case.program, &maps, own, &to, 1);
         let lacks = |e| format!("this kernel has nothing of the name {attached}: {e}");
         let said = said.map_err(lacks)?;
@@ -172,12 +179,13 @@ impl Judged {
         })
     }
 
-    /// Whether this kernel says what is wanted: a log does not number the instruction, and its
-    /// last line is that of a longer message.
+    /// Whether this kernel says what is wanted: a log does not number the instruction, its last
+    /// line is that of a longer message, and types have other ids in other kernels.
     fn says(&self, got: &str) -> bool {
         let words = |v: &str| {
             let message = v.strip_prefix('!').and_then(|v| v.split_once(' ')).map(|v| v.1);
-            message.map(|m| m.rsplit("\\n").next().unwrap_or_default().trim_end().to_owned())
+            let last = message.map(|m| m.rsplit("\\n").next().unwrap_or_default().trim_end());
+            last.map(|m| TYPE_ID.replace_all(m, "id").into_owned())
         };
         words(got) == words(&self.want)
     }

@@ -254,7 +254,7 @@ impl Annotated {
         let words = row.error_line.clone().unwrap_or_default();
         let mut r = self.judged(engine, (row.verdict, row.exit), &words, &row.log);
         if row.verdict == Verdict::Rejected {
-            options.covers(|c| c.refused(&row.message));
+            options.covers(|c| c.refused(&row.message, &row.log));
             r.at = self.rejected_at(&row.log);
         }
         if r.outcome == Outcome::Pass && !mode.xlated.is_empty() {
