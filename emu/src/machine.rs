@@ -34,7 +34,8 @@ use kernel_model::context::Point;
 use kernel_model::cpu::FaultKind;
 use kernel_model::kfuncs::THROW;
 use kernel_model::layout::{
-    CALLBACK_RETURN, HELPER_STUBS, LAP_STUB, RETURN_TRAP, STUB_STRIDE, helper_stub, stack_top,
+    CALLBACK_RETURN, HELPER_STUBS, LAP_STUB, RETURN_TRAP, STUB_STRIDE, helper_stub, percpu_area,
+    stack_top,
 };
 use kernel_model::race::{Native, Race};
 use kernel_model::sched::TaskId;
@@ -485,6 +486,7 @@ impl Machine {
                 Config { exit_checks: true, .. } => Vcpu::as_shipped(arch)?,
                 _ => Vcpu::new(arch)?,
             };
+            vcpu.set_this_cpu(percpu_area(cpu.0));
             vcpu.set_breaks(&self.breaks);
             vcpu.watch(&self.watch.phys)?;
             let epoch = self.kernel.mem.epoch();

@@ -370,5 +370,6 @@ pub fn layout() -> verifier::env::Layout {
         array_value: at("bpf_array", "value"),
         prog_bpf_func: crate::layout::PROG_BPF_FUNC,
         htab_elem_key: at("htab_elem", "key"),
+        cpu_number: i32::try_from(crate::layout::CPU_NUMBER).expect("a small offset"),
     }
 }

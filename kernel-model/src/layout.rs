@@ -18,8 +18,8 @@ pub const STACK_STRIDE: u64 = 0x1_0000;
 pub const STACK_SIZE: u64 = 0x8000;
 /// First address of the vmalloc allocator (above the stacks of 256 CPUs).
 pub const VMALLOC_OBJECTS: u64 = VMALLOC + 0x1000_0000;
-/// Per-CPU memory of CPU 0; see [`PERCPU_STRIDE`].
-pub const PERCPU: u64 = 0xffff_e8ff_0000_0000;
+/// Per-CPU memory; see [`percpu_area`].
+const PERCPU: u64 = 0xffff_e8ff_0000_0000;
 /// Memory of arenas, each with 4 GiB and its guards.
 pub const ARENAS: u64 = 0xffff_d000_0000_0000;
 /// Distance between two arenas.
@@ -56,9 +56,12 @@ pub const RAM_RESERVED: u64 = 0x10_0000;
 
 /// `offsetof(struct bpf_prog, bpf_func)` (Linux 6.18, x86-64).
 pub const PROG_BPF_FUNC: i16 = 48;
-/// Distance between the per-CPU areas of two CPUs: a per-CPU address of CPU 0 plus
-/// `cpu * PERCPU_STRIDE` is that of `cpu`.
-pub const PERCPU_STRIDE: u64 = 0x20_0000;
+/// Distance between the per-CPU areas of two CPUs.
+pub const PERCPU_STRIDE: u64 = 1 << 32;
+/// Per-CPU address of the start of the CPU's area (`this_cpu_off`).
+pub const THIS_CPU_OFF: u64 = 0;
+/// Per-CPU address of the CPU's number (`cpu_number`).
+pub const CPU_NUMBER: u64 = 8;
 
 /// Address of a helper's stub.
 #[must_use]
@@ -70,6 +73,12 @@ pub const fn helper_stub(id: u32) -> u64 {
 #[must_use]
 pub const fn kfunc_stub(n: u32) -> u64 {
     KFUNC_STUBS + n as u64 * STUB_STRIDE
+}
+
+/// Start of a CPU's per-CPU area: per-CPU addresses are offsets from here (`__per_cpu_offset`).
+#[must_use]
+pub const fn percpu_area(cpu: u32) -> u64 {
+    PERCPU + cpu as u64 * PERCPU_STRIDE
 }
 
 /// Lowest mapped byte of a vCPU's stack.

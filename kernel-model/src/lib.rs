@@ -35,6 +35,7 @@ pub mod mem;
 mod memalloc;
 pub mod memcg;
 pub mod net;
+mod percpu;
 pub mod prog;
 pub mod race;
 pub mod rcu;
@@ -201,6 +202,7 @@ pub struct Kernel {
     pub memcg: memcg::Memcg,
     /// Objects that programs allocated.
     pub(crate) objects: kfuncs::Objects,
+    pub(crate) percpu: percpu::Percpu,
     /// Control groups; none until one is asked for.
     pub(crate) cgroups: cgroup::Cgroups,
     /// Limits of program runs.
@@ -268,6 +270,7 @@ impl Kernel {
             caches: memalloc::Caches::default(),
             memcg: memcg::Memcg::new(config.memcg_max),
             objects: kfuncs::Objects::default(),
+            percpu: percpu::Percpu::default(),
             cgroups: cgroup::Cgroups::default(),
             watchdog: None,
             cancelled: Vec::new(),
@@ -287,6 +290,7 @@ impl Kernel {
             config,
         };
         k.map_stacks();
+        percpu::setup(&mut k.mem, k.config.cpus);
         k.boot_tasks();
         k
     }

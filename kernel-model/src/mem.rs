@@ -1,6 +1,6 @@
 //! Guest memory: RAM, page tables, byte order, and copy-on-write snapshots.
 //!
-//! RAM is one zeroed buffer with a page-aligned window, so that an emulator can map it directly.
+//! RAM is one mapping of zeroed pages, so that an emulator can map it directly.
 //! The direct map is linear and needs no table; every other mapping is a page table entry.
 //! The model writes through [`GuestMemory::write`] alone (design invariant 8); an emulator that
 //! writes natively reports each page once per snapshot with [`GuestMemory::mark_dirty`].
@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bpf::Endian;
+use memmap2::MmapMut;
 
 use crate::layout::{DIRECT_MAP, PAGE_SHIFT, PAGE_SIZE, VMALLOC};
 
@@ -156,8 +157,7 @@ fn same_page(a: Option<&Page>, b: Option<&Page>) -> bool {
 #[derive(Debug)]
 pub struct GuestMemory {
     endian: Endian,
-    buf: Vec<u8>,
-    base: usize,
+    buf: MmapMut,
     len: usize,
     table: Arc<Table>,
     /// Contents at the last snapshot; `None` is a page of zeroes.
@@ -277,6 +277,16 @@ impl Clone for GuestMemory {
     }
 }
 
+/// Zeroed pages of the host. Large ones where it has them: objects of many tasks, or rows of a
+/// large map, are otherwise a TLB miss each.
+fn pages(len: usize) -> MmapMut {
+    let map = MmapMut::map_anon(len).expect("the host has memory for the guest");
+    #[cfg(target_os = "linux")]
+    // A host without them says so, and has small ones.
+    let _ = map.advise(memmap2::Advice::HugePage);
+    map
+}
+
 impl GuestMemory {
     /// Zeroed memory, rounded up to whole chunks of 1 MiB.
     #[must_use]
@@ -284,13 +294,10 @@ impl GuestMemory {
         let chunk_bytes = (CHUNK * PAGE) as u64;
         let len = bytes.div_ceil(chunk_bytes).max(4) * chunk_bytes;
         let len = usize::try_from(len).expect("guest memory fits the host's address space");
-        let buf = vec![0u8; len + PAGE];
-        let base = buf.as_ptr().align_offset(PAGE);
         let chunk = Arc::new(Chunk { pages: vec![None; CHUNK], ..Chunk::default() });
         GuestMemory {
             endian,
-            buf,
-            base,
+            buf: pages(len),
             len,
             table: Arc::default(),
             saved: vec![chunk; len / (CHUNK * PAGE)],
@@ -307,8 +314,7 @@ impl GuestMemory {
     pub fn empty(endian: Endian) -> GuestMemory {
         GuestMemory {
             endian,
-            buf: Vec::new(),
-            base: 0,
+            buf: pages(0),
             len: 0,
             table: Arc::default(),
             saved: Vec::new(),
@@ -332,21 +338,15 @@ impl GuestMemory {
         self.len as u64
     }
 
-    /// Offset of physical address 0 in the host buffer.
-    #[must_use]
-    pub fn ram_base_offset(&self) -> usize {
-        self.base
-    }
-
     /// RAM, starting on a host page. Its host address is stable for the life of this value.
     #[must_use]
     pub fn ram(&self) -> &[u8] {
-        &self.buf[self.base..self.base + self.len]
+        &self.buf[..self.len]
     }
 
     /// RAM for an emulator to map or a loader to fill. Report what changes with `mark_dirty`.
     pub fn ram_mut(&mut self) -> &mut [u8] {
-        &mut self.buf[self.base..self.base + self.len]
+        &mut self.buf[..self.len]
     }
 
     /// Changes whenever a translation or the set of clean pages changed: cached translations
@@ -407,6 +407,12 @@ impl GuestMemory {
         lookup(&self.table, self.len, va)
     }
 
+    /// The physical address behind one.
+    #[must_use]
+    pub fn phys(&self, va: u64) -> Option<u64> {
+        self.translate(va).map(|pte| pte.phys + va % PAGE_SIZE)
+    }
+
     /// What is mapped, in order of address: ranges of pages, which may touch.
     #[must_use]
     pub fn mapped(&self) -> Vec<(std::ops::Range<u64>, Perms)> {
@@ -431,7 +437,7 @@ impl GuestMemory {
             dirty: &mut self.dirty,
             dirty_list: &mut self.dirty_list,
         };
-        (&mut self.buf[self.base..self.base + self.len], walker)
+        (&mut self.buf[..self.len], walker)
     }
 
     /// Notes that a page of RAM is about to be (or was) written since the last snapshot.
@@ -615,7 +621,7 @@ impl GuestMemory {
     pub fn snapshot(&mut self) -> MemSnapshot {
         for page in std::mem::take(&mut self.dirty_list) {
             let p = page as usize;
-            let bytes = &self.buf[self.base + p * PAGE..self.base + (p + 1) * PAGE];
+            let bytes = &self.buf[p * PAGE..(p + 1) * PAGE];
             let chunk = Arc::make_mut(&mut self.saved[p / CHUNK]);
             chunk.pages[p % CHUNK] = Some(Page { bytes: bytes.into(), hash: OnceLock::new() });
             chunk.hash = OnceLock::new();
@@ -649,7 +655,7 @@ impl GuestMemory {
     }
 
     fn put_page(&mut self, page: usize, from: &MemSnapshot) {
-        let at = self.base + page * PAGE;
+        let at = page * PAGE;
         let out = &mut self.buf[at..at + PAGE];
         match &from.chunks[page / CHUNK].pages[page % CHUNK] {
             Some(p) => out.copy_from_slice(&p.bytes),

@@ -220,11 +220,16 @@ impl Races {
         }
     }
 
-    /// Memory of an arena.
+    /// Memory of a map that is no object of the slab.
     pub(crate) fn add_range(&mut self, phys: u64, len: u64, map: MapId) {
         if self.on {
             self.ranges.insert(phys, (phys + len, map));
         }
+    }
+
+    /// It is freed.
+    pub(crate) fn drop_range(&mut self, phys: u64) {
+        self.ranges.remove(&phys);
     }
 
     fn range_of(&self, phys: u64) -> Option<MapId> {
@@ -314,8 +319,7 @@ impl Kernel {
 
     /// An access of a kernel function to a map's value, on behalf of the program that called it.
     pub(crate) fn race_value(&mut self, cpu: CpuId, va: u64, len: u64, func: &'static str) {
-        let Some(pte) = self.mem.translate(va) else { return };
-        let phys = pte.phys + va % crate::layout::PAGE_SIZE;
+        let Some(phys) = self.mem.phys(va) else { return };
         let pc = self.cpus[cpu.idx()].called_from;
         let at = pc.checked_sub(1).and_then(|pc| self.place_of(pc));
         self.race_access(cpu, (phys, len), true, Order::Plain, (at, func));

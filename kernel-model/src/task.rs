@@ -23,8 +23,8 @@ impl Kernel {
     /// # Errors
     /// `ENOMEM`.
     pub(crate) fn task_new(&mut self, comm: &str, pid: u32, cpu: u32) -> Result<u64, Errno> {
-        let task = self.kzalloc(crate::types::size("task_struct"), "task_struct")?;
-        let cred = self.kzalloc(crate::types::size("cred"), "cred")?;
+        let task = self.kzalloc(crate::size!("task_struct"), "task_struct")?;
+        let cred = self.kzalloc(crate::size!("cred"), "cred")?;
         self.set_bytes(task, field!("task_struct", "comm"), &comm.as_bytes()[..comm.len().min(15)]);
         let numbers = [
             (field!("task_struct", "pid"), u64::from(pid)),

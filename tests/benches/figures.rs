@@ -19,6 +19,9 @@ use kernel_model::{Config, CpuId, Kernel};
 use verifier::testing::{Assume, bare_program};
 use verifier::{Options as VerifyOptions, verify_report};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Every little-endian object of the library, by name.
 fn objects() -> Vec<(String, Vec<u8>)> {
     let root = tests::root().join("scenarios/library");

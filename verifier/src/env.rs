@@ -103,6 +103,8 @@ pub struct Layout {
     pub prog_bpf_func: i16,
     /// `offsetof(struct htab_elem, key)`.
     pub htab_elem_key: i16,
+    /// Per-CPU address of `cpu_number`.
+    pub cpu_number: i32,
 }
 
 /// A field access to be rewritten.

@@ -26,6 +26,7 @@ pub const TEST_LAYOUT: Layout = Layout {
     array_value: 272,
     prog_bpf_func: 48,
     htab_elem_key: 48,
+    cpu_number: 24,
 };
 
 /// A mistake in what an instruction is believed to do: whatever claims to find unsound verdicts

@@ -26,6 +26,7 @@ impl KernelEnv for Env {
             array_value: 272,
             prog_bpf_func: 48,
             htab_elem_key: 48,
+            cpu_number: 0,
         }
     }
     fn conv_ctx(&self, access: CtxAccess) -> Option<CtxConv> {

@@ -91,8 +91,7 @@ impl Machine {
         let mut out = Vec::new();
         while at < end {
             let next = end.min((at | 4095).saturating_add(1));
-            if let Some(pte) = self.kernel.mem.translate(at) {
-                let from = pte.phys + (at & 4095);
+            if let Some(from) = self.kernel.mem.phys(at) {
                 out.push(from..from + (next - at));
             }
             at = next;

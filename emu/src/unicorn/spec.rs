@@ -14,6 +14,17 @@ use unicorn_engine_sys::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NativeReg(pub u8);
 
+/// Where compiled code finds the CPU's per-CPU offset (`jit`, `emit_percpu`).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum ThisCpu {
+    /// A register of its own, by Unicorn's number.
+    Own(i32),
+    /// One of the general ones.
+    General(NativeReg),
+    /// Two of 32 bits, the upper half first.
+    Halves(i32, i32),
+}
+
 /// One architecture.
 #[derive(Debug)]
 pub struct Spec {
@@ -35,6 +46,8 @@ pub struct Spec {
     pub(super) flags: i32,
     /// Value of `flags` a vCPU starts with, when it must be written.
     pub(super) flags_init: Option<u64>,
+    /// The CPU's per-CPU offset.
+    pub(super) this_cpu: ThisCpu,
     /// Stack pointer.
     pub sp: NativeReg,
     /// Register that gets the return address; `None` pushes it.
@@ -114,6 +127,8 @@ static X86_64: Spec = Spec {
     pc: RegisterX86::RIP as i32,
     flags: RegisterX86::EFLAGS as i32,
     flags_init: None,
+    // Its area begins with `this_cpu_off`.
+    this_cpu: ThisCpu::Own(RegisterX86::GS_BASE as i32),
     sp: n(4),
     link: None,
     args: [n(7), n(6), n(2), n(1), n(8)],
@@ -149,6 +164,7 @@ static ARM64: Spec = Spec {
     pc: RegisterARM64::PC as i32,
     flags: RegisterARM64::NZCV as i32,
     flags_init: None,
+    this_cpu: ThisCpu::Own(RegisterARM64::TPIDR_EL1 as i32),
     sp: n(31),
     link: Some(n(30)),
     args: [n(0), n(1), n(2), n(3), n(4)],
@@ -180,6 +196,7 @@ static RISCV64: Spec = Spec {
     pc: RegisterRISCV::PC as i32,
     flags: RegisterRISCV::X0 as i32, // has no flags: the register that is always zero
     flags_init: None,
+    this_cpu: ThisCpu::General(n(4)),
     sp: n(2),
     link: Some(n(1)),
     args: [n(10), n(11), n(12), n(13), n(14)],
@@ -212,6 +229,7 @@ static S390X: Spec = Spec {
     pc: RegisterS390X::PC as i32,
     flags: RegisterS390X::PSWM as i32,
     flags_init: Some(0x1_8000_0000), // EA and BA: 64-bit addressing
+    this_cpu: ThisCpu::Halves(RegisterS390X::A0 as i32, RegisterS390X::A1 as i32),
     sp: n(15),
     link: Some(n(14)),
     args: [n(2), n(3), n(4), n(5), n(6)],

@@ -5,7 +5,7 @@ use super::ffi::Engine;
 use super::hooks::{Event, HookState, Observed, StateBox, WatchHit, Watched};
 use super::private;
 use super::regs::RegFile;
-use super::spec::{NativeReg, Spec, spec};
+use super::spec::{NativeReg, Spec, ThisCpu, spec};
 use super::{Access, PageTable, selftest};
 use bpf::Arch;
 use jit::PointKind;
@@ -226,6 +226,7 @@ pub struct Vcpu {
     spec: &'static Spec,
     fast_memory: bool,
     observing: bool,
+    this_cpu: u64,
 }
 
 impl std::fmt::Debug for StateBox {
@@ -265,9 +266,24 @@ impl Vcpu {
     /// # Errors
     /// When Unicorn cannot make one.
     pub fn beside(&self) -> Result<Vcpu, CpuError> {
-        match self.observing {
-            true => Vcpu::observing(self.spec.arch, self.state.unobserved.clone()),
-            false => Vcpu::as_shipped(self.spec.arch),
+        let mut cpu = match self.observing {
+            true => Vcpu::observing(self.spec.arch, self.state.unobserved.clone())?,
+            false => Vcpu::as_shipped(self.spec.arch)?,
+        };
+        cpu.set_this_cpu(self.this_cpu);
+        Ok(cpu)
+    }
+
+    /// Sets what per-CPU addresses are offsets from.
+    pub fn set_this_cpu(&mut self, area: u64) {
+        self.this_cpu = area;
+        match self.spec.this_cpu {
+            ThisCpu::Own(r) => self.engine.write(r, area),
+            ThisCpu::General(r) => self.set_reg(r, area),
+            ThisCpu::Halves(upper, lower) => {
+                self.engine.write(upper, area >> 32);
+                self.engine.write(lower, area & 0xffff_ffff);
+            }
         }
     }
 
@@ -293,7 +309,7 @@ impl Vcpu {
         if let Some(v) = spec.flags_init {
             engine.write(spec.flags, v);
         }
-        Ok(Vcpu { engine, state, spec, fast_memory, observing: false })
+        Ok(Vcpu { engine, state, spec, fast_memory, observing: false, this_cpu: 0 })
     }
 
     /// The facts about this CPU's architecture.
@@ -541,6 +557,9 @@ impl Vcpu {
     /// Replaces the whole register file.
     pub fn set_regs(&mut self, f: &RegFile) {
         self.engine.write_all(self.spec.gprs, &f.gprs);
+        if let ThisCpu::General(r) = self.spec.this_cpu {
+            self.set_reg(r, self.this_cpu);
+        }
         self.engine.write(self.spec.flags, f.flags);
         self.engine.write(self.spec.pc, f.pc);
     }

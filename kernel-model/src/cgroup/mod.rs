@@ -99,10 +99,10 @@ impl Kernel {
         if level >= LEVEL_MAX {
             return Err(Errno::EAGAIN);
         }
-        let room = crate::types::size("cgroup") + 8 * LEVEL_MAX as u64;
+        let room = crate::size!("cgroup") + 8 * LEVEL_MAX as u64;
         let addr = self.kzalloc(room, "cgroup")?;
-        let kn = self.kzalloc(crate::types::size("kernfs_node"), "kernfs_node")?;
-        let css_set = self.kzalloc(crate::types::size("css_set"), "css_set")?;
+        let kn = self.kzalloc(crate::size!("kernfs_node"), "kernfs_node")?;
+        let css_set = self.kzalloc(crate::size!("css_set"), "css_set")?;
         let name = path.rsplit('/').next().unwrap_or_default();
         let text = self.kzalloc(name.len() as u64 + 1, "kernfs name")?;
         self.mem.write(text, name.as_bytes()).expect("a new object is mapped");

@@ -103,7 +103,7 @@ impl Kernel {
         flags: u64,
     ) -> Result<(), Errno> {
         let map = self.maps.get(&id).ok_or(Errno::EBADF)?;
-        let (stride, percpu) = (map.value_stride(), map.is_percpu());
+        let percpu = map.is_percpu();
         let known = if percpu { EXIST } else { EXIST | LOCK };
         if flags & !known != 0 {
             return Err(Errno::EINVAL);
@@ -113,7 +113,7 @@ impl Kernel {
         let old = table.by_key.get(&key).map(|e| e.value).ok_or(Errno::ENOENT)?;
         let at = if percpu || flags & LOCK != 0 { old } else { self.storage_alloc(id)? };
         let value = self.around_fields(id, at, value);
-        self.write_value(at, &value, stride, percpu, Who::User)?;
+        self.write_value(id, at, &value, Who::User)?;
         if at != old {
             if let Some(Kind::CgroupStorage(table)) = self.maps.get_mut(&id).map(|m| &mut m.kind)
                 && let Some(elem) = table.by_key.get_mut(&key)

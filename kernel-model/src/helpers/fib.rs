@@ -85,7 +85,7 @@ impl Params {
 }
 
 fn fib_lookup(k: &mut Kernel, cpu: CpuId, [ctx, at, plen, flags, _]: [u64; 5]) -> Ret {
-    let size = crate::types::size("bpf_fib_lookup");
+    let size = crate::size!("bpf_fib_lookup");
     let flags = flags & 0xffff_ffff;
     if (plen as i32) < size as i32 || flags & !ALL_FLAGS != 0 {
         return Ret::Val(Errno::EINVAL.ret());
@@ -212,7 +212,7 @@ fn forward(k: &Kernel, p: &mut Params, route: &Route, flags: u64, check_mtu: boo
 /// A packet leaves a device with the link-layer addresses of its next hop.
 fn redirect_neigh(k: &mut Kernel, cpu: CpuId, [ifindex, at, plen, flags, _]: [u64; 5]) -> Ret {
     let plen = plen as i32;
-    let size = crate::types::size("bpf_redir_neigh");
+    let size = crate::size!("bpf_redir_neigh");
     if (plen != 0 && plen < size as i32) || flags != 0 {
         return Ret::Val(TC_ACT_SHOT);
     }

@@ -4,7 +4,7 @@
 use super::task::NO_USER;
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
-use crate::layout::PERCPU_STRIDE;
+use crate::layout::percpu_area;
 use crate::ledger::Kind;
 use crate::trace::symbol;
 use crate::{Errno, Kernel, field};
@@ -105,7 +105,7 @@ fn get_ns_current_pid_tgid(k: &mut Kernel, cpu: CpuId, [dev, ino, out, size, _]:
     let size = size & 0xffff_ffff;
     let run = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
         k.mem.fill(out, size as usize, 0)?;
-        if size != crate::types::size("bpf_pidns_info") || (dev, ino) != INIT_PIDNS {
+        if size != crate::size!("bpf_pidns_info") || (dev, ino) != INIT_PIDNS {
             return Ok(Err(Errno::EINVAL));
         }
         let task = k.cpus[cpu.idx()].task;
@@ -128,13 +128,12 @@ fn get_netns_cookie(_: &mut Kernel, _: CpuId, _: [u64; 5]) -> Ret {
 
 /// NULL for a number that is no CPU's.
 fn per_cpu_ptr(k: &mut Kernel, _: CpuId, [ptr, cpu, ..]: [u64; 5]) -> Ret {
-    let cpu = u64::from(cpu as u32);
-    let there = cpu < u64::from(k.config.cpus);
-    Ret::Val(if there { ptr + cpu * PERCPU_STRIDE } else { 0 })
+    let cpu = cpu as u32;
+    Ret::Val(if cpu < k.config.cpus { percpu_area(cpu) + ptr } else { 0 })
 }
 
 fn this_cpu_ptr(_: &mut Kernel, cpu: CpuId, [ptr, ..]: [u64; 5]) -> Ret {
-    Ret::Val(ptr + u64::from(cpu.0) * PERCPU_STRIDE)
+    Ret::Val(percpu_area(cpu.0) + ptr)
 }
 
 /// A name with its NUL, as programs pass one by address and size.

@@ -55,7 +55,7 @@ macro_rules! info {
 /// `local_ipv6`, one word of the remote address).
 fn size_is_known(size: u64) -> bool {
     let at = |f: Field| u64::from(f.off);
-    size == crate::types::size("bpf_tunnel_key")
+    size == crate::size!("bpf_tunnel_key")
         || [
             at(field!("bpf_tunnel_key", "local_ipv6")),
             at(field!("bpf_tunnel_key", "tunnel_label")),
@@ -76,7 +76,7 @@ impl Kernel {
         if let Some(md) = self.net.md_dst.get(&cpu) {
             return Ok(*md);
         }
-        let size = crate::types::size("metadata_dst") + OPTS_MAX + 1;
+        let size = crate::size!("metadata_dst") + OPTS_MAX + 1;
         let md = self.kzalloc(size, "metadata_dst")?;
         self.net.md_dst.insert(cpu, md);
         Ok(md)
@@ -127,7 +127,7 @@ fn get_key(k: &mut Kernel, _: CpuId, [skb, to, size, flags, _]: [u64; 5]) -> Ret
 
 /// `struct bpf_tunnel_key` of a tunnel's metadata.
 fn key_out(k: &Kernel, md: u64, v6: bool, with_flags: bool) -> Vec<u8> {
-    let mut out = vec![0; crate::types::size("bpf_tunnel_key") as usize];
+    let mut out = vec![0; crate::size!("bpf_tunnel_key") as usize];
     let endian = k.mem.endian();
     let mut put = |f: Field, v: u64| {
         let b = match endian {
@@ -172,7 +172,7 @@ fn set_key(k: &mut Kernel, cpu: CpuId, [skb, from, size, flags, _]: [u64; 5]) ->
     }
     let run = |k: &mut Kernel| {
         let mut key = k.mem.read_vec(from, size as usize)?;
-        key.resize(crate::types::size("bpf_tunnel_key") as usize, 0);
+        key.resize(crate::size!("bpf_tunnel_key") as usize, 0);
         let endian = k.mem.endian();
         let get = |f: Field| {
             let b = &key[f.off as usize..(f.off + f.size) as usize];
@@ -200,7 +200,7 @@ fn set_key(k: &mut Kernel, cpu: CpuId, [skb, from, size, flags, _]: [u64; 5]) ->
             (info!("options_len"), 0),
             (info!("key.label"), k.be(label & LABEL_MASK, 4)),
         ];
-        k.mem.fill(md, crate::types::size("metadata_dst") as usize, 0)?;
+        k.mem.fill(md, crate::size!("metadata_dst") as usize, 0)?;
         for (f, v) in numbers {
             k.set(md, f, v);
         }
@@ -271,7 +271,7 @@ fn get_opt(k: &mut Kernel, _: CpuId, [skb, to, size, ..]: [u64; 5]) -> Ret {
         if size < len {
             return cleared(k, to, size, Errno::ENOMEM);
         }
-        let mut bytes = k.mem.read_vec(md + crate::types::size("metadata_dst"), len as usize)?;
+        let mut bytes = k.mem.read_vec(md + crate::size!("metadata_dst"), len as usize)?;
         bytes.resize(size as usize, 0);
         k.mem.write(to, &bytes)?;
         Ok(Ok(len))
@@ -291,7 +291,7 @@ fn set_opt(k: &mut Kernel, cpu: CpuId, [skb, from, size, ..]: [u64; 5]) -> Ret {
     }
     let run = |k: &mut Kernel| -> Outcome {
         let bytes = k.mem.read_vec(from, size as usize)?;
-        k.mem.write(md + crate::types::size("metadata_dst"), &bytes)?;
+        k.mem.write(md + crate::size!("metadata_dst"), &bytes)?;
         k.set(md, info!("options_len"), size);
         let at = md + u64::from(info!("key.tun_flags").off);
         let flags = k.mem.read_u64(at)?;

@@ -88,7 +88,7 @@ impl Kernel {
 }
 
 fn create(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
-    let Ok(mask) = k.kzalloc(crate::types::size("bpf_cpumask"), "bpf_cpumask") else {
+    let Ok(mask) = k.kzalloc(crate::size!("bpf_cpumask"), "bpf_cpumask") else {
         return Ret::Val(0);
     };
     k.set(mask, field!("bpf_cpumask", "usage"), 1);

@@ -9,12 +9,10 @@ use std::sync::Arc;
 use verifier::btf::record::{Field, FieldKind, Place, Record, parse};
 
 use super::{KfuncRow, list, rbtree, row};
-use crate::alloc::POISON;
 use crate::cpu::{CpuId, Fault};
 use crate::helpers::Ret;
-use crate::layout::{PAGE_SIZE, PERCPU, PERCPU_STRIDE};
+use crate::layout::PERCPU_STRIDE;
 use crate::ledger::Kind;
-use crate::mem::Perms;
 use crate::memalloc::CacheId;
 use crate::syscall::BtfId;
 use crate::{Errno, Kernel};
@@ -40,10 +38,6 @@ struct Object {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Objects {
     live: BTreeMap<u64, Object>,
-    /// Free per-CPU memory and the end of what is mapped, as offsets.
-    percpu_free: BTreeMap<u64, Vec<u64>>,
-    percpu_next: u64,
-    percpu_mapped: u64,
 }
 
 type Outcome = Result<u64, Fault>;
@@ -193,7 +187,7 @@ impl Kernel {
     /// An object of a program, or what a map's value held and the program took out.
     fn object_or_kptr_put(&mut self, at: u64) -> Result<(), Fault> {
         if self.objects.live.contains_key(&at) {
-            return match (PERCPU..PERCPU + PERCPU_STRIDE).contains(&at) {
+            return match at < PERCPU_STRIDE {
                 true => self.percpu_put(at),
                 false => self.object_put(at),
             };
@@ -208,58 +202,20 @@ impl Kernel {
         Ok(())
     }
 
-    /// Zeroed memory of every CPU; the address is CPU 0's.
-    fn percpu_alloc(&mut self, size: u64) -> Result<u64, Errno> {
-        if self.inject_alloc("percpu") {
-            return Err(Errno::ENOMEM);
-        }
-        let size = size.next_multiple_of(8).next_power_of_two();
-        let free = self.objects.percpu_free.get_mut(&size).and_then(Vec::pop);
-        let off = match free {
-            Some(off) => off,
-            None => {
-                let off = self.objects.percpu_next.next_multiple_of(size.min(PAGE_SIZE));
-                if off + size > PERCPU_STRIDE {
-                    return Err(Errno::ENOMEM);
-                }
-                while self.objects.percpu_mapped < off + size {
-                    self.percpu_page()?;
-                }
-                self.objects.percpu_next = off + size;
-                off
-            }
-        };
-        for cpu in 0..u64::from(self.config.cpus) {
-            let at = PERCPU + cpu * PERCPU_STRIDE + off;
-            self.mem.fill(at, size as usize, 0).expect("mapped above");
-        }
-        Ok(PERCPU + off)
-    }
-
-    /// Maps one more page of every CPU.
-    fn percpu_page(&mut self) -> Result<(), Errno> {
-        let off = self.objects.percpu_mapped;
-        for cpu in 0..u64::from(self.config.cpus) {
-            let phys = self.alloc.pages(&mut self.mem, 1).ok_or(Errno::ENOMEM)?;
-            self.mem.map(PERCPU + cpu * PERCPU_STRIDE + off, phys, Perms::RW);
-        }
-        self.objects.percpu_mapped += PAGE_SIZE;
-        Ok(())
-    }
-
     fn percpu_put(&mut self, at: u64) -> Result<(), Fault> {
         if let Some(o) = self.objects.live.remove(&at) {
-            let size = o.size.next_multiple_of(8).next_power_of_two();
-            for cpu in 0..u64::from(self.config.cpus) {
-                self.mem.fill(at + cpu * PERCPU_STRIDE, size as usize, POISON)?;
-            }
-            self.objects.percpu_free.entry(size).or_default().push(at - PERCPU);
+            self.percpu_free(at, percpu_bytes(o.size));
         } else {
             // A misuse, and told of as one.
             self.kfree(at, "bpf_percpu_obj_drop");
         }
         Ok(())
     }
+}
+
+/// Its class of `bpf_mem_alloc`.
+fn percpu_bytes(size: u64) -> u64 {
+    size.next_multiple_of(8).next_power_of_two()
 }
 
 fn obj_new(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
@@ -284,7 +240,7 @@ fn percpu_new(k: &mut Kernel, cpu: CpuId, [id, ..]: [u64; 5]) -> Ret {
     let Some((size, record)) = k.local_type(cpu, id) else {
         return Ret::Fault(Fault::unsupported("bpf_percpu_obj_new of a program without BTF"));
     };
-    let Ok(at) = k.percpu_alloc(size) else { return Ret::Val(0) };
+    let Ok(at) = k.percpu_alloc(percpu_bytes(size)) else { return Ret::Val(0) };
     k.objects.live.insert(at, Object { size, record: Arc::new(record) });
     k.prog_holds(cpu, Kind::Object, at, "bpf_percpu_obj_new");
     Ret::Val(at)

@@ -44,8 +44,8 @@ impl Kernel {
         let size = u64::from(map.def.value_size);
         let off = |off: u64| u32::try_from(off).expect("values are small");
         match &map.kind {
-            Kind::Array { values, stride } => {
-                let all = inside(*values, stride * u64::from(map.def.max_entries))?;
+            Kind::Array { stride, .. } => {
+                let all = map.array_offset(addr)?;
                 let element = match map.def.max_entries {
                     1 => String::new(),
                     _ => format!("[{}]", all / stride),

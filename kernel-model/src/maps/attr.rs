@@ -4,6 +4,7 @@ use bpf::uapi::MapType;
 use verifier::btf::record::Record;
 
 use super::{Kind, Map, MapId, Table, ring::Ring};
+use crate::layout::percpu_area;
 use crate::memcg::Charge;
 use crate::{Errno, Kernel, field};
 
@@ -115,6 +116,7 @@ impl Kernel {
         self.map_by_addr.insert(addr, id);
         self.maps.insert(id, Map { id, def, addr, frozen: false, inner, memcg, kind, elems: None });
         self.elems_init(id);
+        self.race_percpu(id);
         Ok(id)
     }
 
@@ -122,7 +124,7 @@ impl Kernel {
         use MapType::*;
         let entries = u64::from(def.max_entries);
         let value = u64::from(def.value_size).next_multiple_of(8);
-        let plain = crate::types::size("bpf_htab");
+        let plain = crate::size!("bpf_htab");
         let table = Table::default;
         // Allocated at once by the kernel, when used by the model: the limit is the same.
         let at_once = match def.map_type {
@@ -139,11 +141,7 @@ impl Kernel {
                 let values = addr + u64::from(field!("bpf_array", "value").off);
                 (addr, Kind::Array { values, stride: value })
             }
-            PercpuArray => {
-                let cpus = u64::from(self.config.cpus);
-                let values = self.map_memory(entries * value * cpus)?;
-                (self.kzalloc(plain, "bpf_map")?, Kind::Array { values, stride: value * cpus })
-            }
+            PercpuArray => self.percpu_array(def, entries, value)?,
             ProgArray | ArrayOfMaps | CgroupArray => {
                 let addr = self.map_array(def, entries * 8, 8)?;
                 let ptrs = addr + u64::from(field!("bpf_array", "value").off);
@@ -190,6 +188,29 @@ impl Kernel {
     }
 
     /// `struct bpf_array` with its values behind it.
+    /// `pptrs`, and what they point to on each CPU.
+    fn percpu_array(
+        &mut self,
+        def: &MapDef,
+        entries: u64,
+        value: u64,
+    ) -> Result<(u64, Kind), Errno> {
+        let addr = self.map_array(def, entries * 8, value)?;
+        let values = match self.percpu_alloc(entries * value) {
+            Ok(values) => values,
+            Err(e) => {
+                self.kfree(addr, "bpf_map");
+                return Err(e);
+            }
+        };
+        let pptrs = addr + u64::from(field!("bpf_array", "value").off);
+        for n in 0..entries {
+            let at = self.mem.write_u64(pptrs + n * 8, values + n * value);
+            at.expect("allocated above");
+        }
+        Ok((addr, Kind::Array { values: percpu_area(0) + values, stride: value }))
+    }
+
     fn map_array(&mut self, def: &MapDef, bytes: u64, elem: u64) -> Result<u64, Errno> {
         let head = u64::from(field!("bpf_array", "value").off);
         let addr = self.map_memory(head + bytes)?;

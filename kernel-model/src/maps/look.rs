@@ -33,7 +33,7 @@ impl Kernel {
         let index = || attr::index_of(self.mem.endian(), key);
         let values = |at: u64| {
             let cpus = if map.is_percpu() { self.config.cpus } else { 1 };
-            let stride = map.value_stride();
+            let stride = map.cpu_stride();
             Entry::Values((0..u64::from(cpus)).map(|cpu| at + cpu * stride).collect())
         };
         match &map.kind {

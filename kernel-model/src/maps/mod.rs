@@ -35,6 +35,7 @@ pub(crate) use rules::{BtfRule, CLONE, check, of as rule_of};
 pub(crate) use store::{EXIST, LOCK, Who};
 
 use crate::cgroup::kept_key;
+use crate::layout::PERCPU_STRIDE;
 use crate::{CpuId, Kernel, ProgId};
 
 /// Kernel id of a map.
@@ -138,10 +139,28 @@ impl Map {
         }
     }
 
-    /// Distance between the values of two CPUs.
+    /// Bytes that a value takes.
     #[must_use]
     pub fn value_stride(&self) -> u64 {
         u64::from(self.def.value_size).next_multiple_of(8)
+    }
+
+    /// Distance between the values of two CPUs: those of an array are in per-CPU memory, where
+    /// programs find them without a call; other elements have theirs in a row.
+    #[must_use]
+    pub fn cpu_stride(&self) -> u64 {
+        match self.def.map_type {
+            MapType::PercpuArray => PERCPU_STRIDE,
+            _ => self.value_stride(),
+        }
+    }
+
+    /// Where in the values of an array an address lies, on whatever CPU.
+    pub(crate) fn array_offset(&self, at: u64) -> Option<u64> {
+        let Kind::Array { values, stride } = self.kind else { return None };
+        let off = at.checked_sub(values)?;
+        let off = if self.is_percpu() { off % PERCPU_STRIDE } else { off };
+        (off < stride * u64::from(self.def.max_entries)).then_some(off)
     }
 }
 
@@ -204,10 +223,11 @@ impl Kernel {
 
     /// The key that leads to a value, in guest byte order; empty when none does.
     pub(crate) fn key_of_value(&self, id: MapId, value: u64) -> Vec<u8> {
-        match self.maps.get(&id).map(|m| &m.kind) {
-            Some(Kind::Array { values, stride }) => {
-                self.word(((value - values) / stride) as u32).to_vec()
-            }
+        let Some(map) = self.maps.get(&id) else { return Vec::new() };
+        if let Some(off) = map.array_offset(value) {
+            return self.word((off / map.value_stride()) as u32).to_vec();
+        }
+        match Some(&map.kind) {
             Some(Kind::Hash(t)) => {
                 let found = t.by_key.iter().find(|(_, e)| e.value == value);
                 found.map_or(Vec::new(), |(k, _)| k.clone())
@@ -226,17 +246,14 @@ impl Kernel {
     pub fn map_lookup(&mut self, id: MapId, key: &[u8], cpu: CpuId) -> u64 {
         let Some(map) = self.maps.get_mut(&id) else { return 0 };
         let percpu = if map.is_percpu() { u64::from(cpu.0) } else { 0 };
-        let (t, stride, max) = (map.def.map_type, map.value_stride(), map.def.max_entries);
+        let (t, stride, max) = (map.def.map_type, map.cpu_stride(), map.def.max_entries);
         match &mut map.kind {
             Kind::Array { values, stride: row } => {
                 let index = attr::index_of(self.mem.endian(), key);
                 if index >= max {
                     return 0;
                 }
-                match t {
-                    MapType::PercpuArray => *values + u64::from(index) * *row + percpu * stride,
-                    _ => *values + u64::from(index) * *row,
-                }
+                *values + u64::from(index) * *row + percpu * stride
             }
             Kind::Hash(table) if t == MapType::LpmTrie => store::lpm_match(table, key),
             Kind::Hash(table) => {

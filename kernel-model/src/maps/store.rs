@@ -137,9 +137,8 @@ impl Kernel {
         who: Who,
     ) -> Result<(), Errno> {
         let map = &self.maps[&id];
-        let (max, stride) = (map.def.max_entries, map.value_stride());
-        let Kind::Array { values, stride: row } = map.kind else { return Err(Errno::EINVAL) };
-        let percpu = map.is_percpu();
+        let max = map.def.max_entries;
+        let Kind::Array { values, stride } = map.kind else { return Err(Errno::EINVAL) };
         let index = attr::index_of(self.mem.endian(), key);
         if index >= max {
             return Err(Errno::E2BIG);
@@ -150,30 +149,35 @@ impl Kernel {
         if flags & LOCK != 0 && map.def.spin_lock_off.is_none() {
             return Err(Errno::EINVAL);
         }
-        let at = values + u64::from(index) * row;
+        let at = values + u64::from(index) * stride;
         if self.maps[&id].def.record.is_empty() {
-            return self.write_value(at, value, stride, percpu, who);
+            return self.write_value(id, at, value, who);
         }
         let value = self.around_fields(id, at, value);
-        self.write_value(at, &value, stride, percpu, who)?;
+        self.write_value(id, at, &value, who)?;
         self.values_gone(id, at);
         Ok(())
     }
 
+    /// Writes a value, of per-CPU ones a program its CPU's, user space those of all in a row.
     pub(crate) fn write_value(
         &mut self,
+        id: MapId,
         at: u64,
         value: &[u8],
-        stride: u64,
-        percpu: bool,
         who: Who,
     ) -> Result<(), Errno> {
-        let put = |k: &mut Kernel, at, v: &[u8]| k.mem.write(at, v).map_err(|_| Errno::EFAULT);
-        match who {
-            Who::Program(cpu) if percpu => put(self, at + u64::from(cpu.0) * stride, value),
-            Who::User if percpu => put(self, at, value),
-            _ => put(self, at, value),
+        let map = &self.maps[&id];
+        let (row, between) = (map.value_stride() as usize, map.cpu_stride());
+        let (first, row) = match (map.is_percpu(), who) {
+            (true, Who::Program(cpu)) => (u64::from(cpu.0), row),
+            (true, Who::User) => (0, row),
+            (false, _) => (0, value.len().max(1)),
+        };
+        for (n, part) in (first..).zip(value.chunks(row)) {
+            self.mem.write(at + n * between, part).map_err(|_| Errno::EFAULT)?;
         }
+        Ok(())
     }
 
     fn hash_update(
@@ -185,7 +189,7 @@ impl Kernel {
         who: Who,
     ) -> Result<(), Errno> {
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
-        let (stride, percpu, t) = (map.value_stride(), map.is_percpu(), map.def.map_type);
+        let t = map.def.map_type;
         let max = u64::from(map.def.max_entries);
         let (Kind::Hash(table) | Kind::Targets(table)) = &mut map.kind else {
             return Err(Errno::EINVAL);
@@ -201,7 +205,7 @@ impl Kernel {
                 return self.hash_replace(id, key, at, value, who);
             }
             let value = self.around_fields(id, at, value);
-            self.write_value(at, &value, stride, percpu, who)?;
+            self.write_value(id, at, &value, who)?;
             if flags & LOCK == 0 {
                 self.values_gone(id, at);
             }
@@ -219,7 +223,7 @@ impl Kernel {
         }
         let at = self.elem_alloc(id)?;
         let value = self.elem_value(id, at, value, who)?;
-        self.write_value(at, &value, stride, percpu, who)?;
+        self.write_value(id, at, &value, who)?;
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         if let Kind::Hash(table) | Kind::Targets(table) = &mut map.kind {
             table.insert(key.to_vec(), at);
@@ -259,10 +263,9 @@ impl Kernel {
         value: &[u8],
         who: Who,
     ) -> Result<(), Errno> {
-        let (stride, percpu) = (self.maps[&id].value_stride(), self.maps[&id].is_percpu());
         let at = self.elem_for_old(id)?;
         let value = self.elem_value(id, at, value, who)?;
-        self.write_value(at, &value, stride, percpu, who)?;
+        self.write_value(id, at, &value, who)?;
         let map = self.maps.get_mut(&id).ok_or(Errno::EBADF)?;
         if let Kind::Hash(table) = &mut map.kind
             && let Some(elem) = table.by_key.get_mut(key)
@@ -418,9 +421,9 @@ impl Kernel {
     pub(crate) fn values_gone(&mut self, id: MapId, value: u64) {
         let map = &self.maps[&id];
         let copies = if map.is_percpu() { u64::from(self.config.cpus) } else { 1 };
-        let stride = map.value_stride();
+        let between = map.cpu_stride();
         for n in 0..copies {
-            self.value_gone(id, value + n * stride);
+            self.value_gone(id, value + n * between);
         }
     }
 

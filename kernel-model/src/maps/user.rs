@@ -122,7 +122,7 @@ impl Kernel {
     /// A look-up that does not count as use in LRU maps.
     fn user_address(&mut self, id: MapId, key: &[u8], cpu: CpuId) -> u64 {
         let map = &self.maps[&id];
-        let offset = if map.is_percpu() { u64::from(cpu.0) * map.value_stride() } else { 0 };
+        let offset = if map.is_percpu() { u64::from(cpu.0) * map.cpu_stride() } else { 0 };
         match &map.kind {
             Kind::Hash(t) if map.def.map_type != MapType::LpmTrie => {
                 t.by_key.get(key).map_or(0, |e| e.value + offset)

@@ -189,8 +189,7 @@ impl Kernel {
     }
 
     fn kthread_report(&mut self, cpu: CpuId, t: &Kthread) {
-        let Ok(stats) = self.kzalloc(crate::types::size("xdp_cpumap_stats"), "xdp_cpumap_stats")
-        else {
+        let Ok(stats) = self.kzalloc(crate::size!("xdp_cpumap_stats"), "xdp_cpumap_stats") else {
             return;
         };
         self.set(stats, field!("xdp_cpumap_stats", "redirect"), t.redirect);

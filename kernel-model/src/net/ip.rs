@@ -187,7 +187,7 @@ impl Kernel {
     /// The loopback device.
     pub(super) fn loopback_dev(&mut self) -> Result<u64, Errno> {
         if self.net.loopback == 0 {
-            let dev = self.kzalloc(crate::types::size("net_device"), "net_device")?;
+            let dev = self.kzalloc(crate::size!("net_device"), "net_device")?;
             self.set_bytes(dev, field!("net_device", "name"), b"lo");
             let addr = dev + u64::from(field!("net_device", "dev_addr_buf").off);
             for (f, value) in [

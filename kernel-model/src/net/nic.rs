@@ -135,7 +135,7 @@ impl Kernel {
     /// `ENOMEM`.
     pub fn net_add(&mut self, config: NicConfig) -> Result<u32, Errno> {
         let ifindex = u32::try_from(self.net.nics.len()).map_err(|_| Errno::EINVAL)? + 1;
-        let dev = self.kzalloc(crate::types::size("net_device"), "net_device")?;
+        let dev = self.kzalloc(crate::size!("net_device"), "net_device")?;
         self.set_bytes(dev, field!("net_device", "name"), config.name.as_bytes());
         self.set(dev, field!("net_device", "ifindex"), ifindex.into());
         self.set(dev, field!("net_device", "mtu"), config.mtu.into());
@@ -181,12 +181,12 @@ impl Kernel {
         config: &NicConfig,
     ) -> Result<Queue, Errno> {
         let ring = self.kzalloc(u64::from(config.ring) * DESC_BYTES, "rx ring")?;
-        let rxq = self.kzalloc(crate::types::size("xdp_rxq_info"), "xdp_rxq_info")?;
+        let rxq = self.kzalloc(crate::size!("xdp_rxq_info"), "xdp_rxq_info")?;
         self.set(rxq, field!("xdp_rxq_info", "dev"), dev);
         self.set(rxq, field!("xdp_rxq_info", "queue_index"), n.into());
         self.set(rxq, field!("xdp_rxq_info", "frag_size"), PAGE_SIZE);
-        let xdp = self.kzalloc(crate::types::size("xdp_buff"), "xdp_buff")?;
-        let txq = self.kzalloc(crate::types::size("xdp_txq_info"), "xdp_txq_info")?;
+        let xdp = self.kzalloc(crate::size!("xdp_buff"), "xdp_buff")?;
+        let txq = self.kzalloc(crate::size!("xdp_txq_info"), "xdp_txq_info")?;
         self.set(txq, field!("xdp_txq_info", "dev"), dev);
         self.set(xdp, field!("xdp_buff", "rxq"), rxq);
         self.set(xdp, field!("xdp_buff", "txq"), txq);
@@ -194,7 +194,7 @@ impl Kernel {
         let cpu = config.irqs.get(n as usize).copied().unwrap_or(n) % self.config.cpus;
         let cpu = CpuId(cpu);
         let tx = self.kzalloc(u64::from(config.ring) * DESC_BYTES, "tx ring")?;
-        let napi = self.kzalloc(crate::types::size("napi_struct"), "napi_struct")?;
+        let napi = self.kzalloc(crate::size!("napi_struct"), "napi_struct")?;
         self.set(napi, field!("napi_struct", "dev"), dev);
         self.set(napi, field!("napi_struct", "weight"), u64::from(super::rx::BUDGET));
         // MIN_NAPI_ID is the number of possible CPUs plus one.

@@ -12,7 +12,7 @@ pub(crate) fn max_len() -> u64 {
 }
 
 fn shared_bytes() -> u64 {
-    crate::types::size("skb_shared_info").next_multiple_of(64)
+    crate::size!("skb_shared_info").next_multiple_of(64)
 }
 
 impl Kernel {

@@ -1,12 +1,14 @@
 //! Packets of `BPF_PROG_TEST_RUN` (net/bpf/test_run.c): an sk_buff or an `xdp_buff` made from
 //! the caller's bytes, and the context structures of the UAPI taken in and given back.
 
+use std::sync::LazyLock;
+
 use super::nic::{HEADROOM, buffer_bytes};
 use super::rx::SkbFields;
 use super::xdp::Buffer;
 use super::{NicConfig, shared_info};
 use crate::cpu::CpuId;
-use crate::types::{Field, field};
+use crate::types::{self, Field};
 use crate::{Errno, Kernel, field};
 
 /// `ETH_HLEN`.
@@ -18,18 +20,21 @@ const GSO_MAX_SEGS: u64 = 65535;
 const GSO_MAX_SIZE: u64 = 65536;
 
 /// Fields of `__sk_buff` that a caller may set; all others have to be zero.
-const SKB_SETTABLE: &[&str] = &[
-    "mark",
-    "priority",
-    "ingress_ifindex",
-    "ifindex",
-    "cb",
-    "tstamp",
-    "wire_len",
-    "gso_segs",
-    "gso_size",
-    "hwtstamp",
-];
+static SKB_SETTABLE: LazyLock<[Field; 10]> = LazyLock::new(|| {
+    let names = [
+        "mark",
+        "priority",
+        "ingress_ifindex",
+        "ifindex",
+        "cb",
+        "tstamp",
+        "wire_len",
+        "gso_segs",
+        "gso_size",
+        "hwtstamp",
+    ];
+    names.map(|name| types::field("__sk_buff", name))
+});
 
 /// An `xdp_buff` under test.
 #[derive(Clone, Debug)]
@@ -56,7 +61,7 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let default = self.test_device()?;
-        let asked = self.ctx_number(ctx, "ifindex") as u32;
+        let asked = self.ctx_number(ctx, field!("__sk_buff", "ifindex")) as u32;
         let ifindex = if asked > 1 { asked } else { default };
         let skb = self.skb_from_bytes(ifindex, data)?;
         self.set(skb, field!("sk_buff", "transport_header"), super::SKB_UNSET);
@@ -80,8 +85,7 @@ impl Kernel {
         self.set(skb, field!("sk_buff", "len"), len.wrapping_add_signed(-by));
     }
 
-    fn ctx_number(&self, ctx: &[u8], name: &str) -> u64 {
-        let f = field("__sk_buff", name);
+    fn ctx_number(&self, ctx: &[u8], f: Field) -> u64 {
         let bytes = ctx.get(f.off as usize..(f.off + f.size) as usize).unwrap_or_default();
         number(bytes, self.mem.endian())
     }
@@ -95,28 +99,27 @@ impl Kernel {
         if ctx.is_empty() {
             return Ok(());
         }
-        let settable: Vec<Field> = SKB_SETTABLE.iter().map(|n| field("__sk_buff", n)).collect();
         let covered =
-            |at: usize| settable.iter().any(|f| (f.off..f.off + f.size).contains(&(at as u32)));
+            |at: usize| SKB_SETTABLE.iter().any(|f| (f.off..f.off + f.size).contains(&(at as u32)));
         if ctx.iter().enumerate().any(|(at, b)| *b != 0 && !covered(at)) {
             return Err(Errno::EINVAL);
         }
-        let wire_len = self.ctx_number(ctx, "wire_len");
-        let segs = self.ctx_number(ctx, "gso_segs");
+        let wire_len = self.ctx_number(ctx, field!("__sk_buff", "wire_len"));
+        let segs = self.ctx_number(ctx, field!("__sk_buff", "gso_segs"));
         if wire_len != 0 && !(len..=GSO_MAX_SIZE).contains(&wire_len) || segs > GSO_MAX_SEGS {
             return Err(Errno::EINVAL);
         }
         let plain = [
-            (field!("sk_buff", "mark"), "mark"),
-            (field!("sk_buff", "priority"), "priority"),
-            (field!("sk_buff", "skb_iif"), "ingress_ifindex"),
-            (field!("sk_buff", "tstamp"), "tstamp"),
+            (field!("sk_buff", "mark"), field!("__sk_buff", "mark")),
+            (field!("sk_buff", "priority"), field!("__sk_buff", "priority")),
+            (field!("sk_buff", "skb_iif"), field!("__sk_buff", "ingress_ifindex")),
+            (field!("sk_buff", "tstamp"), field!("__sk_buff", "tstamp")),
         ];
-        for (to, name) in plain {
-            let value = self.ctx_number(ctx, name);
+        for (to, from) in plain {
+            let value = self.ctx_number(ctx, from);
             self.set(skb, to, value);
         }
-        let from = field("__sk_buff", "cb");
+        let from = field!("__sk_buff", "cb");
         let bytes = ctx[from.off as usize..(from.off + from.size) as usize].to_vec();
         self.set_bytes(cb, field!("qdisc_skb_cb", "data"), &bytes);
         if wire_len != 0 {
@@ -130,17 +133,17 @@ impl Kernel {
         let cb = skb + u64::from(field!("sk_buff", "cb").off);
         let dev = self.get(skb, field!("sk_buff", "dev"));
         let plain = [
-            ("mark", self.get(skb, field!("sk_buff", "mark"))),
-            ("priority", self.get(skb, field!("sk_buff", "priority"))),
-            ("ingress_ifindex", self.get(skb, field!("sk_buff", "skb_iif"))),
-            ("ifindex", self.get(dev, field!("net_device", "ifindex"))),
-            ("tstamp", self.get(skb, field!("sk_buff", "tstamp"))),
-            ("wire_len", self.get(cb, field!("qdisc_skb_cb", "pkt_len"))),
+            (field!("__sk_buff", "mark"), self.get(skb, field!("sk_buff", "mark"))),
+            (field!("__sk_buff", "priority"), self.get(skb, field!("sk_buff", "priority"))),
+            (field!("__sk_buff", "ingress_ifindex"), self.get(skb, field!("sk_buff", "skb_iif"))),
+            (field!("__sk_buff", "ifindex"), self.get(dev, field!("net_device", "ifindex"))),
+            (field!("__sk_buff", "tstamp"), self.get(skb, field!("sk_buff", "tstamp"))),
+            (field!("__sk_buff", "wire_len"), self.get(cb, field!("qdisc_skb_cb", "pkt_len"))),
         ];
-        for (name, value) in plain {
-            put(ctx, field("__sk_buff", name), value, self.mem.endian());
+        for (to, value) in plain {
+            put(ctx, to, value, self.mem.endian());
         }
-        let (own, at) = (field!("qdisc_skb_cb", "data"), field("__sk_buff", "cb"));
+        let (own, at) = (field!("qdisc_skb_cb", "data"), field!("__sk_buff", "cb"));
         let bytes = self.bytes(cb + u64::from(own.off), at.size.into());
         if let Some(b) = ctx.get_mut(at.off as usize..(at.off + at.size) as usize) {
             b.copy_from_slice(&bytes);
@@ -169,17 +172,17 @@ impl Kernel {
         data: &[u8],
         ctx: &[u8],
     ) -> Result<TestBuff, Errno> {
-        let md = |name: &str| {
-            let f = field("xdp_md", name);
-            let bytes = ctx.get(f.off as usize..(f.off + f.size) as usize).unwrap_or_default();
-            number(bytes, self.mem.endian())
-        };
         let size = data.len() as u64;
-        let (meta, end) = (md("data"), md("data_end"));
-        let (dev, queue) = (md("ingress_ifindex") as u32, md("rx_queue_index") as u32);
+        let md = |f| self.ctx_number(ctx, f);
+        let (meta, end) = (md(field!("xdp_md", "data")), md(field!("xdp_md", "data_end")));
+        let (dev, queue) = (
+            md(field!("xdp_md", "ingress_ifindex")) as u32,
+            md(field!("xdp_md", "rx_queue_index")) as u32,
+        );
         // There is no data of the caller's in front of the metadata, and where the linear part
         // ends is the caller's choice.
-        let outside = md("data_meta") != 0 || md("egress_ifindex") != 0;
+        let outside =
+            md(field!("xdp_md", "data_meta")) != 0 || md(field!("xdp_md", "egress_ifindex")) != 0;
         if !ctx.is_empty() && (outside || !(meta..=size).contains(&end)) {
             return Err(Errno::EINVAL);
         }
@@ -233,13 +236,16 @@ impl Kernel {
     pub(crate) fn test_xdp_end(&mut self, mut t: TestBuff, ctx: &mut [u8]) -> Vec<u8> {
         self.xdp_read_back(t.xdp, &mut t.buffer);
         let b = &t.buffer;
-        let numbers = [("data", b.data - b.meta), ("data_end", b.end - b.meta)];
+        let numbers = [
+            (field!("xdp_md", "data"), b.data - b.meta),
+            (field!("xdp_md", "data_end"), b.end - b.meta),
+        ];
         let mut bytes = self.bytes(b.meta, b.end - b.meta);
         for (page, len) in &b.frags {
             bytes.extend(self.bytes(page + HEADROOM, *len));
         }
-        for (name, value) in numbers {
-            put(ctx, field("xdp_md", name), value, self.mem.endian());
+        for (to, value) in numbers {
+            put(ctx, to, value, self.mem.endian());
         }
         self.buffer_put(&t.buffer);
         bytes

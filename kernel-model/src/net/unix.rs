@@ -87,7 +87,7 @@ impl Kernel {
 
     /// `unix_create_addr`: the socket has a name.
     pub(crate) fn unix_name_set(&mut self, sk: u64, name: &[u8]) -> Result<(), Errno> {
-        let at = self.kzalloc(ADDRESS + crate::types::size("sockaddr_un"), "unix_address")?;
+        let at = self.kzalloc(ADDRESS + crate::size!("sockaddr_un"), "unix_address")?;
         self.set(at, field!("unix_address", "refcnt"), 1);
         self.set(at, field!("unix_address", "len"), 2 + name.len() as u64);
         let un = at + ADDRESS;

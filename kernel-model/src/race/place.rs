@@ -3,8 +3,8 @@
 use bpf::btf::Body;
 
 use super::Kernel;
-use crate::layout::DIRECT_MAP;
-use crate::maps::{Kind, Map};
+use crate::layout::{DIRECT_MAP, PAGE_SIZE, percpu_area};
+use crate::maps::{Kind, Map, MapId};
 use crate::syscall::BtfId;
 
 /// Objects that two programs may share, by what they are for.
@@ -19,8 +19,8 @@ impl Kernel {
 
     /// Name of what is at a physical address, and where in it that is.
     pub(super) fn race_place(&self, phys: u64) -> (String, String) {
-        let va = DIRECT_MAP + phys;
         let range = self.races.range_of(phys).and_then(|id| self.maps.get(&id));
+        let va = range.and_then(|map| self.percpu_va(map, phys)).unwrap_or(DIRECT_MAP + phys);
         if let Some(map) = range.or_else(|| self.maps.values().find(|m| holds(m, va))) {
             return self.race_value_place(map, va);
         }
@@ -30,11 +30,38 @@ impl Kernel {
         }
     }
 
+    /// A new map, whose values may be in per-CPU memory.
+    pub(crate) fn race_percpu(&mut self, id: MapId) {
+        let map = &self.maps[&id];
+        let Kind::Array { values, stride } = map.kind else { return };
+        if !map.is_percpu() {
+            return;
+        }
+        let bytes = stride * u64::from(map.def.max_entries);
+        for copy in self.percpu_copies(values - percpu_area(0)) {
+            let phys = self.mem.phys(copy).expect("mapped");
+            self.races.forget(phys, bytes);
+            self.races.add_range(phys, bytes, id);
+        }
+    }
+
+    /// Where a CPU finds what is at a physical address of a map's per-CPU memory.
+    fn percpu_va(&self, map: &Map, phys: u64) -> Option<u64> {
+        let Kind::Array { values, stride } = map.kind else { return None };
+        let (within, page) = (phys % PAGE_SIZE, phys - phys % PAGE_SIZE);
+        let pages = values..values + stride * u64::from(map.def.max_entries);
+        let mut pages = pages.step_by(PAGE_SIZE as usize).map(|at| at - percpu_area(0));
+        let is_it = |at: &u64| self.mem.translate(*at).is_some_and(|pte| pte.phys == page);
+        pages
+            .find_map(|at| self.percpu_copies(at).find(is_it))
+            .map(|at| at - at % PAGE_SIZE + within)
+    }
+
     fn race_value_place(&self, map: &Map, va: u64) -> (String, String) {
         let name = map.def.name.clone();
         let place = match &map.kind {
-            Kind::Array { values, stride } => {
-                let off = va.wrapping_sub(*values);
+            Kind::Array { stride, .. } => {
+                let off = map.array_offset(va).unwrap_or(0);
                 if let Some((global, at)) = self.race_global(map, off) {
                     let plus = if at > 0 { format!("+{at}") } else { String::new() };
                     return (global.clone(), format!("global {global}{plus}"));
@@ -70,9 +97,7 @@ impl Kernel {
 /// Whether an address is in a value of a map.
 fn holds(map: &Map, va: u64) -> bool {
     match &map.kind {
-        Kind::Array { values, stride } => {
-            (*values..values + u64::from(map.def.max_entries) * stride).contains(&va)
-        }
+        Kind::Array { .. } => map.array_offset(va).is_some(),
         Kind::Hash(t) => {
             let size = map.value_stride().max(8);
             t.by_key.values().any(|e| (e.value..e.value + size).contains(&va))

@@ -155,8 +155,7 @@ impl Kernel {
                 self.race_acquire(cpu, &Sync::Lock(args[0]));
             }
             "kptr_xchg" => {
-                if let Some(pte) = self.mem.translate(args[0]) {
-                    let phys = pte.phys + args[0] % crate::layout::PAGE_SIZE;
+                if let Some(phys) = self.mem.phys(args[0]) {
                     self.race_both(cpu, Sync::Word(phys));
                 }
             }

@@ -7,7 +7,7 @@
 //! change costs a logarithm of their number.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// `sched_prio_to_weight`, nice -20 to 19.
 #[rustfmt::skip]
@@ -98,6 +98,40 @@ pub(super) enum Place {
 /// left since is passed over when it comes to the top.
 type Key = Reverse<(i64, u32, u32)>;
 
+/// Keys in order. Tasks that take turns come in the order in which they go: those that do are in a
+/// row, whose ends are at hand, and only the others in a heap.
+#[derive(Clone, Debug, Default)]
+struct Keys {
+    row: VecDeque<Key>,
+    heap: BinaryHeap<Key>,
+}
+
+impl Keys {
+    fn push(&mut self, key: Key) {
+        // Reversed: a later one is less.
+        match self.row.back().is_none_or(|last| key <= *last) {
+            true => self.row.push_back(key),
+            false => self.heap.push(key),
+        }
+    }
+
+    fn peek(&self) -> Option<Key> {
+        self.row.front().max(self.heap.peek()).copied()
+    }
+
+    fn pop(&mut self) -> Option<Key> {
+        match self.row.front() >= self.heap.peek() {
+            true => self.row.pop_front(),
+            false => self.heap.pop(),
+        }
+    }
+
+    /// More or less the last first.
+    fn last(&self) -> impl Iterator<Item = Key> {
+        self.row.iter().rev().chain(self.heap.as_slice().iter().rev()).copied()
+    }
+}
+
 /// The runnable tasks of a CPU (`struct cfs_rq`), by number.
 #[derive(Clone, Default)]
 pub(super) struct Queue {
@@ -106,9 +140,9 @@ pub(super) struct Queue {
     waiting: usize,
     stays: u32,
     /// By deadline, as far as they were eligible when last looked at.
-    eligible: BinaryHeap<Key>,
+    eligible: Keys,
     /// The others, by virtual run time.
-    ahead: BinaryHeap<Key>,
+    ahead: Keys,
     curr: Option<(u32, Entity)>,
     /// Sums over `entities`: of weights, and of weighted virtual run times.
     load: i128,
@@ -234,7 +268,7 @@ impl Queue {
     /// `pick_eevdf` of those that wait, whose key is taken out; all are ahead only when the one
     /// that runs is not.
     fn first(&mut self) -> Option<u32> {
-        while let Some(key) = self.ahead.peek().copied() {
+        while let Some(key) = self.ahead.peek() {
             match self.of_key(key).map(|e| e.deadline_ns) {
                 None => {}
                 Some(deadline) if self.is_eligible(key.0.0) => {
@@ -297,10 +331,7 @@ impl Queue {
 
     /// Tasks that wait, more or less those that would run last first (`detach_tasks`).
     pub(super) fn last(&self) -> impl Iterator<Item = u32> {
-        fn keys(heap: &BinaryHeap<Key>) -> impl Iterator<Item = Key> {
-            heap.as_slice().iter().rev().copied()
-        }
-        let all = keys(&self.ahead).chain(keys(&self.eligible));
+        let all = self.ahead.last().chain(self.eligible.last());
         all.filter(|k| self.of_key(*k).is_some()).map(|k| k.0.1)
     }
 

@@ -145,7 +145,7 @@ impl Kernel {
 
     /// `exec_mmap`: a task leaves its address space for a new one.
     pub(crate) fn mm_exec(&mut self, id: TaskId) -> Result<(), Errno> {
-        let addr = self.kzalloc(crate::types::size("mm_struct"), "mm_struct")?;
+        let addr = self.kzalloc(crate::size!("mm_struct"), "mm_struct")?;
         let (old, name) = (self.task_mm(id), Arc::clone(self.task_name(id)));
         let mm = self.mm_new(addr, &name);
         self.task_set_mm(id, mm);
@@ -245,7 +245,7 @@ impl Kernel {
             self.vma_put(id, start, v);
             return Ok(());
         }
-        let addr = self.kzalloc(crate::types::size("vm_area_struct"), "vm_area_struct")?;
+        let addr = self.kzalloc(crate::size!("vm_area_struct"), "vm_area_struct")?;
         self.vma_put(id, range.start, Vma { end: range.end, flags, file, addr });
         Ok(())
     }
@@ -268,7 +268,7 @@ impl Kernel {
             if v.end > r.end {
                 let addr = match start < r.start {
                     true => {
-                        let size = crate::types::size("vm_area_struct");
+                        let size = crate::size!("vm_area_struct");
                         self.kzalloc(size, "vm_area_struct")?
                     }
                     false => v.addr,
@@ -306,7 +306,7 @@ impl Kernel {
     pub(crate) fn vma_from(&mut self, id: MmId, at: u64) -> Option<(std::ops::Range<u64>, u64)> {
         // That of the stack is there since the exec; it is made when someone looks.
         if !self.mm(id).vmas.contains_key(&STACK.start) {
-            let size = crate::types::size("vm_area_struct");
+            let size = crate::size!("vm_area_struct");
             let site = self.site("vm_area_struct");
             let addr = self.alloc.kmalloc(&mut self.mem, size, site).ok()?;
             let stack = Vma { end: STACK.end, flags: STACK_FLAGS, file: 0, addr };

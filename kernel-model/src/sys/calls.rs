@@ -42,7 +42,7 @@ impl Kernel {
 
 /// `do_sys_openat2` with `do_filp_open`, `vfs_open`, `security_file_open`.
 pub(super) fn openat(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
-    let how = k.kzalloc(crate::types::size("open_how"), "open_how")?;
+    let how = k.kzalloc(crate::size!("open_how"), "open_how")?;
     k.set(how, field!("open_how", "flags"), f.arg(2));
     k.set(how, field!("open_how", "mode"), f.arg(3));
     f.todo.push_back(Do::Free(how));
@@ -104,7 +104,7 @@ impl Kernel {
         let Some(kind) = device_type(mode).filter(|_| self.cgroups.enabled(atype)) else {
             return Ok(None);
         };
-        let ctx = self.kzalloc(crate::types::size("bpf_cgroup_dev_ctx"), "bpf_cgroup_dev_ctx")?;
+        let ctx = self.kzalloc(crate::size!("bpf_cgroup_dev_ctx"), "bpf_cgroup_dev_ctx")?;
         f.todo.push_back(Do::Free(ctx));
         // MAJOR and MINOR of what the kernel keeps.
         for (at, value) in [
@@ -271,7 +271,7 @@ pub(super) fn execve(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let path = k.sys_path(f.arg(0))?;
     let text = k.kzalloc(path.len() as u64 + 1, "filename")?;
     f.todo.push_back(Do::Free(text));
-    let bprm = k.kzalloc(crate::types::size("linux_binprm"), "linux_binprm")?;
+    let bprm = k.kzalloc(crate::size!("linux_binprm"), "linux_binprm")?;
     f.todo.push_back(Do::Free(bprm));
     k.mem.write(text, path.as_bytes()).map_err(|_| Errno::EFAULT)?;
     k.set(bprm, field!("linux_binprm", "filename"), text);
@@ -318,7 +318,7 @@ fn exec_begin(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 pub(super) fn clone(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let child = f.other.ok_or(Errno::EINVAL)?;
     f.object = k.task_addr(child);
-    let args = k.kzalloc(crate::types::size("kernel_clone_args"), "kernel_clone_args")?;
+    let args = k.kzalloc(crate::size!("kernel_clone_args"), "kernel_clone_args")?;
     f.todo.push_back(Do::Free(args));
     k.set(args, field!("kernel_clone_args", "flags"), f.arg(0) & !0xff);
     k.set(args, field!("kernel_clone_args", "exit_signal"), f.arg(0) & 0xff);

@@ -108,7 +108,7 @@ fn begin(k: &mut Kernel, f: &mut SysFrame, way: &Way, look: Act) -> Ret {
 
 /// `struct filename`, as `getname` makes it.
 fn filename(k: &mut Kernel, user: u64, path: &str) -> Result<u64, Errno> {
-    let size = crate::types::size("filename");
+    let size = crate::size!("filename");
     let at = k.kzalloc(size + path.len() as u64 + 1, "filename")?;
     k.mem.write(at + size, path.as_bytes()).map_err(|_| Errno::EFAULT)?;
     k.set(at, field!("filename", "name"), at + size);
@@ -125,7 +125,7 @@ fn look(k: &mut Kernel, f: &mut SysFrame, way: &Way) -> Ret {
     if way.makes {
         f.todo.push_back(Do::Undo(dentry));
     }
-    let parent = k.kzalloc(crate::types::size("path"), "path")?;
+    let parent = k.kzalloc(crate::size!("path"), "path")?;
     f.todo.push_back(Do::Free(parent));
     k.set(parent, field!("path", "mnt"), k.vfs_mount());
     k.set(parent, field!("path", "dentry"), dir);

@@ -51,9 +51,9 @@ fn programs(
     let text = object(k, f, name.len() as u64 + 1)?;
     k.mem.write(text, name.as_bytes()).expect("a new object is mapped");
     let base = text + name.rfind('/').map_or(0, |n| n as u64 + 1);
-    let table = object(k, f, crate::types::size("ctl_table"))?;
-    let head = object(k, f, crate::types::size("ctl_table_header"))?;
-    let kern = object(k, f, crate::types::size("bpf_sysctl_kern"))?;
+    let table = object(k, f, crate::size!("ctl_table"))?;
+    let head = object(k, f, crate::size!("ctl_table_header"))?;
+    let kern = object(k, f, crate::size!("bpf_sysctl_kern"))?;
     let current = object(k, f, PAGE_SIZE)?;
     let value = k.vfs_contents(f.object);
     k.mem.write(current, &value).expect("a new object is mapped");

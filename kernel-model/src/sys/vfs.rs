@@ -95,7 +95,7 @@ impl Kernel {
         if !self.vfs.nodes.is_empty() {
             return Ok(());
         }
-        self.vfs.mount = self.kzalloc(crate::types::size("vfsmount"), "vfsmount")?;
+        self.vfs.mount = self.kzalloc(crate::size!("vfsmount"), "vfsmount")?;
         for (path, mode, data) in TREE {
             self.vfs_node(path, *mode, data.as_bytes())?;
         }
@@ -108,7 +108,7 @@ impl Kernel {
 
     /// `d_alloc`: a name without an inode.
     fn vfs_dentry(&mut self, path: &str) -> Result<u64, Errno> {
-        let dentry = self.kzalloc(crate::types::size("dentry"), "dentry")?;
+        let dentry = self.kzalloc(crate::size!("dentry"), "dentry")?;
         let (dir, name) = split(path);
         let parent = self.vfs.nodes.get(dir).map_or(dentry, |n| n.dentry);
         let text = field!("dentry", "d_iname");
@@ -138,7 +138,7 @@ impl Kernel {
         mode: u64,
         data: &[u8],
     ) -> Result<(), Errno> {
-        let inode = self.kzalloc(crate::types::size("inode"), "inode")?;
+        let inode = self.kzalloc(crate::size!("inode"), "inode")?;
         self.vfs.inodes += 1;
         let number = self.vfs.inodes + 1;
         for (at, f, value) in [
@@ -199,7 +199,7 @@ impl Kernel {
             self.set(inode, field!("inode", "i_size"), 0);
         }
         let (inode, dentry) = (self.vfs.nodes[path].inode, self.vfs.nodes[path].dentry);
-        let file = self.kzalloc(crate::types::size("file"), "file")?;
+        let file = self.kzalloc(crate::size!("file"), "file")?;
         let access = match flags & O_ACCMODE {
             0 => FMODE_READ,
             1 => FMODE_WRITE,

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 
 use super::{BtfId, FdObject};
 use crate::cpu::{Cpu, Frame};
+use crate::layout::percpu_area;
 use crate::maps::{Kind, Map, MapId};
 use crate::memalloc::CacheId;
 use crate::{Kernel, ProgId, field};
@@ -160,7 +161,15 @@ impl Kernel {
             Kind::Array { values, .. } if values == map.addr + head => {
                 return self.kfree(map.addr, "map_free");
             }
-            Kind::Array { values, .. } => self.kfree(values, "map_free"),
+            Kind::Array { values, stride } => {
+                let bytes = stride * u64::from(map.def.max_entries);
+                let at = values - percpu_area(0);
+                for copy in self.percpu_copies(at) {
+                    let phys = self.mem.phys(copy).expect("mapped");
+                    self.races.drop_range(phys);
+                }
+                self.percpu_free(at, bytes);
+            }
             Kind::Progs { .. } | Kind::Groups { .. } | Kind::Maps { .. } => {
                 return self.kfree(map.addr, "map_free");
             }

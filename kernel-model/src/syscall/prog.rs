@@ -459,7 +459,7 @@ impl Kernel {
     ) -> Result<ProgId, Errno> {
         let id = ProgId(self.next_prog);
         self.next_prog += 1;
-        let addr = self.kzalloc(crate::types::size("bpf_prog"), "bpf_prog")?;
+        let addr = self.kzalloc(crate::size!("bpf_prog"), "bpf_prog")?;
         let program = verified.program();
         let numbers = [
             (field!("bpf_prog", "type"), u64::from(program.prog_type as u32)),

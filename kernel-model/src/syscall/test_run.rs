@@ -223,7 +223,7 @@ impl Kernel {
             return Err(SysError::unsupported("BPF_F_TEST_SKB_CHECKSUM_COMPLETE"));
         }
         let data = user.read(a.data_in, a.data_size_in as usize)?;
-        let ctx = self.test_ctx(a, user, crate::types::size("__sk_buff") as usize)?;
+        let ctx = self.test_ctx(a, user, crate::size!("__sk_buff") as usize)?;
         let skb = self.test_skb(&data, &ctx, l2)?;
         Ok(self.test_frame(prog, On::Skb { skb, l2 }, ctx, a.repeat))
     }
@@ -246,7 +246,7 @@ impl Kernel {
             return Err(Errno::EINVAL.into());
         }
         let data = user.read(a.data_in, a.data_size_in as usize)?;
-        let ctx = self.test_ctx(a, user, crate::types::size("xdp_md") as usize)?;
+        let ctx = self.test_ctx(a, user, crate::size!("xdp_md") as usize)?;
         let cpu = self.this_cpu;
         let buff = self.test_xdp(cpu, &data, &ctx)?;
         Ok(self.test_frame(prog, On::Xdp(buff), ctx, a.repeat))

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Attached, Deferred, Fired, How, Point, record, regs, symbol_at};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT, USER_BASE};
-use crate::{Errno, Kernel, ProgId, field};
+use crate::{Errno, Kernel, ProgId, field, size};
 
 /// What follows when all has run.
 #[derive(Clone, Debug)]
@@ -209,12 +209,11 @@ impl Kernel {
     /// `bpf_overflow_handler`: registers of what was interrupted, and the sample.
     fn sample_context(&mut self, cpu: CpuId, prog: ProgId, f: &Fired) -> Result<u64, Errno> {
         let regs = regs::bytes(self, cpu, f);
-        let size = crate::types::size;
-        let (kern, data) = (size("bpf_perf_event_data_kern"), size("perf_sample_data"));
-        let (regs_len, event) = (regs.len() as u64, size("perf_event"));
+        let (kern, data) = (size!("bpf_perf_event_data_kern"), size!("perf_sample_data"));
+        let (regs_len, event) = (regs.len() as u64, size!("perf_event"));
         let object = self.kzalloc(kern + data + event + regs_len, "tracing context")?;
         let (sample, event) = (object + kern, object + kern + data);
-        let at = event + size("perf_event");
+        let at = event + size!("perf_event");
         self.mem.write(at, &regs).map_err(|_| Errno::EFAULT)?;
         let (period, now) = (self.sample_period(prog), self.now(cpu));
         let counted = self.perf_counted(cpu, prog).map_or(0, |c| c.time_ns);

@@ -12,20 +12,16 @@ use crate::proto::{ArgBase, Flags, FuncProto, RetBase};
 use crate::reject::{EINVAL, ENOTSUPP};
 use crate::tables::{self, Availability};
 
-/// `BPF_FUNC_map_lookup_elem`.
-const MAP_LOOKUP_ELEM: i32 = 1;
 /// Helper ids with rules of their own.
 mod id {
-    pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
     pub(super) const MAP_UPDATE_ELEM: i32 = 2;
     pub(super) const MAP_DELETE_ELEM: i32 = 3;
-    pub(super) use crate::rewrite::TAIL_CALL;
+    pub(super) use crate::rewrite::{GET_SMP_PROCESSOR_ID, MAP_LOOKUP_ELEM, TAIL_CALL};
     pub(super) const SNPRINTF: i32 = 165;
     pub(super) const DYNPTR_DATA: i32 = 203;
     pub(super) const GET_STACK: i32 = 67;
     pub(super) const GET_TASK_STACK: i32 = 141;
     pub(super) const PROBE_READ_STR: [i32; 3] = [45, 114, 115];
-    pub(super) const GET_SMP_PROCESSOR_ID: i32 = 8;
     /// `is_acquire_function`: socket lookups, ring buffer reservations, kernel pointers.
     pub(super) const ACQUIRE: [i32; 5] = [84, 85, 99, 131, 194];
     /// `is_ptr_cast_function`: the result dies with the argument.
@@ -344,7 +340,7 @@ impl Ver<'_> {
                     return no(EINVAL, "kernel subsystem misconfigured verifier");
                 };
                 let inside = |k| k < u64::from(self.maps[m as usize].max_entries);
-                let found = id == MAP_LOOKUP_ELEM && meta.const_key.is_some_and(inside);
+                let found = id == id::MAP_LOOKUP_ELEM && meta.const_key.is_some_and(inside);
                 let maybe = if found { Flags::PTR_MAYBE_NULL } else { Flags::NONE };
                 let mut r = RegState::pointer(T::MapValue, flags.without(maybe));
                 (r.map, r.map_uid) = (m, meta.map_uid);

@@ -17,13 +17,13 @@ use super::Input;
 use super::ver::Ver;
 use crate::cfg::{self, Subprog};
 use crate::proto::{ArgBase, RetBase};
+use crate::rewrite::GET_SMP_PROCESSOR_ID;
 use crate::tables::{self, kfuncs};
 
 /// R0 to R5.
 const CALLER_SAVED: u16 = 0x3f;
 /// Below every offset: the slots are used by something else.
 const DISABLED: i32 = i16::MIN as i32;
-const GET_SMP_PROCESSOR_ID: i32 = 8;
 
 /// What is known of the pairs of a subprogram.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,10 @@
 use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
 use bpf::uapi::MapType;
 
-use super::{Input, LD_ABS_8, LD_ABS_16, LD_ABS_32, TIMED_MAY_GOTO, ctx};
+use super::{
+    GET_SMP_PROCESSOR_ID, Input, LD_ABS_8, LD_ABS_16, LD_ABS_32, MAP_LOOKUP_ELEM, TIMED_MAY_GOTO,
+    ctx,
+};
 use crate::cfg::target;
 use crate::explore::{MapState, PtrClass};
 use crate::reject::Rejection;
@@ -84,7 +87,12 @@ pub(super) fn expand(
             Ok(may_goto(target(at, i32::from(off)), hidden, input.env.timed_may_goto()))
         }
         Insn::Call(Call::Local(off)) => Ok(Seq(vec![(insn, To::Entry(target(at, off)))])),
-        Insn::Call(Call::Helper(1)) => Ok(map_lookup(input, at).unwrap_or_else(|| Seq::one(insn))),
+        Insn::Call(Call::Helper(MAP_LOOKUP_ELEM)) => {
+            Ok(map_lookup(input, at).unwrap_or_else(|| Seq::one(insn)))
+        }
+        Insn::Call(Call::Helper(GET_SMP_PROCESSOR_ID)) => {
+            Ok(processor_id(input.env.layout().cpu_number))
+        }
         _ => Ok(Seq::one(insn)),
     }
 }
@@ -266,36 +274,55 @@ pub(super) fn may_goto_prologue(hidden: i16, timed: bool) -> Vec<Insn> {
     }
 }
 
-/// `array_map_gen_lookup`; `None` when the call stays.
+/// `array_map_gen_lookup`, `percpu_array_map_gen_lookup`; `None` when the call stays.
 fn map_lookup(input: &Input<'_>, at: usize) -> Option<Seq> {
     let MapState::Unique(n) = input.aux(at).map else { return None };
     let map = input.maps.get(n as usize)?;
-    let inlined = map.map_type == MapType::Array && map.flags & BPF_F_INNER_MAP == 0;
-    if !inlined {
+    if map.flags & BPF_F_INNER_MAP != 0 {
         return None;
     }
-    let elem_size = map.value_size.checked_next_multiple_of(8)?;
-    let mask = map.max_entries.checked_next_power_of_two()?.wrapping_sub(1);
-    let spec = !input.bypass_spec_v1;
-    let scale = if elem_size.is_power_of_two() {
-        (AluOp::Lsh, elem_size.trailing_zeros())
-    } else {
-        (AluOp::Mul, elem_size)
-    };
-    let imm = |v: u32| Src::Imm(v.cast_signed());
-    let off = i32::from(input.env.layout().array_value);
     let (r0, r1, r2) = (Reg::R0, Reg::R1, Reg::R2);
+    let imm = |v: u32| Src::Imm(v.cast_signed());
+    let found = match map.map_type {
+        MapType::Array => {
+            let size = map.value_size.checked_next_multiple_of(8)?;
+            let scale = match size.is_power_of_two() {
+                true => (AluOp::Lsh, size.trailing_zeros()),
+                false => (AluOp::Mul, size),
+            };
+            vec![
+                alu(Width::W64, scale.0, r0, imm(scale.1)),
+                alu(Width::W64, AluOp::Add, r0, Src::Reg(r1)),
+            ]
+        }
+        MapType::PercpuArray => vec![
+            alu(Width::W64, AluOp::Lsh, r0, Src::Imm(3)),
+            alu(Width::W64, AluOp::Add, r0, Src::Reg(r1)),
+            Insn::Load { size: Size::DW, sext: false, dst: r0, src: r0, off: 0 },
+            Insn::MovPercpu { dst: r0, src: r0 },
+        ],
+        _ => return None,
+    };
+    let mask = map.max_entries.checked_next_power_of_two()?.wrapping_sub(1);
+    let masked = (!input.bypass_spec_v1).then(|| alu(Width::W32, AluOp::And, r0, imm(mask)));
+    let over = found.len() + usize::from(masked.is_some()) + 1;
+    let over = i16::try_from(over).expect("a few instructions");
     let head = [
-        alu(Width::W64, AluOp::Add, r1, Src::Imm(off)),
+        alu(Width::W64, AluOp::Add, r1, Src::Imm(input.env.layout().array_value.into())),
         Insn::Load { size: Size::W, sext: false, dst: r0, src: r2, off: 0 },
-        jmp(Width::W64, JmpOp::Ge, r0, map.max_entries.cast_signed(), if spec { 4 } else { 3 }),
+        jmp(Width::W64, JmpOp::Ge, r0, map.max_entries.cast_signed(), over),
     ];
-    let masked = spec.then(|| alu(Width::W32, AluOp::And, r0, imm(mask)));
-    let tail = [
-        alu(Width::W64, scale.0, r0, imm(scale.1)),
-        alu(Width::W64, AluOp::Add, r0, Src::Reg(r1)),
-        ja(1),
-        alu(Width::W64, AluOp::Mov, r0, Src::Imm(0)),
-    ];
-    Some(Seq::of(head.into_iter().chain(masked).chain(tail)))
+    let tail = [ja(1), alu(Width::W64, AluOp::Mov, r0, Src::Imm(0))];
+    Some(Seq::of(head.into_iter().chain(masked).chain(found).chain(tail)))
+}
+
+/// `bpf_get_smp_processor_id` as 6.18 has it on x86-64. The JITs of arm64 and riscv64 read the same
+/// number from `thread_info`; here all read it where x86-64 does, so that all retire the same.
+fn processor_id(number: i32) -> Seq {
+    let r0 = Reg::R0;
+    Seq::of([
+        alu(Width::W64, AluOp::Mov, r0, Src::Imm(number)),
+        Insn::MovPercpu { dst: r0, src: r0 },
+        Insn::Load { size: Size::W, sext: false, dst: r0, src: r0, off: 0 },
+    ])
 }

@@ -8,8 +8,8 @@
 //! The kernel patches in place and fixes offsets after each patch; here every instruction says
 //! what it becomes and where it jumps, and offsets are computed once. The result is the same.
 //!
-//! **Differences by choice.** Lookups in hash maps, per-CPU arrays, `bpf_loop` and small helpers
-//! stay calls. `LD_ABS`/`LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number, as
+//! **Differences by choice.** Lookups in hash maps, `bpf_loop` and small helpers stay calls; the
+//! CPU's number is read alike on all architectures. `LD_ABS`/`LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number, as
 //! [`TIMED_MAY_GOTO`] is.
 
 mod ctx;
@@ -109,6 +109,10 @@ pub fn defines_low_half(insn: &Insn) -> bool {
     }
 }
 
+/// `bpf_map_lookup_elem`.
+pub const MAP_LOOKUP_ELEM: i32 = 1;
+/// `bpf_get_smp_processor_id`.
+pub const GET_SMP_PROCESSOR_ID: i32 = 8;
 /// `bpf_tail_call`, which is no call of the kernel.
 pub const TAIL_CALL: i32 = 12;
 

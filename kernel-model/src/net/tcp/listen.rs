@@ -59,7 +59,7 @@ pub(super) fn rcv(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame>
 
 /// `inet_reqsk_alloc`, `tcp_openreq_init`.
 fn request_new(k: &mut Kernel, listener: u64, seg: &Segment) -> Option<u64> {
-    let at = k.kzalloc(crate::types::size("tcp_request_sock"), "request_sock").ok()?;
+    let at = k.kzalloc(crate::size!("tcp_request_sock"), "request_sock").ok()?;
     let ends = seg.ends();
     let isn = k.tcp_secret(ends, 0).wrapping_add((k.now(k.this_cpu()) >> 6) as u32);
     let port = k.be16(seg.from.port());
@@ -207,7 +207,7 @@ fn child_ready(k: &mut Kernel, cpu: CpuId, f: &mut TcpFrame) -> Option<Frame> {
 
 /// `inet_csk_clone_lock`, `tcp_create_openreq_child`: a copy of the listener in the first place.
 fn create_child(k: &mut Kernel, cpu: CpuId, r: &Request) -> Option<u64> {
-    let size = crate::types::size("tcp_sock");
+    let size = crate::size!("tcp_sock");
     let child = k.kzalloc(size, "sock").ok()?;
     let whole = k.bytes(r.listener, size);
     k.mem.write(child, &whole).expect("a new object is mapped");

@@ -141,8 +141,7 @@ impl Kernel {
         if !self.cgroup_has(owner, AttachType::CgroupSockOps) {
             return None;
         }
-        let ctx =
-            self.kzalloc(crate::types::size("bpf_sock_ops_kern"), "bpf_sock_ops_kern").ok()?;
+        let ctx = self.kzalloc(crate::size!("bpf_sock_ops_kern"), "bpf_sock_ops_kern").ok()?;
         for (at, value) in [
             (field!("bpf_sock_ops_kern", "sk"), call.header.of),
             (field!("bpf_sock_ops_kern", "syn_skb"), call.header.syn),

@@ -261,7 +261,7 @@ impl Kernel {
     /// A segment of no socket: `tcp_v4_send_reset`, `tcp_v4_send_ack`.
     pub(super) fn tcp_answer(&mut self, seg: &Segment) -> Option<Frame> {
         if self.net.tcp.ctl == 0 {
-            let sk = self.kzalloc(crate::types::size("tcp_sock"), "tcp control socket").ok()?;
+            let sk = self.kzalloc(crate::size!("tcp_sock"), "tcp control socket").ok()?;
             self.net.tcp.ctl = sk;
         }
         let family = if seg.to.is_ipv4() { 2 } else { 10 };

@@ -42,7 +42,7 @@ impl Kernel {
         // One of AF_UNIX is longer than what the model has for others.
         let size = match self.sock_is_unix(sk) {
             true => u64::from(at) + STORAGE,
-            false => crate::types::size("bpf_sock_addr_kern"),
+            false => crate::size!("bpf_sock_addr_kern"),
         };
         let kern = self.kzalloc(size, "sockaddr")?;
         let here = kern + u64::from(at);

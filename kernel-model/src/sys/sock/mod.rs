@@ -92,7 +92,7 @@ fn socket_create(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         (false, false) => ("udp_sock", IPPROTO_UDP),
     };
     let sk = k.kzalloc(crate::types::size(name), "sock")?;
-    let sock = match k.kzalloc(crate::types::size("socket"), "socket") {
+    let sock = match k.kzalloc(crate::size!("socket"), "socket") {
         Ok(sock) => sock,
         Err(e) => {
             k.kfree(sk, "sock");
@@ -168,7 +168,7 @@ fn wait(k: &mut Kernel, f: &mut SysFrame, sk: u64, again: super::Act) -> Ret {
 impl Kernel {
     /// `sock_map_fd`.
     fn sock_file(&mut self, task: TaskId, sock: u64, flags: u64) -> Ret {
-        let file = self.kzalloc(crate::types::size("file"), "file")?;
+        let file = self.kzalloc(crate::size!("file"), "file")?;
         // O_RDWR
         self.set(file, field!("file", "f_flags"), 2 | flags & O_NONBLOCK);
         self.vfs.sockets.insert(file, sock);

@@ -230,7 +230,7 @@ impl Kernel {
         room: u64,
     ) -> Result<(u64, u64), Errno> {
         let room = room.min(PAGE_SIZE);
-        let kern = self.kzalloc(crate::types::size("bpf_sockopt_kern"), "bpf_sockopt_kern")?;
+        let kern = self.kzalloc(crate::size!("bpf_sockopt_kern"), "bpf_sockopt_kern")?;
         f.todo.push_back(Do::Free(kern));
         let buf = self.kzalloc(room.max(1), "socket option")?;
         f.todo.push_back(Do::Free(buf));

@@ -78,7 +78,7 @@ pub(in super::super) fn accept4(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> R
     if f.arg(3) & !super::SOCK_FLAGS != 0 {
         return Err(Errno::EINVAL);
     }
-    let new = k.kzalloc(crate::types::size("socket"), "socket")?;
+    let new = k.kzalloc(crate::size!("socket"), "socket")?;
     k.set(new, field!("socket", "type"), super::SOCK_STREAM);
     f.object = new;
     f.todo.push_back(Do::Undo(new));

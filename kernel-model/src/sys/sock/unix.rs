@@ -214,7 +214,7 @@ fn stream_connect(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
         ESTABLISHED => return Err(Errno::EISCONN),
         _ => return Err(Errno::EINVAL),
     }
-    let end = k.kzalloc(crate::types::size("unix_sock"), "sock")?;
+    let end = k.kzalloc(crate::size!("unix_sock"), "sock")?;
     f.todo.push_back(Do::Undo(end));
     f.first([
         Do::Enter("security_unix_stream_connect", vec![sk, other, end]),
