@@ -9,3 +9,6 @@ info locals
 info sharedlibrary
 reverse-continue
 info sharedlibrary
+delete
+reverse-continue
+info sharedlibrary

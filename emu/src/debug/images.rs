@@ -23,6 +23,8 @@ pub(super) struct Images {
     now: Vec<Arc<Image>>,
     /// Programs when `now` was made, and the end of text.
     of: (usize, u64),
+    /// The same when the debugger was last told.
+    told: (usize, u64),
 }
 
 impl Images {
@@ -31,16 +33,20 @@ impl Images {
         &self.now
     }
 
-    /// Looks at a machine; true when its programs are others than before.
-    pub(super) fn look(&mut self, machine: &Machine, objects: &[Loaded]) -> bool {
+    /// Looks at a machine.
+    pub(super) fn look(&mut self, machine: &Machine, objects: &[Loaded]) {
         let of = (machine.kernel.progs.len(), machine.text().end());
         if of == self.of {
-            return false;
+            return;
         }
         self.of = of;
         let loaded = machine.text().progs().iter();
         self.now = loaded.filter_map(|l| self.image(machine, objects, l)).collect();
-        true
+    }
+
+    /// Whether they are others than when this was last asked.
+    pub(super) fn are_news(&mut self) -> bool {
+        std::mem::replace(&mut self.told, self.of) != self.of
     }
 
     fn image(

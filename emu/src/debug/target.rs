@@ -51,6 +51,8 @@ pub struct Target<'a> {
     pub(super) notices: Vec<String>,
     forked: bool,
     pub(super) session: Session,
+    /// A stop, and its position, that is told after that of its libraries.
+    deferred: Option<(u64, Stop)>,
     /// The schedule to go back to after a CPU ran alone.
     pub(super) unlocked: Option<Option<Box<dyn Chooser>>>,
 }
@@ -79,9 +81,11 @@ impl<'a> Target<'a> {
             notices: Vec::new(),
             forked: false,
             session: Session::default(),
+            deferred: None,
             unlocked: None,
         };
         target.look();
+        target.images.are_news();
         Ok(target)
     }
 
@@ -336,9 +340,19 @@ impl Debuggee for Target<'_> {
     }
 
     fn resume(&mut self, how: &Resume, poll: &mut dyn FnMut() -> bool) -> Result<Stop, DebugError> {
+        if let Some((at, stop)) = self.deferred.take()
+            && at == self.history.position()
+        {
+            return Ok(stop);
+        }
         self.put_watches()?;
         let stop = self.go(how, poll)?;
         self.look();
+        // Going back over a load, programs are gone: first that is told, then where it stopped.
+        if self.images.are_news() && !matches!(stop, Stop::Library { .. }) {
+            self.deferred = Some((self.history.position(), stop));
+            return Ok(Stop::Library { cpu: self.current.0 });
+        }
         Ok(stop)
     }
 
