@@ -157,7 +157,7 @@ fn same_page(a: Option<&Page>, b: Option<&Page>) -> bool {
 #[derive(Debug)]
 pub struct GuestMemory {
     endian: Endian,
-    buf: MmapMut,
+    buf: Ram,
     len: usize,
     table: Arc<Table>,
     /// Contents at the last snapshot; `None` is a page of zeroes.
@@ -279,12 +279,38 @@ impl Clone for GuestMemory {
 
 /// Zeroed pages of the host. Large ones where it has them: objects of many tasks, or rows of a
 /// large map, are otherwise a TLB miss each.
-fn pages(len: usize) -> MmapMut {
-    let map = MmapMut::map_anon(len).expect("the host has memory for the guest");
-    #[cfg(target_os = "linux")]
-    // A host without them says so, and has small ones.
-    let _ = map.advise(memmap2::Advice::HugePage);
-    map
+#[derive(Default)]
+struct Ram(Option<MmapMut>);
+
+impl Ram {
+    fn new(len: usize) -> Ram {
+        let map = MmapMut::map_anon(len).expect("the host has memory for the guest");
+        #[cfg(target_os = "linux")]
+        // A host without them says so, and has small ones.
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ram(Some(map))
+    }
+}
+
+impl std::ops::Deref for Ram {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl std::ops::DerefMut for Ram {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        self.0.as_deref_mut().unwrap_or_default()
+    }
+}
+
+/// Where it is differs from run to run.
+impl std::fmt::Debug for Ram {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.len())
+    }
 }
 
 impl GuestMemory {
@@ -297,7 +323,7 @@ impl GuestMemory {
         let chunk = Arc::new(Chunk { pages: vec![None; CHUNK], ..Chunk::default() });
         GuestMemory {
             endian,
-            buf: pages(len),
+            buf: Ram::new(len),
             len,
             table: Arc::default(),
             saved: vec![chunk; len / (CHUNK * PAGE)],
@@ -314,7 +340,7 @@ impl GuestMemory {
     pub fn empty(endian: Endian) -> GuestMemory {
         GuestMemory {
             endian,
-            buf: pages(0),
+            buf: Ram::default(),
             len: 0,
             table: Arc::default(),
             saved: Vec::new(),

@@ -20,7 +20,7 @@ use bpf::Endian;
 use bpf::insn::{Cast, Imm64, Insn, InsnIdx, Reg, Size};
 use bpf::interp::{self, Exit, Vm};
 use kernel_model::cpu::{Entry, Step};
-use kernel_model::layout::{STACK_SIZE, stack_top};
+use kernel_model::layout::{STACK_SIZE, percpu_area, stack_top};
 use kernel_model::mem::GuestMemory;
 use kernel_model::{CpuId, Kernel, ProgId};
 use verifier::Verified;
@@ -314,9 +314,9 @@ impl interp::Host for Guest<'_> {
         }
     }
 
-    /// CPU 0 has the first copy.
+    /// Cases run on CPU 0.
     fn percpu(&mut self, value: u64) -> Result<u64, interp::Fault> {
-        Ok(value)
+        Ok(percpu_area(0) + value)
     }
 
     fn imm64(&mut self, at: InsnIdx, imm: &Imm64) -> Result<u64, interp::Fault> {

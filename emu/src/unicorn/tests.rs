@@ -245,12 +245,15 @@ fn register_files_round_trip() {
     each(|arch, fast| {
         let mut cpu = Vcpu::with_mode(arch, fast).unwrap();
         let mut f = cpu.regs();
+        // Where this is a general register, it is what it is.
+        cpu.set_this_cpu(0x1111_2222_0000_0004);
         for i in 1..cpu.spec().names.len() {
             f.gprs[i] = 0x1111_2222_0000_0000 + i as u64;
         }
         f.pc = TEXT;
         cpu.set_regs(&f);
         let mut other = Vcpu::with_mode(arch, fast).unwrap();
+        other.set_this_cpu(0x1111_2222_0000_0004);
         other.set_regs(&cpu.regs());
         assert_eq!(other.regs().gprs[1..], f.gprs[1..], "{arch}");
         assert_eq!(other.pc(), TEXT, "{arch}");

@@ -151,16 +151,21 @@ pub(super) struct Queue {
     rest_ns: i64,
 }
 
-/// The orders are told as what they are: time.
+/// The orders are told, not how far they have been worked out.
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let order = |keys: &Keys| {
+            let mut keys: Vec<Key> = keys.last().filter(|k| self.of_key(*k).is_some()).collect();
+            keys.sort_unstable_by(|a, b| b.cmp(a));
+            keys.into_iter().map(|Reverse((_, id, _))| id).collect::<Vec<_>>()
+        };
         f.debug_struct("Queue")
             .field("entities", &self.entities.iter().flatten().map(|e| e.0).collect::<Vec<_>>())
             .field("curr", &self.curr)
-            .field(
-                "order_ns",
-                &(&self.eligible, &self.ahead, self.weighted_ns, self.rest_ns, self.stays),
-            )
+            .field("eligible", &order(&self.eligible))
+            .field("ahead", &order(&self.ahead))
+            .field("weighted_ns", &self.weighted_ns)
+            .field("rest_ns", &self.rest_ns)
             .finish()
     }
 }

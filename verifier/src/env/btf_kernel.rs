@@ -65,7 +65,7 @@ impl KernelEnv for BtfKernel {
             array_value: self.offset("bpf_array", "value"),
             prog_bpf_func: self.offset("bpf_prog", "bpf_func"),
             htab_elem_key: self.offset("htab_elem", "key"),
-            // Static per-CPU variables are no part of the types: what is verified here runs nowhere.
+            // Where static per-CPU variables are is not among the types, and nothing runs here.
             cpu_number: 0,
         }
     }

@@ -8,9 +8,10 @@
 //! The kernel patches in place and fixes offsets after each patch; here every instruction says
 //! what it becomes and where it jumps, and offsets are computed once. The result is the same.
 //!
-//! **Differences by choice.** Lookups in hash maps, `bpf_loop` and small helpers stay calls; the
-//! CPU's number is read alike on all architectures. `LD_ABS`/`LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number, as
-//! [`TIMED_MAY_GOTO`] is.
+//! **Differences by choice.** Lookups in hash maps, `bpf_jiffies64` and `bpf_kptr_xchg` stay calls,
+//! and `bpf_loop` does: its loop would be in registers of the caller's, where a debugger looks for
+//! the caller's variables. The CPU's number is read alike on all architectures. `LD_ABS` and
+//! `LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number, as [`TIMED_MAY_GOTO`] is.
 
 mod ctx;
 mod dead;
