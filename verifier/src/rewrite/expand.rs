@@ -1,7 +1,7 @@
 //! What one instruction becomes: `do_misc_fixups` and `resolve_pseudo_ldimm64`.
 
 use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
-use bpf::uapi::MapType;
+use bpf::uapi::{AttachType, MapType, ProgType};
 
 use super::{
     GET_SMP_PROCESSOR_ID, Input, LD_ABS_8, LD_ABS_16, LD_ABS_32, MAP_LOOKUP_ELEM, TIMED_MAY_GOTO,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::cfg::target;
 use crate::explore::{MapState, PtrClass};
-use crate::reject::Rejection;
+use crate::reject::{EINVAL, EOPNOTSUPP, Rejection};
 
 /// `BPF_MAX_LOOPS`: iterations a `may_goto` allows per entry of the subprogram.
 const BPF_MAX_LOOPS: i32 = 8 * 1024 * 1024;
@@ -17,6 +17,12 @@ const BPF_MAX_LOOPS: i32 = 8 * 1024 * 1024;
 const BPF_MAX_TIMED_LOOPS: i32 = 0xffff;
 /// `BPF_F_INNER_MAP`: the array's size is that of the map found at run time.
 const BPF_F_INNER_MAP: u32 = 1 << 12;
+
+/// Helpers that read what a trampoline left.
+const GET_FUNC_IP: i32 = 173;
+const GET_FUNC_ARG: i32 = 183;
+const GET_FUNC_RET: i32 = 184;
+const GET_FUNC_ARG_CNT: i32 = 185;
 
 /// Where an instruction leads, by original index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +98,10 @@ pub(super) fn expand(
         }
         Insn::Call(Call::Helper(GET_SMP_PROCESSOR_ID)) => {
             Ok(processor_id(input.env.layout().cpu_number))
+        }
+        Insn::Call(Call::Helper(id)) if input.program.prog_type == ProgType::Tracing => {
+            let after = !matches!(input.program.attach_type, Some(AttachType::TraceFentry));
+            Ok(of_trampoline(id, after).unwrap_or_else(|| Seq::one(insn)))
         }
         _ => Ok(Seq::one(insn)),
     }
@@ -314,6 +324,44 @@ fn map_lookup(input: &Input<'_>, at: usize) -> Option<Seq> {
     ];
     let tail = [ja(1), alu(Width::W64, AluOp::Mov, r0, Src::Imm(0))];
     Some(Seq::of(head.into_iter().chain(masked).chain(found).chain(tail)))
+}
+
+/// What a trampoline left before the context: `bpf_get_func_ip`, `bpf_get_func_arg`,
+/// `bpf_get_func_ret` (of a function that has returned) and `bpf_get_func_arg_cnt`.
+fn of_trampoline(id: i32, after: bool) -> Option<Seq> {
+    let (r0, r1, r2, r3) = (Reg::R0, Reg::R1, Reg::R2, Reg::R3);
+    let size = Size::DW;
+    let load = |dst, src, off| Insn::Load { size, sext: false, dst, src, off };
+    let store = |dst, src| Insn::Store { size, dst, off: 0, src: Src::Reg(src) };
+    let op = |op, dst, src| alu(Width::W64, op, dst, src);
+    let result = |v| op(AluOp::Mov, r0, Src::Imm(v));
+    let count = load(r0, r1, -8);
+    Some(match id {
+        GET_FUNC_IP => Seq::one(load(r0, r1, -16)),
+        GET_FUNC_ARG_CNT => Seq::one(count),
+        GET_FUNC_ARG => Seq::of([
+            count,
+            Insn::Jmp { width: Width::W32, op: JmpOp::Ge, dst: r2, src: Src::Reg(r0), off: 6 },
+            // 6.18 shifts all 64 bits, of which only the lower half was compared.
+            alu(Width::W32, AluOp::Lsh, r2, Src::Imm(3)),
+            op(AluOp::Add, r2, Src::Reg(r1)),
+            load(r0, r2, 0),
+            store(r3, r0),
+            result(0),
+            ja(1),
+            result(-EINVAL),
+        ]),
+        GET_FUNC_RET if after => Seq::of([
+            count,
+            op(AluOp::Lsh, r0, Src::Imm(3)),
+            op(AluOp::Add, r0, Src::Reg(r1)),
+            load(r0, r0, 0),
+            store(r2, r0),
+            result(0),
+        ]),
+        GET_FUNC_RET => Seq::one(result(-EOPNOTSUPP)),
+        _ => return None,
+    })
 }
 
 /// `bpf_get_smp_processor_id` as 6.18 has it on x86-64. The JITs of arm64 and riscv64 read the same

@@ -8,7 +8,7 @@ use crate::reject::RejectKind;
 use crate::testing::{TEST_LAYOUT, bare_program};
 use crate::verified::MemClass;
 use bpf::insn::{AluOp, AtomicOp, Cast, Imm64, InsnIdx, JmpOp, Reg, Slot, Src};
-use bpf::uapi::{MapType, ProgType};
+use bpf::uapi::{AttachType, MapType, ProgType};
 
 /// With or without `may_goto` by time.
 struct Env(bool);
@@ -76,14 +76,24 @@ fn try_in(
 ) -> Result<Rewritten, Box<Rejection>> {
     let mut insns = insns.to_vec();
     insns.push(Insn::Exit);
-    let program = bare_program("t", ProgType::SchedCls, insns);
-    let cfg = crate::cfg::build(&program, &[], true, None, None).unwrap();
+    of(env, &bare_program("t", ProgType::SchedCls, insns), endian, dead, aux, maps)
+}
+
+fn of(
+    env: &Env,
+    program: &Program,
+    endian: Endian,
+    dead: &[usize],
+    aux: InsnAux,
+    maps: &[MapInfo],
+) -> Result<Rewritten, Box<Rejection>> {
+    let cfg = crate::cfg::build(program, &[], true, None, None).unwrap();
     let n = program.insns.len();
     let aux = (0..n).map(|i| InsnAux { seen: !dead.contains(&i), ..aux }).collect();
     let explored =
         Explored { aux, stack_depth: vec![8; cfg.subprogs.len()], ..Explored::default() };
     rewrite(&Input {
-        program: &program,
+        program,
         cfg: &cfg,
         maps,
         insn_map: &vec![Some(0); n],
@@ -224,6 +234,25 @@ fn per_cpu_lookup_and_the_cpus_number_are_inlined() {
     assert_eq!(text(&r), want);
     let r = run(&[Insn::Call(Call::Helper(8))]);
     assert_eq!(text(&r), "b7 0 0 0 24; bf 0 0 -1 0; 61 0 0 0 0");
+}
+
+/// From the rules of `do_misc_fixups`.
+#[test]
+fn what_a_trampoline_left_is_read() {
+    let rewritten = |id, attach| {
+        let insns = vec![Insn::Call(Call::Helper(id)), Insn::Exit];
+        let program = Program { attach_type: Some(attach), ..bare_program("t", ProgType::Tracing, insns) };
+        text(&of(&Env(false), &program, Endian::Little, &[], InsnAux::default(), &[]).unwrap())
+    };
+    let fentry = |id| rewritten(id, AttachType::TraceFentry);
+    assert_eq!(fentry(173), "79 0 1 -16 0");
+    assert_eq!(fentry(185), "79 0 1 -8 0");
+    let want = "79 0 1 -8 0; 3e 2 0 6 0; 64 2 0 0 3; 0f 2 1 0 0; 79 0 2 0 0; 7b 3 0 0 0; \
+                b7 0 0 0 0; 05 0 0 1 0; b7 0 0 0 -22";
+    assert_eq!(fentry(183), want);
+    assert_eq!(fentry(184), "b7 0 0 0 -95");
+    let want = "79 0 1 -8 0; 67 0 0 0 3; 0f 0 1 0 0; 79 0 0 0 0; 7b 2 0 0 0; b7 0 0 0 0";
+    assert_eq!(rewritten(184, AttachType::TraceFexit), want);
 }
 
 #[test]
