@@ -11,8 +11,8 @@ int bpf_sock_addr_set_sun_path(struct bpf_sock_addr_kern *kern, const __u8 *path
 #define AF_UNIX 1
 
 // Names with their first byte: a NUL where they are abstract.
-static char SERVICE[] = "/tmp/service", BACKEND[] = "\0backend";
-static char LOG[] = "\0log", STORE[] = "/tmp/store";
+static char SERVICE[] = "/etc/service", BACKEND[] = "\0backend";
+static char LOG[] = "\0log", STORE[] = "/etc/store";
 
 __u32 connects, redirected, sends, receives, peers, names, families, wrong;
 int none = 1, many = 1;
