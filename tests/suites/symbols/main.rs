@@ -212,7 +212,8 @@ fn locals(path: &Path, cell: &Cell, arch: Arch, tally: &mut Tally) {
     let folder = path.parent().unwrap().to_path_buf();
     let mut sizes = Sizes { folder, known: BTreeMap::new() };
     let mut programs: BTreeMap<u32, Option<Program>> = BTreeMap::new();
-    let mut shadows: BTreeMap<u32, Shadow> = BTreeMap::new();
+    // A task may be preempted in the middle of a program.
+    let mut shadows: BTreeMap<_, Shadow> = BTreeMap::new();
     let mut insns = 0;
     for _ in 0..STOPS_MAX {
         let position = target.goto(insns).unwrap();
@@ -228,7 +229,8 @@ fn locals(path: &Path, cell: &Cell, arch: Arch, tally: &mut Tally) {
         let Some(p) = programs.entry(image.id).or_insert_with(make) else { continue };
         let Some(orig) = target.regs(cpu.0).bpf_pc else { continue };
         tally.stops += 1;
-        let shadow = shadows.entry(cpu.0).or_default();
+        let task = target.machine().kernel.curr_task(cpu);
+        let shadow = shadows.entry((cpu.0, task)).or_default();
         let Some(regs) = shadow.at(&target, cpu, p, orig) else { continue };
         compare(&target, cpu, p, (pc, orig), regs, tally);
     }

@@ -54,7 +54,7 @@ struct Entered {
     over: bool,
 }
 
-/// The programs of one CPU.
+/// The programs of a task on a CPU.
 #[derive(Default)]
 pub(crate) struct Shadow {
     entered: Vec<Entered>,

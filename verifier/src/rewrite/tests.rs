@@ -241,7 +241,8 @@ fn per_cpu_lookup_and_the_cpus_number_are_inlined() {
 fn what_a_trampoline_left_is_read() {
     let rewritten = |id, attach| {
         let insns = vec![Insn::Call(Call::Helper(id)), Insn::Exit];
-        let program = Program { attach_type: Some(attach), ..bare_program("t", ProgType::Tracing, insns) };
+        let mut program = bare_program("t", ProgType::Tracing, insns);
+        program.attach_type = Some(attach);
         text(&of(&Env(false), &program, Endian::Little, &[], InsnAux::default(), &[]).unwrap())
     };
     let fentry = |id| rewritten(id, AttachType::TraceFentry);
