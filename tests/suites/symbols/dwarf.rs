@@ -79,8 +79,8 @@ impl Sections {
     pub(crate) fn read(&self) -> File<'_> {
         let load = |id: gimli::SectionId| Ok::<_, gimli::Error>(self.section(id.name()));
         let dwarf = gimli::Dwarf::load(load).expect("slices load");
-        let (locals, rows, types) = (Vec::new(), Vec::new(), Vec::new());
-        let mut file = File { little: self.little, locals, rows, types };
+        let (locals, rows, types, addrs) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut file = File { little: self.little, locals, rows, types, addrs };
         let mut units = dwarf.units();
         while let Some(header) = units.next().expect("well-formed units") {
             let unit = dwarf.unit(header).expect("a well-formed unit");
@@ -144,6 +144,8 @@ pub(crate) struct File<'a> {
     pub(crate) rows: Vec<(u64, u64)>,
     /// Base types of each unit.
     types: Vec<BTreeMap<UnitOffset, ValueType>>,
+    /// Addresses of each unit, by index (`DW_OP_addrx`).
+    addrs: Vec<Vec<u64>>,
 }
 
 /// A scope that is being read.
@@ -213,6 +215,8 @@ impl<'a> File<'a> {
             }
         }
         self.types.push(types);
+        let indexed = (0..).map_while(|n| dwarf.address(unit, gimli::DebugAddrIndex(n)).ok());
+        self.addrs.push(indexed.collect());
         Ok(())
     }
 
@@ -270,8 +274,9 @@ impl<'a> File<'a> {
     fn value(&self, local: &Local<'a>, e: Expression<'a>, cpu: &dyn Cpu) -> Option<Shown> {
         let size = usize::try_from(local.bytes?).ok()?;
         let base = |at| self.types[local.unit].get(&at).copied();
+        let addr = |n: usize| self.addrs[local.unit].get(n).copied();
         let frame = || {
-            let pieces = run(local.frame?, local.encoding, cpu, (&|| None, &base))?;
+            let pieces = run(local.frame?, local.encoding, cpu, (&|| None, &base, &addr))?;
             match pieces.first()?.location {
                 Location::Register { register } => cpu.register(register.0),
                 Location::Address { address } => Some(address),
@@ -279,7 +284,7 @@ impl<'a> File<'a> {
                 _ => None,
             }
         };
-        let pieces = run(e, local.encoding, cpu, (&frame, &base))?;
+        let pieces = run(e, local.encoding, cpu, (&frame, &base, &addr))?;
         let whole = pieces.len() == 1 && pieces[0].size_in_bits.is_none();
         let mut out = Vec::new();
         for piece in pieces {
@@ -417,13 +422,15 @@ fn size_of<'a>(unit: &Unit<'a>, entry: &Entry<'a>) -> gimli::Result<Option<u64>>
 
 /// The base type at a place in a unit.
 type BaseTypes<'a> = &'a dyn Fn(UnitOffset) -> Option<ValueType>;
+/// Addresses by index.
+type Addresses<'a> = &'a dyn Fn(usize) -> Option<u64>;
 
 /// Evaluates an expression.
 fn run<'a>(
     e: Expression<'a>,
     encoding: gimli::Encoding,
     cpu: &dyn Cpu,
-    (frame, base): (&dyn Fn() -> Option<u64>, BaseTypes<'_>),
+    (frame, base, addr): (&dyn Fn() -> Option<u64>, BaseTypes<'_>, Addresses<'_>),
 ) -> Option<Vec<gimli::Piece<Reader<'a>>>> {
     let mut eval: Evaluation<Reader<'a>> = e.evaluation(encoding);
     let mut result = eval.evaluate().ok()?;
@@ -441,6 +448,9 @@ fn run<'a>(
             EvaluationResult::RequiresCallFrameCfa => eval.resume_with_call_frame_cfa(cpu.cfa()?),
             EvaluationResult::RequiresRelocatedAddress(at) => {
                 eval.resume_with_relocated_address(cpu.address(at)?)
+            }
+            EvaluationResult::RequiresIndexedAddress { index, .. } => {
+                eval.resume_with_indexed_address(cpu.address(addr(index.0)?)?)
             }
             EvaluationResult::RequiresBaseType(UnitOffset(0)) => {
                 eval.resume_with_base_type(ValueType::Generic)
@@ -492,7 +502,8 @@ pub(crate) fn unwind(
     let word = |at| Some(number(&memory(at, 8)?, order));
     let frame = Frame { regs, memory };
     let place = |e: &gimli::UnwindExpression<usize>| {
-        let pieces = run(e.get(&frames).ok()?, cie.encoding(), &frame, (&|| None, &|_| None))?;
+        let pieces =
+            run(e.get(&frames).ok()?, cie.encoding(), &frame, (&|| None, &|_| None, &|_| None))?;
         match pieces.first()?.location {
             Location::Address { address } => Some(address),
             _ => None,
