@@ -367,12 +367,12 @@ impl GuestMemory {
     /// RAM, starting on a host page. Its host address is stable for the life of this value.
     #[must_use]
     pub fn ram(&self) -> &[u8] {
-        &self.buf[..self.len]
+        &self.buf
     }
 
     /// RAM for an emulator to map or a loader to fill. Report what changes with `mark_dirty`.
     pub fn ram_mut(&mut self) -> &mut [u8] {
-        &mut self.buf[..self.len]
+        &mut self.buf
     }
 
     /// Changes whenever a translation or the set of clean pages changed: cached translations
@@ -463,7 +463,7 @@ impl GuestMemory {
             dirty: &mut self.dirty,
             dirty_list: &mut self.dirty_list,
         };
-        (&mut self.buf[..self.len], walker)
+        (&mut self.buf, walker)
     }
 
     /// Notes that a page of RAM is about to be (or was) written since the last snapshot.

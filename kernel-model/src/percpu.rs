@@ -129,7 +129,7 @@ impl Kernel {
                 self.mem.fill(copy, size as usize, POISON).expect("mapped");
                 continue;
             }
-            let first = self.mem.translate(copy).expect("mapped").phys;
+            let first = self.mem.phys(copy).expect("mapped");
             for off in (0..size).step_by(PAGE_SIZE as usize) {
                 self.mem.unmap(copy + off);
             }

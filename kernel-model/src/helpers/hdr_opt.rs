@@ -3,8 +3,8 @@
 
 use super::{HelperRow, Ret};
 use crate::cpu::CpuId;
-use crate::net::{HDR_OPT_LEN_CB, WRITE_HDR_OPT_CB, tcp_option_at};
-use crate::{Errno, Kernel, field};
+use crate::net::{HDR_OPT_LEN_CB, TCP_BPF_SYN, WRITE_HDR_OPT_CB, tcp_option_at};
+use crate::{Errno, Kernel, field, size};
 
 /// The rows.
 #[rustfmt::skip]
@@ -19,10 +19,6 @@ const EOL: u8 = 0;
 const NOP: u8 = 1;
 /// `BPF_LOAD_HDR_OPT_TCP_SYN`.
 const FROM_SYN: u64 = 1;
-/// `TCP_BPF_SYN`.
-const BPF_SYN: u32 = 1005;
-/// `sizeof(struct tcphdr)`.
-const HEADER: u64 = 20;
 
 /// What a search for an option ends with.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +58,7 @@ fn is_experiment(kind: u8) -> bool {
 /// Options from the end of the fixed header to the end of what the program may see.
 fn visible(k: &Kernel, ctx: u64) -> Vec<u8> {
     let skb = k.get(ctx, field!("bpf_sock_ops_kern", "skb"));
-    let from = k.get(skb, field!("sk_buff", "data")) + HEADER;
+    let from = k.get(skb, field!("sk_buff", "data")) + size!("tcphdr");
     let end = k.get(ctx, field!("bpf_sock_ops_kern", "skb_data_end"));
     k.bytes(from, end.saturating_sub(from))
 }
@@ -71,11 +67,12 @@ fn visible(k: &Kernel, ctx: u64) -> Vec<u8> {
 /// length, or an error where it does not fit.
 pub(super) fn put(k: &mut Kernel, bytes: Result<Vec<u8>, Errno>, (buf, len): (u64, u64)) -> Ret {
     let len = len as u32 as usize;
-    let (mut bytes, ret) = match bytes {
-        Ok(b) if b.len() > len => (b, Errno::ENOSPC.ret()),
-        Ok(b) => (b.clone(), b.len() as u64),
-        Err(e) => (Vec::new(), e.ret()),
+    let ret = match &bytes {
+        Ok(b) if b.len() > len => Errno::ENOSPC.ret(),
+        Ok(b) => b.len() as u64,
+        Err(e) => e.ret(),
     };
+    let mut bytes = bytes.unwrap_or_default();
     bytes.resize(len, 0);
     k.mem.write(buf, &bytes).map_or_else(|fault| Ret::Fault(fault.into()), |()| Ret::Val(ret))
 }
@@ -109,7 +106,7 @@ fn find(k: &Kernel, ctx: u64, (asked, len): (&[u8], u32), flags: u64) -> Result<
         _ => return Err(Errno::EINVAL),
     };
     let options = if flags & FROM_SYN != 0 {
-        k.tcp_get_syn(ctx, BPF_SYN)?.split_off(HEADER as usize)
+        k.tcp_get_syn(ctx, TCP_BPF_SYN)?.split_off(size!("tcphdr") as usize)
     } else {
         let op = k.get(ctx, field!("bpf_sock_ops_kern", "op"));
         let skb = k.get(ctx, field!("bpf_sock_ops_kern", "skb"));

@@ -7,8 +7,8 @@ use bpf::uapi::ProgType;
 use super::{HelperRow, Ret, hdr_opt};
 use crate::cpu::{CpuId, Fault};
 use crate::ledger::Kind;
-use crate::net::{CB_FLAGS, LISTEN, Protocol};
-use crate::sys::OptError;
+use crate::net::{CB_FLAGS, LISTEN, Protocol, TCP_BPF_SYN, TCP_BPF_SYN_MAC};
+use crate::sys::{OptError, TCP_SAVED_SYN};
 use crate::{Errno, Kernel, field};
 
 /// The rows.
@@ -144,10 +144,6 @@ const SOL_SOCKET: u32 = 1;
 const SOL_IP: u32 = 0;
 const SOL_TCP: u32 = 6;
 const BPF_OPTIONS: u32 = 1001;
-/// `TCP_SAVED_SYN`, `TCP_BPF_SYN`, `TCP_BPF_SYN_MAC`.
-const SAVED_SYN: u32 = 28;
-const BPF_SYN: u32 = 1005;
-const BPF_SYN_MAC: u32 = 1007;
 /// What `sol_socket_sockopt` and `sol_tcp_sockopt` let through.
 const SOCKET_OPTIONS: &[u32] = &[2, 7, 8, 9, 12, 18, 25, 36, 47, 62, 74, 1009];
 const TCP_OPTIONS: &[u32] = &[1, 2, 4, 5, 6, 7, 10, 13, 16, 18, 25, 27, 28];
@@ -221,11 +217,11 @@ fn getsockopt(k: &mut Kernel, cpu: CpuId, [at, level, name, buf, len]: [u64; 5])
     let (sk, which) = (sk_of(k, cpu, at), (level as u32, name as u32));
     let ops = k.running_type(cpu) == Some(ProgType::SockOps);
     match which {
-        (SOL_TCP, BPF_SYN..=BPF_SYN_MAC) if ops => {
+        (SOL_TCP, TCP_BPF_SYN..=TCP_BPF_SYN_MAC) if ops => {
             let syn = k.tcp_get_syn(at, which.1);
             return hdr_opt::put(k, syn, (buf, len));
         }
-        (SOL_TCP, SAVED_SYN) if k.sk_fullsock(sk) => {
+        TCP_SAVED_SYN if k.sk_fullsock(sk) => {
             return saved_syn(k, sk, (buf, len as u32));
         }
         _ => {}

@@ -1,8 +1,6 @@
 //! The running task, kernel stacks and what is traced (kernel/bpf/helpers.c,
 //! kernel/trace/bpf_trace.c, kernel/bpf/stackmap.c).
 
-use bpf::uapi::{AttachType, ProgType};
-
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
 use crate::layout::DIRECT_MAP;
@@ -203,19 +201,9 @@ fn put_stack(
     Ok(Ok(part.len() as u64 * 8))
 }
 
-/// Attach type of the running program, when it is a trampoline's.
-fn trampoline(k: &Kernel, cpu: CpuId) -> Option<AttachType> {
-    let frame = k.cpus[cpu.idx()].main_frame()?;
-    let program = k.progs.get(&frame.prog)?.verified.program();
-    program.attach_type.filter(|_| program.prog_type == ProgType::Tracing)
-}
-
-/// fentry and fexit: the word at ctx-16. kprobe: the probed address; 0 is for a kretprobe's
-/// entry_ip that is not a function's.
-fn get_func_ip(k: &mut Kernel, cpu: CpuId, [ctx, ..]: [u64; 5]) -> Ret {
-    if trampoline(k, cpu).is_some() {
-        return k.mem.read_u64(ctx - 16).map_or_else(|f| Ret::Fault(f.into()), Ret::Val);
-    }
+/// kprobe: the probed address; 0 is for a kretprobe's entry_ip that is not a function's. Where there
+/// is a trampoline the call is inlined.
+fn get_func_ip(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(k.traced_function(cpu).unwrap_or(0))
 }
 
@@ -241,10 +229,7 @@ fn get_func_arg(k: &mut Kernel, _: CpuId, [ctx, n, to, ..]: [u64; 5]) -> Ret {
     done(get(k))
 }
 
-fn get_func_ret(k: &mut Kernel, cpu: CpuId, [ctx, to, ..]: [u64; 5]) -> Ret {
-    if trampoline(k, cpu) == Some(AttachType::TraceFentry) {
-        return Ret::Val(Errno::EOPNOTSUPP.ret());
-    }
+fn get_func_ret(k: &mut Kernel, _: CpuId, [ctx, to, ..]: [u64; 5]) -> Ret {
     let get = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
         let value = k.mem.read_u64(ctx + arg_count(k, ctx)? * 8)?;
         k.mem.write_u64(to, value)?;

@@ -187,7 +187,6 @@ impl Kernel {
         })
     }
 
-    /// `struct bpf_array` with its values behind it.
     /// `pptrs`, and what they point to on each CPU.
     fn percpu_array(
         &mut self,
@@ -211,6 +210,7 @@ impl Kernel {
         Ok((addr, Kind::Array { values: percpu_area(0) + values, stride: value }))
     }
 
+    /// `struct bpf_array` with its values behind it.
     fn map_array(&mut self, def: &MapDef, bytes: u64, elem: u64) -> Result<u64, Errno> {
         let head = u64::from(field!("bpf_array", "value").off);
         let addr = self.map_memory(head + bytes)?;

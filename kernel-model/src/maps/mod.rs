@@ -35,7 +35,7 @@ pub(crate) use rules::{BtfRule, CLONE, check, of as rule_of};
 pub(crate) use store::{EXIST, LOCK, Who};
 
 use crate::cgroup::kept_key;
-use crate::layout::PERCPU_STRIDE;
+use crate::layout::{PERCPU_STRIDE, percpu_area};
 use crate::{CpuId, Kernel, ProgId};
 
 /// Kernel id of a map.
@@ -155,6 +155,13 @@ impl Map {
         }
     }
 
+    /// Per-CPU addresses of an array's values.
+    pub(crate) fn percpu_values(&self) -> Option<std::ops::Range<u64>> {
+        let Kind::Array { values, stride } = self.kind else { return None };
+        let start = self.is_percpu().then(|| values - percpu_area(0))?;
+        Some(start..start + stride * u64::from(self.def.max_entries))
+    }
+
     /// Where in the values of an array an address lies, on whatever CPU.
     pub(crate) fn array_offset(&self, at: u64) -> Option<u64> {
         let Kind::Array { values, stride } = self.kind else { return None };
@@ -227,8 +234,8 @@ impl Kernel {
         if let Some(off) = map.array_offset(value) {
             return self.word((off / map.value_stride()) as u32).to_vec();
         }
-        match Some(&map.kind) {
-            Some(Kind::Hash(t)) => {
+        match &map.kind {
+            Kind::Hash(t) => {
                 let found = t.by_key.iter().find(|(_, e)| e.value == value);
                 found.map_or(Vec::new(), |(k, _)| k.clone())
             }

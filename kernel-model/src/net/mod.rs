@@ -42,9 +42,10 @@ pub(crate) use rss::frame_hash;
 pub(crate) use skb_room::{UNSET as SKB_UNSET, max_len as skb_max_len};
 pub(crate) use sock::LISTEN;
 pub(crate) use tcp::{CB_FLAGS, HDR_OPT_LEN_CB, SEND_SHUTDOWN, WRITE_HDR_OPT_CB};
+pub(crate) use tcp::{TCP_BPF_SYN, TCP_BPF_SYN_MAC};
 pub(crate) use tcp::{option_at as tcp_option_at, state as tcp_state};
 pub(crate) use test_run::TestBuff;
-pub(crate) use unix::{AF_UNIX, Message as UnixMessage, PATH_MAX as UNIX_PATH_MAX};
+pub(crate) use unix::{AF_UNIX, Message as UnixMessage, PATH_MAX as UNIX_PATH_MAX, SUN_PATH};
 pub(crate) use xdp::{frag_at, shared_info};
 
 use std::collections::BTreeMap;

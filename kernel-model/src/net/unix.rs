@@ -9,6 +9,8 @@ use crate::{Errno, Kernel, field};
 /// `AF_UNIX`, and the length of `sun_path`.
 pub(crate) const AF_UNIX: u64 = 1;
 pub(crate) const PATH_MAX: usize = 108;
+/// `offsetof(struct sockaddr_un, sun_path)`.
+pub(crate) const SUN_PATH: u64 = 2;
 /// `offsetof(struct unix_address, name)`.
 const ADDRESS: u64 = 8;
 /// `SHUTDOWN_MASK`.
@@ -89,10 +91,10 @@ impl Kernel {
     pub(crate) fn unix_name_set(&mut self, sk: u64, name: &[u8]) -> Result<(), Errno> {
         let at = self.kzalloc(ADDRESS + crate::size!("sockaddr_un"), "unix_address")?;
         self.set(at, field!("unix_address", "refcnt"), 1);
-        self.set(at, field!("unix_address", "len"), 2 + name.len() as u64);
+        self.set(at, field!("unix_address", "len"), SUN_PATH + name.len() as u64);
         let un = at + ADDRESS;
         self.set(un, field!("sockaddr_un", "sun_family"), AF_UNIX);
-        self.mem.write(un + 2, name).expect("a new object is mapped");
+        self.mem.write(un + SUN_PATH, name).expect("a new object is mapped");
         self.set(sk, field!("unix_sock", "addr"), at);
         self.unix_sk(sk).name = name.to_vec();
         Ok(())

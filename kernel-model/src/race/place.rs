@@ -3,7 +3,7 @@
 use bpf::btf::Body;
 
 use super::Kernel;
-use crate::layout::{DIRECT_MAP, PAGE_SIZE, percpu_area};
+use crate::layout::{DIRECT_MAP, PAGE_SIZE};
 use crate::maps::{Kind, Map, MapId};
 use crate::syscall::BtfId;
 
@@ -32,13 +32,9 @@ impl Kernel {
 
     /// A new map, whose values may be in per-CPU memory.
     pub(crate) fn race_percpu(&mut self, id: MapId) {
-        let map = &self.maps[&id];
-        let Kind::Array { values, stride } = map.kind else { return };
-        if !map.is_percpu() {
-            return;
-        }
-        let bytes = stride * u64::from(map.def.max_entries);
-        for copy in self.percpu_copies(values - percpu_area(0)) {
+        let Some(values) = self.maps[&id].percpu_values() else { return };
+        let bytes = values.end - values.start;
+        for copy in self.percpu_copies(values.start) {
             let phys = self.mem.phys(copy).expect("mapped");
             self.races.forget(phys, bytes);
             self.races.add_range(phys, bytes, id);
@@ -47,10 +43,8 @@ impl Kernel {
 
     /// Where a CPU finds what is at a physical address of a map's per-CPU memory.
     fn percpu_va(&self, map: &Map, phys: u64) -> Option<u64> {
-        let Kind::Array { values, stride } = map.kind else { return None };
         let (within, page) = (phys % PAGE_SIZE, phys - phys % PAGE_SIZE);
-        let pages = values..values + stride * u64::from(map.def.max_entries);
-        let mut pages = pages.step_by(PAGE_SIZE as usize).map(|at| at - percpu_area(0));
+        let mut pages = map.percpu_values()?.step_by(PAGE_SIZE as usize);
         let is_it = |at: &u64| self.mem.translate(*at).is_some_and(|pte| pte.phys == page);
         pages
             .find_map(|at| self.percpu_copies(at).find(is_it))

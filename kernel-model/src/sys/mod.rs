@@ -26,7 +26,7 @@ use crate::trace::{Then as After, TraceFrame};
 use crate::{Errno, Kernel};
 
 pub use lsm::LsmFrame;
-pub(crate) use sock::{OptError, SOCK_DGRAM};
+pub(crate) use sock::{OptError, SOCK_DGRAM, TCP_SAVED_SYN};
 pub use table::{Param, SYSCALLS, SysRow};
 pub(crate) use vfs::Vfs;
 
@@ -127,6 +127,27 @@ pub struct SysFrame {
     ctx: u64,
 }
 
+impl SysFrame {
+    /// Nothing to do so far.
+    fn new(task: TaskId, row: usize, args: Vec<u64>) -> SysFrame {
+        SysFrame {
+            task,
+            row,
+            args,
+            other: None,
+            regs: 0,
+            todo: VecDeque::new(),
+            entered: Vec::new(),
+            object: 0,
+            ret: 0,
+            block: None,
+            then: None,
+            bytes: None,
+            ctx: 0,
+        }
+    }
+}
+
 impl Kernel {
     /// Begins a call of the running task.
     pub(crate) fn sys_begin(&mut self, task: TaskId, call: &SysCall) -> Result<Frame, Errno> {
@@ -156,21 +177,7 @@ impl Kernel {
         }
         let number = u64::from(row.number(self.config.arch));
         let regs = self.syscall_regs(number, &args)?;
-        let mut frame = SysFrame {
-            task,
-            row: call.row,
-            args,
-            other,
-            regs,
-            todo: VecDeque::new(),
-            entered: Vec::new(),
-            object: 0,
-            ret: 0,
-            block: None,
-            then: None,
-            bytes: None,
-            ctx: 0,
-        };
+        let mut frame = SysFrame { other, regs, ..SysFrame::new(task, call.row, args) };
         frame.todo.extend([
             Do::Trace("sys_enter", vec![regs, number]),
             Do::Trace(row.enter, vec![regs, number]),
@@ -185,21 +192,8 @@ impl Kernel {
 
     /// What is left of `do_exit` of a task that has files.
     pub(crate) fn sys_exiting(task: TaskId) -> Frame {
-        let frame = SysFrame {
-            task,
-            row: 0,
-            args: Vec::new(),
-            other: None,
-            regs: 0,
-            todo: calls::exiting().into(),
-            entered: Vec::new(),
-            object: 0,
-            ret: 0,
-            block: None,
-            then: None,
-            bytes: None,
-            ctx: 0,
-        };
+        let mut frame = SysFrame::new(task, 0, Vec::new());
+        frame.todo.extend(calls::exiting());
         Frame::Op(Box::new(OpFrame::Sys(Box::new(frame))))
     }
 

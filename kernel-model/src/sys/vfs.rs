@@ -11,7 +11,7 @@ const S_IFDIR: u64 = 0o040_000;
 const S_IFREG: u64 = 0o100_000;
 const S_IFCHR: u64 = 0o020_000;
 /// `S_IFSOCK`.
-const S_IFSOCK: u64 = 0o140_000;
+pub(super) const S_IFSOCK: u64 = 0o140_000;
 /// `S_IFMT`.
 const S_IFMT: u64 = 0o170_000;
 /// `MKDEV(1, 3)`: `/dev/null`.
@@ -174,11 +174,11 @@ impl Kernel {
         match self.vfs.nodes.get(path) {
             Some(_) if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL => return Err(Errno::EEXIST),
             Some(n) => {
-                let kind = self.get(n.inode, field!("inode", "i_mode")) & S_IFMT;
-                if kind == S_IFSOCK {
+                if self.inode_is_sock(n.inode) {
                     return Err(Errno::ENXIO);
                 }
-                if kind == S_IFDIR && flags & (O_ACCMODE | O_CREAT) != 0 {
+                let dir = self.get(n.inode, field!("inode", "i_mode")) & S_IFMT == S_IFDIR;
+                if dir && flags & (O_ACCMODE | O_CREAT) != 0 {
                     return Err(Errno::EISDIR);
                 }
             }
@@ -216,6 +216,11 @@ impl Kernel {
         }
         self.vfs.files.insert(file, path.to_owned());
         Ok(file)
+    }
+
+    /// `S_ISSOCK`.
+    pub(super) fn inode_is_sock(&self, inode: u64) -> bool {
+        self.get(inode, field!("inode", "i_mode")) & S_IFMT == S_IFSOCK
     }
 
     /// `kern_path`: the inode of a name.

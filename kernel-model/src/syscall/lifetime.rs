@@ -10,7 +10,6 @@ use std::collections::BTreeSet;
 
 use super::{BtfId, FdObject};
 use crate::cpu::{Cpu, Frame};
-use crate::layout::percpu_area;
 use crate::maps::{Kind, Map, MapId};
 use crate::memalloc::CacheId;
 use crate::{Kernel, ProgId, field};
@@ -157,18 +156,18 @@ impl Kernel {
         self.memcg.freed(map.addr);
         self.map_by_addr.remove(&map.addr);
         let head = u64::from(field!("bpf_array", "value").off);
+        let percpu = map.percpu_values();
         match map.kind {
             Kind::Array { values, .. } if values == map.addr + head => {
                 return self.kfree(map.addr, "map_free");
             }
-            Kind::Array { values, stride } => {
-                let bytes = stride * u64::from(map.def.max_entries);
-                let at = values - percpu_area(0);
-                for copy in self.percpu_copies(at) {
+            Kind::Array { .. } => {
+                let values = percpu.expect("others have their values behind them");
+                for copy in self.percpu_copies(values.start) {
                     let phys = self.mem.phys(copy).expect("mapped");
                     self.races.drop_range(phys);
                 }
-                self.percpu_free(at, bytes);
+                self.percpu_free(values.start, values.end - values.start);
             }
             Kind::Progs { .. } | Kind::Groups { .. } | Kind::Maps { .. } => {
                 return self.kfree(map.addr, "map_free");

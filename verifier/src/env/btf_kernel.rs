@@ -47,7 +47,7 @@ impl KernelEnv for BtfKernel {
 
     fn btf(&self) -> Option<&Btf> {
         // One without types has no BTF.
-        Some(&*self.btf).filter(|b| !b.with_prefix("").is_empty())
+        Some(&*self.btf).filter(|b| b.by_id(1).is_some())
     }
 
     fn lacks_symbol(&self, name: &str) -> bool {

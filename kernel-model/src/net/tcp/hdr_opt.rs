@@ -24,9 +24,10 @@ const NOP: u8 = 1;
 const TSTAMP: usize = 12;
 /// `BPF_WRITE_HDR_TCP_CURRENT_MSS`.
 const CURRENT_MSS: u32 = 1;
-/// `TCP_BPF_SYN`, `TCP_BPF_SYN_IP`.
-const BPF_SYN: u32 = 1005;
-const BPF_SYN_IP: u32 = 1006;
+/// `TCP_BPF_SYN`, `TCP_BPF_SYN_IP`, `TCP_BPF_SYN_MAC`.
+pub(crate) const TCP_BPF_SYN: u32 = 1005;
+const TCP_BPF_SYN_IP: u32 = 1006;
+pub(crate) const TCP_BPF_SYN_MAC: u32 = 1007;
 
 /// Options of programs on a path.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,8 +72,8 @@ impl SavedSyn {
     /// What `TCP_BPF_SYN`, `TCP_BPF_SYN_IP` or `TCP_BPF_SYN_MAC` begins with.
     fn part(&self, name: u32) -> Option<&[u8]> {
         match name {
-            BPF_SYN => self.bytes.get(self.mac + self.network..),
-            BPF_SYN_IP => self.bytes.get(self.mac..),
+            TCP_BPF_SYN => self.bytes.get(self.mac + self.network..),
+            TCP_BPF_SYN_IP => self.bytes.get(self.mac..),
             _ => Some(&self.bytes[..]).filter(|_| self.mac > 0),
         }
     }

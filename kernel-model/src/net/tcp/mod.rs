@@ -33,6 +33,7 @@ use crate::cpu::{CpuId, Flow, Frame, Input};
 use crate::types::Field;
 use crate::{EventKind, Fault, Kernel, field};
 
+pub(crate) use hdr_opt::{TCP_BPF_SYN, TCP_BPF_SYN_MAC};
 pub(crate) use ops::{CB_FLAGS, HDR_OPT_LEN_CB, WRITE_HDR_OPT_CB};
 pub(crate) use segment::option_at;
 use segment::{Options, Segment};

@@ -414,11 +414,7 @@ fn connect_to(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 pub(in super::super) fn getsockname(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
     if k.sock_is_unix(sk) {
-        f.first([
-            Do::Lsm("bpf_lsm_socket_getsockname", vec![sock]),
-            Do::Act(|k, _, f| unix::getname(k, f, false)),
-        ]);
-        return Ok(0);
+        return unix::naming(f, sock, false);
     }
     let local = k.sock_local(sk);
     let which = (AttachType::CgroupInet4Getsockname, AttachType::CgroupInet6Getsockname);
@@ -429,11 +425,7 @@ pub(in super::super) fn getsockname(k: &mut Kernel, _: CpuId, f: &mut SysFrame) 
 pub(in super::super) fn getpeername(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
     if k.sock_is_unix(sk) {
-        f.first([
-            Do::Lsm("bpf_lsm_socket_getpeername", vec![sock]),
-            Do::Act(|k, _, f| unix::getname(k, f, true)),
-        ]);
-        return Ok(0);
+        return unix::naming(f, sock, true);
     }
     let remote = k.sock_remote(sk).filter(|_| k.sock_state(sk) != CLOSE);
     let remote = remote.ok_or(Errno::ENOTCONN)?;

@@ -18,7 +18,7 @@ use crate::{Errno, EventKind, Fault, Kernel, field};
 
 pub(super) use addr::{bind, connect, getpeername, getsockname, listen};
 pub(super) use msg::{recvfrom, sendto};
-pub(crate) use opt::OptError;
+pub(crate) use opt::{OptError, TCP_SAVED_SYN};
 pub(super) use opt::{getsockopt, setsockopt};
 pub(super) use stream::{accept4, shutdown};
 

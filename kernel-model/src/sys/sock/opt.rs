@@ -28,7 +28,7 @@ const RCVBUF_MIN: i64 = 2304;
 const SNDBUF_MIN: i64 = 4608;
 /// Options of [`SOL_TCP`] that are no member of the socket.
 const TCP_SAVE_SYN: (u32, u32) = (SOL_TCP, 27);
-const TCP_SAVED_SYN: (u32, u32) = (SOL_TCP, 28);
+pub(crate) const TCP_SAVED_SYN: (u32, u32) = (SOL_TCP, 28);
 /// `SOCK_KEEPOPEN` of `sk_flags`.
 const KEEPOPEN: u64 = 1 << 3;
 

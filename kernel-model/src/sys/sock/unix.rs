@@ -6,22 +6,18 @@
 
 use bpf::uapi::AttachType;
 
-use super::super::{CgroupCall, Do, SysFrame};
+use super::super::vfs::S_IFSOCK;
+use super::super::{Act, CgroupCall, Do, SysFrame};
 use super::msg::DONTWAIT;
 use super::stream::{MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, SIGPIPE};
 use super::{CLOSE, ESTABLISHED, LISTEN, Ret, SOCK_DGRAM, SS_CONNECTED};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::CpuId;
-use crate::net::{AF_UNIX, SEND_SHUTDOWN, UNIX_PATH_MAX, UnixMessage};
+use crate::net::{AF_UNIX, SEND_SHUTDOWN, SUN_PATH, UNIX_PATH_MAX, UnixMessage};
 use crate::{Errno, Kernel, field};
 
 /// `RCV_SHUTDOWN`.
 const RCV_SHUTDOWN: u64 = 1;
-/// `S_IFMT`, `S_IFSOCK`.
-const S_IFMT: u64 = 0o170_000;
-const S_IFSOCK: u64 = 0o140_000;
-/// `sizeof(sa_family_t)`: where `sun_path` begins.
-const FAMILY: u64 = 2;
 /// What the skb of a datagram takes of the send buffer.
 const SKB: u64 = 32;
 
@@ -43,7 +39,7 @@ impl Kernel {
     fn unix_validate(&self, kern: u64) -> Result<(), Errno> {
         let len = self.get(kern, field!("bpf_sock_addr_kern", "uaddrlen"));
         let family = self.get(kern, field!("bpf_sock_addr_kern", "__addr.sin6_family"));
-        let fits = (FAMILY + 1..=FAMILY + UNIX_PATH_MAX as u64).contains(&len);
+        let fits = (SUN_PATH + 1..=SUN_PATH + UNIX_PATH_MAX as u64).contains(&len);
         if fits && family == AF_UNIX { Ok(()) } else { Err(Errno::EINVAL) }
     }
 
@@ -51,7 +47,7 @@ impl Kernel {
     fn unix_name_of(&self, kern: u64) -> Vec<u8> {
         let at = self.get(kern, field!("bpf_sock_addr_kern", "uaddr"));
         let len = self.get(kern, field!("bpf_sock_addr_kern", "uaddrlen"));
-        let mut name = self.bytes(at + FAMILY, len.saturating_sub(FAMILY));
+        let mut name = self.bytes(at + SUN_PATH, len.saturating_sub(SUN_PATH));
         if name.first().is_some_and(|b| *b != 0) {
             name.truncate(name.iter().position(|b| *b == 0).unwrap_or(name.len()));
             name.push(0);
@@ -63,8 +59,8 @@ impl Kernel {
     fn unix_name_put(&mut self, kern: u64, name: &[u8]) {
         self.set(kern, field!("bpf_sock_addr_kern", "__addr.sin6_family"), AF_UNIX);
         let at = self.get(kern, field!("bpf_sock_addr_kern", "uaddr"));
-        self.mem.write(at + FAMILY, name).expect("an address is mapped");
-        let len = FAMILY + name.len() as u64;
+        self.mem.write(at + SUN_PATH, name).expect("an address is mapped");
+        let len = SUN_PATH + name.len() as u64;
         self.set(kern, field!("bpf_sock_addr_kern", "uaddrlen"), len);
     }
 
@@ -74,7 +70,7 @@ impl Kernel {
             return self.unix_by_name(name, kind).ok_or(Errno::ECONNREFUSED);
         };
         let inode = self.vfs_inode(&path)?;
-        if self.get(inode, field!("inode", "i_mode")) & S_IFMT != S_IFSOCK {
+        if !self.inode_is_sock(inode) {
             return Err(Errno::ECONNREFUSED);
         }
         let other = self.unix_by_inode(inode).ok_or(Errno::ECONNREFUSED)?;
@@ -106,7 +102,7 @@ fn addr_sk(k: &Kernel, f: &SysFrame) -> u64 {
 /// `unix_bind`.
 pub(super) fn bind(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
     let sk = addr_sk(k, f);
-    if k.get(f.object, field!("bpf_sock_addr_kern", "uaddrlen")) == FAMILY {
+    if k.get(f.object, field!("bpf_sock_addr_kern", "uaddrlen")) == SUN_PATH {
         return Err(k.sys_unsupported(cpu, "unix_autobind"));
     }
     k.unix_validate(f.object)?;
@@ -186,7 +182,7 @@ fn dgram_connect(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
 }
 
 /// `security_unix_may_send`, and what follows when it says nothing.
-fn may_send(k: &Kernel, f: &mut SysFrame, (sk, other): (u64, u64), then: super::super::Act) {
+fn may_send(k: &Kernel, f: &mut SysFrame, (sk, other): (u64, u64), then: Act) {
     let sockets = [sk, other].map(|sk| k.get(sk, field!("sock", "sk_socket"))).to_vec();
     f.first([
         Do::Enter("security_unix_may_send", sockets.clone()),
@@ -259,7 +255,7 @@ fn stream_connected(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
 }
 
 /// Waits until there is room in a queue, and tries again.
-fn wait_room(k: &mut Kernel, f: &mut SysFrame, other: u64, again: super::super::Act) -> Ret {
+fn wait_room(k: &mut Kernel, f: &mut SysFrame, other: u64, again: Act) -> Ret {
     k.unix_wait_room(other, f.task);
     f.block = Some(u64::MAX);
     f.first([Do::Act(again)]);
@@ -307,7 +303,7 @@ fn name_of(k: &mut Kernel, f: &mut SysFrame, sk: u64, peer: bool) -> Ret {
 
 /// The programs for a name; none are asked about one that is not there.
 fn peer_programs(k: &Kernel, kern: u64, peer: bool) -> Option<Box<CgroupCall>> {
-    let named = k.get(kern, field!("bpf_sock_addr_kern", "uaddrlen")) > FAMILY;
+    let named = k.get(kern, field!("bpf_sock_addr_kern", "uaddrlen")) > SUN_PATH;
     let attach = match peer {
         true => AttachType::CgroupUnixGetpeername,
         false => AttachType::CgroupUnixGetsockname,
@@ -315,8 +311,18 @@ fn peer_programs(k: &Kernel, kern: u64, peer: bool) -> Option<Box<CgroupCall>> {
     named.then(|| k.unix_programs(attach, kern))
 }
 
-/// `unix_getname` for `getsockname` and `getpeername`.
-pub(super) fn getname(k: &mut Kernel, f: &mut SysFrame, peer: bool) -> Ret {
+/// `getsockname` and `getpeername`.
+pub(super) fn naming(f: &mut SysFrame, sock: u64, peer: bool) -> Ret {
+    let (hook, act): (_, Act) = match peer {
+        true => ("bpf_lsm_socket_getpeername", |k, _, f| getname(k, f, true)),
+        false => ("bpf_lsm_socket_getsockname", |k, _, f| getname(k, f, false)),
+    };
+    f.first([Do::Lsm(hook, vec![sock]), Do::Act(act)]);
+    Ok(0)
+}
+
+/// `unix_getname` for them.
+fn getname(k: &mut Kernel, f: &mut SysFrame, peer: bool) -> Ret {
     let (_, sk) = k.fd_sk(f)?;
     let kern = name_of(k, f, sk, peer)?;
     let programs = peer_programs(k, kern, peer).map(Do::Cgroup);
