@@ -60,12 +60,13 @@ pub fn unused(root: &Path) -> std::io::Result<Vec<String>> {
         texts += &fs::read_to_string(path)?;
     }
     let mut found = Vec::new();
-    // What the suite `hostile` runs, whole.
-    let damaged = |path: &Path| shown(root, path).starts_with("tests/corpus/damaged/");
+    // What the suites `hostile` and `conform` run, whole.
+    let folders = ["damaged/", "conform/", "verifier/"].map(|f| format!("tests/corpus/{f}"));
+    let whole = |path: &Path| folders.iter().any(|f| shown(root, path).starts_with(f.as_str()));
     for path in files(root, ".bpf.c")?.into_iter().chain(files(root, ".bpf.o")?) {
         let stem = stem(&path);
         let named = [format!("{stem}.bpf"), format!("{stem}.el.bpf"), format!("\"{stem}\"")];
-        if !damaged(&path) && !named.iter().any(|n| texts.contains(n)) {
+        if !whole(&path) && !named.iter().any(|n| texts.contains(n)) {
             found.push(format!("{}: nothing names it", shown(root, &path)));
         }
     }

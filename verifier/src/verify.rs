@@ -195,7 +195,7 @@ fn final_depths(p: &Program, a: &Analysed) -> Vec<u32> {
             .any(|(i, x)| x.seen && matches!(i, Insn::MayGoto { off } if *off != 0));
         (!dead).then_some(own + LOOP * u32::from(inlined) + MAY_GOTO * u32::from(counts))
     };
-    a.cfg.subprogs.iter().zip(&a.explored.verdict_depth).filter_map(depth).collect()
+    a.cfg.subprogs.iter().zip(&a.explored.stack_depth).filter_map(depth).collect()
 }
 
 /// The log of a refusal. What was refused before exploration has its message, between the list of

@@ -26,6 +26,7 @@ const ALLOWED: &[Cmd] = &[
     Cmd::BtfLoad,
     Cmd::ObjGetInfoByFd,
     Cmd::ProgBindMap,
+    Cmd::ProgStreamReadByFd,
 ];
 
 /// A buffer whose address goes into the attributes.

@@ -1,9 +1,10 @@
-//! `BPF_PROG_TEST_RUN` on the running kernel.
+//! `BPF_PROG_TEST_RUN` on the running kernel, and what programs wrote to their streams.
 
 use bpf::uapi::Cmd;
-use bpf::uapi::attr::TestRun;
+use bpf::uapi::attr::{StreamRead, TestRun};
 use bpf::uapi::fields::Struct;
 use kernel_model::Errno;
+use kernel_model::stream::StreamId;
 
 use super::door::{self, Buf};
 use super::{ENDIAN, HostKernel, attr_bytes};
@@ -51,6 +52,12 @@ const CTX_SIZE_OUT: usize = 44;
 const CTX_IN: usize = 48;
 const CTX_OUT: usize = 56;
 
+/// Offset of `stream_buf` and `stream_buf_len`.
+const STREAM_BUF: usize = 0;
+const STREAM_BUF_LEN: usize = 8;
+/// Pages that a stream may hold (`BPF_STREAM_MAX_CAPACITY`, 100,000 bytes), rounded up.
+const STREAM_BYTES_MAX: usize = 1 << 17;
+
 impl HostKernel {
     /// Runs a loaded program.
     ///
@@ -86,5 +93,27 @@ impl HostKernel {
             ctx = ctx_in;
         }
         Ok(TestRunOut { retval: out.retval, duration_ns: out.duration, data, ctx })
+    }
+
+    /// What a program has written to a stream and nobody has read.
+    ///
+    /// # Errors
+    /// The kernel's; `EINVAL` of one that has no streams.
+    pub fn stream(&self, prog: Fd, id: StreamId) -> Result<String, Errno> {
+        if !self.fds.contains_key(&prog) {
+            return Err(Errno::EBADF);
+        }
+        let attr = StreamRead {
+            prog_fd: prog.cast_unsigned(),
+            stream_id: id as u32,
+            ..StreamRead::default()
+        };
+        let mut text = vec![0; STREAM_BYTES_MAX];
+        let buf = Buf::output(STREAM_BUF, &mut text).sized(STREAM_BUF_LEN);
+        door::bpf(Cmd::ProgStreamReadByFd, &mut attr_bytes(&attr), vec![buf])
+            .map_err(|e| Errno::from_raw(e).unwrap_or(Errno::EIO))?;
+        // Texts have no zeroes.
+        text.truncate(text.iter().position(|b| *b == 0).unwrap_or(text.len()));
+        Ok(String::from_utf8_lossy(&text).into_owned())
     }
 }

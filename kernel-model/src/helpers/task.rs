@@ -201,8 +201,8 @@ fn put_stack(
     Ok(Ok(part.len() as u64 * 8))
 }
 
-/// kprobe: the probed address; 0 is for a kretprobe's entry_ip that is not a function's. Where there
-/// is a trampoline the call is inlined.
+/// kprobe: the probed address; 0 is for a kretprobe's entry_ip that is not a function's. Where
+/// there is a trampoline the call is inlined.
 fn get_func_ip(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
     Ret::Val(k.traced_function(cpu).unwrap_or(0))
 }

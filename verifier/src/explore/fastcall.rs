@@ -6,13 +6,14 @@
 //! call 8                        used by nothing else
 //! r1 = *(u64 *)(r10 -16)
 //! ```
-//! Where the kernel inlines the call it removes the pairs, and the frame gets smaller by their
-//! slots. That is what counts against the limits of stack and what statistics print. The code
-//! that we run keeps the pairs, as its helpers stay calls.
+//! Where the kernel inlines the call it removes the pairs (`rewrite::dead`), and the frame gets
+//! smaller by their slots. That is what counts against the limits of stack and what statistics
+//! print.
 
 use bpf::Endian;
 use bpf::insn::{Call, Insn, Reg, Size, Src};
 
+use super::input::InsnAux;
 use super::Input;
 use super::ver::Ver;
 use crate::cfg::{self, Subprog};
@@ -32,34 +33,39 @@ pub(crate) struct Frame {
     off: i32,
     /// `keep_fastcall_stack`: some of the calls are not inlined.
     keep: bool,
-    /// Some are.
-    removes: bool,
 }
 
-impl Frame {
-    /// The frame's size once the pairs are gone.
-    pub(crate) fn depth(&self, used: u32) -> u32 {
-        if self.removes && !self.keep { self.off.unsigned_abs() } else { used }
-    }
+/// What a call does to registers and slots.
+struct CallSummary {
+    /// Registers it uses or changes.
+    clobbered: u16,
+    /// It is inlined, and its pairs removed.
+    inlined: bool,
+    /// The kernel gives up the slots.
+    shrinks: bool,
 }
 
-/// Registers a call uses or changes, and whether it is inlined.
-fn clobbers(input: &Input<'_>, call: Call) -> Option<(u16, bool)> {
+/// KERNEL v6.18 verifier.c:get_call_summary
+fn summary(input: &Input<'_>, call: Call) -> Option<CallSummary> {
     let mask = |ret: bool, args: usize| u16::from(ret) | (((1 << args) - 1) << 1);
     match call {
         Call::Helper(id) => {
             let p = tables::helper_for(id, input.program.prog_type)?;
             let args = p.args.iter().filter(|a| a.base != ArgBase::DontCare).count();
-            // The JITs and the verifier do so where a CPU's number is one load; s390 does not.
-            let inlined = id == GET_SMP_PROCESSOR_ID && input.endian == Endian::Little;
-            Some((mask(p.ret.base != RetBase::Void, args), p.allow_fastcall && inlined))
+            let clobbered = mask(p.ret.base != RetBase::Void, args);
+            let inlined = p.allow_fastcall && id == GET_SMP_PROCESSOR_ID;
+            // s390 does not inline it. Here its code is that of the others, its frames are its own.
+            let shrinks = inlined && input.endian == Endian::Little;
+            Some(CallSummary { clobbered, inlined, shrinks })
         }
         Call::Kfunc { btf_id, off: 0 } => {
             let btf = input.env.btf()?;
             let id = btf_id.cast_unsigned();
             let (ret, params) = btf.func_proto(id)?;
             let row = kfuncs::kfunc(btf.name(id))?;
-            Some((mask(ret != 0, params.len()), row.flags.has(kfuncs::KfFlags::FASTCALL)))
+            let clobbered = mask(ret != 0, params.len());
+            let inlined = row.flags.has(kfuncs::KfFlags::FASTCALL);
+            Some(CallSummary { clobbered, inlined, shrinks: inlined })
         }
         _ => None,
     }
@@ -79,6 +85,11 @@ fn jump_targets(insns: &[Insn]) -> Vec<bool> {
         }
     }
     is
+}
+
+/// The `n`th instruction before a call and the one after it.
+pub(crate) fn beside(call: usize, n: u8) -> (Option<usize>, usize) {
+    (call.checked_sub(n.into()), call + usize::from(n))
 }
 
 /// `*(u64 *)(r10 + off) = reg`.
@@ -120,12 +131,14 @@ impl Ver<'_> {
 
     /// KERNEL v6.18 verifier.c:mark_fastcall_pattern_for_call
     fn mark_fastcall(&mut self, s: usize, at: usize, call: Call, lowest: i32, targets: &[bool]) {
-        let Some((clobbered, inlined)) = clobbers(&self.input, call) else { return };
+        let Some(CallSummary { clobbered, inlined, shrinks }) = summary(&self.input, call) else {
+            return;
+        };
         let insns = self.input.insns;
         let mut expected = CALLER_SAVED & !clobbered;
         let mut off = lowest;
-        let mut pairs = 0;
-        while let (Some(before), after) = (at.checked_sub(pairs + 1), at + pairs + 1) {
+        let mut pairs = 0u8;
+        while let (Some(before), after) = beside(at, pairs + 1) {
             let Some(filled) = insns.get(after).and_then(fill) else { break };
             // A jump may lead to the first of the spills, nowhere else.
             if targets[before + 1] || targets[after] || spill(&insns[before]) != Some(filled) {
@@ -144,9 +157,11 @@ impl Ver<'_> {
         if pairs == 0 {
             return;
         }
+        if inlined {
+            self.aux[at].fastcall_spills = pairs;
+        }
         let frame = &mut self.fastcall[s];
-        frame.removes |= inlined;
-        frame.keep |= !inlined;
+        frame.keep |= !shrinks;
         frame.off = frame.off.min(off);
     }
 
@@ -157,18 +172,21 @@ impl Ver<'_> {
         if self.fastcall[s].off <= off || self.aux[at].fastcall_pattern {
             return;
         }
-        self.fastcall[s] = Frame { off: DISABLED, removes: false, ..self.fastcall[s] };
+        self.fastcall[s].off = DISABLED;
         let Subprog { start, end, .. } = self.input.cfg.subprogs[s];
         for aux in &mut self.aux[start.idx()..end.idx()] {
-            aux.fastcall_pattern = false;
+            (aux.fastcall_pattern, aux.fastcall_spills) = (false, 0);
         }
     }
 
-    /// KERNEL v6.18 verifier.c:remove_fastcall_spills_fills
+    /// KERNEL v6.18 verifier.c:remove_fastcall_spills_fills: the frames; the code comes later.
     pub(super) fn shrink_frames(&mut self) {
-        self.used_depth.clone_from(&self.stack_depth);
-        for (depth, frame) in self.stack_depth.iter_mut().zip(&self.fastcall) {
-            *depth = frame.depth(*depth);
+        for (s, sub) in self.input.cfg.subprogs.iter().enumerate() {
+            let removes = |aux: &InsnAux| aux.fastcall_spills > 0;
+            let frame = self.fastcall[s];
+            if !frame.keep && self.aux[sub.start.idx()..sub.end.idx()].iter().any(removes) {
+                self.stack_depth[s] = frame.off.unsigned_abs();
+            }
         }
     }
 }

@@ -182,6 +182,8 @@ pub struct InsnAux {
     pub btf_addr: Option<u64>,
     /// Stack slot of the `bpf_fastcall` pattern is only used by its spills and fills.
     pub fastcall_pattern: bool,
+    /// `fastcall_spills_num`: so many spills before the call and fills after it are removed.
+    pub fastcall_spills: u8,
 }
 
 /// What exploration found.
@@ -189,10 +191,8 @@ pub struct InsnAux {
 pub struct Explored {
     /// Per instruction.
     pub aux: Vec<InsnAux>,
-    /// Per subprogram: bytes of stack used.
+    /// Per subprogram: bytes of stack used, without the spills around calls that are inlined.
     pub stack_depth: Vec<u32>,
-    /// The same as the kernel counts it, without the spills around calls that it inlines.
-    pub verdict_depth: Vec<u32>,
     /// Per subprogram: is it (also) a callback entered from a helper.
     pub is_callback: Vec<bool>,
     /// Per subprogram: its declaration does not say what it is called with.

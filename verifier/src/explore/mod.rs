@@ -15,7 +15,7 @@
 
 pub mod beyond;
 pub(crate) mod equal;
-mod fastcall;
+pub(crate) mod fastcall;
 mod input;
 mod live;
 mod precision;

@@ -144,8 +144,6 @@ pub(crate) struct Ver<'a> {
     pub(crate) cur_hist: Option<usize>,
     /// As the limits count it.
     pub(crate) stack_depth: Vec<u32>,
-    /// With the spills around inlined calls.
-    pub(crate) used_depth: Vec<u32>,
     /// Spills and fills around calls by subprogram.
     pub(crate) fastcall: Vec<Frame>,
     pub(crate) is_callback: Vec<bool>,
@@ -206,7 +204,6 @@ impl<'a> Ver<'a> {
             state_bytes: 0,
             cur_hist: None,
             stack_depth: vec![0; subs],
-            used_depth: Vec::new(),
             fastcall: vec![Frame::default(); subs],
             is_callback: vec![false; subs],
             is_async: vec![false; subs],
@@ -435,8 +432,7 @@ impl<'a> Ver<'a> {
         stats.stack_depth = self.stack_depth.iter().copied().max().unwrap_or(0);
         Explored {
             aux: self.aux,
-            stack_depth: self.used_depth,
-            verdict_depth: self.stack_depth,
+            stack_depth: self.stack_depth,
             is_callback: self.is_callback,
             unreliable: self.unreliable,
             stats,

@@ -1,9 +1,11 @@
-//! Dead code: what no path reached is removed, branches on it become unconditional.
+//! Dead code: what no path reached is removed, branches on it become unconditional. Before that,
+//! the spills and fills around inlined calls become nops.
 
 use bpf::insn::Insn;
 
 use super::Input;
 use crate::cfg::target;
+use crate::explore::fastcall::beside;
 
 /// The program after removal: original index and instruction; jumps still lead to original
 /// indices.
@@ -13,10 +15,10 @@ pub(super) struct Live {
     pub(super) insns: Vec<(usize, Insn)>,
 }
 
-/// Applies the three passes in the kernel's order. Without `CAP_BPF` dead code stays, as a loop
+/// Applies the passes in the kernel's order. Without `CAP_BPF` nops stay, and dead code as a loop
 /// on the spot (`sanitize_dead_code`).
 pub(super) fn live_code(input: &Input<'_>) -> Live {
-    let insns = &input.program.insns;
+    let insns = &without_fastcall_pairs(input);
     let seen: Vec<bool> = (0..insns.len())
         .map(|at| match insns[at] {
             Insn::LdImm64Hi => at > 0 && input.aux(at - 1).seen,
@@ -36,6 +38,20 @@ pub(super) fn live_code(input: &Input<'_>) -> Live {
         .collect();
     remove_nops(&mut live);
     Live { insns: live }
+}
+
+/// `remove_fastcall_spills_fills`.
+fn without_fastcall_pairs(input: &Input<'_>) -> Vec<Insn> {
+    let mut insns = input.program.insns.clone();
+    for at in 0..insns.len() {
+        for n in 1..=input.aux(at).fastcall_spills {
+            let (before, after) = beside(at, n);
+            for i in before.into_iter().chain([after]) {
+                insns[i] = Insn::Ja { off: 0, long: false };
+            }
+        }
+    }
+    insns
 }
 
 /// `opt_hard_wire_dead_code_branches`.

@@ -103,8 +103,17 @@ pub(super) fn expand(
             let after = !matches!(input.program.attach_type, Some(AttachType::TraceFentry));
             Ok(of_trampoline(id, after).unwrap_or_else(|| Seq::one(insn)))
         }
+        Insn::Call(_) if input.kfunc(&insn).is_some_and(is_cast) => {
+            Ok(Seq::one(alu(Width::W64, AluOp::Mov, Reg::R0, Src::Reg(Reg::R1))))
+        }
         _ => Ok(Seq::one(insn)),
     }
+}
+
+/// Kernel functions that give back their first argument, as another type
+/// (`verifier.c:fixup_kfunc_call`).
+fn is_cast(kfunc: &str) -> bool {
+    matches!(kfunc, "bpf_cast_to_kern_ctx" | "bpf_rdonly_cast")
 }
 
 /// What the kernel leaves to its JITs and no back end has.

@@ -1,17 +1,28 @@
 //! Turns a checked program into what the JIT compiles, with the kernel's own sequences.
 //!
 //! ```text
-//!  dead code (opt_hard_wire_dead_code_branches, opt_remove_dead_code, opt_remove_nops)
+//!  spills and fills around inlined calls (remove_fastcall_spills_fills)
+//!     ─► dead code (opt_hard_wire_dead_code_branches, opt_remove_dead_code, opt_remove_nops)
 //!     ─► expansion of one instruction at a time (convert_ctx_accesses, do_misc_fixups)
 //!     ─► layout (jumps, calls, ranges, facts)
 //! ```
 //! The kernel patches in place and fixes offsets after each patch; here every instruction says
 //! what it becomes and where it jumps, and offsets are computed once. The result is the same.
 //!
-//! **Differences by choice.** Lookups in hash maps, `bpf_jiffies64` and `bpf_kptr_xchg` stay calls,
-//! and `bpf_loop` does: its loop would be in registers of the caller's, where a debugger looks for
-//! the caller's variables. The CPU's number is read alike on all architectures. `LD_ABS` and
-//! `LD_IND` call [`LD_ABS_8`] and its kin, helpers without a UAPI number, as [`TIMED_MAY_GOTO`] is.
+//! **Differences by choice.** Some of what the kernel inlines stays a call:
+//!
+//! - `bpf_loop`: its loop would be in registers of the caller's, where a debugger looks for the
+//!   caller's variables.
+//! - `bpf_kptr_xchg` (inlined by the JITs of x86-64, arm64 and riscv64): the call moves a reference
+//!   between the program and the value in the ledger, and orders accesses for the detector of
+//!   races. An exchange alone would leave a cancelled program with what it no longer holds.
+//! - `bpf_jiffies64`: the model's time is a count of instructions, known exactly where a program
+//!   stops; a word of memory would have to be written with each of them.
+//! - Lookups in hash maps: the kernel calls the map's own function, and adds to what it returns.
+//!
+//! The CPU's number is read alike on all architectures, and the spills around it are removed on
+//! all: s390's kernel does neither. `LD_ABS` and `LD_IND` call [`LD_ABS_8`] and its kin, helpers
+//! without a UAPI number, as [`TIMED_MAY_GOTO`] is.
 
 mod ctx;
 mod dead;
@@ -55,11 +66,15 @@ pub(crate) struct Input<'a> {
 }
 
 impl Input<'_> {
+    /// The kernel function that is called, if it is not a module's.
+    fn kfunc(&self, insn: &Insn) -> Option<&str> {
+        let Insn::Call(Call::Kfunc { btf_id, off: 0 }) = *insn else { return None };
+        Some(self.env.btf()?.name(u32::try_from(btf_id).ok()?))
+    }
+
     /// A call of `bpf_throw`.
     fn is_throw(&self, insn: &Insn) -> bool {
-        let Insn::Call(Call::Kfunc { btf_id, off: 0 }) = *insn else { return false };
-        let name = self.env.btf().zip(u32::try_from(btf_id).ok());
-        name.is_some_and(|(btf, id)| btf.name(id) == "bpf_throw")
+        self.kfunc(insn) == Some("bpf_throw")
     }
 
     fn aux(&self, at: usize) -> InsnAux {

@@ -87,9 +87,20 @@ fn of(
     aux: InsnAux,
     maps: &[MapInfo],
 ) -> Result<Rewritten, Box<Rejection>> {
+    let n = program.insns.len();
+    let each = (0..n).map(|i| InsnAux { seen: !dead.contains(&i), ..aux }).collect();
+    of_each(env, program, endian, each, maps)
+}
+
+fn of_each(
+    env: &Env,
+    program: &Program,
+    endian: Endian,
+    aux: Vec<InsnAux>,
+    maps: &[MapInfo],
+) -> Result<Rewritten, Box<Rejection>> {
     let cfg = crate::cfg::build(program, &[], true, None, None).unwrap();
     let n = program.insns.len();
-    let aux = (0..n).map(|i| InsnAux { seen: !dead.contains(&i), ..aux }).collect();
     let explored =
         Explored { aux, stack_depth: vec![8; cfg.subprogs.len()], ..Explored::default() };
     rewrite(&Input {
@@ -277,6 +288,27 @@ fn dead_code_goes() {
     let insns = [mov(Reg(6), 1), jeq(1), Insn::Ja { off: 1, long: false }, mov(Reg(7), 7)];
     let r = run_with(&insns, Endian::Little, &[3], InsnAux::default());
     assert_eq!(text(&r), "b7 6 0 0 1");
+}
+
+#[test]
+fn spills_around_inlined_calls_go() {
+    let size = Size::DW;
+    let spill = |src, off| Insn::Store { size, dst: Reg::FP, off, src: Src::Reg(src) };
+    let fill = |dst, off| Insn::Load { size, sext: false, dst, src: Reg::FP, off };
+    let call = Insn::Call(Call::Helper(GET_SMP_PROCESSOR_ID));
+    let (r1, r2) = (Reg(1), Reg(2));
+    let code = [spill(r2, -8), spill(r1, -16), call, fill(r1, -16), fill(r2, -8)];
+    let inlined = "b7 0 0 0 24; bf 0 0 -1 0; 61 0 0 0 0";
+    let left = |n| {
+        let mut program = bare_program("t", ProgType::SchedCls, code.to_vec());
+        program.insns.push(Insn::Exit);
+        let mut aux = vec![InsnAux { seen: true, ..InsnAux::default() }; code.len() + 1];
+        aux[2].fastcall_spills = n;
+        text(&of_each(&Env(false), &program, Endian::Little, aux, &[array()]).unwrap())
+    };
+    assert_eq!(left(2), inlined);
+    let outer = format!("7b 10 2 -8 0; {inlined}; 79 2 10 -8 0");
+    assert_eq!(left(1), outer);
 }
 
 #[test]

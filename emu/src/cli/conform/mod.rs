@@ -14,6 +14,7 @@ mod lines;
 mod objects;
 mod plays;
 mod tags;
+mod xlated;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -12,21 +12,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bpf::btf::Btf;
-use bpf::insn::disasm::{NoNames, disasm_op};
-use bpf::insn::{Call, Insn};
 use bpf::object::{Object, ProgramDef};
 use bpf::uapi::ProgType;
 use bpf::{Arch, Endian};
-use kernel_model::ProgId;
+use kernel_model::{Errno, ProgId};
 use kernel_model::stream::StreamId;
 use kernel_model::syscall::Why;
-use regex::{Captures, Regex};
 use verifier::Verified;
 use verifier::caps::Caps;
 use verifier::rewrite::is_tail_call;
 
 use super::host;
 use super::tags::{Mode, Spec, unmet};
+use super::xlated;
 use crate::cli::Exit;
 use crate::cli::judge::{Verdict, error_line, judge_linked};
 use crate::cli::side::maps_of;
@@ -345,6 +343,14 @@ impl Annotated {
         let verdict = if said.errno == 0 { Verdict::Accepted } else { Verdict::Rejected };
         let words = said.reason().unwrap_or_default().to_owned();
         let mut r = self.judged(Engine::Host, (verdict, Exit::Ok), &words, &said.log);
+        if let (Outcome::Pass, Some(fd), false) = (r.outcome, said.fd, mode.xlated.is_empty()) {
+            let code = k.prog_detail(fd).map_err(|e| format!("accepted; its code: {e}"))?.xlated;
+            let text = xlated::theirs(&code).map_err(|e| format!("accepted; its code: {e}"))?;
+            if let Some(what) = unmet(&text, &mode.xlated) {
+                let r = record(Engine::Host, Outcome::Fail, XLATED[0], XLATED[1], &what);
+                return Ok(Record { details: text, ..r });
+            }
+        }
         if let (Outcome::Pass, Some(fd), Some(want)) = (r.outcome, said.fd, mode.retval) {
             r = match program.insns.iter().any(is_tail_call) {
                 true => {
@@ -386,7 +392,7 @@ impl Annotated {
                 let mut both = streams.iter().zip(&mode.streams);
                 if let Some(what) = both.find_map(|(text, wanted)| unmet(text, wanted)) {
                     let said = streams.concat().trim_end().to_owned();
-                    return record(engine, Outcome::Fail, "what it writes", &said, &what);
+                    return record(engine, Outcome::Fail, STREAMS, &said, &what);
                 }
                 // The result is right; what is said of the code is not judged.
                 let outcome = if note.is_some() { Outcome::Unsupported } else { Outcome::Pass };
@@ -464,7 +470,7 @@ impl Annotated {
 
     /// `__xlated`: the program as it is rewritten for the modelled kernel, as 6.18 does.
     fn rewritten(&self, mode: &Mode, r: &mut Record) {
-        let verified = self.verified().map(|v| (xlated(&v), calls(&v)));
+        let verified = self.verified().map(|v| (xlated::ours(&v), xlated::calls(&v)));
         if let Ok((text, _)) = &verified {
             r.details.clone_from(text);
         }
@@ -479,7 +485,7 @@ impl Annotated {
             Err(what) => (Outcome::Unsupported, what),
         };
         (r.outcome, r.note) = (outcome, note);
-        (r.expected, r.got) = ("__xlated".to_owned(), "accepted, as other instructions".to_owned());
+        (r.expected, r.got) = (XLATED[0].to_owned(), XLATED[1].to_owned());
     }
 
     fn verified(&self) -> Result<Verified, String> {
@@ -494,12 +500,36 @@ impl Annotated {
     }
 }
 
+/// What is expected of the rewritten program, and what came.
+const XLATED: [&str; 2] = ["__xlated", "accepted, as other instructions"];
+
+/// What is expected of stdout and stderr.
+const STREAMS: &str = "what it writes";
+
 /// What a program is run with.
 fn given(kind: ProgType) -> TestRunIn<'static> {
     match kind {
         ProgType::Syscall => TestRunIn::default(),
         _ => TestRunIn { data: &DATA, data_out: DATA.len() * 4, repeat: 1, ..Default::default() },
     }
+}
+
+/// `__stdout` and `__stderr` in the kernel of this machine: what was written and what is missing.
+fn streams_there(
+    k: &HostKernel,
+    fd: i32,
+    mode: &Mode,
+) -> Result<Option<(String, String)>, Errno> {
+    for (id, wanted) in [StreamId::Out, StreamId::Err].into_iter().zip(&mode.streams) {
+        if wanted.is_empty() {
+            continue;
+        }
+        let said = k.stream(fd, id)?;
+        if let Some(what) = unmet(&said, wanted) {
+            return Ok(Some((said, what)));
+        }
+    }
+    Ok(None)
 }
 
 /// `__retval` in the kernel of this machine.
@@ -510,29 +540,16 @@ fn returned_there(k: &HostKernel, fd: i32, kind: ProgType, want: i32, mode: &Mod
         Err(e) => of(Outcome::Skip, "", &format!("accepted; this kernel does not run it: {e}")),
         Ok(out) => {
             let got = out.retval.cast_signed().to_string();
-            match mode.returns(out.retval) {
-                true => of(Outcome::Pass, &got, ""),
-                false => of(Outcome::Fail, &got, "the program returns something else"),
+            if !mode.returns(out.retval) {
+                return of(Outcome::Fail, &got, "the program returns something else");
+            }
+            match streams_there(k, fd, mode) {
+                Ok(None) => of(Outcome::Pass, &got, ""),
+                Ok(Some((said, what))) => {
+                    record(Engine::Host, Outcome::Fail, STREAMS, said.trim_end(), &what)
+                }
+                Err(e) => of(Outcome::Skip, &got, &format!("its streams are not read: {e}")),
             }
         }
     }
-}
-
-/// Whether a program calls helpers or kfuncs.
-fn calls(v: &Verified) -> bool {
-    v.insns().any(|(_, i, _)| matches!(i, Insn::Call(Call::Helper(_) | Call::Kfunc { .. })))
-}
-
-/// A rewritten program as the kernel's tests print it: without opcodes, the second slots of wide
-/// instructions left out, `BPF_REG_AX` by its number.
-fn xlated(v: &Verified) -> String {
-    let ax = Regex::new(r"\b(w|r|)ax\b").expect("the expression is right");
-    let shown = v.insns().filter(|(_, insn, _)| **insn != Insn::LdImm64Hi);
-    let line = |(at, insn): (u32, &Insn)| {
-        let text = disasm_op(insn, &NoNames);
-        let text = text.split_once(") ").map_or("", |t| t.1);
-        let number = |c: &Captures<'_>| if &c[1] == "w" { "w11" } else { "r11" };
-        format!("{at}: {}\n", ax.replace_all(text, number))
-    };
-    shown.map(|(at, insn, _)| line((at.0, insn))).collect()
 }
