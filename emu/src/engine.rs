@@ -367,8 +367,8 @@ pub enum Exit {
 struct Mmu<'a>(Walker<'a>);
 
 impl PageTable for Mmu<'_> {
-    fn lookup(&mut self, page: u64, access: Access) -> Option<(u64, Rights)> {
-        let pte = self.0.walk(page, model_access(access))?;
+    fn lookup(&mut self, page: u64, access: Access, ram: &[u8]) -> Option<(u64, Rights)> {
+        let pte = self.0.walk(page, model_access(access), ram)?;
         let rights = match pte.perms {
             Perms { x: true, .. } => Rights::ReadExec,
             Perms { w: true, .. } => Rights::ReadWrite,

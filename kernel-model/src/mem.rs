@@ -3,7 +3,10 @@
 //! RAM is one mapping of zeroed pages, so that an emulator can map it directly.
 //! The direct map is linear and needs no table; every other mapping is a page table entry.
 //! The model writes through [`GuestMemory::write`] alone (design invariant 8); an emulator that
-//! writes natively reports each page once per snapshot with [`GuestMemory::mark_dirty`].
+//! writes natively asks [`Walker::walk`] before its first write to a page since a snapshot.
+//!
+//! A snapshot copies nothing: a page is copied when it is first written afterwards, and only when
+//! a snapshot still has it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -67,29 +70,33 @@ pub struct MemFault {
     pub access: Access,
 }
 
-/// A page as a snapshot keeps it, with its hash once someone has asked.
-#[derive(Clone, Debug)]
+/// A page as snapshots keep it, with its hash once someone has asked.
+///
+/// Without `bytes` the page is what RAM has: it is in [`GuestMemory::saved`], and clean. Whoever is
+/// about to change that page of RAM fills it before.
+#[derive(Debug, Default)]
 struct Page {
-    bytes: Arc<[u8]>,
+    bytes: OnceLock<Box<[u8]>>,
     hash: OnceLock<u64>,
 }
 
 /// `None` is a page of zeroes.
 #[derive(Clone, Debug, Default)]
 struct Chunk {
-    pages: Vec<Option<Page>>,
+    pages: Vec<Option<Arc<Page>>>,
     hash: OnceLock<u64>,
 }
 
 impl Chunk {
-    /// The sum over its pages: the order in which they were written does not matter.
-    fn hash(&self) -> u64 {
+    /// The sum over its pages, which RAM has as they are: the order in which they were written does
+    /// not matter.
+    fn hash(&self, ram: &[u8]) -> u64 {
         *self.hash.get_or_init(|| {
-            let kept = self.pages.iter().enumerate();
-            let kept = kept.filter_map(|(i, page)| Some((i as u64, page.as_ref()?)));
-            kept.fold(0, |sum: u64, (i, page)| {
-                let hash = *page.hash.get_or_init(|| content(&page.bytes));
-                sum.wrapping_add(if hash == 0 { 0 } else { mixed(hash ^ mixed(i + 1)) })
+            let kept = self.pages.iter().zip(ram.chunks_exact(PAGE)).zip(1..);
+            let kept = kept.filter_map(|((page, bytes), nth)| Some((page.as_ref()?, bytes, nth)));
+            kept.fold(0, |sum: u64, (page, bytes, nth)| {
+                let hash = *page.hash.get_or_init(|| content(bytes));
+                sum.wrapping_add(if hash == 0 { 0 } else { mixed(hash ^ mixed(nth)) })
             })
         })
     }
@@ -114,42 +121,53 @@ fn mixed(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Memory at one instant. Cheap to clone; pages are shared with other snapshots.
+/// Memory at one instant, for the [`GuestMemory`] that it is of. Cheap to clone; pages are shared
+/// with other snapshots.
 #[derive(Clone, Debug)]
 pub struct MemSnapshot {
     chunks: Vec<Arc<Chunk>>,
     table: Arc<Table>,
 }
 
-impl MemSnapshot {
-    /// Hash of contents and translations: equal for equal memory, however it came about. Pages
-    /// that earlier snapshots share are not looked at again.
-    #[must_use]
-    pub fn hash(&self) -> u64 {
-        let chunks = self.chunks.iter().enumerate();
-        let ram = chunks.fold(0, |sum: u64, (i, c)| match c.hash() {
-            0 => sum,
-            hash => sum.wrapping_add(mixed(hash ^ mixed(!(i as u64)))),
-        });
-        mixed(ram ^ self.table.hash())
-    }
-
-    /// Bytes of pages that another snapshot does not share: what keeping this one as well costs.
-    #[must_use]
-    pub fn bytes_beyond(&self, other: &MemSnapshot) -> u64 {
-        let chunks = self.chunks.iter().zip(&other.chunks);
-        let changed = chunks.filter(|(a, b)| !Arc::ptr_eq(a, b));
-        let pages = changed.flat_map(|(a, b)| a.pages.iter().zip(&b.pages));
-        let own = pages.filter(|(a, b)| a.is_some() && !same_page(a.as_ref(), b.as_ref()));
-        (own.count() * PAGE) as u64
-    }
+/// What snapshots know of RAM, and which pages have changed since the last one.
+#[derive(Clone, Debug, Default)]
+struct Past {
+    /// Contents at the last snapshot; `None` is a page of zeroes.
+    saved: Vec<Arc<Chunk>>,
+    dirty: Vec<bool>,
+    dirty_list: Vec<u32>,
 }
 
-fn same_page(a: Option<&Page>, b: Option<&Page>) -> bool {
-    match (a, b) {
-        (Some(a), Some(b)) => Arc::ptr_eq(&a.bytes, &b.bytes),
-        (None, None) => true,
-        (Some(_), None) | (None, Some(_)) => false,
+impl Past {
+    /// A page of RAM is about to be written.
+    fn mark(&mut self, page: usize, ram: &[u8]) {
+        if !self.dirty[page] {
+            self.dirty[page] = true;
+            self.dirty_list.push(page as u32);
+            self.keep(page, ram);
+        }
+    }
+
+    /// Copies a clean page for the snapshots that have it, if there are any.
+    fn keep(&mut self, page: usize, ram: &[u8]) {
+        let chunk = &mut self.saved[page / CHUNK];
+        let alone = Arc::get_mut(chunk).is_some_and(|c| {
+            c.pages[page % CHUNK].as_mut().is_some_and(|p| Arc::get_mut(p).is_some())
+        });
+        if let Some(kept) = chunk.pages[page % CHUNK].as_ref().filter(|_| !alone) {
+            kept.bytes.get_or_init(|| ram[page * PAGE..][..PAGE].into());
+        }
+    }
+
+    /// All pages are clean: what RAM has is what is saved.
+    fn settle(&mut self) {
+        for page in self.dirty_list.drain(..) {
+            let page = page as usize;
+            let chunk = Arc::make_mut(&mut self.saved[page / CHUNK]);
+            chunk.pages[page % CHUNK] = Some(Arc::default());
+            chunk.hash = OnceLock::new();
+            self.dirty[page] = false;
+        }
     }
 }
 
@@ -160,10 +178,7 @@ pub struct GuestMemory {
     buf: Ram,
     len: usize,
     table: Arc<Table>,
-    /// Contents at the last snapshot; `None` is a page of zeroes.
-    saved: Vec<Arc<Chunk>>,
-    dirty: Vec<bool>,
-    dirty_list: Vec<u32>,
+    past: Past,
     epoch: u64,
     /// Physical ranges of which writes by the model are noted, and the notes.
     watched: Vec<std::ops::Range<u64>>,
@@ -177,8 +192,7 @@ pub struct Walker<'a> {
     /// Guarded pages are lent too.
     all: bool,
     len: usize,
-    dirty: &'a mut [bool],
-    dirty_list: &'a mut Vec<u32>,
+    past: &'a mut Past,
 }
 
 impl<'a> Walker<'a> {
@@ -188,19 +202,18 @@ impl<'a> Walker<'a> {
         Walker { all: true, ..self }
     }
 
-    /// The page behind an address for an access that will happen natively. A write marks the
-    /// page; a page that is still clean is lent without `w`, so that its first write is seen.
-    pub fn walk(&mut self, va: u64, access: Access) -> Option<Pte> {
+    /// The page behind an address for an access to `ram` that will happen natively. A write marks
+    /// the page; a page that is still clean is lent without `w`, so that its first write is seen.
+    pub fn walk(&mut self, va: u64, access: Access, ram: &[u8]) -> Option<Pte> {
         if !self.all && self.table.is_guarded(va) {
             return None;
         }
         let mut pte = lookup(self.table, self.len, va)?;
         let page = (pte.phys >> PAGE_SHIFT) as usize;
-        if access == Access::Write && pte.perms.w && !self.dirty[page] {
-            self.dirty[page] = true;
-            self.dirty_list.push(page as u32);
+        if access == Access::Write && pte.perms.w {
+            self.past.mark(page, ram);
         }
-        pte.perms.w &= self.dirty[page];
+        pte.perms.w &= self.past.dirty[page];
         Some(pte)
     }
 }
@@ -267,11 +280,9 @@ impl Clone for GuestMemory {
             return GuestMemory::empty(self.endian);
         }
         let mut m = GuestMemory::new(self.len as u64, self.endian);
-        m.ram_mut().copy_from_slice(self.ram());
+        m.buf.copy_from_slice(&self.buf);
         m.table = Arc::clone(&self.table);
-        m.saved.clone_from(&self.saved);
-        m.dirty.clone_from(&self.dirty);
-        m.dirty_list.clone_from(&self.dirty_list);
+        m.past.clone_from(&self.past);
         m.epoch = self.epoch;
         m
     }
@@ -326,9 +337,11 @@ impl GuestMemory {
             buf: Ram::new(len),
             len,
             table: Arc::default(),
-            saved: vec![chunk; len / (CHUNK * PAGE)],
-            dirty: vec![false; len / PAGE],
-            dirty_list: Vec::new(),
+            past: Past {
+                saved: vec![chunk; len / (CHUNK * PAGE)],
+                dirty: vec![false; len / PAGE],
+                dirty_list: Vec::new(),
+            },
             epoch: 0,
             watched: Vec::new(),
             written: Vec::new(),
@@ -343,9 +356,7 @@ impl GuestMemory {
             buf: Ram::default(),
             len: 0,
             table: Arc::default(),
-            saved: Vec::new(),
-            dirty: Vec::new(),
-            dirty_list: Vec::new(),
+            past: Past::default(),
             epoch: 0,
             watched: Vec::new(),
             written: Vec::new(),
@@ -368,11 +379,6 @@ impl GuestMemory {
     #[must_use]
     pub fn ram(&self) -> &[u8] {
         &self.buf
-    }
-
-    /// RAM for an emulator to map or a loader to fill. Report what changes with `mark_dirty`.
-    pub fn ram_mut(&mut self) -> &mut [u8] {
-        &mut self.buf
     }
 
     /// Changes whenever a translation or the set of clean pages changed: cached translations
@@ -456,29 +462,21 @@ impl GuestMemory {
 
     /// RAM and, apart from it, what an emulator asks on a miss of its own TLB.
     pub fn lend(&mut self) -> (&mut [u8], Walker<'_>) {
-        let walker = Walker {
-            table: &self.table,
-            all: false,
-            len: self.len,
-            dirty: &mut self.dirty,
-            dirty_list: &mut self.dirty_list,
-        };
+        let walker = Walker { table: &self.table, all: false, len: self.len, past: &mut self.past };
         (&mut self.buf, walker)
     }
 
-    /// Notes that a page of RAM is about to be (or was) written since the last snapshot.
-    pub fn mark_dirty(&mut self, phys: u64) {
-        let page = (phys >> PAGE_SHIFT) as usize;
-        if page < self.dirty.len() && !self.dirty[page] {
-            self.dirty[page] = true;
-            self.dirty_list.push(page as u32);
-        }
+    /// Writes bytes of one page of RAM.
+    fn put(&mut self, at: usize, data: &[u8]) {
+        self.past.mark(at / PAGE, &self.buf);
+        self.buf[at..at + data.len()].copy_from_slice(data);
+        self.note_written(at as u64, data.len());
     }
 
     /// Whether a page was written since the last snapshot.
     #[must_use]
     pub fn is_dirty(&self, phys: u64) -> bool {
-        self.dirty.get((phys >> PAGE_SHIFT) as usize).copied().unwrap_or(false)
+        self.past.dirty.get((phys >> PAGE_SHIFT) as usize).copied().unwrap_or(false)
     }
 
     /// Physical ranges behind `[va, va + len)`, checked for an access.
@@ -543,18 +541,13 @@ impl GuestMemory {
         if !data.is_empty() && in_page + data.len() <= PAGE {
             let mut at = 0;
             self.walk(va, data.len(), access, |p, _| at = p)?;
-            self.ram_mut()[at..at + data.len()].copy_from_slice(data);
-            self.mark_dirty(at as u64);
-            self.note_written(at as u64, data.len());
+            self.put(at, data);
             return Ok(());
         }
         let mut spans = Vec::with_capacity(2);
         self.walk(va, data.len(), access, |p, r| spans.push((p, r)))?;
         for (p, r) in spans {
-            let n = r.len();
-            self.ram_mut()[p..p + n].copy_from_slice(&data[r]);
-            self.mark_dirty(p as u64);
-            self.note_written(p as u64, n);
+            self.put(p, &data[r]);
         }
         Ok(())
     }
@@ -643,39 +636,47 @@ impl GuestMemory {
         self.write_uint(va, 8, v)
     }
 
-    /// Keeps the present contents: only pages written since the last snapshot are copied.
+    /// Keeps the present contents. Nothing is copied before it is written again.
     pub fn snapshot(&mut self) -> MemSnapshot {
-        for page in std::mem::take(&mut self.dirty_list) {
-            let p = page as usize;
-            let bytes = &self.buf[p * PAGE..(p + 1) * PAGE];
-            let chunk = Arc::make_mut(&mut self.saved[p / CHUNK]);
-            chunk.pages[p % CHUNK] = Some(Page { bytes: bytes.into(), hash: OnceLock::new() });
-            chunk.hash = OnceLock::new();
-            self.dirty[p] = false;
-        }
+        self.past.settle();
         self.epoch += 1;
-        MemSnapshot { chunks: self.saved.clone(), table: Arc::clone(&self.table) }
+        MemSnapshot { chunks: self.past.saved.clone(), table: Arc::clone(&self.table) }
     }
 
-    /// Goes back to a snapshot; pages that are the same are not touched.
+    /// Hash of contents and translations: equal for equal memory, however it came about. Pages
+    /// that were not written since the last hash or snapshot are not looked at again.
+    pub fn hash(&mut self) -> u64 {
+        self.past.settle();
+        self.epoch += 1;
+        let chunks = self.past.saved.iter().zip(self.buf.chunks_exact(CHUNK * PAGE));
+        let ram = chunks.enumerate().fold(0, |sum: u64, (i, (chunk, ram))| match chunk.hash(ram) {
+            0 => sum,
+            hash => sum.wrapping_add(mixed(hash ^ mixed(!(i as u64)))),
+        });
+        mixed(ram ^ self.table.hash())
+    }
+
+    /// Goes back to a snapshot of this memory; pages that are the same are not touched.
     pub fn restore(&mut self, to: &MemSnapshot) {
-        let dirty = std::mem::take(&mut self.dirty_list);
-        for page in &dirty {
-            self.dirty[*page as usize] = false;
-            self.put_page(*page as usize, to);
-        }
-        for c in 0..self.saved.len() {
-            if Arc::ptr_eq(&self.saved[c], &to.chunks[c]) {
+        for (c, new) in to.chunks.iter().enumerate() {
+            if Arc::ptr_eq(&self.past.saved[c], new) {
                 continue;
             }
             for i in 0..CHUNK {
-                let (old, new) = (&self.saved[c].pages[i], &to.chunks[c].pages[i]);
-                if !same_page(old.as_ref(), new.as_ref()) {
-                    self.put_page(c * CHUNK + i, to);
+                let (old, new) = (&self.past.saved[c].pages[i], &new.pages[i]);
+                let page = c * CHUNK + i;
+                let same = old.as_ref().map(Arc::as_ptr) == new.as_ref().map(Arc::as_ptr);
+                if !same && !self.past.dirty[page] {
+                    self.past.keep(page, &self.buf);
+                    self.put_page(page, to);
                 }
             }
         }
-        self.saved.clone_from(&to.chunks);
+        for page in std::mem::take(&mut self.past.dirty_list) {
+            self.past.dirty[page as usize] = false;
+            self.put_page(page as usize, to);
+        }
+        self.past.saved.clone_from(&to.chunks);
         self.table = Arc::clone(&to.table);
         self.epoch += 1;
     }
@@ -684,7 +685,7 @@ impl GuestMemory {
         let at = page * PAGE;
         let out = &mut self.buf[at..at + PAGE];
         match &from.chunks[page / CHUNK].pages[page % CHUNK] {
-            Some(p) => out.copy_from_slice(&p.bytes),
+            Some(p) => out.copy_from_slice(p.bytes.get().expect("filled before RAM changed")),
             None => out.fill(0),
         }
     }
@@ -693,6 +694,7 @@ impl GuestMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn byte_order_and_page_crossing() {
@@ -719,51 +721,101 @@ mod tests {
         assert_eq!(m.read_u64(va), Ok(0));
     }
 
-    #[test]
-    fn snapshots_share_pages_and_restore_in_any_order() {
-        let mut m = GuestMemory::new(4 << 20, Endian::Big);
-        let at = |i: u64| DIRECT_MAP + i * 0x1000;
-        let mut snaps = vec![m.snapshot()];
-        for i in 1..20 {
-            m.write_u64(at(i * 7 % 13), i).unwrap();
-            m.write_u64(at(500 + i), i * 3).unwrap();
-            snaps.push(m.snapshot());
-        }
-        let want: Vec<u64> = (0..13).map(|i| m.read_u64(at(i)).unwrap()).collect();
-        m.write_u64(at(1), 999).unwrap();
-        m.restore(&snaps[0]);
-        assert!((0..600).all(|i| m.read_u64(at(i)) == Ok(0)));
-        m.restore(&snaps[19]);
-        let got: Vec<u64> = (0..13).map(|i| m.read_u64(at(i)).unwrap()).collect();
-        assert_eq!(got, want);
-        let all = snaps[19].hash();
-        assert_eq!(m.snapshot().hash(), all);
-        m.restore(&snaps[3]);
-        assert_ne!(m.snapshot().hash(), all);
-        assert_eq!(m.read_u64(at(503)), Ok(9));
-        assert_eq!(m.read_u64(at(504)), Ok(0));
+    /// What is done to memory of four chunks: pages by number.
+    #[derive(Clone, Debug)]
+    enum Do {
+        Write(u64, u8),
+        Native(u64, u8),
+        Keep,
+        Back(usize),
+        Drop(usize),
+        Hash,
     }
+
+    fn anything() -> impl Strategy<Value = Do> {
+        let page = || 0u64..12;
+        prop_oneof![
+            4 => (page(), 0u8..3).prop_map(|(page, byte)| Do::Write(page, byte)),
+            2 => (page(), 0u8..3).prop_map(|(page, byte)| Do::Native(page, byte)),
+            2 => Just(Do::Keep),
+            2 => (0usize..8).prop_map(Do::Back),
+            1 => (0usize..8).prop_map(Do::Drop),
+            1 => Just(Do::Hash),
+        ]
+    }
+
+    /// Three pages in each chunk, the first and the last among them.
+    fn at(page: u64) -> u64 {
+        DIRECT_MAP + (page / 3 * CHUNK as u64 + [0, 7, 255][page as usize % 3]) * PAGE_SIZE
+    }
+
+    proptest! {
+        #[test]
+        fn snapshots_are_copies(all in proptest::collection::vec(anything(), 1..60)) {
+            let mut m = GuestMemory::new(4 << 20, Endian::Big);
+            let mut now = [0u8; 12];
+            let mut kept: Vec<(MemSnapshot, [u8; 12])> = Vec::new();
+            let mut hashes: BTreeMap<[u8; 12], u64> = BTreeMap::new();
+            for each in all {
+                match each {
+                    Do::Write(page, byte) => {
+                        m.write(at(page) + 9, &[byte]).unwrap();
+                        now[page as usize] = byte;
+                    }
+                    Do::Native(page, byte) => {
+                        // As an emulator does: what is dirty it has in its TLB.
+                        let phys = (at(page) - DIRECT_MAP) as usize;
+                        if !m.is_dirty(phys as u64) {
+                            let before = m.ram().to_vec();
+                            let pte = m.lend().1.walk(at(page), Access::Write, &before).unwrap();
+                            prop_assert!(pte.perms.w);
+                        }
+                        m.lend().0[phys + 9] = byte;
+                        now[page as usize] = byte;
+                    }
+                    Do::Keep => kept.push((m.snapshot(), now)),
+                    Do::Back(n) => if let Some((to, then)) = kept.get(n) {
+                        m.restore(to);
+                        now = *then;
+                    },
+                    Do::Drop(n) => if n < kept.len() {
+                        kept.remove(n);
+                    },
+                    Do::Hash => {
+                        let hash = m.hash();
+                        prop_assert_eq!(*hashes.entry(now).or_insert(hash), hash);
+                    }
+                }
+                for (page, byte) in (0..).zip(now) {
+                    prop_assert_eq!(m.read_u8(at(page) + 9), Ok(byte));
+                }
+            }
+            let distinct: std::collections::BTreeSet<_> = hashes.values().collect();
+            prop_assert_eq!(distinct.len(), hashes.len());
+        }
+    }
+
     #[test]
     fn equal_memory_has_one_hash_however_it_came_about() {
         let fresh = || GuestMemory::new(4 << 20, Endian::Little);
         let at = |i: u64| DIRECT_MAP + i * 0x1000;
         let (mut a, mut b) = (fresh(), fresh());
-        let nothing = a.snapshot().hash();
+        let nothing = a.hash();
         a.write_u64(at(3), 7).unwrap();
-        let three = a.snapshot().hash();
+        let three = a.hash();
         a.write_u64(at(300), 8).unwrap();
         b.write_u64(at(300), 8).unwrap();
         b.write_u64(at(9), 1).unwrap();
-        assert_ne!(a.snapshot().hash(), b.snapshot().hash());
+        assert_ne!(a.hash(), b.hash());
         b.write_u64(at(9), 0).unwrap();
         b.write_u64(at(3), 7).unwrap();
-        assert_eq!(a.snapshot().hash(), b.snapshot().hash());
+        assert_eq!(a.hash(), b.hash());
         b.write_u64(at(300), 0).unwrap();
-        assert_eq!(b.snapshot().hash(), three);
+        assert_eq!(b.hash(), three);
         let mut moved = fresh();
         moved.write_u64(at(4), 7).unwrap();
-        assert!(![three, nothing].contains(&moved.snapshot().hash()));
+        assert!(![three, nothing].contains(&moved.hash()));
         b.map(0x40_0000, 0x3000, Perms::RO);
-        assert_ne!(b.snapshot().hash(), three);
+        assert_ne!(b.hash(), three);
     }
 }

@@ -115,7 +115,7 @@ impl Machine {
     /// on it go on alike. On the way memory is snapshotted, so that only pages written since the
     /// last one are looked at.
     pub fn state_hash(&mut self, times: Times) -> u64 {
-        let memory = self.kernel.mem.snapshot().hash();
+        let memory = self.kernel.mem.hash();
         let kernel = self.kernel.state_hash(times);
         // Registers of a CPU that runs no program, or of a context that has ended, mean nothing.
         let live = |lane: &&Lane| !lane.contexts.is_empty() && !lane.switched;

@@ -187,8 +187,8 @@ pub(super) struct HookState {
     /// Blocks by address, and one place for a block that must not be found. What a block counts
     /// does not change while text does not.
     seen: [Seen; SEEN + 1],
-    /// The page table lent to `run`; `None` in between.
-    pub(super) table: Option<*mut dyn PageTable>,
+    /// The page table and RAM lent to `run`; `None` in between.
+    pub(super) table: Option<(*mut dyn PageTable, *const [u8])>,
     /// Counts below each byte of text, see `Accounting`; lent to `run`.
     cum: *const u64,
     /// Entries behind `cum`.
@@ -271,8 +271,14 @@ impl HookState {
     }
 
     /// Takes what is lent for one run.
-    pub(super) fn lend(&mut self, table: *mut dyn PageTable, acct: Accounting<'_>, fuel: Fuel) {
-        self.table = Some(table);
+    pub(super) fn lend(
+        &mut self,
+        table: *mut dyn PageTable,
+        ram: &[u8],
+        acct: Accounting<'_>,
+        fuel: Fuel,
+    ) {
+        self.table = Some((table, ram));
         let (cum, len) = (acct.cum.as_ptr(), acct.cum.len() as u64);
         if (cum, len, acct.text) != (self.cum, self.cum_len, self.text) {
             self.forget_blocks();
@@ -727,8 +733,12 @@ pub(super) unsafe extern "C" fn tlb(
         _ => Access::Read,
     };
     let page = va & !(PAGE_BYTES - 1);
-    // SAFETY: `table` is set by `run` from an exclusive reference that lives until it returns.
-    let found = st.table.and_then(|t| unsafe { &mut *t }.lookup(page, access));
+    let found = st.table.and_then(|(table, ram)| {
+        // SAFETY: both are set by `run` from references that live until it returns; the guest, which
+        // writes to RAM, waits for this function.
+        let (table, ram) = unsafe { (&mut *table, &*ram) };
+        table.lookup(page, access, ram)
+    });
     match found {
         Some((paddr, rights)) if rights.allow(access) => {
             let perms = match rights {

@@ -75,6 +75,6 @@ impl Rights {
 pub trait PageTable {
     /// The page for an access that is about to happen; `None` is unmapped. Rights may be fewer
     /// than the page has (never than `access` needs, if it is allowed): then the next kind of
-    /// access asks again.
-    fn lookup(&mut self, page: u64, access: Access) -> Option<(u64, Rights)>;
+    /// access asks again. `ram` is as it is before the access.
+    fn lookup(&mut self, page: u64, access: Access, ram: &[u8]) -> Option<(u64, Rights)>;
 }

@@ -48,7 +48,7 @@ pub(super) struct Pages {
 struct List(Vec<(u64, u64, Rights)>);
 
 impl PageTable for List {
-    fn lookup(&mut self, page: u64, _: Access) -> Option<(u64, Rights)> {
+    fn lookup(&mut self, page: u64, _: Access, _: &[u8]) -> Option<(u64, Rights)> {
         self.0.iter().find(|e| e.0 == page).map(|e| (e.1, e.2))
     }
 }

@@ -456,7 +456,7 @@ impl Vcpu {
             self.engine.flush_tlb();
             self.engine.flush_code();
         }
-        self.state.lend(private::erase(table), acct, fuel);
+        self.state.lend(private::erase(table), ram, acct, fuel);
         let result = run(&self.engine, ram);
         self.state.fold();
         self.state.table = None;

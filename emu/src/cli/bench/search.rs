@@ -11,7 +11,7 @@ use super::{Clock, Row, best};
 use crate::machine::{Config, Machine};
 use crate::runner::cells::{self, Cell};
 use crate::runner::history::History;
-use crate::runner::{RunOptions, run};
+use crate::runner::{RunError, RunOptions, run};
 use crate::search::{How, Searcher};
 use kernel_model::layout::{DIRECT_MAP, PAGE_SIZE};
 
@@ -49,7 +49,7 @@ pub(super) fn measure(quick: bool, rows: &mut Vec<Row>) -> Result<(), String> {
     rows.push(row("distinct interleavings among them", arch, distinct, "run/s"));
     let times = if quick { 5 } else { 40 };
     rows.push(row("snapshot of 64 MiB, 256 pages written", arch, snapshot(arch, times)?, "ns"));
-    let times = if quick { 1 } else { 5 };
+    let times = if quick { 5 } else { 40 };
     let (kept, without) = recording(arch, times)?;
     let mut row = row("the load balancer's scenario with its past kept", arch, kept, "ms");
     (row.peer, row.peer_name) = (Some(without), "without");
@@ -101,23 +101,26 @@ fn snapshot(arch: Arch, times: usize) -> Result<f64, String> {
     })
 }
 
+fn milliseconds(f: impl FnOnce() -> Result<(), RunError>) -> Result<f64, String> {
+    let clock = Clock::start();
+    f().map_err(|e| e.to_string())?;
+    Ok(clock.seconds() * 1e3)
+}
+
 /// Milliseconds of a run with its past kept, and without.
 fn recording(arch: Arch, times: usize) -> Result<(f64, f64), String> {
     scenario(
         LONG,
         |text| text,
         |s, _, opts| {
-            let kept = best(times, || {
-                let clock = Clock::start();
-                let mut history = History::new(s, arch, opts, 64).map_err(|e| e.to_string())?;
-                history.seek(u64::MAX).map_err(|e| e.to_string())?;
-                Ok(clock.seconds() * 1e3)
-            })?;
-            let without = best(times, || {
-                let clock = Clock::start();
-                run(s, arch, opts).map_err(|e| e.to_string())?;
-                Ok(clock.seconds() * 1e3)
-            })?;
+            // By turns, as the machine's speed changes meanwhile.
+            let (mut kept, mut without) = (f64::INFINITY, f64::INFINITY);
+            for _ in 0..times {
+                kept = kept.min(milliseconds(|| {
+                    History::new(s, arch, opts, 64)?.seek(u64::MAX).map(drop)
+                })?);
+                without = without.min(milliseconds(|| run(s, arch, opts).map(drop))?);
+            }
             Ok((kept, without))
         },
     )
