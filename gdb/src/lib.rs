@@ -46,6 +46,9 @@ pub struct Image {
     pub base: u64,
     /// Native code as it is in memory.
     pub code: Vec<u8>,
+    /// Where its main function returns to when it was entered as a program: then the word at the
+    /// CFA is the argument with which it was.
+    pub returns_to: u64,
     /// Native ranges of its instructions and functions.
     pub debug: DebugMap,
     /// Bytes of BPF stack of each function of `debug.funcs`, as the verifier counted them.
@@ -63,6 +66,8 @@ pub struct Origin {
     pub object: Arc<[u8]>,
     /// Folder that relative names of sources are meant from.
     pub folder: String,
+    /// Text of the file that the main function is in, if it is there.
+    pub source: Option<Arc<str>>,
     /// Per original instruction: its section's index in the file and byte offset
     /// (`bpf::object::Object::origins`); `None` where the loader made it up.
     pub insns: Vec<Option<(u32, u64)>>,

@@ -59,15 +59,17 @@ pub(super) struct World {
 pub(super) fn read(path: &Path, arch: Option<Arch>) -> Result<(Vec<u8>, Object), Exit> {
     let name = path.display();
     let is_source = crate::objects::is_source(path);
+    let stands_for = |arch| {
+        let (dir, leaf) = (path.parent().unwrap_or(Path::new("")), path.file_name());
+        crate::objects::read(dir, &leaf.unwrap_or_default().to_string_lossy(), arch)
+    };
     let bytes = match arch.or_else(|| is_source.then_some(Arch::X86_64)) {
-        Some(arch) => {
-            let (dir, leaf) = (path.parent().unwrap_or(Path::new("")), path.file_name());
-            let leaf = leaf.unwrap_or_default().to_string_lossy();
-            let found = crate::objects::read(dir, &leaf, arch);
-            found.map_err(|e| (e.what, e.hint))
-        }
-        None => std::fs::read(path).map_err(|e| {
-            (format!("{name}: {e}"), "give the path of a BPF object (.bpf.o)".to_owned())
+        Some(arch) => stands_for(arch).map_err(|e| (e.what, e.hint)),
+        None => std::fs::read(path).or_else(|e| {
+            // X.bpf.o, for X.el.bpf.o and X.eb.bpf.o.
+            let twin = [Arch::X86_64, Arch::S390x].into_iter().find_map(|a| stands_for(a).ok());
+            let next = "give the path of a BPF object (.bpf.o)".to_owned();
+            twin.ok_or_else(|| (format!("{name}: {e}"), next))
         }),
     };
     let bytes = bytes.map_err(|(what, next)| {

@@ -8,6 +8,7 @@ use bpf::insn::InsnIdx;
 use bpf::insn::disasm::{NoNames, disasm_op};
 use bpf::object::Object;
 use gdb::{Image, Listed, Origin};
+use kernel_model::layout::RETURN_TRAP;
 use kernel_model::{Prog, ProgId};
 
 use super::monitor::state;
@@ -72,6 +73,7 @@ fn make(machine: &Machine, objects: &[Loaded], l: &engine::Loaded, prog: &Prog) 
         arch: machine.arch(),
         base: l.base,
         code,
+        returns_to: RETURN_TRAP,
         debug: l.compiled.debug.clone(),
         stack,
         origin: origin(machine, objects, prog),
@@ -114,8 +116,11 @@ fn origin(machine: &Machine, objects: &[Loaded], prog: &Prog) -> Option<Origin> 
     let data = data.into_iter().filter_map(|(section, map)| Some((section, address(map)?)));
     let data = data.collect();
     let folder = from_root(&loaded.folder);
+    let file_of_main = prog.verified.program().line_at(InsnIdx(0)).map(|l| &l.file);
+    let source = file_of_main.and_then(|f| std::fs::read_to_string(loaded.folder.join(f)).ok());
+    let source = source.map(Arc::from);
     let (object, externs) = (Arc::clone(file), externs(elf, &address));
-    Some(Origin { object, folder, insns, data, externs })
+    Some(Origin { object, folder, source, insns, data, externs })
 }
 
 /// A folder by its whole path; none named is the one we are in.

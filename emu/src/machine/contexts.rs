@@ -41,11 +41,12 @@ impl Machine {
             None => RETURN_TRAP,
         };
         // An overflowing stack is found by the program's own accesses.
-        if laps {
+        if called.is_some() {
+            self.leave_trail(cpu, slots);
+        } else {
+            // For the lap stub, and a debugger where the program has forgotten its argument.
             let _ = self.kernel.mem.write_u64(slots, entry.args[0]);
             let _ = self.kernel.mem.write_u64(slots + 8, entry.func_addr);
-        } else if called.is_some() {
-            self.leave_trail(cpu, slots);
         }
         if spec.link.is_none() {
             sp -= 8;

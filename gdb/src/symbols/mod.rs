@@ -10,6 +10,7 @@
 //! is not understood has none, so that the debugger says `<optimized out>`. Each file is a function
 //! of its image, and in the BPF view of the verifier's states: the same bytes every time.
 
+mod argument;
 mod btf;
 mod elf;
 mod expr;

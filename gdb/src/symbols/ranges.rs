@@ -118,6 +118,24 @@ impl Locations {
         }
     }
 
+    /// Gives what of a range has no location yet this one.
+    pub(super) fn fill(&mut self, range: Range<u32>, at: &Expression) {
+        let mut taken: Vec<_> = self.entries.iter().map(|e| e.0.clone()).collect();
+        taken.sort_by_key(|r| r.start);
+        let mut from = range.start;
+        for t in taken {
+            self.free(from..t.start.min(range.end), at);
+            from = from.max(t.end);
+        }
+        self.free(from..range.end, at);
+    }
+
+    fn free(&mut self, range: Range<u32>, at: &Expression) {
+        if !range.is_empty() {
+            self.entries.push((range, at.clone()));
+        }
+    }
+
     pub(super) fn list(self, ranges: &Ranges<'_>) -> LocationList {
         let entry = |(range, data): (Range<u32>, Expression)| Location::StartLength {
             begin: ranges.address(range.start),

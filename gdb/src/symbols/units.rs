@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::argument;
 use super::expr::{Context, Parsed};
 use super::input::{Input, Reader, address, place};
 use super::listing::fp;
@@ -83,6 +84,8 @@ struct Scope {
     stack: Option<Stack>,
     /// Where arguments are in the places on the stack that they have from then on.
     placed: u64,
+    /// Of the program's main function, none of whose parameters was seen.
+    main: bool,
 }
 
 /// Translates the debug information of an object.
@@ -186,7 +189,31 @@ impl Copier<'_> {
             _ => {}
         }
         self.attributes(unit, id, entry)?;
-        self.location(unit, id, entry)
+        let mut out = Locations::default();
+        let whole = self.location(unit, id, entry, &mut out)?;
+        self.argument(entry, &mut out)?;
+        if let Some(value) = whole.or_else(|| finish(unit, &self.places.ranges, out)) {
+            unit.unit.get_mut(id).set(dw::DW_AT_location, value);
+        }
+        Ok(())
+    }
+
+    /// The program's argument, where its list has nothing.
+    fn argument(&mut self, entry: &Entry<'_, '_>, out: &mut Locations) -> Result<(), ConvertError> {
+        let parameter = entry.tag == dw::DW_TAG_formal_parameter;
+        let first = self.scopes.last_mut().filter(|s| parameter && s.depth + 1 == entry.depth);
+        if !first.is_some_and(|s| std::mem::take(&mut s.main)) || size_of(entry) != Some(8) {
+            return Ok(());
+        }
+        let Some(name) = entry.attr_value(dw::DW_AT_name) else { return Ok(()) };
+        let name = entry.read_unit.attr_string(name)?;
+        let source = self.places.origin.source.as_deref();
+        if source.is_some_and(|s| !argument::is_assigned(s, &name.to_string_lossy())) {
+            for (range, at) in argument::places(self.places.ranges.image) {
+                out.fill(range, &at);
+            }
+        }
+        Ok(())
     }
 
     fn function<'r>(
@@ -204,9 +231,11 @@ impl Copier<'_> {
             let inside = self.prologues.iter().find(|at| r.contains(at));
             inside.copied().unwrap_or(r.start)
         });
-        self.scopes.push(Scope { depth: entry.depth, object, stack, placed });
-        let Some(func) = func else { return Ok(()) };
         let ranges = &self.places.ranges;
+        let first = ranges.image.debug.funcs.first().map(|f| f.start.0);
+        let main = func.as_ref().is_some_and(|f| Some(f.start) == first);
+        self.scopes.push(Scope { depth: entry.depth, object, stack, placed, main });
+        let Some(func) = func else { return Ok(()) };
         let out = unit.unit.get_mut(id);
         out.set(dw::DW_AT_low_pc, AttributeValue::Address(ranges.address(func.start)));
         out.set(dw::DW_AT_high_pc, AttributeValue::Udata(u64::from(func.end - func.start)));
@@ -267,6 +296,7 @@ impl Copier<'_> {
             object,
             stack: inherited.flatten(),
             placed: 0,
+            main: false,
         });
         Ok(())
     }
@@ -306,21 +336,19 @@ impl Copier<'_> {
         Ok(())
     }
 
+    /// The one location of a variable, or its list, so far.
     fn location<'r>(
         &self,
         unit: &mut Unit<'_, 'r>,
         id: UnitEntryId,
         entry: &Entry<'_, 'r>,
-    ) -> Result<(), ConvertError> {
-        let found = match entry.attr_value(dw::DW_AT_location) {
-            Some(In::Exprloc(e)) => self.everywhere(unit, entry, e),
-            Some(value) => self.listed(unit, entry, value)?,
-            None => self.external(unit, id, entry)?,
-        };
-        if let Some(value) = found {
-            unit.unit.get_mut(id).set(dw::DW_AT_location, value);
+        out: &mut Locations,
+    ) -> Result<Option<AttributeValue>, ConvertError> {
+        match entry.attr_value(dw::DW_AT_location) {
+            Some(In::Exprloc(e)) => Ok(self.everywhere(unit, entry, e, out)),
+            Some(value) => self.listed(unit, entry, value, out).map(|()| None),
+            None => self.external(unit, id, entry),
         }
-        Ok(())
     }
 
     /// A variable of the kernel's, or of the loader's making.
@@ -352,6 +380,7 @@ impl Copier<'_> {
         unit: &mut Unit<'_, 'r>,
         entry: &Entry<'_, 'r>,
         e: gimli::read::Expression<Reader<'r>>,
+        out: &mut Locations,
     ) -> Option<AttributeValue> {
         let parsed = Parsed::new(e, entry.read_unit.encoding())?;
         let argument = entry.tag == dw::DW_TAG_formal_parameter && parsed.framed;
@@ -360,27 +389,26 @@ impl Copier<'_> {
             let e = self.native(unit, entry, &parsed, 0)?;
             return Some(AttributeValue::Exprloc(e));
         }
-        let mut out = Locations::default();
         for r in &self.scopes.last()?.object {
-            self.within(unit, entry, &parsed, r.start.max(placed)..r.end, &mut out);
+            self.within(unit, entry, &parsed, r.start.max(placed)..r.end, out);
         }
-        finish(unit, &self.places.ranges, out)
+        None
     }
 
     fn listed<'r>(
         &self,
-        unit: &mut Unit<'_, 'r>,
+        unit: &Unit<'_, 'r>,
         entry: &Entry<'_, 'r>,
         value: In<Reader<'r>>,
-    ) -> Result<Option<AttributeValue>, ConvertError> {
-        let mut out = Locations::default();
-        let Some(mut it) = entry.read_unit.attr_locations(value)? else { return Ok(None) };
+        out: &mut Locations,
+    ) -> Result<(), ConvertError> {
+        let Some(mut it) = entry.read_unit.attr_locations(value)? else { return Ok(()) };
         while let Some(l) = it.next()? {
             if let Some(parsed) = Parsed::new(l.data, entry.read_unit.encoding()) {
-                self.within(unit, entry, &parsed, l.range.begin..l.range.end, &mut out);
+                self.within(unit, entry, &parsed, l.range.begin..l.range.end, out);
             }
         }
-        Ok(finish(unit, &self.places.ranges, out))
+        Ok(())
     }
 
     /// A location in a range of the object, where it holds exactly.

@@ -311,7 +311,7 @@ impl<'a> File<'a> {
             }
         }
         out.truncate(size);
-        Some(Shown::Bytes(out))
+        out.iter().any(Option::is_some).then_some(Shown::Bytes(out))
     }
 
     /// The low bytes of a register, in order of memory.

@@ -46,6 +46,8 @@ impl Host for Memory<'_, '_> {
 struct Entered {
     prog: ProgId,
     vm: Vm,
+    /// R1 then.
+    argument: u64,
     /// Registers to take over when the next instruction is reached, by bit.
     adopts: u16,
     /// So is where it goes on.
@@ -63,14 +65,15 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    /// The machine is about to run an instruction: registers there, when they are known.
+    /// The machine is about to run an instruction: the argument with which its program was entered,
+    /// and registers there, when they are known.
     pub(crate) fn at(
         &mut self,
         target: &Target<'_>,
         cpu: CpuId,
         p: &Program,
         orig: u32,
-    ) -> Option<[u64; 11]> {
+    ) -> Option<(u64, [u64; 11])> {
         let machine = target.machine();
         let frames = machine.stack_frames(cpu);
         let regs = machine.bpf_regs(cpu)?.map(|r| r.unwrap_or(0));
@@ -92,9 +95,11 @@ impl Shadow {
                 return None;
             }
             let args = std::array::from_fn(|n| regs[n + 1]);
+            let argument = regs[1];
             let mut vm = Vm::new(p.code.clone(), args, 0..regs[10], u64::MAX);
             vm.pc = orig as usize;
-            self.entered.push(Entered { prog: p.id, vm, adopts: 0, jumps: false, over: false });
+            let (prog, adopts, jumps, over) = (p.id, 0, false, false);
+            self.entered.push(Entered { prog, vm, argument, adopts, jumps, over });
         }
         let top = self.entered.last_mut()?;
         for n in (0..10).filter(|n| top.adopts & 1 << n != 0) {
@@ -118,7 +123,7 @@ impl Shadow {
         top.vm.regs[10] = frames.first()?.fp.unwrap_or(regs[10]);
         let out = std::array::from_fn(|n| top.vm.regs[n]);
         top.step(target, p);
-        Some(out)
+        Some((top.argument, out))
     }
 }
 

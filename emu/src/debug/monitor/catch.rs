@@ -3,8 +3,11 @@
 //! Most are events of the trace. A key of a map is watched by what is there, so that a store
 //! through a pointer into the value and user space are seen too.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use bpf::insn::{Call, Insn};
+use bpf::uapi::MapType;
 use kernel_model::helpers::{bare, full};
 use kernel_model::lock::LockId;
 use kernel_model::maps::{Entry, MapId};
@@ -79,7 +82,8 @@ impl Catches {
         let what = parse(&machine.kernel, args)?;
         self.last += 1;
         let text = args.join(" ");
-        let said = format!("event breakpoint {}: {text}\n", self.last);
+        let mut said = format!("event breakpoint {}: {text}\n", self.last);
+        said.push_str(&inlined(&machine.kernel, &what));
         self.list.push(Catch { number: self.last, text, what, was: None });
         self.arm(machine);
         Ok(said)
@@ -196,6 +200,43 @@ fn value(k: &Kernel, map: MapId, key: &[u8]) -> Option<Vec<u8>> {
         Entry::Map(id) => id.0.to_le_bytes().to_vec(),
         Entry::Bytes(bytes) => bytes,
     })
+}
+
+/// Look-ups in maps of these types are inlined.
+fn is_array(k: &Kernel, map: MapId) -> bool {
+    let of = k.map(map).map(|m| m.def.map_type);
+    of.is_some_and(|t| matches!(t, MapType::Array | MapType::PercpuArray))
+}
+
+/// What of it never is an event, because the verifier made plain instructions of the calls.
+fn inlined(k: &Kernel, what: &What) -> String {
+    let wanted = match what {
+        What::Helper(name) => name,
+        What::Map(map, None | Some(Op::Lookup)) if is_array(k, *map) => "map_lookup_elem",
+        _ => return String::new(),
+    };
+    let (mut all, mut gone) = (0, 0);
+    for p in k.progs.values() {
+        let v = &p.verified;
+        let mut became: BTreeMap<u32, bool> = BTreeMap::new();
+        for (_, insn, facts) in v.insns() {
+            *became.entry(facts.orig.0).or_default() |= matches!(insn, Insn::Call(_));
+        }
+        for (n, insn) in (0..).zip(&v.program().insns) {
+            let Insn::Call(Call::Helper(id)) = insn else { continue };
+            if kernel_model::helpers::name(*id).map(bare) == Some(wanted) {
+                all += u32::from(became.contains_key(&n));
+                gone += u32::from(became.get(&n) == Some(&false));
+            }
+        }
+    }
+    if gone == 0 {
+        return String::new();
+    }
+    format!(
+        "{gone} of {all} calls of {wanted} are inlined, as in the kernel, and stop nothing: \
+         put a breakpoint on their lines\n"
+    )
 }
 
 /// Whether an event is what is waited for, in words.

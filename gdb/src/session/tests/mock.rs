@@ -186,6 +186,7 @@ impl Debuggee for Mock {
                 arch: self.arch,
                 base: TEXT + u64::from(id) * 0x1000,
                 code: Vec::new(),
+                returns_to: 0,
                 debug: DebugMap::default(),
                 stack: Vec::new(),
                 origin: None,
