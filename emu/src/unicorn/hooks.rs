@@ -734,8 +734,8 @@ pub(super) unsafe extern "C" fn tlb(
     };
     let page = va & !(PAGE_BYTES - 1);
     let found = st.table.and_then(|(table, ram)| {
-        // SAFETY: both are set by `run` from references that live until it returns; the guest, which
-        // writes to RAM, waits for this function.
+        // SAFETY: both are set by `run` from references that live until it returns; the guest,
+        // which writes to RAM, waits for this function.
         let (table, ram) = unsafe { (&mut *table, &*ram) };
         table.lookup(page, access, ram)
     });

@@ -1,8 +1,8 @@
 //! The argument of a program, its context, where nothing of it is left in registers.
 //!
-//! Who enters a program keeps the argument in the word at the CFA (`Image::returns_to`). So it is known
-//! wherever the program's return address says that it was entered so: not after a tail call from a
-//! function, which takes the place of that function.
+//! Who enters a program keeps the argument in the word at the CFA (`Image::returns_to`). So it is
+//! known wherever the program's return address says that it was entered so: not after a tail call
+//! from a function, which takes the place of that function.
 //!
 //! The parameter's value is the argument as long as nobody assigns to it. clang's lists do not tell
 //! an assignment whose value was optimised out from the end of a register's use, so the source has
