@@ -40,8 +40,27 @@ impl Machine {
         }
     }
 
-    /// The program on a CPU stops where it stands: `by` runs next.
-    pub(super) fn preempt(&mut self, cpu: CpuId, by: TaskId) {
+    /// Before the step of a CPU that runs until `limit`: the task that runs a program is preempted
+    /// when its slice is over, else the limit becomes the slice's end. What is returned is how far
+    /// the step may go: a program that does not stand at a point is looked at when it does.
+    pub(super) fn tick(&mut self, cpu: CpuId, limit: &mut u64) -> u64 {
+        if self.mid.is_some() || !self.kernel.wants_tick(cpu) {
+            return *limit;
+        }
+        let lane = &self.lanes[cpu.idx()];
+        let stands = lane.contexts.last().is_some_and(|c| c.held.is_some());
+        if !stands || lane.next.is_some() {
+            return 0;
+        }
+        match self.kernel.tick(cpu) {
+            Some(end) => *limit = end.min(*limit),
+            None => self.preempt(cpu, None),
+        }
+        *limit
+    }
+
+    /// The program on a CPU stops where it stands: `by` runs next, or whom the scheduler takes.
+    pub(super) fn preempt(&mut self, cpu: CpuId, by: Option<TaskId>) {
         let task = self.kernel.curr_task(cpu).expect("a task is preempted");
         let place = self.backtrace(cpu).first().copied();
         let spec = spec(self.arch());

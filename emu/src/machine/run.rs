@@ -67,13 +67,16 @@ impl Machine {
         if self.chooser.is_some() {
             return self.run_chosen(clock_ns, events);
         }
-        while let Some((cpu, limit)) = self.stopped_turn().or_else(|| self.turn(clock_ns)) {
+        while let Some((cpu, mut limit)) = self.stopped_turn().or_else(|| self.turn(clock_ns)) {
             while self.mid.is_some() || self.ready_at(cpu).is_some_and(|t| t < limit) {
                 let laps = !each && self.halting.is_none();
                 self.note_written(cpu);
                 let went = match self.halts_here() {
                     true => Err(MachineError::Paused),
-                    false => self.step_until(cpu, limit, laps),
+                    false => {
+                        let until = self.tick(cpu, &mut limit);
+                        self.step_until(cpu, until, laps)
+                    }
                 };
                 if matches!(went, Err(MachineError::Paused)) {
                     self.held_turn = Some((cpu, limit));
@@ -216,8 +219,9 @@ impl Machine {
             }
             let Pick { cpu, task } = self.chosen(&ready)?;
             self.kernel.cpus[cpu.idx()].clock_ns = now;
-            if let Some(task) = task {
-                self.preempt(cpu, task);
+            match task {
+                Some(task) => self.preempt(cpu, Some(task)),
+                None => drop(self.tick(cpu, &mut 0)),
             }
             self.step_until(cpu, 0, false)?;
             self.sweep_step(cpu)?;

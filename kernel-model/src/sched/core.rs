@@ -27,6 +27,15 @@ impl Kernel {
         if cpu.idx() >= self.sched.rqs.len() {
             return None;
         }
+        let frame = self.sched_path(cpu);
+        if frame.is_some() {
+            // If it comes to a program, that has to know when the slice ends.
+            self.sched.rqs[cpu.idx()].tick = true;
+        }
+        frame
+    }
+
+    fn sched_path(&mut self, cpu: CpuId) -> Option<Frame> {
         loop {
             if !self.cpus[cpu.idx()].fired.is_empty() {
                 let items = std::mem::take(&mut self.cpus[cpu.idx()].fired);
@@ -49,6 +58,10 @@ impl Kernel {
             rq.tick = false;
             if std::mem::take(&mut rq.resched) {
                 self.schedule(cpu);
+                // In the program that was to be preempted.
+                if !self.cpus[cpu.idx()].frames.is_empty() {
+                    return None;
+                }
                 continue;
             }
             let curr = rq.curr?;
@@ -58,7 +71,7 @@ impl Kernel {
                 None => {}
             }
             if self.sched.task(curr).run_left_ns > 0 {
-                self.arm_tick(cpu, curr);
+                self.arm_tick(cpu);
                 return None;
             }
             let began = self.now(cpu);
@@ -81,7 +94,7 @@ impl Kernel {
     }
 
     /// `update_curr`.
-    fn update_curr(&mut self, cpu: CpuId) {
+    pub(super) fn update_curr(&mut self, cpu: CpuId) {
         let now = self.now(cpu);
         let rq = &mut self.sched.rqs[cpu.idx()];
         let Some(curr) = rq.curr else { return };
@@ -97,20 +110,21 @@ impl Kernel {
         task.run_left_ns = task.run_left_ns.saturating_sub(ns);
     }
 
-    /// A timer for when the task that runs is done, or its slice is over: that is seen at a tick,
-    /// unless a quantum was asked for.
-    fn arm_tick(&mut self, cpu: CpuId, curr: TaskId) {
+    /// A timer for when the task that runs is done with what it does in user space, or its slice
+    /// is over: that is seen at a tick, unless a quantum was asked for.
+    pub(super) fn arm_tick(&mut self, cpu: CpuId) {
         let now = self.now(cpu);
-        let mut at = now + self.sched.task(curr).run_left_ns;
         let exact = self.sched.quantum.is_some();
         let rq = &mut self.sched.rqs[cpu.idx()];
+        let left = rq.curr.map_or(0, |t| self.sched.tasks[t.idx()].run_left_ns);
+        let mut at = if left > 0 { now + left } else { u64::MAX };
         if rq.queue.waiting() > 0
             && let Some(e) = rq.queue.curr_mut()
         {
             let over = now + e.left_ns();
             at = at.min(if exact { over } else { over.next_multiple_of(TICK_NS) });
         }
-        if rq.timer_ns.is_some_and(|t| t.0 == at) {
+        if at == u64::MAX || rq.timer_ns.is_some_and(|t| t.0 == at) {
             return;
         }
         if let Some(key) = rq.timer_ns.take() {
@@ -167,6 +181,9 @@ impl Kernel {
             next = self.sched.rqs[cpu.idx()].queue.pick(None).map(TaskId);
         }
         if next == prev {
+            if let Some((id, was)) = prev.and_then(|p| Some((p, self.take_preempted(p)?))) {
+                self.preempted_resumes(cpu, id, was);
+            }
             return;
         }
         // __state of a task that is preempted is TASK_RUNNING.
@@ -228,12 +245,11 @@ impl Kernel {
         self.cpus[cpu.idx()].task = addr;
         self.set(addr, field!("task_struct", "on_cpu"), 1);
         let Some(next) = next else { return };
-        let task = self.sched.task_mut(next);
-        task.cpu = cpu;
-        if let Some(was) = task.preempted.take() {
-            self.preempted_resumes(cpu, next, *was);
-        } else if !task.frames.is_empty() {
-            let told = task.told;
+        self.sched.task_mut(next).cpu = cpu;
+        if let Some(was) = self.take_preempted(next) {
+            self.preempted_resumes(cpu, next, was);
+        } else if !self.sched.task(next).frames.is_empty() {
+            let told = self.sched.task(next).told;
             let c = &mut self.cpus[cpu.idx()];
             c.frames = std::mem::take(&mut self.sched.tasks[next.idx()].frames);
             c.pending = Some(Input::Return(told));

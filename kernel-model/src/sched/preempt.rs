@@ -65,10 +65,33 @@ impl Kernel {
             && !self.context(cpu).preempt_off
     }
 
-    /// Has a task run instead of the one that runs, which is preempted; it is one of
-    /// [`Kernel::preemptors`]. What was preempted goes on when the scheduler comes back to it, or
+    /// Whether a tick is to be looked at, or `need_resched` is set, and the program on top of a
+    /// CPU may be preempted: [`Kernel::tick`] comes next, at a point of the program.
+    #[must_use]
+    pub fn wants_tick(&self, cpu: CpuId) -> bool {
+        let Some(rq) = self.sched.rqs.get(cpu.idx()) else { return false };
+        (rq.tick || rq.resched) && rq.queue.waiting() > 0 && self.is_preemptible(cpu)
+    }
+
+    /// The tick of a task that runs a program (`task_tick_fair`), and what the way out of the
+    /// interrupt looks at (`irqentry_exit_cond_resched`). `None` when the task is to be preempted,
+    /// else when that is looked at again.
+    pub fn tick(&mut self, cpu: CpuId) -> Option<u64> {
+        self.update_curr(cpu);
+        let rq = &mut self.sched.rqs[cpu.idx()];
+        rq.tick = false;
+        if rq.resched {
+            return None;
+        }
+        self.arm_tick(cpu);
+        let next = self.sched.rqs[cpu.idx()].timer_ns;
+        Some(next.expect("a slice ends when another task waits").0)
+    }
+
+    /// The task that runs is preempted, by one of [`Kernel::preemptors`], or by the one that the
+    /// scheduler takes. What was preempted goes on when the scheduler comes back to it, or
     /// when it preempts in turn. `place` is where its programs are.
-    pub fn preempt(&mut self, cpu: CpuId, by: TaskId, place: Option<Site>) {
+    pub fn preempt(&mut self, cpu: CpuId, by: Option<TaskId>, place: Option<Site>) {
         let curr = self.curr_task(cpu).expect("a task is preempted");
         let addr = self.sched.task(curr).addr;
         self.ledger.park(cpu, addr);
@@ -81,7 +104,11 @@ impl Kernel {
         task.preempted = Some(Box::new(Preempted { called_from, races, at_ns, place }));
         self.sched.preempted += 1;
         let rq = &mut self.sched.rqs[cpu.idx()];
-        (rq.resched, rq.chosen) = (true, Some(by));
+        (rq.resched, rq.chosen) = (true, by);
+    }
+
+    pub(super) fn take_preempted(&mut self, id: TaskId) -> Option<Preempted> {
+        self.sched.task_mut(id).preempted.take().map(|was| *was)
     }
 
     /// A task that was preempted goes on.
