@@ -16,11 +16,27 @@ const ADDRESS: u64 = 8;
 /// `SHUTDOWN_MASK`.
 const SHUT: u64 = 3;
 
+/// `sizeof(struct sk_buff)`, and of `skb_shared_info`, in whole cache lines; what `kmalloc` has at
+/// least for a head.
+const SKB: u64 = 256;
+const SHARED_INFO: u64 = 320;
+const HEAD_MIN: u64 = 512;
+const CACHE_LINE: u64 = 64;
+
 /// What was sent, and the name of who sent it.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
     pub(crate) from: Vec<u8>,
     pub(crate) bytes: Vec<u8>,
+    /// `skb->sk`, and what that is charged for it (`truesize`).
+    owner: u64,
+    charge: u64,
+}
+
+/// `truesize` of an skb with so many bytes in its head and in pages (`alloc_skb_with_frags`).
+fn truesize(head: u64, pages: u64) -> u64 {
+    let head = (head.next_multiple_of(CACHE_LINE) + SHARED_INFO).max(HEAD_MIN);
+    SKB + head.next_power_of_two() + pages.next_multiple_of(crate::layout::PAGE_SIZE)
 }
 
 /// What an AF_UNIX socket has besides its `unix_sock`.
@@ -39,6 +55,9 @@ struct UnixSk {
     embryos: VecDeque<u64>,
     /// `peer_wait`: who waits for room in the queue.
     senders: Vec<TaskId>,
+    /// `sk_wmem_alloc`: what it sent and nobody has read, and who waits for that to be less.
+    wmem: u64,
+    writers: Vec<TaskId>,
 }
 
 /// All of them, by the address of their `unix_sock`.
@@ -135,44 +154,88 @@ impl Kernel {
         queued as u64 > self.get(sk, field!("sock", "sk_max_ack_backlog"))
     }
 
-    /// Bytes that a socket has not read.
-    pub(crate) fn unix_unread(&self, sk: u64) -> usize {
-        let queue = self.net.unix.socks.get(&sk).map(|u| &u.queue);
-        queue.map_or(0, |q| q.iter().map(|m| m.bytes.len()).sum())
+    /// Whether a socket has sent as much as it may (`sk_wmem_alloc`, `sk_sndbuf`).
+    pub(crate) fn unix_wmem_full(&self, sk: u64) -> bool {
+        let wmem = self.net.unix.socks.get(&sk).map_or(0, |u| u.wmem);
+        wmem >= self.get(sk, field!("sock", "sk_sndbuf"))
     }
 
-    /// Puts a message into a socket's queue.
-    pub(crate) fn unix_deliver(&mut self, to: u64, message: Message) {
+    /// A task waits for that to change (`sock_wait_for_wmem`).
+    pub(crate) fn unix_wait_wmem(&mut self, sk: u64, task: TaskId) {
+        self.unix_sk(sk).writers.push(task);
+    }
+
+    /// Puts what a socket sends into the queue of another; so much of it is in pages.
+    pub(crate) fn unix_deliver(&mut self, sk: u64, to: u64, bytes: Vec<u8>, pages: u64) {
+        let charge = truesize(bytes.len() as u64 - pages, pages);
+        self.unix_sk(sk).wmem += charge;
+        let message = Message { from: self.unix_name(sk), bytes, owner: sk, charge };
         self.unix_sk(to).queue.push_back(message);
         self.unix_wake(to);
+    }
+
+    /// `sock_wfree`, `unix_write_space`.
+    fn unix_uncharge(&mut self, message: &Message) {
+        let sk = message.owner;
+        let u = self.unix_sk(sk);
+        u.wmem -= message.charge;
+        let (wmem, dead) = (u.wmem, u.dead);
+        if dead {
+            self.unix_put(sk);
+        } else if (wmem + 1) * 4 <= self.get(sk, field!("sock", "sk_sndbuf")) {
+            self.unix_wake_writers(sk);
+        }
+    }
+
+    fn unix_wake_writers(&mut self, sk: u64) {
+        for task in std::mem::take(&mut self.unix_sk(sk).writers) {
+            self.task_wake(self.this_cpu(), task);
+        }
     }
 
     /// `sk_data_ready`, `sk_state_change`.
     pub(crate) fn unix_wake(&mut self, sk: u64) {
         self.sock_wake(self.this_cpu(), sk);
+        self.unix_wake_writers(sk);
     }
 
-    /// The first datagram; who waits for room goes on.
-    pub(crate) fn unix_take(&mut self, sk: u64) -> Option<Message> {
+    /// The first datagram, which stays when it is only looked at; who waits for room goes on.
+    pub(crate) fn unix_take(&mut self, sk: u64, peek: bool) -> Option<Message> {
+        if peek {
+            return self.unix_sk(sk).queue.front().cloned();
+        }
         let message = self.unix_sk(sk).queue.pop_front()?;
         self.unix_room(sk);
+        self.unix_uncharge(&message);
         Some(message)
     }
 
-    /// Up to so many bytes of a stream, and the name of who sent the first.
-    pub(crate) fn unix_read(&mut self, sk: u64, most: usize) -> Option<Message> {
+    /// Up to so many bytes of a stream and the name of who sent the first; the bytes stay when
+    /// they are only looked at.
+    pub(crate) fn unix_read(
+        &mut self,
+        sk: u64,
+        most: usize,
+        peek: bool,
+    ) -> Option<(Vec<u8>, Vec<u8>)> {
         let queue = &mut self.unix_sk(sk).queue;
         let from = queue.front()?.from.clone();
         let mut bytes = Vec::new();
+        if peek {
+            let all = queue.iter().flat_map(|m| &m.bytes);
+            return Some((all.take(most).copied().collect(), from));
+        }
+        let mut over = Vec::new();
         while bytes.len() < most {
             let Some(first) = queue.front_mut() else { break };
             let part = first.bytes.len().min(most - bytes.len());
             bytes.extend(first.bytes.drain(..part));
             if first.bytes.is_empty() {
-                queue.pop_front();
+                over.extend(queue.pop_front());
             }
         }
-        Some(Message { from, bytes })
+        over.iter().for_each(|m| self.unix_uncharge(m));
+        Some((bytes, from))
     }
 
     /// A task waits for room in a queue.
@@ -219,7 +282,7 @@ impl Kernel {
         let stream = self.unix_type(sk) != crate::sys::SOCK_DGRAM;
         let u = self.unix_sk(sk);
         (u.dead, u.bound) = (true, false);
-        let lost = !std::mem::take(&mut u.queue).is_empty();
+        let lost = std::mem::take(&mut u.queue);
         let embryos = std::mem::take(&mut u.embryos);
         let peer = u.peer;
         for end in embryos {
@@ -232,22 +295,25 @@ impl Kernel {
             self.unix_peer_set(sk, None);
             if stream {
                 self.shut(peer, SHUT);
-                if lost {
+                if !lost.is_empty() {
                     self.set(peer, field!("sock", "sk_err"), Errno::ECONNRESET as i32 as u64);
                 }
                 self.unix_wake(peer);
             }
             self.unix_put(peer);
         }
+        lost.iter().for_each(|m| self.unix_uncharge(m));
         self.unix_put(sk);
     }
 
-    /// `sock_put` of one that may be closed and nobody's peer.
+    /// `sock_put` of one that may be closed, nobody's peer, and owner of nothing unread.
     fn unix_put(&mut self, sk: u64) {
         let of_peer = self.net.unix.socks.values().any(|u| u.peer == Some(sk));
-        if of_peer || !self.unix_is_dead(sk) || self.net.unix.socks.remove(&sk).is_none() {
+        let owns = self.net.unix.socks.get(&sk).is_none_or(|u| u.wmem > 0);
+        if of_peer || owns || !self.unix_is_dead(sk) {
             return;
         }
+        self.net.unix.socks.remove(&sk);
         let addr = self.get(sk, field!("unix_sock", "addr"));
         if addr != 0 {
             self.kfree(addr, "unix_address");

@@ -53,16 +53,13 @@ const SSTHRESH: u64 = 0x7fff_ffff;
 const TIMEOUT_INIT: u64 = 1000;
 
 /// `__sys_socket`, `sock_create` and `inet_create`, whose programs see the new `struct sock`.
-pub(super) fn socket(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+pub(super) fn socket(_: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (family, kind) = (f.arg(0), f.arg(1) & !SOCK_FLAGS);
     if !matches!(family, AF_UNIX | AF_INET | AF_INET6) {
         return Err(Errno::EAFNOSUPPORT);
     }
     let protocol = match (family, kind) {
-        (AF_UNIX, SOCK_STREAM | SOCK_DGRAM) => AF_UNIX,
-        (AF_UNIX, SOCK_SEQPACKET) => {
-            return Err(k.sys_unsupported(cpu, "SOCK_SEQPACKET of AF_UNIX"));
-        }
+        (AF_UNIX, SOCK_STREAM | SOCK_DGRAM | SOCK_SEQPACKET) => AF_UNIX,
         (_, SOCK_STREAM) => IPPROTO_TCP,
         (_, SOCK_DGRAM) => IPPROTO_UDP,
         _ => return Err(Errno::ESOCKTNOSUPPORT),

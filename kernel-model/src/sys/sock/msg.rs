@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bpf::uapi::AttachType;
 
 use super::super::{Act, Do, SysFrame};
-use super::{AF_INET, AF_INET6, ESTABLISHED, Ret, SOCK_DGRAM, unix};
+use super::{AF_INET, AF_INET6, ESTABLISHED, Ret, SOCK_DGRAM, SOCK_SEQPACKET, unix};
 use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, UdpPacket, Way};
 use crate::{Errno, Kernel, field};
@@ -19,13 +19,14 @@ const UDP_MAX: usize = 65507;
 pub(in super::super) fn sendto(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let (sock, sk) = k.fd_sk(f)?;
     k.user_read(f.arg(1), (f.arg(2) as usize).min(1 << 16)).ok_or(Errno::EFAULT)?;
-    let dgram = k.get(sk, field!("sock", "sk_type")) == SOCK_DGRAM;
-    let (name, send): (_, Act) = match (k.sock_is_unix(sk), dgram, k.sock_is_v6(sk)) {
-        (true, true, _) => ("unix_dgram_sendmsg", unix::dgram_sendmsg),
-        (true, false, _) => ("unix_stream_sendmsg", unix::stream_sendmsg),
-        (false, false, _) => ("tcp_sendmsg", super::stream::sendmsg),
-        (false, true, false) => ("udp_sendmsg", udp_sendmsg),
-        (false, true, true) => ("udpv6_sendmsg", udp_sendmsg),
+    let kind = k.get(sk, field!("sock", "sk_type"));
+    let (name, send): (_, Act) = match (k.sock_is_unix(sk), kind, k.sock_is_v6(sk)) {
+        (true, SOCK_DGRAM, _) => ("unix_dgram_sendmsg", unix::dgram_sendmsg),
+        (true, SOCK_SEQPACKET, _) => ("unix_seqpacket_sendmsg", unix::seqpacket_sendmsg),
+        (true, ..) => ("unix_stream_sendmsg", unix::stream_sendmsg),
+        (false, SOCK_DGRAM, false) => ("udp_sendmsg", udp_sendmsg),
+        (false, SOCK_DGRAM, true) => ("udpv6_sendmsg", udp_sendmsg),
+        (false, ..) => ("tcp_sendmsg", super::stream::sendmsg),
     };
     let of = if k.sock_is_unix(sk) { sock } else { sk };
     let kern = match f.arg(4) {
@@ -152,10 +153,11 @@ pub(in super::super) fn recvfrom(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> 
     }
     f.object = k.sock_addr_new(sk, 0)?;
     f.todo.push_back(Do::Free(f.object));
-    let dgram = k.get(sk, field!("sock", "sk_type")) == SOCK_DGRAM;
-    let (name, receive): (_, Act) = match (k.sock_is_unix(sk), dgram, k.sock_is_v6(sk)) {
-        (true, true, _) => ("unix_dgram_recvmsg", unix::recvmsg),
-        (true, false, _) => ("unix_stream_recvmsg", unix::recvmsg),
+    let kind = k.get(sk, field!("sock", "sk_type"));
+    let (name, receive): (_, Act) = match (k.sock_is_unix(sk), kind, k.sock_is_v6(sk)) {
+        (true, SOCK_DGRAM, _) => ("unix_dgram_recvmsg", unix::dgram_recvmsg),
+        (true, SOCK_SEQPACKET, _) => ("unix_seqpacket_recvmsg", unix::seqpacket_recvmsg),
+        (true, ..) => ("unix_stream_recvmsg", unix::stream_recvmsg),
         (false, _, true) => ("udpv6_recvmsg", udp_recvmsg),
         (false, _, false) => ("udp_recvmsg", udp_recvmsg),
     };

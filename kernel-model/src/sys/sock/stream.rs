@@ -10,9 +10,10 @@ use crate::cpu::{CpuId, Frame};
 use crate::net::{Protocol, tcp_state as state};
 use crate::{Errno, Kernel, field};
 
-/// `MSG_OOB`, `MSG_PEEK`, `MSG_WAITALL`, `MSG_NOSIGNAL`.
+/// `MSG_OOB`, `MSG_PEEK`, `MSG_TRUNC`, `MSG_WAITALL`, `MSG_NOSIGNAL`.
 pub(super) const MSG_OOB: u64 = 1;
 pub(super) const MSG_PEEK: u64 = 2;
+pub(super) const MSG_TRUNC: u64 = 0x20;
 pub(super) const MSG_WAITALL: u64 = 0x100;
 pub(super) const MSG_NOSIGNAL: u64 = 0x4000;
 /// `SIGPIPE`.
@@ -79,7 +80,7 @@ pub(in super::super) fn accept4(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> R
         return Err(Errno::EINVAL);
     }
     let new = k.kzalloc(crate::size!("socket"), "socket")?;
-    k.set(new, field!("socket", "type"), super::SOCK_STREAM);
+    k.set(new, field!("socket", "type"), k.get(sk, field!("sock", "sk_type")));
     f.object = new;
     f.todo.push_back(Do::Undo(new));
     let (name, args, take): (_, _, Act) = match unix {

@@ -5,21 +5,30 @@
 //! with one.
 
 use bpf::uapi::AttachType;
+use rand_core::Rng as _;
 
 use super::super::vfs::S_IFSOCK;
 use super::super::{Act, CgroupCall, Do, SysFrame};
 use super::msg::DONTWAIT;
-use super::stream::{MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_WAITALL, SIGPIPE};
-use super::{CLOSE, ESTABLISHED, LISTEN, Ret, SOCK_DGRAM, SS_CONNECTED};
+use super::stream::{MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL, SIGPIPE};
+use super::{CLOSE, ESTABLISHED, LISTEN, Ret, SOCK_DGRAM, SOCK_SEQPACKET, SS_CONNECTED};
 use crate::cgroup::{Atype, Hook};
 use crate::cpu::CpuId;
-use crate::net::{AF_UNIX, SEND_SHUTDOWN, SUN_PATH, UNIX_PATH_MAX, UnixMessage};
+use crate::layout::PAGE_SIZE;
+use crate::net::{AF_UNIX, SEND_SHUTDOWN, SUN_PATH, UNIX_PATH_MAX};
 use crate::{Errno, Kernel, field};
 
 /// `RCV_SHUTDOWN`.
 const RCV_SHUTDOWN: u64 = 1;
 /// What the skb of a datagram takes of the send buffer.
 const SKB: u64 = 32;
+/// `SKB_MAX_HEAD(0)`, `UNIX_SKB_FRAGS_SZ`, `SKB_MAX_ALLOC`, `MAX_SKB_FRAGS`.
+const SKB_MAX_HEAD: u64 = PAGE_SIZE - 320;
+const SKB_FRAGS: u64 = 8 * PAGE_SIZE;
+const SKB_MAX_ALLOC: u64 = 4 * PAGE_SIZE - 320;
+const FRAGS_MAX: u64 = 17;
+/// Of the number that `unix_autobind` makes a name of.
+const AUTOBIND_MASK: u32 = 0xf_ffff;
 
 impl Kernel {
     /// The programs of the group of an address's socket.
@@ -99,11 +108,27 @@ fn addr_sk(k: &Kernel, f: &SysFrame) -> u64 {
     k.get(f.object, field!("bpf_sock_addr_kern", "sk"))
 }
 
+/// `unix_autobind`: an abstract name of five digits that nobody has.
+fn autobind(k: &mut Kernel, sk: u64) -> Ret {
+    if !k.unix_name(sk).is_empty() {
+        return Ok(0);
+    }
+    let kind = k.unix_type(sk);
+    let first = k.rng.kernel.next_u32();
+    let names = (1..=AUTOBIND_MASK + 1).map(|n| first.wrapping_add(n) & AUTOBIND_MASK);
+    let mut names = names.map(|n| format!("\0{n:05x}").into_bytes());
+    let free = names.find(|name| k.unix_by_name(name, kind).is_none());
+    k.unix_name_set(sk, &free.ok_or(Errno::ENOSPC)?)?;
+    k.unix_bound(sk, None);
+    Ok(0)
+}
+
 /// `unix_bind`.
-pub(super) fn bind(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+pub(super) fn bind(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let sk = addr_sk(k, f);
-    if k.get(f.object, field!("bpf_sock_addr_kern", "uaddrlen")) == SUN_PATH {
-        return Err(k.sys_unsupported(cpu, "unix_autobind"));
+    let family = k.get(f.object, field!("bpf_sock_addr_kern", "__addr.sin6_family"));
+    if k.get(f.object, field!("bpf_sock_addr_kern", "uaddrlen")) == SUN_PATH && family == AF_UNIX {
+        return autobind(k, sk);
     }
     k.unix_validate(f.object)?;
     let name = k.unix_name_of(f.object);
@@ -356,12 +381,14 @@ fn dgram_other(k: &mut Kernel, f: &SysFrame) -> Ret {
 
 fn dgram_check(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let sk = addr_sk(k, f);
+    if f.arg(4) == 0 && k.unix_peer(sk).is_none() {
+        return Err(Errno::ENOTCONN);
+    }
     if f.arg(2) > k.get(sk, field!("sock", "sk_sndbuf")) - SKB {
         return Err(Errno::EMSGSIZE);
     }
-    if k.shutdown_of(sk) & SEND_SHUTDOWN != 0 {
-        // sock_alloc_send_pskb
-        return Err(Errno::EPIPE);
+    if !wmem(k, f, sk, dgram_check)? {
+        return Ok(0);
     }
     let other = dgram_other(k, f)?;
     if !k.unix_may_send(sk, other) {
@@ -374,23 +401,74 @@ fn dgram_check(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     if k.shutdown_of(other) & RCV_SHUTDOWN != 0 {
         return Err(Errno::EPIPE);
     }
-    may_send(k, f, (sk, other), dgram_send);
+    match k.unix_type(sk) {
+        SOCK_SEQPACKET => f.first([Do::Act(dgram_send)]),
+        _ => may_send(k, f, (sk, other), dgram_send),
+    }
     Ok(0)
+}
+
+/// What `sock_alloc_send_pskb` asks before there is an skb: false when the task waits for room in
+/// the send buffer, and does `again` then.
+fn wmem(k: &mut Kernel, f: &mut SysFrame, sk: u64, again: Act) -> Result<bool, Errno> {
+    if let Some(e) = k.sock_error(sk) {
+        return Err(e);
+    }
+    if k.shutdown_of(sk) & SEND_SHUTDOWN != 0 {
+        return Err(Errno::EPIPE);
+    }
+    if !k.unix_wmem_full(sk) {
+        return Ok(true);
+    }
+    if may_not_wait(k, f, sk) {
+        return Err(Errno::EAGAIN);
+    }
+    k.unix_wait_wmem(sk, f.task);
+    f.block = Some(u64::MAX);
+    f.first([Do::Act(again)]);
+    Ok(false)
+}
+
+/// `MSG_DONTWAIT`, `O_NONBLOCK`.
+fn may_not_wait(k: &Kernel, f: &SysFrame, sk: u64) -> bool {
+    f.arg(3) & DONTWAIT != 0 || k.sock_nonblock(k.get(sk, field!("sock", "sk_socket")))
 }
 
 fn dgram_send(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
     let sk = addr_sk(k, f);
     let other = dgram_other(k, f)?;
     if other != sk && k.unix_peer(other) != Some(sk) && k.unix_full(other) {
-        let sock = k.get(sk, field!("sock", "sk_socket"));
-        if f.arg(3) & DONTWAIT != 0 || k.sock_nonblock(sock) {
+        if may_not_wait(k, f, sk) {
             return Err(Errno::EAGAIN);
         }
         return wait_room(k, f, other, dgram_check);
     }
     let bytes = k.user_read(f.arg(1), f.arg(2) as usize).ok_or(Errno::EFAULT)?;
-    k.unix_deliver(other, UnixMessage { from: k.unix_name(sk), bytes });
+    // What a head cannot have is in pages.
+    let more = f.arg(2).saturating_sub(SKB_MAX_ALLOC).min(FRAGS_MAX * PAGE_SIZE);
+    k.unix_deliver(sk, other, bytes, more.next_multiple_of(PAGE_SIZE));
     Ok(f.arg(2))
+}
+
+/// `unix_seqpacket_sendmsg`: as datagrams, to the peer alone.
+pub(super) fn seqpacket_sendmsg(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let sk = addr_sk(k, f);
+    if let Some(e) = k.sock_error(sk) {
+        return Err(e);
+    }
+    if k.sock_state(sk) != ESTABLISHED {
+        return Err(Errno::ENOTCONN);
+    }
+    if let Some(name) = f.args.get_mut(4) {
+        *name = 0;
+    }
+    let sock = k.get(sk, field!("sock", "sk_socket"));
+    f.first([
+        Do::Enter("unix_dgram_sendmsg", vec![sock, 0, f.arg(2)]),
+        Do::Act(dgram_sendmsg),
+        Do::Exit,
+    ]);
+    Ok(0)
 }
 
 /// `unix_stream_sendmsg`.
@@ -403,65 +481,155 @@ pub(super) fn stream_sendmsg(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Re
         let open = k.sock_state(sk) == ESTABLISHED;
         return Err(if open { Errno::EISCONN } else { Errno::EOPNOTSUPP });
     }
-    let other = k.unix_peer(sk).ok_or(Errno::ENOTCONN)?;
-    let shut = k.shutdown_of(sk) & SEND_SHUTDOWN != 0;
-    if shut || k.unix_is_dead(other) || k.shutdown_of(other) & RCV_SHUTDOWN != 0 {
-        if f.arg(3) & MSG_NOSIGNAL == 0 {
-            k.signal_send(cpu, f.task, SIGPIPE)?;
-        }
-        return Err(Errno::EPIPE);
+    if k.unix_peer(sk).is_none() {
+        return Err(Errno::ENOTCONN);
     }
-    let bytes = k.user_read(f.arg(1), f.arg(2) as usize).ok_or(Errno::EFAULT)?;
-    let unread = k.unix_unread(other) + bytes.len();
-    if unread as u64 > k.get(sk, field!("sock", "sk_sndbuf")) {
-        return Err(k.sys_unsupported(cpu, "sock_wait_for_wmem: a stream of AF_UNIX that is full"));
+    if k.shutdown_of(sk) & SEND_SHUTDOWN != 0 {
+        return broken(k, cpu, f);
     }
-    if !bytes.is_empty() {
-        k.unix_deliver(other, UnixMessage { from: k.unix_name(sk), bytes });
-    }
-    Ok(f.arg(2))
+    stream_send(k, cpu, f)
 }
 
-/// `unix_stream_read_generic`, `__unix_dgram_recvmsg`.
-pub(super) fn recvmsg(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
-    let sk = addr_sk(k, f);
-    let sock = k.get(sk, field!("sock", "sk_socket"));
-    let stream = k.unix_type(sk) != SOCK_DGRAM;
-    if f.arg(3) & (MSG_OOB | MSG_PEEK | MSG_WAITALL) != 0 {
-        return Err(k.sys_unsupported(cpu, "MSG_OOB, MSG_PEEK and MSG_WAITALL of AF_UNIX"));
+/// Nobody hears what a stream says.
+fn broken(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    if f.ret == 0 && f.arg(3) & MSG_NOSIGNAL == 0 {
+        k.signal_send(cpu, f.task, SIGPIPE)?;
     }
-    if stream && k.sock_state(sk) != ESTABLISHED {
+    partly(f, Errno::EPIPE)
+}
+
+/// A transfer ends: what is done of it, which is the call's value so far, or why nothing is.
+fn partly(f: &SysFrame, e: Errno) -> Ret {
+    if f.ret > 0 { Ok(f.ret) } else { Err(e) }
+}
+
+/// The task waits in the middle of a transfer: a signal ends it with what is done.
+fn waits_partly(f: &mut SysFrame) {
+    f.then = Some(|_, _, f, ended| match Errno::from_raw((ended as i32).wrapping_neg()) {
+        None => Ok(f.ret),
+        Some(e) => {
+            let done = partly(f, e)?;
+            f.todo.pop_front();
+            Ok(done)
+        }
+    });
+}
+
+/// From the bytes on that are not sent yet, one skb after the other.
+fn stream_send(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    let sk = addr_sk(k, f);
+    while f.ret < f.arg(2) {
+        match wmem(k, f, sk, stream_send) {
+            Ok(true) => {}
+            Ok(false) => {
+                waits_partly(f);
+                return Ok(f.ret);
+            }
+            Err(e) => return partly(f, e),
+        }
+        let Some(other) = k.unix_peer(sk) else { return broken(k, cpu, f) };
+        // Two messages are to have room, and one no more than a head and a row of pages.
+        let half = (k.get(sk, field!("sock", "sk_sndbuf")) / 2).saturating_sub(64);
+        let size = (f.arg(2) - f.ret).min(half).min(SKB_MAX_HEAD + SKB_FRAGS);
+        let pages = size.saturating_sub(SKB_MAX_HEAD).next_multiple_of(PAGE_SIZE).min(size);
+        let Some(bytes) = k.user_read(f.arg(1) + f.ret, size as usize) else {
+            return partly(f, Errno::EFAULT);
+        };
+        if k.unix_is_dead(other) || k.shutdown_of(other) & RCV_SHUTDOWN != 0 {
+            return broken(k, cpu, f);
+        }
+        k.unix_deliver(sk, other, bytes, pages);
+        f.ret += size;
+    }
+    Ok(f.ret)
+}
+
+/// The name of who sent what was received, for programs and the caller.
+fn sender(k: &mut Kernel, f: &mut SysFrame, from: &[u8]) {
+    if f.arg(4) == 0 {
+        return;
+    }
+    if !from.is_empty() {
+        k.unix_name_put(f.object, from);
+    }
+    let mut programs = k.unix_programs(AttachType::CgroupUnixRecvmsg, f.object);
+    // They cannot refuse, and the length stays what is returned.
+    programs.then = Some(|_, _, f, _| Ok(f.ret));
+    f.first([Do::Cgroup(programs)]);
+}
+
+/// `unix_seqpacket_recvmsg`.
+pub(super) fn seqpacket_recvmsg(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
+    match k.sock_state(addr_sk(k, f)) {
+        ESTABLISHED => dgram_recvmsg(k, cpu, f),
+        _ => Err(Errno::ENOTCONN),
+    }
+}
+
+/// `__unix_dgram_recvmsg`.
+pub(super) fn dgram_recvmsg(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let sk = addr_sk(k, f);
+    let flags = f.arg(3);
+    if flags & MSG_OOB != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if let Some(e) = k.sock_error(sk) {
+        return Err(e);
+    }
+    let Some(message) = k.unix_take(sk, flags & MSG_PEEK != 0) else {
+        let over = k.shutdown_of(sk) & RCV_SHUTDOWN != 0;
+        if may_not_wait(k, f, sk) {
+            let ended = over && k.unix_type(sk) == SOCK_SEQPACKET;
+            return if ended { Ok(0) } else { Err(Errno::EAGAIN) };
+        }
+        return if over { Ok(0) } else { super::wait(k, f, sk, dgram_recvmsg) };
+    };
+    let len = message.bytes.len().min(f.arg(2) as usize);
+    k.user_write(f.arg(1), &message.bytes[..len])?;
+    sender(k, f, &message.from);
+    Ok(if flags & MSG_TRUNC != 0 { message.bytes.len() } else { len } as u64)
+}
+
+/// `unix_stream_read_generic`. The call's value is what is read so far.
+pub(super) fn stream_recvmsg(k: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Ret {
+    let sk = addr_sk(k, f);
+    let (flags, size) = (f.arg(3), f.arg(2));
+    if k.sock_state(sk) != ESTABLISHED || flags & MSG_OOB != 0 {
+        // Nothing that was sent is urgent.
         return Err(Errno::EINVAL);
     }
-    let most = f.arg(2) as usize;
-    if stream && most == 0 {
+    if size == 0 {
         return Ok(0);
     }
-    let message = if stream { k.unix_read(sk, most) } else { k.unix_take(sk) };
-    let Some(message) = message else {
-        if let Some(e) = k.sock_error(sk) {
-            return Err(e);
+    let peek = flags & MSG_PEEK != 0;
+    if let Some((bytes, from)) = k.unix_read(sk, (size - f.ret) as usize, peek) {
+        k.user_write(f.arg(1) + f.ret, &bytes)?;
+        if f.ret == 0 && f.arg(4) != 0 && !from.is_empty() {
+            k.unix_name_put(f.object, &from);
         }
-        if k.shutdown_of(sk) & RCV_SHUTDOWN != 0 {
-            return Ok(0);
-        }
-        if f.arg(3) & DONTWAIT != 0 || k.sock_nonblock(sock) {
-            return Err(Errno::EAGAIN);
-        }
-        return super::wait(k, f, sk, recvmsg);
-    };
-    let len = message.bytes.len().min(most);
-    k.user_write(f.arg(1), &message.bytes[..len])?;
-    if f.arg(4) != 0 {
-        if !message.from.is_empty() {
-            k.unix_name_put(f.object, &message.from);
-        }
-        let mut programs = k.unix_programs(AttachType::CgroupUnixRecvmsg, f.object);
-        // They cannot refuse, and the length stays what is returned.
-        programs.then = Some(|_, _, f, _| Ok(f.ret));
-        f.first([Do::Cgroup(programs)]);
+        f.ret += bytes.len() as u64;
     }
-    Ok(len as u64)
+    let least = k.get(sk, field!("sock", "sk_rcvlowat")).min(size).max(1);
+    let target = if flags & MSG_WAITALL != 0 { size } else { least };
+    if f.ret < target && !(peek && f.ret > 0) {
+        let error = k.sock_error(sk);
+        let over = k.shutdown_of(sk) & RCV_SHUTDOWN != 0;
+        match error {
+            Some(e) => drop(partly(f, e)?),
+            None if over => {}
+            None if may_not_wait(k, f, sk) => drop(partly(f, Errno::EAGAIN)?),
+            None => {
+                super::wait(k, f, sk, stream_recvmsg)?;
+                waits_partly(f);
+                return Ok(f.ret);
+            }
+        }
+    }
+    if f.ret > 0 {
+        // The name is there already.
+        sender(k, f, &[]);
+    }
+    Ok(f.ret)
 }
 
 /// `unix_shutdown`.
