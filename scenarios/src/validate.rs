@@ -291,7 +291,7 @@ impl Check<'_> {
         if let Some(nic) = attach.nic() {
             self.nic(nic);
         }
-        if let Attach::Uprobe { task, .. } = attach {
+        if let Attach::Uprobe { task, .. } | Attach::UprobeMulti { task, .. } = attach {
             self.task(task);
         }
     }

@@ -10,9 +10,10 @@ use kernel_model::cancel::Watchdog;
 use kernel_model::cpu::CancelledBy;
 use kernel_model::net::{Dir, NicConfig, Order, Rss};
 use kernel_model::rcu::STALL_NS;
+use kernel_model::trace::UprobeMulti;
 use scenarios::schema::Name;
 use scenarios::schema::machine::{self, Attach};
-use scenarios::{Finding, Scenario};
+use scenarios::{Finding, Scenario, Spanned};
 use verifier::tables::Level;
 
 use super::timeline::Plan;
@@ -383,6 +384,9 @@ impl Run<'_> {
                 let done = self.machine.kernel.uprobe_attach(id, at, *ret, 0);
                 done.map_err(|e| RunError::input(prog.span, format!("attaching: {}", e.name())))
             }
+            Attach::UprobeMulti { prog, task, symbols, cookies, only } => {
+                self.attach_uprobe_multi(prog, task, (symbols, cookies), only.as_ref())
+            }
             Attach::PerfEvent { prog, event, period } => {
                 let id = self.prog(prog)?;
                 self.expect_type(prog, id, ProgType::PerfEvent)?;
@@ -477,6 +481,37 @@ impl Run<'_> {
         } else {
             k.clsact_attach(nic, dir, id, order)
         }
+    }
+
+    /// One link on functions of a user program.
+    fn attach_uprobe_multi(
+        &mut self,
+        prog: &Name,
+        task: &Name,
+        (symbols, cookies): (&[Name], &[Spanned<u64>]),
+        only: Option<&Name>,
+    ) -> Result<(), RunError> {
+        let id = self.prog(prog)?;
+        if let Some(extra) = cookies.get(symbols.len()) {
+            return Err(RunError::input(extra.span, "a cookie without a function"));
+        }
+        let k = &mut self.machine.kernel;
+        let only = only.map(|name| {
+            let mut all = k.tasks_named(&name.v);
+            match (all.next(), all.next()) {
+                (Some(task), None) => Ok(task),
+                (None, _) => Err(RunError::input(name.span, format!("unknown task {}", name.v))),
+                (Some(_), Some(_)) => {
+                    let finding = Finding::error(name.span, "this names several tasks");
+                    Err(finding.hint(format!("write \"{}.0\" for the first", name.v)).into())
+                }
+            }
+        });
+        let cookies = cookies.iter().map(|c| c.v).chain(std::iter::repeat(0));
+        let symbols = symbols.iter().map(|s| s.v.as_str()).zip(cookies).collect();
+        let at = UprobeMulti { task: &task.v, symbols, only: only.transpose()? };
+        let done = k.uprobe_multi_attach(id, &at);
+        done.map_err(|e| RunError::input(prog.span, format!("attaching: {}", e.name())))
     }
 
     /// As the section name says; XDP and tc go to the only nic.

@@ -25,6 +25,8 @@ const NUMBERS: &[(&str, u64)] = &[
     ("PROT_NONE", 0), ("PROT_READ", 1), ("PROT_WRITE", 2), ("PROT_EXEC", 4),
     ("MAP_SHARED", 1), ("MAP_PRIVATE", 2), ("MAP_FIXED", 0x10), ("MAP_ANONYMOUS", 0x20),
     ("AF_UNIX", 1), ("AF_INET", 2), ("AF_INET6", 10), ("SOCK_STREAM", 1), ("SOCK_DGRAM", 2),
+    ("SOCK_SEQPACKET", 5), ("SOCK_NONBLOCK", 0o4000), ("MSG_PEEK", 2), ("MSG_TRUNC", 0x20),
+    ("MSG_WAITALL", 0x100), ("MSG_NOSIGNAL", 0x4000),
     ("SIGHUP", 1), ("SIGINT", 2), ("SIGQUIT", 3), ("SIGABRT", 6), ("SIGKILL", 9), ("SIGUSR1", 10),
     ("SIGSEGV", 11), ("SIGUSR2", 12), ("SIGPIPE", 13), ("SIGALRM", 14), ("SIGTERM", 15),
     ("SIGCHLD", 17), ("SIGCONT", 18), ("SIGSTOP", 19), ("SIGURG", 23),
@@ -51,6 +53,11 @@ fn members(args: Option<&Data>) -> Result<&[Member], RunError> {
 /// Arguments of a user function, in the order in which they are written.
 pub(super) fn numbers(args: Option<&Data>) -> Result<Vec<u64>, RunError> {
     members(args)?.iter().map(|m| number(&m.value)).collect()
+}
+
+/// What a user function returns, 0 when nothing is said.
+pub(super) fn value(given: Option<&Data>) -> Result<u64, RunError> {
+    given.map_or(Ok(0), |d| number(&d.node))
 }
 
 /// A number, a name of one, or a list of them: flags.
@@ -212,11 +219,12 @@ impl Run<'_> {
     }
 
     /// `struct sockaddr_in` of `"10.0.0.1:80"`, `struct sockaddr_in6` of `"[fd00::1]:80"`,
-    /// `struct sockaddr_un` of `"/tmp/x"` and, for an abstract name, `"@x"`.
+    /// `struct sockaddr_un` of `"/tmp/x"`, of `"@x"` for an abstract name, and of `""` for none.
     fn sockaddr(&self, node: &Node) -> Result<Vec<u8>, RunError> {
         let text = if let Kind::Str(s) = &node.kind { s.as_str() } else { "" };
         let name = match text.strip_prefix('@') {
             Some(name) => Some(format!("\0{name}")),
+            None if matches!(&node.kind, Kind::Str(s) if s.is_empty()) => Some(String::new()),
             None => text.starts_with('/').then(|| format!("{text}\0")),
         };
         if let Some(name) = name {

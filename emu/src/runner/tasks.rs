@@ -138,6 +138,11 @@ impl<'a> Run<'a> {
                 let n = k.user_function(&task.v, &symbol.v);
                 Op::Call(n, sys::numbers(args.as_ref())?)
             }
+            play::Op::Enter { symbol, args } => {
+                let n = k.user_function(&task.v, &symbol.v);
+                Op::Enter(n, sys::numbers(args.as_ref())?)
+            }
+            play::Op::Return { value } => Op::Return(sys::value(value.as_ref())?),
         })
     }
 

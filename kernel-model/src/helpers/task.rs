@@ -89,9 +89,12 @@ const SKIP: u64 = 0xff;
 const USER_STACK: u64 = 1 << 8;
 const USER_BUILD_ID: u64 = 1 << 11;
 
+/// `struct bpf_stack_build_id`, `BPF_STACK_BUILD_ID_IP`.
+const BUILD_ID: u64 = 32;
+const BUILD_ID_IP: u64 = 2;
+
 fn get_stack(k: &mut Kernel, cpu: CpuId, [_, buf, size, flags, _]: [u64; 5]) -> Ret {
-    let stack = k.kernel_stack(cpu);
-    done(put_stack(k, &stack, buf, size as u32, flags))
+    done(put_stack(k, cpu, None, (buf, size as u32), flags))
 }
 
 /// `BPF_F_FAST_STACK_CMP` and `BPF_F_REUSE_STACKID`.
@@ -115,9 +118,6 @@ fn get_stackid(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
     if flags & !(SKIP | USER_STACK | FAST_CMP | REUSE) != 0 {
         return Ret::Val(Errno::EINVAL.ret());
     }
-    if flags & USER_STACK != 0 {
-        return Ret::Val(Errno::EFAULT.ret());
-    }
     let Some((bucket, bytes)) = stack_key(k, cpu, id, flags) else {
         return Ret::Val(Errno::EFAULT.ret());
     };
@@ -135,12 +135,12 @@ fn get_stackid(k: &mut Kernel, cpu: CpuId, args: [u64; 5]) -> Ret {
 
 /// Number of the bucket for the stack of what runs, and the stack; none when all is skipped.
 fn stack_key(k: &Kernel, cpu: CpuId, id: MapId, flags: u64) -> Option<(u32, Vec<u8>)> {
-    let (skip, stack) = ((flags & SKIP) as usize, k.kernel_stack(cpu));
+    let skip = (flags & SKIP) as usize;
+    let stack = callchain(k, cpu, flags, k.maps[&id].def.value_size as usize / 8);
     if stack.len() <= skip {
         return None;
     }
-    let depth = (k.maps[&id].def.value_size as usize / 8).min(MAX_DEPTH);
-    let part = &stack[skip..stack.len().min(skip + depth)];
+    let part = &stack[skip..];
     let hashed: Vec<u8> = part.iter().flat_map(|a| a.to_le_bytes()).collect();
     let buckets = k.maps[&id].def.max_entries.next_power_of_two();
     let big = k.mem.endian() == bpf::Endian::Big;
@@ -165,46 +165,63 @@ fn stackid_now(k: &mut Kernel, cpu: CpuId, [_, map, flags, ..]: [u64; 5]) -> Ret
 
 /// Another task is not running, and the model's tasks have no saved stack.
 fn get_task_stack(k: &mut Kernel, cpu: CpuId, [task, buf, size, flags, _]: [u64; 5]) -> Ret {
-    let stack = if task == k.cpus[cpu.idx()].task { k.kernel_stack(cpu) } else { Vec::new() };
-    done(put_stack(k, &stack, buf, size as u32, flags))
+    done(put_stack(k, cpu, Some(task), (buf, size as u32), flags))
+}
+
+/// `get_perf_callchain` of what runs, no deeper than what is skipped and `depth`
+/// (`stack_map_calculate_max_depth`).
+fn callchain(k: &Kernel, cpu: CpuId, flags: u64, depth: usize) -> Vec<u64> {
+    let user = flags & USER_STACK != 0;
+    let mut stack = if user { k.user_stack(cpu) } else { k.kernel_stack(cpu) };
+    stack.truncate((depth + (flags & SKIP) as usize).min(MAX_DEPTH));
+    stack
 }
 
 /// `__bpf_get_stack`: the bytes written; errors clear the buffer.
 fn put_stack(
     k: &mut Kernel,
-    stack: &[u64],
-    buf: u64,
-    size: u32,
+    cpu: CpuId,
+    task: Option<u64>,
+    (buf, size): (u64, u32),
     flags: u64,
 ) -> Result<Result<u64, Errno>, Fault> {
     k.mem.fill(buf, size as usize, 0)?;
-    let user = flags & USER_STACK != 0;
+    let (user, build_id) = (flags & USER_STACK != 0, flags & USER_BUILD_ID != 0);
+    let each = if build_id { BUILD_ID } else { 8 };
     if flags & !(SKIP | USER_STACK | USER_BUILD_ID) != 0
-        || (flags & USER_BUILD_ID != 0 && !user)
-        || !size.is_multiple_of(8)
+        || (build_id && !user)
+        || !u64::from(size).is_multiple_of(each)
     {
         return Ok(Err(Errno::EINVAL));
     }
-    // The model's tasks are kernel threads: they have no user registers.
-    if user {
+    // A kernel thread has no user registers (`task_pt_regs`, `user_mode`).
+    let kernel = |t: u64| k.get(t, field!("task_struct", "mm")) == 0;
+    if user && task.is_some_and(kernel) {
         return Ok(Err(Errno::EFAULT));
     }
-    let skip = (flags & SKIP) as usize;
-    if stack.len() < skip {
+    let other = task.is_some_and(|t| t != k.cpus[cpu.idx()].task);
+    if user && other {
+        return Ok(Err(Errno::EOPNOTSUPP));
+    }
+    let depth = (u64::from(size) / each) as usize;
+    let stack = if other { Vec::new() } else { callchain(k, cpu, flags, depth) };
+    let Some(part) = stack.get((flags & SKIP) as usize..) else {
         return Ok(Err(Errno::EFAULT));
+    };
+    for (at, address) in (0..).step_by(each as usize).map(|n| buf + n).zip(part) {
+        if build_id {
+            // The programs of the model's tasks have none: the address stands for itself.
+            k.mem.write_uint(at, 4, BUILD_ID_IP)?;
+        }
+        k.mem.write_u64(at + each - 8, *address)?;
     }
-    let room = size as usize / 8;
-    let part = &stack[skip..stack.len().min(skip + room)];
-    for (n, address) in part.iter().enumerate() {
-        k.mem.write_u64(buf + n as u64 * 8, *address)?;
-    }
-    Ok(Ok(part.len() as u64 * 8))
+    Ok(Ok(part.len() as u64 * each))
 }
 
-/// kprobe: the probed address; 0 is for a kretprobe's entry_ip that is not a function's. Where
+/// Probes: the probed address; 0 is for a kretprobe's entry_ip that is not a function's. Where
 /// there is a trampoline the call is inlined.
 fn get_func_ip(k: &mut Kernel, cpu: CpuId, _: [u64; 5]) -> Ret {
-    Ret::Val(k.traced_function(cpu).unwrap_or(0))
+    Ret::Val(k.traced_function(cpu).or_else(|| k.probed_function(cpu)).unwrap_or(0))
 }
 
 /// Number of arguments, as the trampoline left it at ctx-8.

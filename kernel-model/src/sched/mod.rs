@@ -9,8 +9,8 @@
 //! A CPU runs its task when it has no kernel path in progress and none queued: interrupts and
 //! what they lead to come first. A task that uses the CPU (`Run`) is a time at which it is done,
 //! not work: the machine passes to it. A kernel path of a task runs until it blocks or ends, and
-//! a program until its `exit`; in between the task is preempted at its points, by a tick or where the
-//! machine says so ([`Kernel::preempt`]). When a path blocks, its frames are kept with the task.
+//! a program until its `exit`; in between the task is preempted at its points, by a tick or
+//! where the machine says so ([`Kernel::preempt`]). When a path blocks, its frames are kept with the task.
 //! Each operation that is not `Run` or `Sleep` takes [`OP_NS`], so that a script without either
 //! passes time too.
 
@@ -143,6 +143,10 @@ pub(crate) struct Task {
     pub(crate) files: BTreeMap<i32, u64>,
     /// It was preempted in the middle of a program.
     preempted: Option<Box<Preempted>>,
+    /// Functions of its own program in progress, innermost last, with the operation that called
+    /// each; and the operation that it is at.
+    calls: Vec<(usize, usize)>,
+    site: usize,
 }
 
 /// A CPU's run queue.
@@ -341,6 +345,8 @@ impl Kernel {
             mm,
             files: BTreeMap::new(),
             preempted: None,
+            calls: Vec::new(),
+            site: 0,
         });
         id
     }
@@ -401,6 +407,13 @@ impl Kernel {
     #[must_use]
     pub fn task_addr(&self, id: TaskId) -> u64 {
         self.sched.task(id).addr
+    }
+
+    /// Functions of a task's own program in progress, innermost last, with the operation that
+    /// called each; and the operation that it is at.
+    pub(crate) fn task_calls(&self, id: TaskId) -> (&[(usize, usize)], usize) {
+        let task = self.sched.task(id);
+        (&task.calls, task.site)
     }
 
     /// `task_struct.tgid`.

@@ -41,6 +41,10 @@ pub enum Op {
     Map(MapCommand),
     /// A function of the task's own program, by [`Kernel::user_function`], with its arguments.
     Call(usize, Vec<u64>),
+    /// The same; it is in progress until it returns.
+    Enter(usize, Vec<u64>),
+    /// The function that was entered last returns a value.
+    Return(u64),
 }
 
 /// A test run of a task.
@@ -153,7 +157,7 @@ impl Kernel {
             task.at = 0;
         }
         let at = task.at;
-        task.at += 1;
+        (task.at, task.site) = (at + 1, at);
         self.op(cpu, id, at, &script.ops[at])
     }
 
@@ -199,7 +203,20 @@ impl Kernel {
                 Err(e) => self.op_failed(cpu, id, at, &e),
             },
             Op::Call(function, args) => {
-                self.user_call(cpu, *function, args);
+                self.user_enter(cpu, *function, args);
+                self.user_return(cpu, *function, 0);
+                self.spend(cpu);
+            }
+            Op::Enter(function, args) => {
+                self.sched.task_mut(id).calls.push((*function, at));
+                self.user_enter(cpu, *function, args);
+                self.spend(cpu);
+            }
+            Op::Return(value) => {
+                if let Some((function, from)) = self.sched.task_mut(id).calls.pop() {
+                    self.sched.task_mut(id).site = from;
+                    self.user_return(cpu, function, *value);
+                }
                 self.spend(cpu);
             }
             Op::Map(command) => {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::{Attached, Deferred, Fired, How, Point, record, regs, symbol_at};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
-use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT, USER_BASE};
+use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
 use crate::{Errno, Kernel, ProgId, field, size};
 
 /// What follows when all has run.
@@ -104,6 +104,9 @@ impl Kernel {
         loop {
             if let (Some(attached), Some(fired)) = (t.progs.pop_front(), &t.fired) {
                 let guarded = !fired.is_user();
+                if self.is_of_another(cpu, &attached) {
+                    continue;
+                }
                 if guarded && !self.guard_enter(cpu, attached) {
                     continue;
                 }
@@ -240,7 +243,7 @@ impl Kernel {
         args: &[u64],
     ) -> Result<(u64, u64), Errno> {
         let fired = Fired { point: Point::Entry(row), args: args.to_vec(), ret: None };
-        let attached = Attached { prog: ProgId(0), how: How::Trampoline, cookie: 0 };
+        let attached = Attached { prog: ProgId(0), how: How::Trampoline, cookie: 0, only: None };
         self.trace_context(self.this_cpu, attached, &fired)
     }
 
@@ -309,7 +312,7 @@ pub(super) fn entry_of(point: Point) -> u64 {
             debug_assert!(symbol_at(at).is_some());
             at
         }
-        Point::User(n) | Point::UserRet(n) => USER_BASE + n as u64 * KERNEL_FUNCTION_STRIDE,
+        Point::User(n) | Point::UserRet(n) => super::user::entry(n),
         Point::Tracepoint(_) | Point::Sample => 0,
     }
 }

@@ -14,6 +14,7 @@ mod frame;
 mod pipe;
 mod record;
 mod regs;
+mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -25,12 +26,14 @@ use crate::context::Level;
 use crate::cpu::CpuId;
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
 use crate::memcg::Charge;
+use crate::sched::TaskId;
 use crate::types::{Function, Tracepoint, function_name, functions, tracepoints};
 use crate::{Errno, EventKind, Kernel, ProgId, rcu};
 
 pub(crate) use frame::Then;
 pub use frame::TraceFrame;
 pub use pipe::Line;
+pub use user::UprobeMulti;
 pub(crate) use pipe::Pipe;
 
 /// A place in the kernel that programs attach to.
@@ -85,6 +88,8 @@ pub struct Attached {
     pub how: How,
     /// `bpf_cookie`.
     pub cookie: u64,
+    /// Only in the process of this task.
+    pub only: Option<TaskId>,
 }
 
 /// A point that was reached.
@@ -296,7 +301,7 @@ impl Kernel {
         let same = list.iter().rposition(|a| how == How::Record && a.how == how);
         let after = list.iter().rposition(|a| rank(a.how) <= rank(how));
         let at = same.or(after).map_or(0, |i| i + 1);
-        let attached = Attached { prog, how, cookie };
+        let attached = Attached { prog, how, cookie, only: None };
         list.insert(at, attached);
         match how {
             How::Sample => self.count_from_now(attached),
@@ -363,44 +368,6 @@ impl Kernel {
                 self.interrupt(cpu, Level::Nmi, [crate::Frame::Trace(Box::new(frame))]);
             }
         }
-    }
-
-    /// Attaches a uprobe or uretprobe to a function of the user program of tasks of a name.
-    ///
-    /// # Errors
-    /// `EINVAL` for programs that are no probes.
-    pub fn uprobe_attach(
-        &mut self,
-        prog: ProgId,
-        (task, symbol): (&str, &str),
-        ret: bool,
-        cookie: u64,
-    ) -> Result<(), Errno> {
-        let p = self.progs.get(&prog).ok_or(Errno::ENOENT)?;
-        if p.prog_type() != ProgType::Kprobe {
-            return Err(Errno::EINVAL);
-        }
-        let n = self.user_function(task, symbol);
-        let point = if ret { Point::UserRet(n) } else { Point::User(n) };
-        let how = How::Regs;
-        self.hooks.at.entry(point).or_default().push(Attached { prog, how, cookie });
-        Ok(())
-    }
-
-    /// The number of a function of the user program of tasks of a name.
-    pub fn user_function(&mut self, task: &str, symbol: &str) -> usize {
-        let user = &mut self.hooks.user;
-        let known = user.iter().position(|u| u.0 == task && u.1 == symbol);
-        known.unwrap_or_else(|| {
-            user.push((task.to_owned(), symbol.to_owned()));
-            user.len() - 1
-        })
-    }
-
-    /// A user function is called, and returns.
-    pub(crate) fn user_call(&mut self, cpu: CpuId, function: usize, args: &[u64]) {
-        self.defer(cpu, Point::User(function), args, None);
-        self.defer(cpu, Point::UserRet(function), args, Some(0));
     }
 
     /// Takes a program off all points.

@@ -137,6 +137,8 @@ pub(super) fn bytes(k: &Kernel, cpu: CpuId, fired: &Fired) -> Vec<u8> {
     let ip = match fired.point {
         // What was interrupted, as far as the model knows: the function, not where in it.
         Point::Sample => k.kernel_stack(cpu).first().copied().unwrap_or(0),
+        // Where the function returns to (`handle_trampoline`).
+        Point::UserRet(_) => k.user_stack(cpu).first().copied().unwrap_or(0),
         point => entry_of(point),
     };
     put(c.ip, ip);

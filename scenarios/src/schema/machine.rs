@@ -504,6 +504,21 @@ pub enum Attach {
         #[serde(default)]
         ret: bool,
     },
+    /// By one link on several user functions of a task; at their return as the section says.
+    UprobeMulti {
+        /// Program.
+        prog: Name,
+        /// Task.
+        task: Name,
+        /// Functions.
+        symbols: Vec<Name>,
+        /// What `bpf_get_attach_cookie` gives at each of them.
+        #[serde(default)]
+        cookies: Vec<Spanned<u64>>,
+        /// Only in the process of this task, one of that name.
+        #[serde(default)]
+        only: Option<Name>,
+    },
     /// On a perf event: runs in NMI.
     PerfEvent {
         /// Program.
@@ -539,6 +554,7 @@ impl Attach {
             | Attach::Socket { prog, .. }
             | Attach::Cgroup { prog, .. }
             | Attach::Uprobe { prog, .. }
+            | Attach::UprobeMulti { prog, .. }
             | Attach::PerfEvent { prog, .. } => Some(prog),
             Attach::StructOps { .. } | Attach::Qdisc { .. } => None,
         }
@@ -555,6 +571,7 @@ impl Attach {
             Attach::Auto { .. }
             | Attach::Cgroup { .. }
             | Attach::Uprobe { .. }
+            | Attach::UprobeMulti { .. }
             | Attach::PerfEvent { .. }
             | Attach::StructOps { .. } => None,
         }

@@ -120,13 +120,27 @@ pub enum Op {
         #[serde(default)]
         ret: Option<Data>,
     },
-    /// A user function, for uprobes.
+    /// A user function that returns at once, for uprobes.
     Call {
         /// Its name.
         symbol: Name,
         /// Arguments by name.
         #[serde(default)]
         args: Option<Data>,
+    },
+    /// A user function, which is on the task's stack until its `Return`.
+    Enter {
+        /// Its name.
+        symbol: Name,
+        /// Arguments by name.
+        #[serde(default)]
+        args: Option<Data>,
+    },
+    /// The user function that was entered last returns.
+    Return {
+        /// What it returns.
+        #[serde(default)]
+        value: Option<Data>,
     },
     /// `BPF_PROG_TEST_RUN` by this task.
     TestRun {

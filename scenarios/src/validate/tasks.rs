@@ -59,6 +59,7 @@ impl Check<'_> {
             }
             self.ends_once(name, task);
             self.locks(task);
+            self.returns(name, task);
             for op in &task.script {
                 match op {
                     Op::Migrate(cpu) => self.cpu(cpu.v, cpu.span),
@@ -143,6 +144,28 @@ impl Check<'_> {
         {
             let message = format!("`{}` is not released before the script is repeated", m.v);
             self.found.push(Finding::error(m.span, message));
+        }
+    }
+
+    /// Functions return that were entered, and none is left when the script begins again.
+    fn returns(&mut self, name: &Name, task: &Task) {
+        let mut entered: Vec<&Name> = Vec::new();
+        for op in &task.script {
+            match op {
+                Op::Enter { symbol, .. } => entered.push(symbol),
+                Op::Return { value } if entered.pop().is_none() => {
+                    let span = value.as_ref().map_or(name.span, crate::leaf::Data::span);
+                    let message = format!("the task \"{}\" returns from no function", name.v);
+                    self.found.push(Finding::error(span, message).hint("enter one before"));
+                }
+                _ => {}
+            }
+        }
+        if task.repeat != Repeat::Once
+            && let Some(symbol) = entered.first()
+        {
+            let message = format!("`{}` does not return before the script is repeated", symbol.v);
+            self.found.push(Finding::error(symbol.span, message));
         }
     }
 

@@ -46,7 +46,8 @@ fn op_text(k: &Kernel, op: &Op) -> String {
             let what = if c.value.is_some() { "updates" } else { "deletes from" };
             format!("{what} {name}")
         }
-        Op::Call(n, _) => format!("calls function {n}"),
+        Op::Call(n, _) | Op::Enter(n, _) => format!("calls function {n}"),
+        Op::Return(_) => "returns from a function".to_owned(),
     }
 }
 
