@@ -17,8 +17,8 @@ pub enum Param {
     /// Length of the text of another parameter, when it is left out.
     Len(&'static str, &'static str),
     /// `"10.0.0.1:80"` as `struct sockaddr_in`, `"[fd00::1]:80"` as `struct sockaddr_in6`,
-    /// `"/tmp/x"` and, for an abstract name, `"@x"` as `struct sockaddr_un`; NULL when it is left
-    /// out.
+    /// `"/tmp/x"`, for an abstract name `"@x"` and for none `""` as `struct sockaddr_un`; NULL when
+    /// it is left out.
     Addr(&'static str),
     /// A task by name, or a number.
     Task(&'static str),
