@@ -10,9 +10,9 @@
 //! what they lead to come first. A task that uses the CPU (`Run`) is a time at which it is done,
 //! not work: the machine passes to it. A kernel path of a task runs until it blocks or ends, and
 //! a program until its `exit`; in between the task is preempted at its points, by a tick or
-//! where the machine says so ([`Kernel::preempt`]). When a path blocks, its frames are kept with the task.
-//! Each operation that is not `Run` or `Sleep` takes [`OP_NS`], so that a script without either
-//! passes time too.
+//! where the machine says so ([`Kernel::preempt`]). When a path blocks, its frames are kept with
+//! the task. Each operation that is not `Run` or `Sleep` takes [`OP_NS`], so that a script without
+//! either passes time too.
 
 mod core;
 mod fair;

@@ -212,13 +212,7 @@ impl Kernel {
                 self.user_enter(cpu, *function, args);
                 self.spend(cpu);
             }
-            Op::Return(value) => {
-                if let Some((function, from)) = self.sched.task_mut(id).calls.pop() {
-                    self.sched.task_mut(id).site = from;
-                    self.user_return(cpu, function, *value);
-                }
-                self.spend(cpu);
-            }
+            Op::Return(value) => self.op_return(cpu, id, *value),
             Op::Map(command) => {
                 let child = Kernel::map_command(command.clone());
                 return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
@@ -231,6 +225,16 @@ impl Kernel {
             },
         }
         None
+    }
+
+    /// The user function that was entered last returns to where it was called.
+    fn op_return(&mut self, cpu: CpuId, id: TaskId, value: u64) {
+        let task = self.sched.task_mut(id);
+        if let Some((function, from)) = task.calls.pop() {
+            task.site = from;
+            self.user_return(cpu, function, value);
+        }
+        self.spend(cpu);
     }
 
     /// The task's own instructions around an operation.
