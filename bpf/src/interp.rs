@@ -149,6 +149,8 @@ pub struct Vm {
     pub retired: u64,
     /// Iterations that the `may_goto`s of one frame share, from the next frame on.
     pub may_goto: u32,
+    /// Bytes of stack per frame.
+    pub frame_bytes: u64,
     code: Arc<[Insn]>,
     frames: Vec<Frame>,
     budget: u32,
@@ -171,8 +173,9 @@ impl Vm {
         let mut regs = [0; 12];
         regs[1..6].copy_from_slice(&args);
         regs[Reg::FP.idx()] = stack.end;
-        let (frames, may_goto, stack_low) = (Vec::new(), MAY_GOTO_BUDGET, stack.start);
-        Vm { regs, pc: 0, fuel, retired: 0, may_goto, code, frames, budget: may_goto, stack_low }
+        let (frames, budget, stack_low) = (Vec::new(), MAY_GOTO_BUDGET, stack.start);
+        let (may_goto, frame_bytes) = (MAY_GOTO_BUDGET, FRAME_SIZE);
+        Vm { regs, pc: 0, fuel, retired: 0, may_goto, frame_bytes, code, frames, budget, stack_low }
     }
 
     /// Number of callers below the running function.
@@ -245,8 +248,8 @@ impl Vm {
 
     fn enter(&mut self, pc: i64, callback: bool) -> Result<(), Fault> {
         let fp = self.regs[Reg::FP.idx()];
-        // The new frame takes 512 bytes below the running one's.
-        if fp.checked_sub(2 * FRAME_SIZE).is_none_or(|low| low < self.stack_low) {
+        // The new frame is below the running one's.
+        if fp.checked_sub(2 * self.frame_bytes).is_none_or(|low| low < self.stack_low) {
             return Err(Fault::StackOverflow);
         }
         let mut saved = [0; 5];
@@ -256,7 +259,7 @@ impl Vm {
         self.jump_to(pc)?;
         self.frames.push(frame);
         self.budget = self.may_goto;
-        self.regs[Reg::FP.idx()] = fp - FRAME_SIZE;
+        self.regs[Reg::FP.idx()] = fp - self.frame_bytes;
         Ok(())
     }
 

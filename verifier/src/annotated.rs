@@ -12,6 +12,8 @@
 //!                                     that; `without fd_array`: maps are not passed;
 //!                                     `without func_info`: functions have no types;
 //!                                     `without kernel`: no kernel is like this one, none is asked
+//!  ; insns N                          the limit on instructions; `; memory N`: on bytes of states
+//!  ; module N                         kernel functions are those of the module at N in `fd_array`
 //!  ; func NAME N                      a function of N integers; the main one takes the context
 //!  ; btf LINE                         instead: the programs' own types, as [`types`] reads them
 //!  ; info INSN NAME                   a record of func_info, instead of those of the text: below
@@ -31,7 +33,7 @@ use std::sync::Arc;
 
 use bpf::btf::{Body, Btf, BtfBuilder, Kind, Linkage};
 use bpf::insn::asm::{Symbols, assemble};
-use bpf::insn::{Imm64, Insn, InsnIdx};
+use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 use bpf::program::Func;
 use bpf::uapi::ProgType;
 use bpf::{Endian, Program};
@@ -124,6 +126,8 @@ pub struct Case {
     pub fd_array: bool,
     /// What the kernel lacks.
     lacks: Vec<Lacks>,
+    /// Instructions and bytes of states that are the limit, when it says so.
+    limits: [Option<u32>; 2],
 }
 
 /// `; without`: what a kernel has not.
@@ -163,6 +167,19 @@ impl Case {
         if let Some(license) = headers(text, "license").next() {
             license.clone_into(&mut program.license);
         }
+        if let Some(n) = headers(text, "module").next() {
+            let module: i16 = n.parse().map_err(|_| format!("; module {n}"))?;
+            for insn in &mut program.insns {
+                if let Insn::Call(Call::Kfunc { off, .. }) = insn {
+                    *off = module;
+                }
+            }
+        }
+        let limit = |kind| {
+            let number = |n: &str| n.parse().map_err(|_| format!("; {kind} {n}"));
+            headers(text, kind).next().map(number).transpose()
+        };
+        let limits = [limit("insns")?, limit("memory")?];
         let own = own_types(text, &mut beneath, &mut program)?;
         let (mut lacks, mut fd_array) = (Vec::new(), true);
         for what in headers(text, "without") {
@@ -175,7 +192,7 @@ impl Case {
                 _ => return Err(format!("; without {what}")),
             }
         }
-        Ok(Case { program, maps, level, own, caps, beneath, fd_array, lacks })
+        Ok(Case { program, maps, level, own, caps, beneath, fd_array, lacks, limits })
     }
 
     /// The kernel that it is judged for: one with these types, and the symbols that they name.
@@ -194,7 +211,7 @@ impl Case {
     /// Whether it can be asked of a kernel that has all there is.
     #[must_use]
     pub fn is_of_any_kernel(&self) -> bool {
-        self.lacks.is_empty() && self.fd_array
+        self.lacks.is_empty() && self.fd_array && self.limits == [None; 2]
     }
 
     /// Verifies it beside what it is attached to.
@@ -236,6 +253,9 @@ impl Case {
     #[must_use]
     pub fn opts(&self, mut opts: Opts) -> Opts {
         opts.level = self.level.unwrap_or(opts.level);
+        let [insns, memory] = self.limits;
+        opts.insns_max = insns.unwrap_or(opts.insns_max);
+        opts.state_memory_max = memory.map_or(opts.state_memory_max, u64::from);
         self.caps.map_or(opts, |caps| caps.opts(opts))
     }
 }

@@ -27,8 +27,8 @@ fn no<T>(errno: i32, text: impl Into<String>) -> R<T> {
     Err(Box::new(Rejection::refuse(errno, text)))
 }
 
-/// KERNEL v6.18 verifier.c:add_kfunc_call, for all of a program.
-pub(crate) fn check_calls(p: &Program, env: &dyn KernelEnv) -> R {
+/// KERNEL v6.18 verifier.c:add_kfunc_call, for all of a program; whether descriptors are passed.
+pub(crate) fn check_calls(p: &Program, env: &dyn KernelEnv, fd_array: bool) -> R {
     let mut seen: Vec<u32> = Vec::new();
     for insn in &p.insns {
         let Insn::Call(Call::Kfunc { btf_id, off }) = *insn else { continue };
@@ -42,8 +42,7 @@ pub(crate) fn check_calls(p: &Program, env: &dyn KernelEnv) -> R {
         }
         let id = btf_id.cast_unsigned();
         if off != 0 {
-            // The loader passed no descriptor of a module's BTF.
-            return no(EPROTO, "failed to find BTF for kernel function");
+            return no_module(off, fd_array);
         }
         if id == 0 || seen.contains(&id) {
             continue;
@@ -55,6 +54,16 @@ pub(crate) fn check_calls(p: &Program, env: &dyn KernelEnv) -> R {
         seen.push(id);
     }
     Ok(())
+}
+
+/// KERNEL v6.18 verifier.c:find_kfunc_desc_btf, where no descriptor is that of a module's BTF.
+fn no_module(off: i16, fd_array: bool) -> R {
+    let (errno, why) = match (off, fd_array) {
+        (..0, _) => (EINVAL, "negative offset disallowed for kernel module function call"),
+        (_, false) => (EPROTO, "kfunc offset > 0 without fd_array is invalid"),
+        (_, true) => (EINVAL, "invalid module BTF fd specified"),
+    };
+    no(errno, format!("{why}\nfailed to find BTF for kernel function"))
 }
 
 fn check_prototype(env: &dyn KernelEnv, btf: &Btf, id: TypeId) -> R {

@@ -42,6 +42,8 @@ pub struct Rejection {
 pub const EPERM: i32 = 1;
 /// `E2BIG`.
 pub const E2BIG: i32 = 7;
+/// `ENOMEM`.
+pub const ENOMEM: i32 = 12;
 /// `EACCES`.
 pub const EACCES: i32 = 13;
 /// `EFAULT`.

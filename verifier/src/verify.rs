@@ -229,7 +229,7 @@ struct Analysed {
 fn analyse(p: &Program, env: &dyn KernelEnv, o: &Options<'_>) -> Result<Analysed, Box<Rejection>> {
     check_attributes(p, o)?;
     if o.opts.bpf_capable {
-        kfunc_calls::check_calls(p, env)?;
+        kfunc_calls::check_calls(p, env, !o.fd_array.is_empty())?;
     }
     check_func_order(p)?;
     let subprogs = cfg::find_subprogs(p, &p.insns, o.opts.bpf_capable, o.prog_btf)?;

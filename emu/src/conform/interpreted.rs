@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use bpf::Endian;
 use bpf::insn::{Cast, Imm64, Insn, InsnIdx, Reg, Size};
-use bpf::interp::{self, Exit, Vm};
+use bpf::interp::{self, Exit, FRAME_SIZE, Vm};
 use kernel_model::cpu::{Entry, Step};
 use kernel_model::layout::{STACK_SIZE, percpu_area, stack_top};
 use kernel_model::mem::GuestMemory;
@@ -36,7 +36,13 @@ const TAIL_CALL_MAX: u32 = 33;
 /// The CPU that runs.
 const CPU: CpuId = CpuId(0);
 /// Contexts above each other: a program, and callbacks of helpers it calls.
-const CONTEXTS_MAX: u64 = 8;
+const CONTEXTS_MAX: u64 = 7;
+
+/// A frame: what `may_goto` counts is below what the program has (`stack_extra`).
+const FRAME_BYTES: u64 = FRAME_SIZE + 16;
+/// The stack of a context: as many frames as calls may be deep (`MAX_CALL_FRAMES`).
+const CONTEXT_BYTES: u64 = 8 * FRAME_BYTES;
+const _: () = assert!(CONTEXTS_MAX * CONTEXT_BYTES <= STACK_SIZE);
 /// Where functions are, as far as the kernel hands their addresses back: the index of the first
 /// instruction is added.
 const FUNCTIONS: u64 = 0xffff_ffff_c000_0000;
@@ -119,12 +125,12 @@ fn lacks(what: &str) -> Miss {
 fn enter(depth: u64, kernel: &Kernel, entry: &Entry) -> Result<Context, Miss> {
     let gone = || Miss::Broken("a program without id".to_owned());
     let verified = kernel.prog(entry.prog).ok_or_else(gone)?.verified.clone();
-    let size = STACK_SIZE / CONTEXTS_MAX;
     if depth >= CONTEXTS_MAX {
         return Err(lacks("room for another callback"));
     }
-    let top = stack_top(0) - depth * size;
-    let mut vm = Vm::new(code(&verified), entry.args, top - size..top, 0);
+    let top = stack_top(0) - depth * CONTEXT_BYTES;
+    let mut vm = Vm::new(code(&verified), entry.args, top - CONTEXT_BYTES..top, 0);
+    vm.frame_bytes = FRAME_BYTES;
     if entry.callback {
         let at = entry.func_addr.checked_sub(FUNCTIONS).and_then(|at| usize::try_from(at).ok());
         vm.pc = at.ok_or_else(|| Miss::Fault(format!("no function {:#x}", entry.func_addr)))?;

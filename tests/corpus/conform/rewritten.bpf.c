@@ -133,3 +133,12 @@ ASM(a_jump_past_the_pair)
 	     "*(u64 *)(r10 - 8) = r1;" NUMBER "r1 = *(u64 *)(r10 - 8);"
 	     "1: r0 = r1; exit;");
 }
+
+/* The count (and the time) is below all that the program may have. */
+__retval(5)
+ASM(may_goto_above_a_full_stack)
+{
+	CODE("r6 = 5; *(u64 *)(r10 - 512) = r6; r1 = 0;"
+	     "1: r1 += 1; .byte 0xe5, 0; .short 2; .long 0; if r1 == 100 goto 2f; goto 1b;"
+	     "2: r0 = *(u64 *)(r10 - 512); exit;");
+}

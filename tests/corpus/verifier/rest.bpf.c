@@ -278,4 +278,86 @@ int nothing_from_a_timer(struct __sk_buff *skb)
 	return 0;
 }
 
+/* A callback that runs later is a path of its own, beside those that branches leave. */
+static int later(void *map, int *key, struct timed *v)
+{
+	return 0;
+}
+
+#define LEAVE(n)                                                                                   \
+	asm volatile("r1 = 0; 1: if %0 == 77 goto +0; r1 += 1; if r1 != " #n " goto 1b"            \
+		     ::"r"(c->len) : "r1")
+
+__failure __msg("The sequence of 8193 jumps is too complex for async cb.")
+SEC("tc")
+int a_callback_too_many(struct __sk_buff *c)
+{
+	int k = 0;
+	struct timed *v = bpf_map_lookup_elem(&timers, &k);
+
+	if (!v)
+		return 0;
+	LEAVE(8192);
+	bpf_timer_set_callback(&v->t, later);
+	return 0;
+}
+
+__success
+SEC("tc")
+int as_many_as_there_may_be(struct __sk_buff *c)
+{
+	int k = 0;
+	struct timed *v = bpf_map_lookup_elem(&timers, &k);
+
+	if (!v)
+		return 0;
+	LEAVE(8191);
+	bpf_timer_set_callback(&v->t, later);
+	return 0;
+}
+
+/* Memory of the task's, which the kernel maps. */
+struct shared {
+	int n;
+};
+/* What only a pointer in a map names would be no more than declared. */
+struct shared whole;
+struct with_shared {
+	struct shared __attribute__((btf_type_tag("uptr"))) *p;
+	long n;
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct with_shared);
+} shares SEC(".maps");
+
+static struct with_shared *of_this_task(void)
+{
+	return bpf_task_storage_get(&shares, bpf_get_current_task_btf(), 0, 0);
+}
+
+__failure __msg("store to uptr disallowed")
+SEC("raw_tp/sys_enter")
+int stores_memory_of_a_task(void *c)
+{
+	struct with_shared *v = of_this_task();
+
+	if (v)
+		v->p = NULL;
+	return 0;
+}
+
+__success
+SEC("raw_tp/sys_enter")
+int reads_memory_of_a_task(void *c)
+{
+	struct with_shared *v = of_this_task();
+
+	if (v && v->p)
+		v->n = v->p->n;
+	return 0;
+}
+
 char _license[] SEC("license") = "GPL";

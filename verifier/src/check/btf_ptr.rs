@@ -61,6 +61,7 @@ const MAP_STRUCTS: &[(&str, &[MapType])] = &[
     ("bpf_stab", &[MapType::Sockmap]),
     ("bpf_shtab", &[MapType::Sockhash]),
     ("xsk_map", &[MapType::Xskmap]),
+    ("bpf_insn_array", &[MapType::InsnArray]),
     (
         "bpf_local_storage_map",
         &[MapType::SkStorage, MapType::InodeStorage, MapType::TaskStorage, MapType::CgrpStorage],

@@ -13,8 +13,8 @@
 use bpf::Endian;
 use bpf::insn::{Call, Insn, Reg, Size, Src};
 
-use super::input::InsnAux;
 use super::Input;
+use super::input::InsnAux;
 use super::ver::Ver;
 use crate::cfg::{self, Subprog};
 use crate::proto::{ArgBase, RetBase};

@@ -18,7 +18,7 @@ use crate::domain::state::{FuncState, Hist, HistFlags, LinkedRegs, Shared, VStat
 use crate::env::MapInfo;
 use crate::marks::hit;
 use crate::proto::Flags;
-use crate::reject::{EACCES, Rejection};
+use crate::reject::{EACCES, ENOMEM, Rejection};
 use crate::render::log::{Log, Names};
 use crate::verified::Stats;
 
@@ -89,8 +89,6 @@ impl Default for Kept {
 
 /// What a pending path is counted as when its number has no limit.
 const PENDING_BYTES: u64 = 4096;
-/// `ENOMEM`.
-const ENOMEM: i32 = 12;
 /// `BPF_COMPLEXITY_LIMIT_JMP_SEQ`.
 const JMP_SEQ_MAX: usize = 8192;
 

@@ -11,6 +11,12 @@ use crate::explore::PtrClass;
 use crate::reject::Rejection;
 use crate::tables;
 
+/// Whether accesses by such a pointer are converted.
+pub(super) fn converts(class: PtrClass) -> bool {
+    use PtrClass::{Arena, None, Plain, Probe};
+    !matches!(class, None | Plain | Probe | Arena)
+}
+
 /// Converts one access.
 ///
 /// # Errors

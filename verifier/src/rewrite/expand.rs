@@ -204,9 +204,9 @@ fn division(width: Width, op: AluOp, dst: Reg, src: Src) -> Seq {
 
 fn memory(input: &Input<'_>, at: usize, insn: Insn) -> Result<Seq, Box<Rejection>> {
     let aux = input.aux(at);
-    match aux.ptr {
-        PtrClass::None | PtrClass::Plain | PtrClass::Probe | PtrClass::Arena => Ok(Seq::one(insn)),
-        class => ctx::convert(input, at, insn, class, aux.ctx_field_size),
+    match ctx::converts(aux.ptr) {
+        false => Ok(Seq::one(insn)),
+        true => ctx::convert(input, at, insn, aux.ptr, aux.ctx_field_size),
     }
 }
 

@@ -4,14 +4,11 @@ use bpf::insn::{Call, Imm64, Insn, InsnIdx};
 
 use super::dead::Live;
 use super::expand::{Seq, To, expand, may_goto_prologue};
-use super::{Input, Rewritten, defines_low_half, is_tail_call, zext};
+use super::{Input, Rewritten, ctx, defines_low_half, is_tail_call, zext};
 use crate::cfg::slot;
 use crate::explore::{KeyState, MapState, PtrClass};
-use crate::reject::{E2BIG, EFAULT, Rejection};
+use crate::reject::{ENOMEM, Rejection};
 use crate::verified::{InsnFacts, JumpTable, MemClass, SubprogFacts};
-
-/// `MAX_BPF_STACK`.
-const MAX_BPF_STACK: u32 = 512;
 
 /// Positions of original indices in the rewritten program.
 #[derive(Debug)]
@@ -34,7 +31,7 @@ pub(super) fn layout(input: &Input<'_>, live: &Live) -> Result<Rewritten, Box<Re
     let mut depth: Vec<u32> = Vec::new();
     let mut next = live.insns.iter().peekable();
     for (number, sub) in input.cfg.subprogs.iter().enumerate() {
-        let (frame, hidden) = frame(input, live, number)?;
+        let (frame, hidden) = frame(input, live, number);
         depth.push(frame);
         for at in sub.start.idx()..sub.end.idx() {
             pos.entry[at] = len(&out);
@@ -54,8 +51,15 @@ pub(super) fn layout(input: &Input<'_>, live: &Live) -> Result<Rewritten, Box<Re
     }
     pos.entry[n] = len(&out);
     pos.jump[n] = len(&out);
+    let mut far = Vec::new();
     for (at, (insn, to)) in out.insns.iter_mut().zip(&to).enumerate() {
-        resolve(insn, *to, at, &pos)?;
+        if let Err(place) = resolve(insn, *to, at, &pos) {
+            far.push((out.facts[at].orig.idx(), place));
+        }
+    }
+    if let Some((_, at)) = far.iter().map(|jump| lengthened(input, live, &pos, *jump)).min() {
+        let text = format!("insn {at} cannot be patched due to 16-bit range");
+        return Err(Box::new(Rejection::refuse(ENOMEM, text)));
     }
     out.jump_tables = jump_tables(input, live, &pos);
     out.throws = out.insns.iter().any(|i| input.is_throw(i));
@@ -107,12 +111,9 @@ fn place(
     }
 }
 
-/// Stack bytes of a subprogram, and the offset of its hidden `may_goto` counter (and time).
-fn frame(
-    input: &Input<'_>,
-    live: &Live,
-    number: usize,
-) -> Result<(u32, Option<i16>), Box<Rejection>> {
+/// Stack bytes of a subprogram, and the offset of its hidden `may_goto` counter (and time). With
+/// them it may have more than `MAX_BPF_STACK`: the kernel minds only without a JIT.
+fn frame(input: &Input<'_>, live: &Live, number: usize) -> (u32, Option<i16>) {
     let sub = &input.cfg.subprogs[number];
     let range = sub.start.idx()..sub.end.idx();
     let used = input.explored.stack_depth.get(number).copied().unwrap_or(0);
@@ -120,43 +121,58 @@ fn frame(
     let has_may_goto =
         live.insns.iter().any(|(o, i)| range.contains(o) && matches!(i, Insn::MayGoto { .. }));
     if !has_may_goto {
-        return Ok((used, None));
+        return (used, None);
     }
-    let extra = if input.env.timed_may_goto() { 16 } else { 8 };
-    let frame = used + extra;
-    if frame > MAX_BPF_STACK {
-        let text = format!("stack size {frame}(extra {extra}) is too large");
-        return Err(Box::new(Rejection::refuse(EFAULT, text)));
-    }
-    Ok((frame, i16::try_from(frame).ok().map(|f| -f)))
+    let frame = used + if input.env.timed_may_goto() { 16 } else { 8 };
+    (frame, i16::try_from(frame).ok().map(|f| -f))
 }
 
-fn resolve(insn: &mut Insn, to: To, at: usize, pos: &Positions) -> Result<(), Box<Rejection>> {
-    let place = match to {
+/// The error is the original index that a jump no longer reaches.
+fn resolve(insn: &mut Insn, to: To, at: usize, pos: &Positions) -> Result<(), usize> {
+    let (o, places) = match to {
         To::Stays => return Ok(()),
-        To::Jump(o) => usize::try_from(o).ok().and_then(|o| pos.jump.get(o)),
-        To::Entry(o) => usize::try_from(o).ok().and_then(|o| pos.entry.get(o)),
+        To::Jump(o) => (o, &pos.jump),
+        To::Entry(o) => (o, &pos.entry),
     };
-    let new = place.map_or(0, |p| i64::from(*p)) - i64::try_from(at).unwrap_or(0) - 1;
-    let wide = i32::try_from(new).map_err(|_| too_far(at))?;
+    let o = usize::try_from(o).unwrap_or(0);
+    let place = places.get(o).copied().unwrap_or(0);
+    let new = i64::from(place) - i64::try_from(at).unwrap_or(0) - 1;
+    let wide = i32::try_from(new).map_err(|_| o)?;
     match insn {
         Insn::Ja { off, long } => {
-            // The kernel refuses (-ERANGE) where a 16-bit `goto` no longer reaches.
             if !*long && i16::try_from(new).is_err() {
-                return Err(too_far(at));
+                return Err(o);
             }
             *off = wide;
         }
-        Insn::Jmp { off, .. } => *off = i16::try_from(new).map_err(|_| too_far(at))?,
+        Insn::Jmp { off, .. } => *off = i16::try_from(new).map_err(|_| o)?,
         Insn::Call(Call::Local(off)) | Insn::LdImm64 { imm: Imm64::Func(off), .. } => *off = wide,
         _ => {}
     }
     Ok(())
 }
 
-fn too_far(at: usize) -> Box<Rejection> {
-    let text = format!("insn {at} cannot be patched due to 16-bit range");
-    Box::new(Rejection::limit(E2BIG, text))
+/// KERNEL v6.18 core.c:bpf_adj_branches: the pass (accesses to the context come first) and the
+/// instruction whose patch makes a jump between two original indices too long.
+fn lengthened(
+    input: &Input<'_>,
+    live: &Live,
+    pos: &Positions,
+    (from, to): (usize, usize),
+) -> (bool, usize) {
+    let within = if from < to { from + 1..to } else { to..from };
+    let patch = |o: usize| (!ctx::converts(input.aux(o).ptr), o);
+    let mut patches: Vec<(bool, usize)> =
+        live.insns.iter().map(|l| l.0).filter(|o| within.contains(o)).map(patch).collect();
+    patches.sort_unstable();
+    let mut len = patches.len();
+    for patch in patches {
+        len += (pos.jump[patch.1 + 1] - pos.jump[patch.1]) as usize - 1;
+        if len > i16::MAX as usize {
+            return patch;
+        }
+    }
+    (true, from)
 }
 
 /// `xlated_off` of the entries of each jump table; none for what was removed.

@@ -102,7 +102,7 @@ pub(crate) struct Rewritten {
 /// Rewrites a program that exploration accepted.
 ///
 /// # Errors
-/// `Unsupported` fields, jumps that no longer fit, stack frames that grew too large.
+/// `Unsupported` fields, jumps that no longer fit.
 pub(crate) fn rewrite(input: &Input<'_>) -> Result<Rewritten, Box<Rejection>> {
     let live = dead::live_code(input);
     let laid_out = layout::layout(input, &live)?;

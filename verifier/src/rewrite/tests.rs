@@ -312,6 +312,36 @@ fn spills_around_inlined_calls_go() {
 }
 
 #[test]
+fn a_jump_that_its_patches_make_too_long() {
+    let divide = Insn::Alu { width: Width::W64, op: AluOp::Div, dst: Reg(1), src: Reg(2).into() };
+    let refused = |n: usize, back: bool| {
+        let off = i16::try_from(n).unwrap();
+        let jump = |off| Insn::Jmp {
+            width: Width::W64,
+            op: JmpOp::Eq,
+            dst: Reg(1),
+            src: Src::Imm(0),
+            off,
+        };
+        let mut body = vec![mov(Reg(3), 0); n - 2];
+        body.extend([divide, divide]);
+        match back {
+            true => body.push(jump(-off - 1)),
+            false => body.insert(0, jump(off)),
+        }
+        let r = try_run(&body, Endian::Little, &[], InsnAux::default(), &[array()]);
+        r.err().map(|r| (r.errno, r.message.clone()))
+    };
+    let said = |at| Some((12, format!("insn {at} cannot be patched due to 16-bit range")));
+    // Each division becomes four instructions.
+    assert_eq!(refused(32761, false), None);
+    assert_eq!(refused(32762, false), said(32762));
+    assert_eq!(refused(32765, false), said(32761 + 3));
+    assert_eq!(refused(32761, true), None);
+    assert_eq!(refused(32762, true), said(32761));
+}
+
+#[test]
 fn narrow_context_loads_depend_on_the_byte_order() {
     let aux = InsnAux { ptr: PtrClass::Ctx, ctx_field_size: 4, ..InsnAux::default() };
     let load = [Insn::Load { size: Size::B, sext: false, dst: Reg(2), src: Reg(1), off: 1 }];

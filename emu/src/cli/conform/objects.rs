@@ -15,9 +15,9 @@ use bpf::btf::Btf;
 use bpf::object::{Object, ProgramDef};
 use bpf::uapi::ProgType;
 use bpf::{Arch, Endian};
-use kernel_model::{Errno, ProgId};
 use kernel_model::stream::StreamId;
 use kernel_model::syscall::Why;
+use kernel_model::{Errno, ProgId};
 use verifier::Verified;
 use verifier::caps::Caps;
 use verifier::rewrite::is_tail_call;
@@ -515,11 +515,7 @@ fn given(kind: ProgType) -> TestRunIn<'static> {
 }
 
 /// `__stdout` and `__stderr` in the kernel of this machine: what was written and what is missing.
-fn streams_there(
-    k: &HostKernel,
-    fd: i32,
-    mode: &Mode,
-) -> Result<Option<(String, String)>, Errno> {
+fn streams_there(k: &HostKernel, fd: i32, mode: &Mode) -> Result<Option<(String, String)>, Errno> {
     for (id, wanted) in [StreamId::Out, StreamId::Err].into_iter().zip(&mode.streams) {
         if wanted.is_empty() {
             continue;

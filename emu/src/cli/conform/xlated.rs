@@ -1,8 +1,8 @@
 //! `__xlated`: rewritten programs as the kernel's tests print them, without opcodes, the second
 //! slots of wide instructions left out, `BPF_REG_AX` by its number.
 
-use bpf::insn::disasm::{NoNames, disasm_op};
 use bpf::Endian;
+use bpf::insn::disasm::{NoNames, disasm_op};
 use bpf::insn::{Call, Insn, Reg, Slot, decode};
 use regex::{Captures, Regex};
 use verifier::Verified;
