@@ -35,7 +35,7 @@ pub(crate) mod transfer;
 pub mod verified;
 pub mod verify;
 
-pub use check::call::map_types_of;
+pub use check::call::{map_types_of, takes_map};
 pub use env::KernelEnv;
 pub use target::{FuncFacts, Target};
 pub use verified::Verified;

@@ -30,7 +30,7 @@ const SEEDS: u64 = 3;
 const TOO_COMPLEX: &str = "too complex";
 
 fn short(v: String) -> String {
-    let limit = ["BPF program is too large", "The sequence of "];
+    let limit = ["BPF program is too large", "The sequence of ", "state memory limit of "];
     let said = v.split_once(' ').map_or("", |(_, m)| m);
     if limit.iter().any(|l| said.starts_with(l)) { TOO_COMPLEX.to_owned() } else { v }
 }

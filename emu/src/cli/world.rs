@@ -93,6 +93,11 @@ pub(super) fn default_arch(endian: Endian) -> Arch {
 }
 
 impl World {
+    /// The kernel's types.
+    pub(super) fn kernel_btf(&self) -> Option<&Btf> {
+        self.env.btf()
+    }
+
     /// Opens an object for an architecture; an error has been reported.
     pub(super) fn open(path: &Path, arch: Option<Arch>) -> Result<World, Exit> {
         let (bytes, object) = read(path, arch)?;

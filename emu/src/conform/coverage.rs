@@ -9,12 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use bpf::Arch;
+use bpf::Program;
+use bpf::btf::Btf;
+use bpf::insn::asm::{NoSymbols, assemble};
 use bpf::insn::disasm::{NoNames, disasm};
 use bpf::insn::generate::{Rng, any_insn};
-use bpf::insn::{Call, Imm64, Insn, InsnIdx, Reg, Src};
+use bpf::insn::{AluOp, Call, Imm64, Insn, InsnIdx, Reg, Src};
 use bpf::uapi::MapType;
 use jit::Compiled;
-use verifier::{Verified, messages};
+use verifier::proto::ArgBase;
+use verifier::tables::{self, Availability};
+use verifier::{Verified, messages, takes_map};
 
 use crate::native::disassemble;
 
@@ -86,39 +91,50 @@ impl Coverage {
         for f in forms {
             self.forms.entry(f).or_default().programs += 1;
         }
+    }
+
+    /// Calls of a program that is accepted, of kernel functions by their names in the kernel's
+    /// types, and of helpers on maps, whose types are given by index, as far as the map is set on
+    /// the straight way there.
+    pub fn calls(&mut self, insns: &[Insn], btf: Option<&Btf>, types: &[MapType]) {
+        let mut held = [None::<MapType>; 12];
         for insn in insns {
-            let name = match insn {
-                Insn::Call(Call::Helper(_)) => disasm(insn, &NoNames),
-                Insn::Call(Call::Kfunc { btf_id, .. }) => format!("call kfunc {btf_id}"),
-                _ => continue,
-            };
-            *self.calls.entry(name).or_default() += 1;
+            match *insn {
+                Insn::LdImm64 { dst, imm: Imm64::MapIdx(n) } => {
+                    held[dst.idx()] = usize::try_from(n).ok().and_then(|n| types.get(n)).copied();
+                }
+                Insn::Alu { op: AluOp::Mov, dst, src: Src::Reg(src), .. } => {
+                    held[dst.idx()] = held[src.idx()];
+                }
+                Insn::Call(call) => {
+                    self.call(call, btf, &held);
+                    held[..=5].fill(None);
+                }
+                _ => {
+                    if let Some(r) = insn.result() {
+                        held[r.idx()] = None;
+                    }
+                }
+            }
         }
     }
 
-    /// Operations on maps, whose types are given by index: calls with a map as first argument, as
-    /// far as it is set on the straight way there.
-    pub fn map_calls(&mut self, insns: &[Insn], types: &[MapType]) {
-        let mut first: Option<MapType> = None;
-        for insn in insns {
-            match insn {
-                Insn::LdImm64 { dst: Reg::R1, imm: Imm64::MapIdx(n) } => {
-                    first = usize::try_from(*n).ok().and_then(|n| types.get(n)).copied();
+    fn call(&mut self, call: Call, btf: Option<&Btf>, held: &[Option<MapType>]) {
+        let name = match call {
+            Call::Helper(id) => {
+                let map = map_argument(id).and_then(|at| held[at]);
+                if let Some(ty) = map {
+                    *self.maps.entry(operation(id, ty)).or_default() += 1;
                 }
-                Insn::Call(Call::Helper(_)) => {
-                    if let Some(t) = first.take() {
-                        let name = format!("{} on {}", disasm(insn, &NoNames), t.name());
-                        *self.maps.entry(name).or_default() += 1;
-                    }
-                }
-                Insn::Alu { dst: Reg::R1, .. }
-                | Insn::Load { dst: Reg::R1, .. }
-                | Insn::Call(_) => {
-                    first = None;
-                }
-                _ => {}
+                helper(id)
             }
-        }
+            Call::Kfunc { btf_id, off: 0 } => match btf.zip(u32::try_from(btf_id).ok()) {
+                Some((btf, id)) => btf.name(id).to_owned(),
+                None => return,
+            },
+            _ => return,
+        };
+        *self.calls.entry(name).or_default() += 1;
     }
 
     /// Native code of a program.
@@ -177,10 +193,8 @@ impl Coverage {
             }
             out.push('\n');
         }
-        let _ = writeln!(out, "\n# {} helpers and kfuncs\ncall\ttimes", self.calls.len());
-        self.calls.iter().for_each(|(c, n)| out += &format!("{c}\t{n}\n"));
-        let _ = writeln!(out, "\n# {} operations on maps\noperation\ttimes", self.maps.len());
-        self.maps.iter().for_each(|(m, n)| out += &format!("{m}\t{n}\n"));
+        out += &counted("calls of what test runs may call", "call", &self.calls, callable());
+        out += &counted("operations on maps", "operation", &self.maps, operations());
         let (n, of) = (self.rules.len(), messages::all().count());
         let never = messages::all().filter_map(messages::unreachable).count();
         let _ = writeln!(out, "\n# {n} of {of} rules of the verifier, {never} that nothing breaks");
@@ -192,6 +206,81 @@ impl Coverage {
         }
         out
     }
+}
+
+/// What was counted, and what of all there is was not.
+fn counted(
+    what: &str,
+    column: &str,
+    counts: &BTreeMap<String, u64>,
+    all: BTreeSet<String>,
+) -> String {
+    let n = all.iter().filter(|a| counts.contains_key(*a)).count();
+    let mut out = format!("\n# {n} of {} {what}\n{column}\ttimes\n", all.len());
+    let mut rows = counts.clone();
+    all.into_iter().for_each(|a| _ = rows.entry(a).or_default());
+    rows.iter().for_each(|(name, times)| out += &format!("{name}\t{times}\n"));
+    out
+}
+
+/// Sections of programs that `BPF_PROG_TEST_RUN` runs.
+const TEST_RUN: &[&str] = &[
+    "socket",
+    "tc",
+    "xdp",
+    "cgroup_skb/ingress",
+    "lwt_xmit",
+    "flow_dissector",
+    "sk_lookup",
+    "raw_tp/sys_enter",
+    "syscall",
+    "netfilter",
+];
+
+/// `bpf_timer_init`.
+const TIMER_INIT: i32 = 169;
+
+/// A helper as instructions show it.
+fn helper(id: i32) -> String {
+    disasm(&Insn::Call(Call::Helper(id)), &NoNames)
+}
+
+/// Helpers that the model has and a program of these may call.
+fn callable() -> BTreeSet<String> {
+    let program = |section: &&str| {
+        let text = format!("; prog {section} p\nexit");
+        assemble(&text, &NoSymbols).ok().and_then(|mut a| a.progs.pop())
+    };
+    let programs: Vec<Program> = TEST_RUN.iter().filter_map(program).collect();
+    let may = |id: &i32| {
+        let may = |p| {
+            matches!(tables::helper_available(p, *id), Availability::Yes | Availability::Sleepable)
+        };
+        programs.iter().any(may)
+    };
+    let modelled = kernel_model::helpers::modelled().map(|h| h.0);
+    modelled.filter(|id| *id < tables::HELPER_MAX).filter(may).map(helper).collect()
+}
+
+/// The register a helper has a map in.
+fn map_argument(id: i32) -> Option<usize> {
+    let proto = tables::helper(id)?;
+    proto.args.iter().position(|a| a.base == ArgBase::ConstMapPtr).map(|at| at + 1)
+}
+
+fn operation(id: i32, ty: MapType) -> String {
+    format!("{} on {}", helper(id), ty.name())
+}
+
+/// Helpers on maps of every type that they take.
+fn operations() -> BTreeSet<String> {
+    let types = MapType::TABLE.iter().map(|t| t.0).filter(|t| *t != MapType::Unspec);
+    // A timer is a field of a value: its map is not what is worked on.
+    let with_map = |id: &i32| map_argument(*id).is_some() && *id != TIMER_INIT;
+    let ids: Vec<i32> = kernel_model::helpers::modelled().map(|h| h.0).filter(with_map).collect();
+    let of =
+        |ty| ids.iter().filter(move |id| takes_map(**id, ty)).map(move |id| operation(*id, ty));
+    types.flat_map(of).collect()
 }
 
 #[cfg(test)]
@@ -216,8 +305,10 @@ mod tests {
         c.program(&assemble_insns("r0 = 7\nexit").unwrap());
         c.refused("a state\nR3 !read_ok", "0: (95) exit\nR0 !read_ok\nR0 leaks addr into mem");
         let r1 = Insn::LdImm64 { dst: Reg::R1, imm: Imm64::MapIdx(1) };
-        c.map_calls(&[r1, Insn::Call(Call::Helper(1))], &[MapType::Array, MapType::Hash]);
+        c.calls(&[r1, Insn::Call(Call::Helper(1))], None, &[MapType::Array, MapType::Hash]);
         let text = c.text();
+        assert!(text.contains("\ncall bpf_redirect_map#51 on devmap\t0\n"), "{text}");
+        assert!(text.contains("\ncall bpf_ktime_get_ns#5\t0\n"), "{text}");
         assert!(text.contains("\nexit\t1\t0\t0\t0\t0\n"), "{text}");
         assert!(text.contains("\nr1 += r2\t0\t"), "{text}");
         assert!(text.starts_with("# 2 of "), "{text}");

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bpf::Endian;
 use bpf::insn::{Cast, Imm64, Insn, InsnIdx, Reg, Size};
 use bpf::interp::{self, Exit, FRAME_SIZE, Vm};
-use kernel_model::cpu::{Entry, Step};
+use kernel_model::cpu::{Entry, FaultKind, Step};
 use kernel_model::layout::{STACK_SIZE, percpu_area, stack_top};
 use kernel_model::mem::GuestMemory;
 use kernel_model::{CpuId, Kernel, ProgId};
@@ -98,7 +98,12 @@ fn goes_on(contexts: &mut Vec<Context>, kernel: &mut Kernel, step: Step) -> Resu
         }
         Step::Continue => {}
         Step::Pause | Step::Idle => return Ok(false),
-        Step::Abort { fault, .. } => return Err(Miss::Fault(fault.to_string())),
+        Step::Abort { fault, .. } => {
+            return Err(match fault.kind {
+                FaultKind::Unsupported(what) => Miss::Unsupported(what),
+                _ => Miss::Fault(fault.to_string()),
+            });
+        }
         Step::Throw { cookie } => return thrown(contexts, kernel, cookie),
     }
     Ok(!contexts.is_empty())

@@ -217,6 +217,9 @@ fn perf_event_output(k: &mut Kernel, cpu: CpuId, [ctx, map, flags, data, size]: 
         return Ret::Val(Errno::EINVAL.ret());
     }
     let output = |k: &mut Kernel| {
+        let extra = (flags >> 32 & 0xfffff) as usize;
+        let packet = if extra > 0 { k.packet_bytes(cpu, ctx, extra) } else { Some(Vec::new()) };
+        let Some(packet) = packet else { return Ok(Err(Errno::EFAULT)) };
         let id = k.helper_map(map)?;
         let index = if flags & CURRENT_CPU == CURRENT_CPU { cpu.0 } else { flags as u32 };
         match k.perf_is_open(id, index) {
@@ -226,13 +229,7 @@ fn perf_event_output(k: &mut Kernel, cpu: CpuId, [ctx, map, flags, data, size]: 
             Some(true) => {}
         }
         let mut record = k.mem.read_vec(data, size as usize)?;
-        let extra = (flags >> 32 & 0xfffff) as usize;
-        if extra > 0 {
-            match k.packet_bytes(cpu, ctx, extra) {
-                Some(bytes) => record.extend(bytes),
-                None => return Ok(Err(Errno::EFAULT)),
-            }
-        }
+        record.extend(packet);
         k.emit(cpu, EventKind::Record { map: id, data: record });
         Ok(Ok(0))
     };

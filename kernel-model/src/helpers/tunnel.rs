@@ -15,6 +15,7 @@ pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 21, name: "skb_set_tunnel_key", nargs: 4, body: set_key },
     HelperRow { id: 29, name: "skb_get_tunnel_opt", nargs: 3, body: get_opt },
     HelperRow { id: 30, name: "skb_set_tunnel_opt", nargs: 3, body: set_opt },
+    HelperRow { id: 66, name: "skb_get_xfrm_state", nargs: 5, body: get_xfrm_state },
 ];
 
 /// `BPF_F_TUNINFO_IPV6`, `BPF_F_ZERO_CSUM_TX`, `BPF_F_DONT_FRAGMENT`, `BPF_F_SEQ_NUMBER`,
@@ -99,6 +100,11 @@ fn done(r: Outcome) -> Ret {
 fn cleared(k: &mut Kernel, at: u64, size: u64, e: Errno) -> Outcome {
     k.mem.fill(at, size as usize, 0)?;
     Ok(Err(e))
+}
+
+/// No packet of the model came through IPsec: none has a `sec_path`.
+fn get_xfrm_state(k: &mut Kernel, _: CpuId, [_, _, to, size, _]: [u64; 5]) -> Ret {
+    done(cleared(k, to, size & 0xffff_ffff, Errno::EINVAL))
 }
 
 fn get_key(k: &mut Kernel, _: CpuId, [skb, to, size, flags, _]: [u64; 5]) -> Ret {

@@ -4,6 +4,7 @@ use bpf::insn::Reg;
 use bpf::uapi::MapType;
 
 use super::args::Meta;
+use super::callback;
 use crate::domain::reg::{DynptrType, RegState, RegType};
 use crate::explore::step::Next;
 use crate::explore::ver::{R, Ver, no, no_line, unsupported};
@@ -85,6 +86,15 @@ const FUNC_MAPS: &[(&[i32], &[MapType])] = &[
 #[must_use]
 pub fn map_types_of(helper: i32) -> &'static [MapType] {
     FUNC_MAPS.iter().find(|r| r.0.contains(&helper)).map_or(&[], |r| r.1)
+}
+
+/// Whether a helper takes maps of a type; sockmaps are also changed by programs that may.
+#[must_use]
+pub fn takes_map(helper: i32, ty: MapType) -> bool {
+    let listed = MAP_FUNCS.iter().find(|r| r.0 == ty).is_none_or(|r| r.1.contains(&helper));
+    let called_back = helper != callback::FOR_EACH_MAP_ELEM || callback::FOR_EACH.contains(&ty);
+    let by_func = FUNC_MAPS.iter().find(|r| r.0.contains(&helper));
+    listed && called_back && by_func.is_none_or(|r| r.1.contains(&ty))
 }
 
 impl Ver<'_> {

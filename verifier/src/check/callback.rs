@@ -25,7 +25,7 @@ use crate::marks::hit;
 use crate::proto::Flags;
 use crate::reject::{E2BIG, EFAULT, EINVAL, ENOTSUPP, Rejection};
 
-const FOR_EACH_MAP_ELEM: i32 = 164;
+pub(super) const FOR_EACH_MAP_ELEM: i32 = 164;
 const TIMER_SET_CALLBACK: i32 = 170;
 const FIND_VMA: i32 = 180;
 const LOOP: i32 = 181;
@@ -35,7 +35,7 @@ const USER_RINGBUF_DRAIN: i32 = 209;
 const JMP_SEQ_MAX: usize = 8192;
 
 /// Maps with `map_for_each_callback`.
-const FOR_EACH: [MapType; 6] = [
+pub(super) const FOR_EACH: [MapType; 6] = [
     MapType::Array,
     MapType::PercpuArray,
     MapType::Hash,

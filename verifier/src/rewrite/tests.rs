@@ -313,7 +313,8 @@ fn spills_around_inlined_calls_go() {
 
 #[test]
 fn a_jump_that_its_patches_make_too_long() {
-    let divide = Insn::Alu { width: Width::W64, op: AluOp::Div, dst: Reg(1), src: Reg(2).into() };
+    let divide =
+        Insn::Alu { width: Width::W64, op: AluOp::Div, dst: Reg(1), src: Src::Reg(Reg(2)) };
     let refused = |n: usize, back: bool| {
         let off = i16::try_from(n).unwrap();
         let jump = |off| Insn::Jmp {

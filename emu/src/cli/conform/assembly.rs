@@ -108,10 +108,7 @@ impl Judged {
         let btf = self.types.clone().unwrap_or_else(target);
         let case = verifier::annotated::Case::new(&self.text, &btf)?;
         let types: Vec<_> = case.maps.iter().map(|m| m.map_type).collect();
-        options.covers(|c| {
-            c.program(&case.program.insns);
-            c.map_calls(&case.program.insns, &types);
-        });
+        options.covers(|c| c.program(&case.program.insns));
         let mut kernel = case.kernel(btf, real.map_or(8192, |r| r.cpus));
         // Types that are given have the symbols that they name.
         let real_symbols = || real.filter(|_| self.types.is_none()).and_then(|r| r.ksyms.all());
@@ -121,7 +118,7 @@ impl Judged {
         match &report.result {
             Err(r) if r.is_unsupported() => return Err(r.message.clone()),
             Err(r) => options.covers(|c| c.refused(&r.message, &report.log)),
-            Ok(()) => {}
+            Ok(()) => options.covers(|c| c.calls(&case.program.insns, Some(&kernel.btf), &types)),
         }
         Ok(verdict(&report))
     }

@@ -233,6 +233,7 @@ impl Annotated {
         let Some(def) = world.object.program(&self.program) else {
             return record(engine, Outcome::Fail, want, "", "the object lost the program");
         };
+        let mut calls = None;
         let mut linked = match self.own_btf() {
             Ok(Some(btf)) => world.link_to(def, &btf),
             Ok(None) => world.link(def),
@@ -241,16 +242,17 @@ impl Annotated {
         if let Ok(p) = &mut linked {
             p.flags = (p.flags | self.spec.flags) & !self.spec.cleared;
             let types: Vec<_> = world.object.maps().iter().map(|m| m.map_type).collect();
-            options.covers(|c| {
-                c.program(&p.insns);
-                c.map_calls(&p.insns, &types);
-            });
+            options.covers(|c| c.program(&p.insns));
+            calls = Some((p.insns.clone(), types));
         }
         let level = if self.spec.log_level == 0 { 1 } else { self.spec.log_level };
         let opts = self.target.opts_for(self.caps(), level);
         let row = judge_linked(&world, &self.path, def, linked, opts);
         let words = row.error_line.clone().unwrap_or_default();
         let mut r = self.judged(engine, (row.verdict, row.exit), &words, &row.log);
+        if let (Verdict::Accepted, Some((insns, types))) = (row.verdict, calls) {
+            options.covers(|c| c.calls(&insns, world.kernel_btf(), &types));
+        }
         if row.verdict == Verdict::Rejected {
             options.covers(|c| c.refused(&row.message, &row.log));
             r.at = self.rejected_at(&row.log);
@@ -509,7 +511,7 @@ const STREAMS: &str = "what it writes";
 /// What a program is run with.
 fn given(kind: ProgType) -> TestRunIn<'static> {
     match kind {
-        ProgType::Syscall => TestRunIn::default(),
+        ProgType::Syscall | ProgType::RawTracepoint => TestRunIn::default(),
         _ => TestRunIn { data: &DATA, data_out: DATA.len() * 4, repeat: 1, ..Default::default() },
     }
 }
