@@ -73,9 +73,7 @@ SKB(probe_kernel_fault, -34, char d[8]; return bpf_probe_read_kernel(d, 8, NULL)
 SKB(probe_user_fault, -14, char d[8]; return bpf_probe_read_user(d, 8, NULL))
 SKB(probe_fault_clears, 0, char d[8] = "abcdefg"; bpf_probe_read_kernel(d, 8, NULL); return d[0])
 RAW(probe, 0, char d[8]; char s[8] = "ab"; return bpf_probe_read(d, 8, s))
-RAW(probe_fault, -14, char d[8]; return bpf_probe_read(d, 8, NULL))
 RAW(probe_str, 3, char d[8]; char s[8] = "ab"; return bpf_probe_read_str(d, 8, s))
-RAW(probe_str_fault, -14, char d[8]; return bpf_probe_read_str(d, 8, NULL))
 
 SKB(pid_stays, 1, __u64 a = bpf_get_current_pid_tgid(); return a == bpf_get_current_pid_tgid())
 
@@ -143,13 +141,13 @@ SKB(netns, 1, return bpf_get_netns_cookie(ctx) != 0)
 SKB(netns_of_none, 1, return bpf_get_netns_cookie(NULL) != 0)
 SKB(no_udp, 1, struct bpf_sock_tuple t = {};
     struct bpf_sock *s = bpf_sk_lookup_udp(ctx, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
-    if (!s) return 1; bpf_sk_release(s))
+    if (!s) return 1; bpf_sk_release(s); return 0)
 SKB(udp_size, 1, struct bpf_sock_tuple t = {};
     struct bpf_sock *s = bpf_sk_lookup_udp(ctx, &t, 5, BPF_F_CURRENT_NETNS, 0);
-    if (!s) return 1; bpf_sk_release(s))
+    if (!s) return 1; bpf_sk_release(s); return 0)
 SKB(no_tcp, 1, struct bpf_sock_tuple t = {};
     struct bpf_sock *s = bpf_skc_lookup_tcp(ctx, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
-    if (!s) return 1; bpf_sk_release(s))
+    if (!s) return 1; bpf_sk_release(s); return 0)
 EGRESS(sk_cgroup, 1, struct bpf_sock *sk = ctx->sk; if (!sk) return 1;
        sk = bpf_sk_fullsock(sk); if (!sk) return 1;
        return bpf_sk_cgroup_id(sk) == bpf_sk_ancestor_cgroup_id(sk, 0))

@@ -221,4 +221,3 @@ IS(tail_outside, 3, bpf_tail_call(ctx, &programs, 2); return 3)
 /* A stack is kept under its number. */
 #define RAW(name, want, ...) RETURNS("raw_tp/sys_enter", void, name, want, __VA_ARGS__)
 RAW(stack_id_flags, -22, return bpf_get_stackid(ctx, &stacks, 1ULL << 40))
-RAW(stack_id_of_user, -14, return bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK))
