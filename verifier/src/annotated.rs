@@ -175,11 +175,11 @@ impl Case {
                 }
             }
         }
-        let limit = |kind| {
+        let most = |kind| {
             let number = |n: &str| n.parse().map_err(|_| format!("; {kind} {n}"));
             headers(text, kind).next().map(number).transpose()
         };
-        let limits = [limit("insns")?, limit("memory")?];
+        let limits = [most("insns")?, most("memory")?];
         let own = own_types(text, &mut beneath, &mut program)?;
         let (mut lacks, mut fd_array) = (Vec::new(), true);
         for what in headers(text, "without") {
