@@ -48,7 +48,10 @@ const HOOKS: &[(ProgType, &str)] = &[
         ProgType::Tracing,
         "tp_btf; fentry and fexit of functions, fmod_ret of system calls and security_*",
     ),
-    (ProgType::Kprobe, "kprobe and kretprobe of the model's functions, uprobe of tasks' symbols"),
+    (
+        ProgType::Kprobe,
+        "kprobe and kretprobe of the model's functions, uprobe and uprobe.multi of tasks' symbols",
+    ),
     (ProgType::PerfEvent, "overflow of counters of instructions and cycles, in NMI"),
     (ProgType::Lsm, "the model's bpf_lsm_ functions; those of sockets also by control group"),
     (ProgType::CgroupSkb, "ingress and egress of control groups"),

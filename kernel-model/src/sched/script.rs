@@ -8,7 +8,8 @@ use crate::cpu::{CpuId, Flow, Frame, Input};
 use crate::maps::{CommandFrame, MapCommand};
 use crate::sys::{LsmFrame, SysCall, SysFrame};
 use crate::syscall::{SysError, UserSpace, Why};
-use crate::{EventKind, Kernel, ProgId, field};
+use crate::{Errno, EventKind, Kernel, ProgId, field};
+use bpf::uapi::Cmd;
 use bpf::uapi::attr::TestRun as TestAttr;
 use bpf::uapi::fields::Struct as _;
 
@@ -196,7 +197,7 @@ impl Kernel {
             Op::Exit(code) => {
                 return self.task_exit(cpu, id, u64::from((code & 0xff).unsigned_abs()) << 8);
             }
-            Op::TestRun(args) => match self.task_test_run(args) {
+            Op::TestRun(args) => match self.task_test_run(id, args) {
                 Ok(child) => {
                     return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
                 }
@@ -214,8 +215,12 @@ impl Kernel {
             }
             Op::Return(value) => self.op_return(cpu, id, *value),
             Op::Map(command) => {
-                let child = Kernel::map_command(command.clone());
-                return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
+                match self.task_command(id, command) {
+                    Ok(child) => {
+                        return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
+                    }
+                    Err(e) => self.op_failed(cpu, id, at, &e.into()),
+                }
             }
             Op::Sys(call) => match self.sys_begin(id, call) {
                 Ok(child) => {
@@ -257,7 +262,13 @@ impl Kernel {
         self.emit(cpu, EventKind::Op { task, op: op as u32, ret });
     }
 
-    fn task_test_run(&mut self, args: &TestArgs) -> Result<Frame, SysError> {
+    /// bpf(2) of an element.
+    fn task_command(&mut self, id: TaskId, command: &MapCommand) -> Result<Frame, Errno> {
+        let run = Kernel::map_command(command.clone());
+        self.sys_bpf(id, |k| k.element_attr(id, command), run)
+    }
+
+    fn task_test_run(&mut self, id: TaskId, args: &TestArgs) -> Result<Frame, SysError> {
         let endian = self.mem.endian();
         let mut user = UserSpace::new();
         let attr = TestAttr {
@@ -268,7 +279,9 @@ impl Kernel {
             ctx_in: if args.ctx.is_empty() { 0 } else { user.put(&args.ctx) },
             ..TestAttr::default()
         };
-        self.test_run_of_task(&attr.encode(endian), &user)
+        let attr = attr.encode(endian);
+        let run = self.test_run_of_task(&attr, &user)?;
+        Ok(self.sys_bpf(id, |_| Ok((Cmd::ProgTestRun, attr.to_vec())), run)?)
     }
 
     /// A kernel path of an operation.

@@ -7,6 +7,7 @@
 //! Sources: fs/open.c, fs/read_write.c, fs/exec.c, kernel/fork.c, kernel/signal.c, net/socket.c,
 //! arch/*/entry/syscalls (numbers), Linux 6.18.
 
+mod bpf;
 mod calls;
 mod lsm;
 mod names;
@@ -125,6 +126,8 @@ pub struct SysFrame {
     bytes: Option<Vec<u8>>,
     /// The context of the programs that ran last.
     ctx: u64,
+    /// What a call of bpf(2) does when nobody refuses it.
+    command: Option<Box<Frame>>,
 }
 
 impl SysFrame {
@@ -144,6 +147,7 @@ impl SysFrame {
             then: None,
             bytes: None,
             ctx: 0,
+            command: None,
         }
     }
 }
@@ -151,6 +155,11 @@ impl SysFrame {
 impl Kernel {
     /// Begins a call of the running task.
     pub(crate) fn sys_begin(&mut self, task: TaskId, call: &SysCall) -> Result<Frame, Errno> {
+        let frame = self.sys_frame(task, call)?;
+        Ok(Frame::Op(Box::new(OpFrame::Sys(Box::new(frame)))))
+    }
+
+    fn sys_frame(&mut self, task: TaskId, call: &SysCall) -> Result<SysFrame, Errno> {
         let row = &SYSCALLS[call.row];
         let mut args = Vec::new();
         let (mut other, mut at, mut room) = (None, user::TEXT, user::BUFFERS);
@@ -187,7 +196,7 @@ impl Kernel {
             Do::Leave,
             Do::Free(regs),
         ]);
-        Ok(Frame::Op(Box::new(OpFrame::Sys(Box::new(frame)))))
+        Ok(frame)
     }
 
     /// What is left of `do_exit` of a task that has files.

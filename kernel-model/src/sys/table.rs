@@ -3,7 +3,7 @@
 
 use bpf::Arch;
 
-use super::{Act, calls, names, sock};
+use super::{Act, bpf as bpf_call, calls, names, sock};
 
 /// What a parameter takes in a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,7 @@ pub static SYSCALLS: &[SysRow] = rows! {
     "mmap", [9, 222, 90], calls::mmap, [Num("addr", 0), Num("len", 4096), Num("prot", 3), Num("flags", 0x22), Num("fd", -1i64 as u64), Num("off", 0)];
     "munmap", [11, 215, 91], calls::munmap, [Num("addr", 0), Num("len", 4096)];
     "nanosleep", [35, 101, 162], calls::nanosleep, [Num("ns", 0)];
+    "bpf", [321, 280, 351], bpf_call::bpf, [Num("cmd", 0), Text("attr"), Len("size", "attr")];
     "exit_group", [231, 94, 248], calls::exit_group, [Num("code", 0)];
     "socket", [41, 198, 359], sock::socket, [Num("family", 2), Num("type", 1), Num("protocol", 0)];
     "connect", [42, 203, 362], sock::connect, [Num("fd", 3), Addr("addr"), Len("addrlen", "addr")];

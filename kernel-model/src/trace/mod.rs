@@ -411,7 +411,7 @@ impl Kernel {
     }
 
     /// Whether anyone wants to hear of a point.
-    fn wanted(&self, point: Point) -> bool {
+    pub(crate) fn wanted(&self, point: Point) -> bool {
         let watched = matches!(point, Point::Tracepoint(n) if self.hooks.watched.contains(&n));
         watched || self.hooks.at.contains_key(&point)
     }

@@ -35,6 +35,13 @@ pub(super) struct Struct {
     pub(super) members: Vec<Member>,
 }
 
+impl Struct {
+    /// Its name with its kind in front, as C has it.
+    pub(super) fn key(&self) -> String {
+        format!("{} {}", if self.union { "union" } else { "struct" }, self.name)
+    }
+}
+
 /// One declaration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Decl {
@@ -161,11 +168,12 @@ impl Parser {
                 self.eat(";");
                 Decl::Typedef { name, ty }
             }
-            "struct" => {
+            kind @ ("struct" | "union") => {
+                let union = kind == "union";
                 let name = self.word();
                 let members = self.members();
                 self.expect(";");
-                Decl::Struct(Struct { name, union: false, members })
+                Decl::Struct(Struct { name, union, members })
             }
             "enum" => self.enumeration(),
             kind @ ("func" | "kfunc") => {

@@ -44,7 +44,7 @@ impl Layout {
             Decl::Typedef { name, .. } => (name.clone(), self.b.typedef(name, 0)),
             Decl::Struct(s) => {
                 let body = Body::Struct { size: 0, members: Vec::new() };
-                (format!("struct {}", s.name), self.b.add(&s.name, body))
+                (s.key(), self.b.add(&s.name, body))
             }
             Decl::Enum { name, values } => {
                 let wide = values.iter().any(|v| v.1 > i64::from(u32::MAX));
@@ -59,7 +59,7 @@ impl Layout {
             Decl::Func { .. } | Decl::Trace { .. } => return,
         };
         // A structure that is declared twice would be empty the first time.
-        let is_struct = key.starts_with("struct ");
+        let is_struct = matches!(d, Decl::Struct(_));
         let twice = self.ids.insert(key, id).is_some() && is_struct;
         assert!(!twice, "type table: {d:?} is declared twice");
     }
@@ -74,7 +74,7 @@ impl Layout {
             }
             Decl::Struct(s) => {
                 let (body, shape) = self.body(s);
-                let key = format!("struct {}", s.name);
+                let key = s.key();
                 self.b.set(self.ids[&key], body);
                 self.shapes.insert(key, shape);
             }
