@@ -109,7 +109,7 @@ pub(super) fn bpf(k: &mut Kernel, cpu: CpuId, f: &mut SysFrame) -> Ret {
 fn command(_: &mut Kernel, _: CpuId, f: &mut SysFrame) -> Result<Option<Frame>, Errno> {
     f.then = Some(|_, _, f, value| {
         f.object = value;
-        Ok(if (value as i64) < 0 && (value as i64) >= -4095 { value } else { 0 })
+        Ok(if (-4095..0).contains(&(value as i64)) { value } else { 0 })
     });
     Ok(f.command.take().map(|c| *c))
 }
