@@ -14,7 +14,7 @@ pub mod session;
 pub mod symbols;
 mod xml;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -49,6 +49,8 @@ pub struct Image {
     /// Where its main function returns to when it was entered as a program: then the word at the
     /// CFA is the argument with which it was.
     pub returns_to: u64,
+    /// Structures of which it reads members by conversion, by name.
+    pub converted: BTreeMap<String, Converted>,
     /// Native ranges of its instructions and functions.
     pub debug: DebugMap,
     /// Bytes of BPF stack of each function of `debug.funcs`, as the verifier counted them.
@@ -57,6 +59,15 @@ pub struct Image {
     pub origin: Option<Origin>,
     /// One per original instruction: what the listing shows.
     pub listing: Vec<Listed>,
+}
+
+/// A structure of the UAPI that is a view of a kernel structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Converted {
+    /// Which, for the debuggee: below 64 ([`symbols::Place`]).
+    pub kind: u8,
+    /// Offsets of members, and of elements of them, that the program may read.
+    pub members: BTreeSet<u32>,
 }
 
 /// The object file of a program.

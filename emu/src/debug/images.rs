@@ -11,6 +11,7 @@ use gdb::{Image, Listed, Origin};
 use kernel_model::layout::RETURN_TRAP;
 use kernel_model::{Prog, ProgId};
 
+use super::converted;
 use super::monitor::state;
 use crate::engine;
 use crate::machine::Machine;
@@ -74,6 +75,7 @@ fn make(machine: &Machine, objects: &[Loaded], l: &engine::Loaded, prog: &Prog) 
         base: l.base,
         code,
         returns_to: RETURN_TRAP,
+        converted: converted::of(&machine.kernel, prog.verified.program()),
         debug: l.compiled.debug.clone(),
         stack,
         origin: origin(machine, objects, prog),

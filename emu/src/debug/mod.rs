@@ -11,6 +11,7 @@
 //! a [`Position`] is one state for good; what the user writes is the start of another future.
 
 mod control;
+mod converted;
 mod images;
 mod kernel;
 pub mod monitor;

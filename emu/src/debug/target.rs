@@ -12,6 +12,7 @@ use kernel_model::layout::stack_top;
 use kernel_model::mem::Perms;
 use scenarios::Scenario;
 
+use super::converted;
 use super::images::{self, Images};
 use super::kernel;
 use super::monitor::{self, Session};
@@ -267,7 +268,11 @@ impl Debuggee for Target<'_> {
     }
 
     fn read(&self, _: u32, addr: u64, out: &mut [u8]) -> usize {
-        let memory = &self.machine().kernel.mem;
+        let kernel = &self.machine().kernel;
+        if let Some(place) = gdb::symbols::place(addr) {
+            return converted::read(kernel, place, out);
+        }
+        let memory = &kernel.mem;
         let mut done = 0;
         while done < out.len() {
             let at = addr.wrapping_add(done as u64);
@@ -292,7 +297,7 @@ impl Debuggee for Target<'_> {
 
     fn memory_map(&self) -> Vec<(Range<u64>, bool)> {
         let mapped = self.machine().kernel.mem.mapped();
-        let mut out: Vec<(Range<u64>, bool)> = Vec::new();
+        let mut out: Vec<(Range<u64>, bool)> = vec![(gdb::symbols::WINDOW, false)];
         for (range, Perms { w, .. }) in mapped {
             match out.last_mut() {
                 Some((last, writable)) if last.end == range.start && *writable == w => {

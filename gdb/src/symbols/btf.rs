@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::converted;
 use super::expr;
 use super::listing::{self, Place};
 use super::ranges::{Held, Locations, Ranges};
@@ -39,7 +40,8 @@ pub(super) fn describe(image: &Image, origin: Option<&Origin>, dwarf: &mut Dwarf
     let object = origin.and_then(|o| Object::parse(&o.object).ok());
     let btf = object.as_ref().and_then(Object::btf);
     let empty = Btf::default();
-    let mut types = Types { btf: btf.unwrap_or(&empty), made: BTreeMap::new() };
+    let btf = btf.unwrap_or(&empty);
+    let mut types = Types { image, btf, made: BTreeMap::new() };
     for f in &image.debug.funcs {
         let id = listing::function(&mut unit, &ranges, f);
         signature(&mut unit, &ranges, &mut types, (id, f));
@@ -125,6 +127,7 @@ fn globals(unit: &mut Unit, types: &mut Types<'_>, object: &Object, origin: &Ori
 
 /// Types of BTF as entries.
 struct Types<'b> {
+    image: &'b Image,
     btf: &'b Btf,
     made: BTreeMap<TypeId, UnitEntryId>,
 }
@@ -246,7 +249,12 @@ impl Types<'_> {
         members: &[RawMember],
     ) -> UnitEntryId {
         let made = self.entry(unit, id, tag, Some(bytes));
-        for m in members {
+        let view = self.image.converted.get(self.btf.name(id));
+        if let Some(view) = view {
+            converted::put(unit, made, view.kind);
+        }
+        let shown = |m: &&RawMember| view.is_none_or(|v| v.members.contains(&(m.bit_off / 8)));
+        for m in members.iter().filter(shown) {
             let Some(ty) = self.of(unit, m.ty) else { continue };
             let member = unit.add(made, dw::DW_TAG_member);
             let member = unit.get_mut(member);

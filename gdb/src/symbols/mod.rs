@@ -12,6 +12,7 @@
 
 mod argument;
 mod btf;
+mod converted;
 mod elf;
 mod expr;
 mod frames;
@@ -23,6 +24,8 @@ mod native;
 mod ranges;
 mod stack;
 mod units;
+
+pub use converted::{Place, WINDOW, place};
 
 use crate::{Image, KernelImage, Origin, View};
 use bpf::Arch;

@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::argument;
+use super::converted;
 use super::expr::{Context, Parsed};
 use super::input::{Input, Reader, address, place};
 use super::listing::fp;
 use super::ranges::{Held, Locations, Ranges};
 use super::stack::Stack;
 use super::{Image, lines};
-use crate::Origin;
+use crate::{Converted, Origin};
 use gimli::constants as dw;
 use gimli::read::{AttributeValue as In, UnitRef};
 use gimli::write::{
@@ -116,7 +117,8 @@ pub(super) fn translate(
     while let Some((mut unit, root)) = convert.read_unit()? {
         lines::translate(&mut unit, places)?;
         let prologues = lines::prologues(unit.read_unit);
-        let mut copy = Copier { places, input, scopes: Vec::new(), funcs: Vec::new(), prologues };
+        let (scopes, funcs) = (Vec::new(), Vec::new());
+        let mut copy = Copier { places, input, scopes, funcs, prologues, view: None };
         let id = unit.unit.root();
         copy.attributes(&mut unit, id, &root)?;
         if lines::is_relative(&unit) {
@@ -134,6 +136,10 @@ pub(super) fn translate(
             if id.is_none() || call {
                 // Without it, its children have no place.
                 skip = call.then_some(entry.depth);
+                continue;
+            }
+            if copy.is_beyond(&entry)? {
+                skip = Some(entry.depth);
                 continue;
             }
             let id = unit.add_entry(id, &entry);
@@ -166,12 +172,31 @@ struct Copier<'a> {
     funcs: Vec<Range<u32>>,
     /// Where prologues end in the object.
     prologues: Vec<u64>,
+    /// The structure whose members are being copied, when they are converted.
+    view: Option<(isize, &'a Converted)>,
 }
 
 type Unit<'u, 'a> = ConvertUnit<'u, Reader<'a>>;
 type Entry<'u, 'a> = ConvertUnitEntry<'u, Reader<'a>>;
 
 impl Copier<'_> {
+    /// A member of a converted structure that the program may not read.
+    fn is_beyond(&mut self, entry: &Entry<'_, '_>) -> Result<bool, ConvertError> {
+        self.view = self.view.filter(|(depth, _)| *depth < entry.depth);
+        if entry.tag == dw::DW_TAG_structure_type {
+            let Some(name) = entry.attr_value(dw::DW_AT_name) else { return Ok(false) };
+            let name = entry.read_unit.attr_string(name)?;
+            let view = self.places.ranges.image.converted.get(&*name.to_string_lossy());
+            let whole = !entry.has_attr(dw::DW_AT_declaration);
+            self.view = view.filter(|_| whole).map(|v| (entry.depth, v)).or(self.view);
+        }
+        let Some((depth, view)) = self.view else { return Ok(false) };
+        let at = entry.attr_value(dw::DW_AT_data_member_location).and_then(|v| v.udata_value());
+        let off = at.and_then(|off| u32::try_from(off).ok());
+        let member = entry.tag == dw::DW_TAG_member && entry.depth == depth + 1;
+        Ok(member && off.is_some_and(|off| !view.members.contains(&off)))
+    }
+
     fn entry<'r>(
         &mut self,
         unit: &mut Unit<'_, 'r>,
@@ -185,6 +210,12 @@ impl Copier<'_> {
             dw::DW_TAG_subprogram => self.function(unit, id, entry)?,
             dw::DW_TAG_inlined_subroutine | dw::DW_TAG_lexical_block => {
                 self.block(unit, id, entry)?;
+            }
+            dw::DW_TAG_structure_type => {
+                let own = self.view.filter(|(depth, _)| *depth == entry.depth);
+                if let Some((_, view)) = own {
+                    converted::put(unit.unit, id, view.kind);
+                }
             }
             _ => {}
         }

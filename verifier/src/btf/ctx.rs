@@ -7,31 +7,37 @@ use crate::check::kfunc::is_projection;
 use crate::explore::ver::{R, Ver, no, unsupported};
 use crate::reject::EINVAL;
 
+/// A member of `bpf_ctx_convert`: `_prog` is the UAPI's view, `_kern` the kernel's.
+fn ctx_convert(btf: &Btf, of: ProgType, side: &str) -> Option<TypeId> {
+    let id = btf.find("bpf_ctx_convert", Kind::Struct)?;
+    let ty = of.name().to_uppercase();
+    let want = format!("BPF_PROG_TYPE_{ty}_{side}");
+    btf.members(id).find(|m| m.name == want).map(|m| m.ty)
+}
+
+/// Name of the structure that is the context of a program type; empty when it is none
+/// (`find_canonical_prog_ctx_type`).
+#[must_use]
+pub fn ctx_struct(btf: &Btf, of: ProgType) -> Option<&str> {
+    let id = btf.resolve(ctx_convert(btf, of, "prog")?);
+    Some(if btf.kind(id) == Kind::Struct { btf.name(id) } else { "" })
+}
+
 impl<'a> Ver<'a> {
     /// `resolve_prog_type`: an extension is explored as one of the type of what it replaces.
     pub(crate) fn prog_type(&self) -> ProgType {
         self.input.program.prog_type
     }
 
-    /// A member of `bpf_ctx_convert`: `_prog` is the UAPI's view, `_kern` the kernel's.
-    fn ctx_convert(&self, of: ProgType, side: &str) -> Option<(&'a Btf, TypeId)> {
-        let btf = self.input.env.btf()?;
-        let id = btf.find("bpf_ctx_convert", Kind::Struct)?;
-        let ty = of.name().to_uppercase();
-        let want = format!("BPF_PROG_TYPE_{ty}_{side}");
-        btf.members(id).find(|m| m.name == want).map(|m| (btf, m.ty))
-    }
-
-    /// `find_canonical_prog_ctx_type`: name of the structure; empty when it is none.
+    /// [`ctx_struct`] of this program.
     pub(crate) fn canonical_ctx(&self) -> Option<&'a str> {
-        let (btf, id) = self.ctx_convert(self.prog_type(), "prog")?;
-        let id = btf.resolve(id);
-        Some(if btf.kind(id) == Kind::Struct { btf.name(id) } else { "" })
+        ctx_struct(self.input.env.btf()?, self.prog_type())
     }
 
     /// `get_kern_ctx_btf_id`.
     pub(crate) fn kern_ctx_btf_id(&self, of: ProgType) -> R<u32> {
-        let Some((btf, id)) = self.ctx_convert(of, "kern") else {
+        let btf = self.input.env.btf();
+        let Some((btf, id)) = btf.and_then(|b| Some((b, ctx_convert(b, of, "kern")?))) else {
             return unsupported("struct bpf_ctx_convert in BTF", "btf.c:get_kern_ctx_btf_id");
         };
         if matches!(btf.kind(id), Kind::Struct | Kind::Union) {
@@ -58,7 +64,9 @@ impl<'a> Ver<'a> {
             return false;
         }
         let name = btf.name(t);
-        let Some((kernel, mut id)) = self.ctx_convert(of, "prog") else {
+        let kernel = self.input.env.btf();
+        let found = kernel.and_then(|b| Some((b, ctx_convert(b, of, "prog")?)));
+        let Some((kernel, mut id)) = found else {
             return CTX_NAMES.iter().any(|r| r.0 == of && r.1.contains(&name));
         };
         loop {

@@ -8,6 +8,7 @@
 //! ```
 
 mod ctx;
+pub use ctx::ctx_struct;
 pub mod record;
 mod same;
 pub(crate) mod walk;

@@ -187,6 +187,7 @@ impl Debuggee for Mock {
                 base: TEXT + u64::from(id) * 0x1000,
                 code: Vec::new(),
                 returns_to: 0,
+                converted: BTreeMap::new(),
                 debug: DebugMap::default(),
                 stack: Vec::new(),
                 origin: None,
