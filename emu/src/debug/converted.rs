@@ -28,14 +28,17 @@ pub(super) fn of(kernel: &Kernel, program: &Program) -> BTreeMap<String, Convert
     let types = Types::of(kernel.config.arch);
     let mut out = BTreeMap::new();
     for (kind, name, class) in SOCKETS {
-        let may = |off, size| tables::sock_access(class, off, size);
+        let may = |off: i32, size| {
+            tables::sock_access(class, off, size)
+                && load(kernel, kind, off.cast_unsigned(), size).is_some()
+        };
         out.insert(name.to_owned(), Converted { kind, members: members(types.btf(), name, &may) });
     }
     let of = verifier::btf::ctx_struct(types.btf(), program.prog_type);
     if let Some(name) = of.filter(|_| !tables::ctx_needs_no_conversion(program)) {
-        let may = |off, size| {
+        let may = |off: i32, size| {
             matches!(tables::ctx_access(program, off, size, false), CtxVerdict::Ok(_))
-                && load(kernel, program.prog_type as u8, off as u32, size).is_some()
+                && load(kernel, program.prog_type as u8, off.cast_unsigned(), size).is_some()
         };
         let kind = program.prog_type as u8;
         out.insert(name.to_owned(), Converted { kind, members: members(types.btf(), name, &may) });
@@ -121,7 +124,7 @@ impl Host for Memory<'_> {
 /// Instructions of a read at most.
 const READ_MAX: u64 = 64;
 
-/// The bytes of a structure from a place on, up to what cannot be read; none when nothing is there.
+/// The bytes of a structure from a place on, and how many; none when nothing is there.
 pub(super) fn read(kernel: &Kernel, from: Place, out: &mut [u8]) -> usize {
     let Some(name) = name_of(kernel, from.kind) else { return 0 };
     if kernel.mem.read_u8(from.addr).is_err() {
@@ -137,7 +140,11 @@ pub(super) fn read(kernel: &Kernel, from: Place, out: &mut [u8]) -> usize {
         let code: Arc<[Insn]> = conv.insns.into_iter().chain([Insn::Exit]).collect();
         let mut vm = Vm::new(code, [from.addr, 0, 0, 0, 0], 0..0, READ_MAX);
         let Exit::Return(value) = vm.run(&mut Memory(kernel)) else {
-            return off.saturating_sub(start) as usize;
+            // A socket that is not there. Of the whole it is no reason to show nothing.
+            if off <= start && end <= off + size {
+                return 0;
+            }
+            continue;
         };
         let bytes = match kernel.mem.endian() {
             Endian::Little => value.to_le_bytes(),

@@ -214,14 +214,12 @@ impl Kernel {
                 self.spend(cpu);
             }
             Op::Return(value) => self.op_return(cpu, id, *value),
-            Op::Map(command) => {
-                match self.task_command(id, command) {
-                    Ok(child) => {
-                        return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
-                    }
-                    Err(e) => self.op_failed(cpu, id, at, &e.into()),
+            Op::Map(command) => match self.task_command(id, command) {
+                Ok(child) => {
+                    return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));
                 }
-            }
+                Err(e) => self.op_failed(cpu, id, at, &e.into()),
+            },
             Op::Sys(call) => match self.sys_begin(id, call) {
                 Ok(child) => {
                     return Some(Frame::Op(Box::new(OpFrame::Op(id, at, Some(child)))));

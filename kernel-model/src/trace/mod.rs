@@ -33,8 +33,8 @@ use crate::{Errno, EventKind, Kernel, ProgId, rcu};
 pub(crate) use frame::Then;
 pub use frame::TraceFrame;
 pub use pipe::Line;
-pub use user::UprobeMulti;
 pub(crate) use pipe::Pipe;
+pub use user::UprobeMulti;
 
 /// A place in the kernel that programs attach to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
