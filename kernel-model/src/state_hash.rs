@@ -3,7 +3,7 @@
 //! The state is hashed as its `Debug` text, so that nothing that is added to it can be forgotten.
 //! What is large and never changes shows itself there by a name only ([`crate::Prog`],
 //! [`crate::syscall::BtfObject`]). Memory has a hash of its own
-//! ([`crate::mem::MemSnapshot::hash`]), and the trace is no state.
+//! ([`crate::mem::GuestMemory::hash`]), and the trace is no state.
 
 use std::fmt::{self, Debug, Write};
 

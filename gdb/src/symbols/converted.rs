@@ -2,9 +2,9 @@
 //!
 //! A pointer to one is, in native code, the address of the kernel's own structure; accesses through
 //! it were converted when the program was loaded. So that a debugger does not take the one for the
-//! other, the type says that its data are elsewhere (`DW_AT_data_location`): in a window of addresses
-//! where nothing is, in which each structure has a row. The debuggee answers reads there with what
-//! the program would read.
+//! other, the type says that its data are elsewhere (`DW_AT_data_location`): in a window of
+//! addresses where nothing is, in which each structure has a row. The debuggee answers reads there
+//! with what the program would read.
 //!
 //! ```text
 //!  63            56 55                                9 8        0
