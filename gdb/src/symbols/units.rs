@@ -220,6 +220,9 @@ impl Copier<'_> {
             _ => {}
         }
         self.attributes(unit, id, entry)?;
+        if self.is_copy(entry)? {
+            return Ok(());
+        }
         let mut out = Locations::default();
         let whole = self.location(unit, id, entry, &mut out)?;
         self.argument(entry, &mut out)?;
@@ -227,6 +230,17 @@ impl Copier<'_> {
             unit.unit.get_mut(id).set(dw::DW_AT_location, value);
         }
         Ok(())
+    }
+
+    /// A variable that is such a structure itself, in memory of the program's: its type's data are
+    /// elsewhere.
+    fn is_copy(&self, entry: &Entry<'_, '_>) -> Result<bool, ConvertError> {
+        let Some(ty) = bare_type(entry).filter(|t| t.tag() == dw::DW_TAG_structure_type) else {
+            return Ok(false);
+        };
+        let Some(name) = ty.attr_value(dw::DW_AT_name) else { return Ok(false) };
+        let name = entry.read_unit.attr_string(name)?;
+        Ok(self.places.ranges.image.converted.contains_key(&*name.to_string_lossy()))
     }
 
     /// The program's argument, where its list has nothing.
@@ -520,6 +534,17 @@ fn set_range(unit: &mut Unit<'_, '_>, id: UnitEntryId, ranges: &Ranges<'_>, r: &
 
 /// Bytes of a variable.
 fn size_of(entry: &Entry<'_, '_>) -> Option<u64> {
+    let ty = bare_type(entry)?;
+    match ty.attr_value(dw::DW_AT_byte_size) {
+        Some(bytes) => bytes.udata_value(),
+        None => (ty.tag() == dw::DW_TAG_pointer_type).then_some(8),
+    }
+}
+
+/// Type of a variable, without names and qualifiers.
+fn bare_type<'r>(
+    entry: &Entry<'_, 'r>,
+) -> Option<gimli::read::DebuggingInformationEntry<Reader<'r>>> {
     let unit = entry.read_unit;
     let follow = |value| match value {
         In::UnitRef(offset) => unit.entry(offset).ok(),
@@ -533,17 +558,13 @@ fn size_of(entry: &Entry<'_, '_>) -> Option<u64> {
         }
     };
     for _ in 0..MAX_TYPES {
-        if let Some(bytes) = ty.attr_value(dw::DW_AT_byte_size) {
-            return bytes.udata_value();
-        }
         ty = match ty.tag() {
-            dw::DW_TAG_pointer_type => return Some(8),
             dw::DW_TAG_typedef
             | dw::DW_TAG_const_type
             | dw::DW_TAG_volatile_type
             | dw::DW_TAG_restrict_type
             | dw::DW_TAG_atomic_type => follow(ty.attr_value(dw::DW_AT_type)?)?,
-            _ => return None,
+            _ => return Some(ty),
         };
     }
     None

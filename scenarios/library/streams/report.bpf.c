@@ -56,11 +56,17 @@ static __noinline int outer(struct xdp_md *ctx)
 	return looped() + ctx->rx_queue_index * 0;
 }
 
+// Works for long between two looks at the clock.
 static __noinline int endless(void)
 {
+	__u64 hash = rounds;
+
 	while (1) {
 		asm volatile goto("may_goto %l[end]" : : : : end);
-		*(volatile __u64 *)&rounds += 1;
+#pragma clang loop unroll(full)
+		for (int i = 0; i < 200; i++)
+			hash = (hash ^ (hash >> 29)) * 0x5851f42d;
+		*(volatile __u64 *)&rounds = hash | 1;
 	}
 end:
 	return rounds != 0;
