@@ -46,7 +46,9 @@ impl Machine {
         } else {
             // For the lap stub, and a debugger where the program has forgotten its argument.
             let _ = self.kernel.mem.write_u64(slots, entry.args[0]);
-            let _ = self.kernel.mem.write_u64(slots + 8, entry.func_addr);
+            if laps {
+                let _ = self.kernel.mem.write_u64(slots + 8, entry.func_addr);
+            }
         }
         if spec.link.is_none() {
             sp -= 8;
