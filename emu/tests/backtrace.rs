@@ -40,7 +40,7 @@ fn frames_of_subprograms_and_callbacks() {
         "each report.bpf.c:42",
         "looped report.bpf.c:50",
         "outer report.bpf.c:56",
-        "words report.bpf.c:74",
+        "words report.bpf.c:80",
     ];
     for arch in Arch::ALL {
         let mut m = begin(arch);
