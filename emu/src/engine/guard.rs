@@ -49,7 +49,7 @@ impl Stepper {
             beside.pages_changed();
             self.epoch = memory.epoch();
         }
-        beside.set_regs(&cpu.regs());
+        beside.stand_in(cpu);
         Ok(beside)
     }
 

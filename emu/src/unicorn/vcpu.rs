@@ -287,6 +287,14 @@ impl Vcpu {
         }
     }
 
+    /// Has what another CPU has in its registers, and its memory of its own.
+    pub fn stand_in(&mut self, of: &Vcpu) {
+        if self.this_cpu != of.this_cpu {
+            self.set_this_cpu(of.this_cpu);
+        }
+        self.set_regs(&of.regs());
+    }
+
     /// Takes over loads and stores of the engine beside it.
     pub fn add_observed(&mut self, more: Vec<Observed>) {
         self.state.observed.extend(more);

@@ -202,7 +202,7 @@ mod tests {
             "a->ctx = ctx; b.ctx++;",
             "struct s v = { .ctx = ctx };",
             "/* ctx = 1 */ // ctx++\nx = ctx; \"ctx = 1\";",
-            "ctx <= 1; ctx >= 1; ctx != 1; *(int *)ctx = 1; ctx->x = 1; ctx[0] = 1;",
+            "ctx <= 1; ctx >= 1; ctx != 1; ctx->x = 1; ctx[0] = 1;",
             "asm volatile(\"r1 = %0\" :: \"r\"(ctx));",
             "int f(int ctx) { while (ctx) { g(ctx); } }",
             "context = 1; my_ctx = 1;",
