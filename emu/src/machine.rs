@@ -191,7 +191,7 @@ pub struct Machine {
     /// Where it stopped in the middle of a step.
     mid: Option<halt::Mid>,
     /// The turn that was left when it stopped.
-    held_turn: Option<(CpuId, u64)>,
+    held_turn: Option<run::Turn>,
     /// Steps that were natively begun, and all that were ended.
     steps: (u64, u64),
     /// Breakpoints, in order of address.

@@ -34,7 +34,7 @@ impl Machine {
     #[must_use]
     pub fn last_cpu(&self) -> CpuId {
         match self.held_turn {
-            Some((cpu, _)) => cpu,
+            Some(turn) => turn.cpu,
             None => self.kernel.this_cpu(),
         }
     }

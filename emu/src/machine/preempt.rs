@@ -7,6 +7,7 @@
 use kernel_model::cpu::CancelledBy;
 use kernel_model::sched::TaskId;
 
+use super::run::Turn;
 use super::schedule::Pick;
 use super::*;
 use crate::unicorn::spec;
@@ -40,23 +41,30 @@ impl Machine {
         }
     }
 
-    /// Before the step of a CPU that runs until `limit`: the task that runs a program is preempted
-    /// when its slice is over, else the limit becomes the slice's end. What is returned is how far
-    /// the step may go: a program that does not stand at a point is looked at when it does.
-    pub(super) fn tick(&mut self, cpu: CpuId, limit: &mut u64) -> u64 {
-        if self.mid.is_some() || !self.kernel.wants_tick(cpu) {
-            return *limit;
+    /// Before a step of a turn: the task that runs a program is preempted when its slice is over,
+    /// else the turn's limit becomes the slice's end. The step may go as far, but for a program that
+    /// does not stand at a point: it is looked at when it does. A step that was stopped in the middle
+    /// goes on as far as it was to go.
+    pub(super) fn tick(&mut self, turn: &mut Turn) {
+        if self.mid.is_some() {
+            return;
+        }
+        let cpu = turn.cpu;
+        turn.until = turn.limit;
+        if !self.kernel.wants_tick(cpu) {
+            return;
         }
         let lane = &self.lanes[cpu.idx()];
         let stands = lane.contexts.last().is_some_and(|c| c.held.is_some());
         if !stands || lane.next.is_some() {
-            return 0;
+            turn.until = 0;
+            return;
         }
         match self.kernel.tick(cpu) {
-            Some(end) => *limit = end.min(*limit),
+            Some(end) => turn.limit = end.min(turn.limit),
             None => self.preempt(cpu, None),
         }
-        *limit
+        turn.until = turn.limit;
     }
 
     /// The program on a CPU stops where it stands: `by` runs next, or whom the scheduler takes.

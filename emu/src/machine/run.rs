@@ -9,6 +9,17 @@ use kernel_model::syscall::test_run::Ticket;
 use super::schedule::{Choice, Chooser, Pick, Switch};
 use super::{Machine, MachineError};
 
+/// A turn of a CPU that others wait for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// Whose it is.
+    pub cpu: CpuId,
+    /// Its end on the CPU's clock.
+    pub limit: u64,
+    /// How far the step goes that it is in, which may be stopped in the middle.
+    pub until: u64,
+}
+
 impl Machine {
     /// Under a chooser from now on, which is asked at every point; `None` is round robin by
     /// virtual time.
@@ -67,19 +78,20 @@ impl Machine {
         if self.chooser.is_some() {
             return self.run_chosen(clock_ns, events);
         }
-        while let Some((cpu, mut limit)) = self.stopped_turn().or_else(|| self.turn(clock_ns)) {
-            while self.mid.is_some() || self.ready_at(cpu).is_some_and(|t| t < limit) {
+        while let Some(mut turn) = self.stopped_turn().or_else(|| self.turn(clock_ns)) {
+            let cpu = turn.cpu;
+            while self.mid.is_some() || self.ready_at(cpu).is_some_and(|t| t < turn.limit) {
                 let laps = !each && self.halting.is_none();
                 self.note_written(cpu);
                 let went = match self.halts_here() {
                     true => Err(MachineError::Paused),
                     false => {
-                        let until = self.tick(cpu, &mut limit);
-                        self.step_until(cpu, until, laps)
+                        self.tick(&mut turn);
+                        self.step_until(cpu, turn.until, laps)
                     }
                 };
                 if matches!(went, Err(MachineError::Paused)) {
-                    self.held_turn = Some((cpu, limit));
+                    self.held_turn = Some(turn);
                 }
                 went?;
                 self.sweep_step(cpu)?;
@@ -95,10 +107,13 @@ impl Machine {
     }
 
     /// The turn that was stopped. A step that a chooser began, which is gone since, is ended alone.
-    fn stopped_turn(&mut self) -> Option<(CpuId, u64)> {
+    fn stopped_turn(&mut self) -> Option<Turn> {
         let turn = self.held_turn.take();
         match self.mid.as_ref().map(|m| m.cpu) {
-            Some(cpu) if turn.is_none_or(|t| t.0 != cpu) => Some((cpu, self.kernel.now(cpu))),
+            Some(cpu) if turn.is_none_or(|t| t.cpu != cpu) => {
+                let now = self.kernel.now(cpu);
+                Some(Turn { cpu, limit: now, until: now })
+            }
             _ => turn,
         }
     }
@@ -120,14 +135,15 @@ impl Machine {
 
     /// The CPU that runs next and how far. Timers that are due come first; with nothing else to
     /// do, time passes to the next one, unless there is no end to run to.
-    fn turn(&mut self, clock_ns: u64) -> Option<(CpuId, u64)> {
+    fn turn(&mut self, clock_ns: u64) -> Option<Turn> {
         loop {
             let timer = self.kernel.next_timer().unwrap_or(u64::MAX);
             match self.pick(clock_ns) {
                 Some((_, at, _)) if timer <= at => self.kernel.timers_expire(timer),
                 Some((cpu, _, others)) => {
                     let limit = others.saturating_add(self.config.quantum_ns);
-                    return Some((cpu, limit.min(clock_ns).min(timer)));
+                    let limit = limit.min(clock_ns).min(timer);
+                    return Some(Turn { cpu, limit, until: limit });
                 }
                 None if timer < clock_ns && clock_ns != u64::MAX => {
                     self.kernel.advance_to(timer);
@@ -221,7 +237,7 @@ impl Machine {
             self.kernel.cpus[cpu.idx()].clock_ns = now;
             match task {
                 Some(task) => self.preempt(cpu, Some(task)),
-                None => drop(self.tick(cpu, &mut 0)),
+                None => self.tick(&mut Turn { cpu, limit: 0, until: 0 }),
             }
             self.step_until(cpu, 0, false)?;
             self.sweep_step(cpu)?;

@@ -14,7 +14,7 @@ pub struct Snapshot {
     text: Text,
     lanes: Vec<Lane>,
     current: CpuId,
-    held_turn: Option<(CpuId, u64)>,
+    held_turn: Option<run::Turn>,
     mid: Option<halt::Mid>,
     steps: (u64, u64),
     in_call: bool,

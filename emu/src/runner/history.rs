@@ -216,7 +216,7 @@ impl<'a> History<'a> {
         // Events that were seen are not copied.
         self.run.drain()?;
         self.kept.insert(at, (work, self.run.save()));
-        if self.kept.len() > self.kept_max {
+        while self.kept.len() > self.kept_max {
             self.interval *= 2;
             let (mut last, interval) = (None, self.interval);
             self.kept.retain(|_, (work, _)| {
