@@ -1,7 +1,7 @@
 //! What a program reads of its context and of sockets, for a debugger: member by member, with the
 //! instructions that the verifier made of such reads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bpf::btf::{Body, Btf, TypeId};
@@ -27,29 +27,24 @@ const SOCKETS: [(u8, &str, PtrClass); 2] =
 pub(super) fn of(kernel: &Kernel, program: &Program) -> BTreeMap<String, Converted> {
     let types = Types::of(kernel.config.arch);
     let mut out = BTreeMap::new();
-    for (kind, name, class) in SOCKETS {
-        let may = |off: i32, size| {
-            tables::sock_access(class, off, size)
-                && load(kernel, kind, off.cast_unsigned(), size).is_some()
+    let mut put = |kind, name: &str, may: &dyn Fn(i32, u32) -> bool| {
+        let may = |(off, size): &(u32, u32)| {
+            may(off.cast_signed(), *size) && load(kernel, kind, *off, *size).is_some()
         };
-        out.insert(name.to_owned(), Converted { kind, members: members(types.btf(), name, &may) });
+        let all = leaves(types.btf(), name).into_iter().filter(may);
+        let members = all.map(|(off, _)| off).collect();
+        out.insert(name.to_owned(), Converted { kind, members });
+    };
+    for (kind, name, class) in SOCKETS {
+        put(kind, name, &|off, size| tables::sock_access(class, off, size));
     }
     let of = verifier::btf::ctx_struct(types.btf(), program.prog_type);
     if let Some(name) = of.filter(|_| !tables::ctx_needs_no_conversion(program)) {
-        let may = |off: i32, size| {
+        put(program.prog_type as u8, name, &|off, size| {
             matches!(tables::ctx_access(program, off, size, false), CtxVerdict::Ok(_))
-                && load(kernel, program.prog_type as u8, off.cast_unsigned(), size).is_some()
-        };
-        let kind = program.prog_type as u8;
-        out.insert(name.to_owned(), Converted { kind, members: members(types.btf(), name, &may) });
+        });
     }
     out
-}
-
-/// Offsets of what may be read of a structure.
-fn members(btf: &Btf, name: &str, may: &dyn Fn(i32, u32) -> bool) -> BTreeSet<u32> {
-    let all = leaves(btf, name).into_iter();
-    all.filter(|(off, size)| may(off.cast_signed(), *size)).map(|(off, _)| off).collect()
 }
 
 /// Numbers and pointers of a structure: offset and bytes.
@@ -79,6 +74,11 @@ fn walk(btf: &Btf, id: TypeId, at: u32, out: &mut Vec<(u32, u32)>) {
     }
 }
 
+/// Type of program whose context is of a kind.
+fn prog_type(kind: u8) -> Option<ProgType> {
+    ProgType::TABLE.iter().map(|t| t.0).find(|t| *t as u32 == u32::from(kind))
+}
+
 /// What became of the load of a member.
 fn load(kernel: &Kernel, kind: u8, off: u32, bytes: u32) -> Option<CtxConv> {
     let size = [Size::B, Size::H, Size::W, Size::DW].into_iter().find(|s| s.bytes() == bytes)?;
@@ -87,18 +87,14 @@ fn load(kernel: &Kernel, kind: u8, off: u32, bytes: u32) -> Option<CtxConv> {
     if let Some((_, _, class)) = SOCKETS.iter().find(|s| s.0 == kind) {
         return kernel.conv_sock(*class, CtxAccess { insn, prog_type: ProgType::Unspec });
     }
-    let of_kind = |t: &&(ProgType, _)| t.0 as u32 == u32::from(kind);
-    let prog_type = ProgType::TABLE.iter().find(of_kind)?.0;
-    kernel.conv_ctx(CtxAccess { insn, prog_type })
+    kernel.conv_ctx(CtxAccess { insn, prog_type: prog_type(kind)? })
 }
 
 /// Name of a structure of a kind.
 fn name_of(kernel: &Kernel, kind: u8) -> Option<&'static str> {
     let socket = SOCKETS.iter().find(|s| s.0 == kind).map(|s| s.1);
-    let of_kind = |t: &&(ProgType, _)| t.0 as u32 == u32::from(kind);
     socket.or_else(|| {
-        let prog_type = ProgType::TABLE.iter().find(of_kind)?.0;
-        verifier::btf::ctx_struct(Types::of(kernel.config.arch).btf(), prog_type)
+        verifier::btf::ctx_struct(Types::of(kernel.config.arch).btf(), prog_type(kind)?)
     })
 }
 

@@ -179,16 +179,15 @@ struct Copier<'a> {
 type Unit<'u, 'a> = ConvertUnit<'u, Reader<'a>>;
 type Entry<'u, 'a> = ConvertUnitEntry<'u, Reader<'a>>;
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
     /// A member of a converted structure that the program may not read.
     fn is_beyond(&mut self, entry: &Entry<'_, '_>) -> Result<bool, ConvertError> {
         self.view = self.view.filter(|(depth, _)| *depth < entry.depth);
         if entry.tag == dw::DW_TAG_structure_type {
-            let Some(name) = entry.attr_value(dw::DW_AT_name) else { return Ok(false) };
-            let name = entry.read_unit.attr_string(name)?;
-            let view = self.places.ranges.image.converted.get(&*name.to_string_lossy());
-            let whole = !entry.has_attr(dw::DW_AT_declaration);
-            self.view = view.filter(|_| whole).map(|v| (entry.depth, v)).or(self.view);
+            let name = entry.attr_value(dw::DW_AT_name);
+            let view =
+                self.converted(entry, name.filter(|_| !entry.has_attr(dw::DW_AT_declaration)))?;
+            self.view = view.map(|v| (entry.depth, v)).or(self.view);
         }
         let Some((depth, view)) = self.view else { return Ok(false) };
         let at = entry.attr_value(dw::DW_AT_data_member_location).and_then(|v| v.udata_value());
@@ -238,9 +237,18 @@ impl Copier<'_> {
         let Some(ty) = bare_type(entry).filter(|t| t.tag() == dw::DW_TAG_structure_type) else {
             return Ok(false);
         };
-        let Some(name) = ty.attr_value(dw::DW_AT_name) else { return Ok(false) };
+        Ok(self.converted(entry, ty.attr_value(dw::DW_AT_name))?.is_some())
+    }
+
+    /// The converted structure of a name in the unit of an entry.
+    fn converted<'r>(
+        &self,
+        entry: &Entry<'_, 'r>,
+        name: Option<In<Reader<'r>>>,
+    ) -> Result<Option<&'a Converted>, ConvertError> {
+        let Some(name) = name else { return Ok(None) };
         let name = entry.read_unit.attr_string(name)?;
-        Ok(self.places.ranges.image.converted.contains_key(&*name.to_string_lossy()))
+        Ok(self.places.ranges.image.converted.get(&*name.to_string_lossy()))
     }
 
     /// The program's argument, where its list has nothing.

@@ -1,14 +1,5 @@
 /* What operations on maps return, errno by errno, as bpf_map_*_elem of Linux 6.18 do. */
-#include "annotated.h"
-
-#define MAP(name, kind, keys, values, entries, flags)                                              \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_##kind);                                                 \
-		__uint(key_size, keys);                                                            \
-		__uint(value_size, values);                                                        \
-		__uint(max_entries, entries);                                                      \
-		__uint(map_flags, flags);                                                          \
-	} name SEC(".maps")
+#include "on_maps.h"
 
 MAP(hash, HASH, 4, 8, 2, 0);
 MAP(sparse, HASH, 4, 8, 2, BPF_F_NO_PREALLOC);
@@ -32,25 +23,6 @@ struct {
 	__uint(key_size, 4);
 	__uint(value_size, 4);
 } progs SEC(".maps");
-
-static __always_inline long put(void *map, int key, __u64 flags)
-{
-	__u64 value = 7;
-
-	return bpf_map_update_elem(map, &key, &value, flags);
-}
-
-static __always_inline long cut(void *map, int key)
-{
-	return bpf_map_delete_elem(map, &key);
-}
-
-static __always_inline long get(void *map, int key)
-{
-	__u64 *value = bpf_map_lookup_elem(map, &key);
-
-	return value ? *value : -1;
-}
 
 static __always_inline long prefix(int bits, __u64 flags)
 {

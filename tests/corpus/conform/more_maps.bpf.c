@@ -1,14 +1,5 @@
 /* Operations on maps of the rarer types, errno by errno, as those of Linux 6.18 do. */
-#include "annotated.h"
-
-#define MAP(name, kind, keys, values, entries, flags)                                              \
-	struct {                                                                                   \
-		__uint(type, BPF_MAP_TYPE_##kind);                                                 \
-		__uint(key_size, keys);                                                            \
-		__uint(value_size, values);                                                        \
-		__uint(max_entries, entries);                                                      \
-		__uint(map_flags, flags);                                                          \
-	} name SEC(".maps")
+#include "on_maps.h"
 
 MAP(devices, DEVMAP, 4, 4, 2, 0);
 MAP(devices_hash, DEVMAP_HASH, 4, 4, 2, 0);
@@ -50,25 +41,6 @@ OUTER(maps_hash, HASH_OF_MAPS, [1] = &inside);
 
 #define IS(name, want, ...) RETURNS("tc", struct __sk_buff, name, want, __VA_ARGS__)
 #define XDP(name, want, ...) RETURNS("xdp", struct xdp_md, name, want, __VA_ARGS__)
-
-static __always_inline long put(void *map, int key, __u64 flags)
-{
-	__u64 value = 7;
-
-	return bpf_map_update_elem(map, &key, &value, flags);
-}
-
-static __always_inline long cut(void *map, int key)
-{
-	return bpf_map_delete_elem(map, &key);
-}
-
-static __always_inline long get(void *map, int key)
-{
-	__u64 *value = bpf_map_lookup_elem(map, &key);
-
-	return value ? *value : -1;
-}
 
 static __always_inline long there(void *map, int key)
 {
