@@ -42,9 +42,9 @@ impl Machine {
     }
 
     /// Before a step of a turn: the task that runs a program is preempted when its slice is over,
-    /// else the turn's limit becomes the slice's end. The step may go as far, but for a program that
-    /// does not stand at a point: it is looked at when it does. A step that was stopped in the middle
-    /// goes on as far as it was to go.
+    /// else the turn's limit becomes the slice's end. The step may go as far, but for a program
+    /// that does not stand at a point: it is looked at when it does. A step that was stopped in
+    /// the middle goes on as far as it was to go.
     pub(super) fn tick(&mut self, turn: &mut Turn) {
         if self.mid.is_some() {
             return;
