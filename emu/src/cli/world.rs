@@ -13,6 +13,7 @@ use bpf::object::{Kconfig, LinkEnv, MapDef, MapOrigin, Object, ObjectError, Prog
 use bpf::uapi::{MapType, ProgType};
 use bpf::{Arch, Endian, Program};
 use kernel_model::Kernel;
+use kernel_model::maps::check_btf;
 use kernel_model::types::Types;
 use verifier::env::{BtfKernel, CtxAccess, CtxConv, GuestAddr, KernelEnv, Layout, MapInfo};
 use verifier::explore::{Opts, PtrClass};
@@ -21,7 +22,7 @@ use verifier::{CheckReport, Options, VerifyReport, check, verify_report};
 use super::beneath::Beneath;
 use super::target::{RealKernel, Symbols, Target};
 use super::{Exit, out};
-use crate::loader::uapi::{attach_target, check_struct_ops, kernel_takes};
+use crate::loader::uapi::{attach_target, check_struct_ops, kernel_takes, takes_btf};
 use crate::loader::{self, LoadOptions};
 
 /// Descriptors of maps that exist only as definitions; the model's own start far below.
@@ -121,7 +122,7 @@ impl World {
             Ok(loaded) => (Env::Model { kernel, defined: Vec::new() }, loaded.maps),
             Err(_) => {
                 // A fresh one: the load may have left maps behind.
-                let defined: Vec<MapInfo> = defined_maps(&object, &kconfig, config.cpus);
+                let defined = defined_maps(&object, &kconfig, config.cpus, types);
                 let fds = (0..defined.len()).map(|i| DEFINED_FD + i as i32).collect();
                 (Env::Model { kernel: Kernel::new(config), defined }, fds)
             }
@@ -151,7 +152,7 @@ impl World {
 
     /// An object beside a kernel that is known by its BTF.
     fn beside(path: &Path, object: Object, arch: Option<Arch>, real: &RealKernel) -> World {
-        let mut maps = defined_maps(&object, &real.kconfig, real.cpus);
+        let mut maps = defined_maps(&object, &real.kconfig, real.cpus, &real.btf);
         for (map, def) in maps.iter_mut().zip(object.maps()) {
             map.name = loader::map_name(&loader::object_name(path), def);
         }
@@ -305,13 +306,14 @@ impl World {
     }
 }
 
-fn defined_maps(object: &Object, kconfig: &Kconfig, cpus: u32) -> Vec<MapInfo> {
+/// The maps as a loader makes them in a kernel that is known by its types.
+fn defined_maps(object: &Object, kconfig: &Kconfig, cpus: u32, kernel: &Btf) -> Vec<MapInfo> {
     let contents = |m: &MapDef| match m.origin {
         MapOrigin::Kconfig => object.kconfig_contents(kconfig).unwrap_or_default(),
         _ => m.data.clone().unwrap_or_default(),
     };
     let define = |(i, m): (usize, &MapDef)| {
-        let mut info = defined_map(i as u32, m, &contents(m));
+        let mut info = defined_map(i as u32, m, &contents(m), (object.btf(), kernel));
         if m.map_type == MapType::PerfEventArray && m.max_entries == 0 {
             info.max_entries = cpus;
         }
@@ -335,7 +337,23 @@ pub(super) fn capacity(m: &MapDef) -> u32 {
     if local.contains(&m.map_type) { m.max_entries } else { m.max_entries.max(1) }
 }
 
-fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
+/// Whether a map is made with the types of its keys and values, or without as libbpf does when the
+/// kernel does not take them.
+fn is_typed(m: &MapDef, (own, kernel): (Option<&Btf>, &Btf)) -> bool {
+    let mut def = kernel_model::maps::MapDef {
+        map_type: m.map_type,
+        key_size: m.key_size,
+        value_size: m.value_size,
+        max_entries: capacity(m),
+        flags: m.flags,
+        key_type_id: m.key_type,
+        value_type_id: m.value_type,
+        ..Default::default()
+    };
+    takes_btf(m.map_type) && own.is_some_and(|own| check_btf(&mut def, own, Some(kernel)).is_ok())
+}
+
+fn defined_map(index: u32, m: &MapDef, contents: &[u8], types: (Option<&Btf>, &Btf)) -> MapInfo {
     let addr = DEFINED_ADDR + (u64::from(index) << 24);
     let single = m.map_type == MapType::Array && m.max_entries == 1;
     let table = m.origin == MapOrigin::JumpTable;
@@ -365,8 +383,8 @@ fn defined_map(index: u32, m: &MapDef, contents: &[u8]) -> MapInfo {
             true => m.data.clone(),
             false => (frozen && m.flags & RDONLY_PROG != 0).then(filled),
         },
-        inner: m.inner.as_ref().map(|inner| Box::new(defined_map(index, inner, &[]))),
-        value_type_id: m.value_type,
+        inner: m.inner.as_ref().map(|inner| Box::new(defined_map(index, inner, &[], types))),
+        value_type_id: if is_typed(m, types) { m.value_type } else { 0 },
         spin_lock_off: None,
         timer_off: None,
     }
@@ -435,5 +453,25 @@ impl KernelEnv for Env {
 
     fn identity(&self) -> u64 {
         self.kernel().identity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_whose_types_the_kernel_does_not_take_has_none() {
+        let typed = |object: &[u8], map: &str| {
+            let object = Object::parse(object).expect("a BPF object");
+            let types = Types::of(Arch::X86_64).btf();
+            let maps = defined_maps(&object, &Kconfig::default(), 1, types);
+            maps.iter().find(|m| m.name == map).expect("it is there").value_type_id != 0
+        };
+        // A lock in an LRU hash; a map that is made of an array, whose types nobody asks for.
+        assert!(!typed(include_bytes!("../../tests/cli/lru_lock.el.bpf.o"), "flows"));
+        assert!(!typed(include_bytes!("../../tests/cli/kinds.el.bpf.o"), "outer"));
+        assert!(typed(include_bytes!("../../tests/cli/kinds.el.bpf.o"), "numa"));
+        assert!(typed(include_bytes!("../../tests/cli/kinds.el.bpf.o"), ".bss"));
     }
 }

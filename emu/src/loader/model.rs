@@ -76,7 +76,7 @@ impl Bpf for Kernel {
         let mut user = UserSpace::new();
         let mut done = issue(self, Cmd::MapCreate, &a, &mut user);
         // As libbpf: a map whose types the kernel does not like is made without them.
-        if done.is_err() && btf_fd.is_some() {
+        if done.as_ref().is_err_and(|e| e.why == Why::Kernel) && btf_fd.is_some() {
             (a.btf_fd, a.btf_key_type_id, a.btf_value_type_id) = (0, 0, 0);
             done = issue(self, Cmd::MapCreate, &a, &mut user);
         }

@@ -8,6 +8,7 @@
 
 mod arena;
 mod attr;
+mod btf;
 pub(crate) mod command;
 mod elem;
 mod inner;
@@ -26,6 +27,7 @@ use bpf::uapi::MapType;
 
 pub use attr::MapDef;
 pub(crate) use attr::index_of;
+pub use btf::check_btf;
 pub use command::{CommandFrame, MapCommand};
 pub use look::Entry;
 pub(crate) use ring::Peek;

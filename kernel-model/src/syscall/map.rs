@@ -1,13 +1,12 @@
 //! `BPF_MAP_CREATE` and the element commands.
 
-use bpf::btf::Kind;
 use bpf::uapi::MapType;
 use bpf::uapi::attr::{MapCreate, MapDelete, MapElem, MapFreeze, MapNextKey};
 use bpf::uapi::fields::obj_name_text;
-use verifier::btf::record::{self, FieldKind, Place};
+use verifier::btf::record::FieldKind;
 
 use super::{Call, FdObject, SysError, SysResult, VMLINUX_BTF};
-use crate::maps::{BtfRule, MapDef, MapId, check, rule_of};
+use crate::maps::{BtfRule, MapDef, MapId, check, check_btf, rule_of};
 use crate::{Errno, Kernel};
 
 /// `BPF_F_LOCK`.
@@ -16,8 +15,6 @@ const LOCK: u64 = 4;
 const NUMA_NODE: u32 = 1 << 2;
 const RDONLY: u32 = 1 << 3;
 const WRONLY: u32 = 1 << 4;
-/// `BPF_F_RDONLY_PROG | BPF_F_WRONLY_PROG`.
-const PROG_ACCESS: u32 = 3 << 7;
 
 /// What a loader knows of a program and bpf(2) has no field for: where it stood in the object.
 /// It is kept with the program that is loaded next, for attaching by section name.
@@ -77,7 +74,7 @@ pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         return Err(Errno::EINVAL.into());
     }
     if a.btf_key_type_id != 0 || a.btf_value_type_id != 0 {
-        take_btf(k, &a, rule.btf, rule.lock, &mut def)?;
+        take_btf(k, &a, &mut def)?;
     }
     let id = k.map_create(def, inner)?;
     Ok(k.fd_install(FdObject::Map(id)))
@@ -113,89 +110,19 @@ fn inner_template(k: &Kernel, fd: i32) -> Result<MapDef, Errno> {
     }
 }
 
-/// `map_check_btf`.
-fn take_btf(
-    k: &Kernel,
-    a: &MapCreate,
-    rule: BtfRule,
-    lock: bool,
-    def: &mut MapDef,
-) -> Result<(), Errno> {
+/// The types that a loader gives for keys and values.
+fn take_btf(k: &Kernel, a: &MapCreate, def: &mut MapDef) -> Result<(), SysError> {
     let id = k.fd_btf(a.btf_fd.cast_signed())?;
     if id == VMLINUX_BTF {
-        return Err(Errno::EACCES);
+        return Err(Errno::EACCES.into());
     }
     let btf = k.btf_object(id).ok_or(Errno::EBADF)?;
-    let sized = |ty, size| btf.by_id(ty).is_some() && btf.size_of(ty) == Some(size);
-    match a.btf_key_type_id {
-        0 if rule == BtfRule::Plain => return Err(Errno::EINVAL),
-        0 => {}
-        key if !sized(key, def.key_size) => return Err(Errno::EINVAL),
-        _ => {}
-    }
-    if !sized(a.btf_value_type_id, def.value_size) {
-        return Err(Errno::EINVAL);
-    }
-    // A declaration that the kernel does not take is as none.
-    let value = btf.resolve(a.btf_value_type_id);
-    let kernel = Some(&**k.vmlinux_btf());
-    def.record = record::parse(&btf, kernel, value, Place::MapValue).unwrap_or_default();
-    let off = |kind| def.record.find(kind).map(|f| f.off);
-    (def.spin_lock_off, def.timer_off) = (off(FieldKind::SpinLock), off(FieldKind::Timer));
-    if !def.record.is_empty() {
-        // Programs have to be able to write their locks.
-        let devmap = matches!(def.map_type, MapType::Devmap | MapType::DevmapHash);
-        if devmap || def.flags & PROG_ACCESS != 0 {
-            return Err(Errno::EACCES);
-        }
-        if def.record.fields.iter().any(|f| !may_hold(def.map_type, f.kind, lock)) {
-            return Err(Errno::EOPNOTSUPP);
-        }
-    }
-    let kind = |ty| btf.kind(btf.resolve(ty));
-    let key = a.btf_key_type_id;
-    match rule {
-        BtfRule::Refused => return Err(Errno::ENOTSUPP),
-        BtfRule::Struct if key == 0 || kind(key) != Kind::Struct => return Err(Errno::EINVAL),
-        BtfRule::Group if key == 0 => return Err(Errno::EINVAL),
-        BtfRule::Group if (def.key_size == 8) != (kind(key) == Kind::Int) => {
-            return Err(Errno::EINVAL);
-        }
-        BtfRule::Owner if kind(key) != Kind::Int => return Err(Errno::EINVAL),
-        BtfRule::Keyless if key != 0 => return Err(Errno::EINVAL),
-        // A global variable section is the one value of an array without key.
-        BtfRule::Index if key == 0 => {
-            let section = kind(a.btf_value_type_id) == Kind::Datasec;
-            if def.map_type != MapType::Array || def.max_entries != 1 || !section {
-                return Err(Errno::EINVAL);
-            }
-        }
-        BtfRule::Index if kind(key) != Kind::Int => return Err(Errno::EINVAL),
-        _ => {}
-    }
     (def.key_type_id, def.value_type_id) = (a.btf_key_type_id, a.btf_value_type_id);
     def.btf_id = id.0;
-    Ok(())
-}
-
-/// Which maps' values have a field; `lock`: a spin lock.
-fn may_hold(t: MapType, kind: FieldKind, lock: bool) -> bool {
-    use FieldKind as F;
-    let hash = matches!(t, MapType::Hash | MapType::LruHash);
-    let percpu = matches!(t, MapType::PercpuHash | MapType::LruPercpuHash | MapType::PercpuArray);
-    let storage = matches!(
-        t,
-        MapType::SkStorage | MapType::InodeStorage | MapType::TaskStorage | MapType::CgrpStorage
-    );
-    match kind {
-        F::SpinLock | F::ResSpinLock => lock,
-        F::Timer | F::Workqueue | F::TaskWork | F::ListHead | F::RbRoot => {
-            hash || t == MapType::Array
-        }
-        F::KptrUnref | F::KptrRef | F::KptrPercpu | F::Refcount => {
-            hash || percpu || t == MapType::Array || storage
-        }
-        F::Uptr | F::ListNode | F::RbNode => false,
+    check_btf(def, &btf, Some(&**k.vmlinux_btf()))?;
+    match def.record.fields.iter().any(|f| f.kind == FieldKind::Uptr) {
+        true => Err(SysError::unsupported("__uptr fields of task storage")),
+        false => Ok(()),
     }
 }
 

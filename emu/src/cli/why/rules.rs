@@ -93,6 +93,7 @@ const RULES: &[Rule] = &[
     r(&["pointer arithmetic"], "pointer-arithmetic", "this arithmetic is not possible with this pointer", "add bounded numbers to pointers into packets, maps and the stack only"),
     r(&["pointer comparison"], "pointer-leak", "pointers cannot be compared without CAP_PERFMON", "compare with NULL only, or load with CAP_PERFMON"),
     r(&["leaks addr"], "pointer-leak", "a kernel address would reach user space", "store the value behind it; or load with CAP_PERFMON"),
+    r(&["has to have BTF"], "map-types", "the map has no types: its definition names none, or the kernel did not take them and the loader made it without", "define it with __type(key, ...) and __type(value, ...), and of a kind that may hold this: locks in hash, array and storage maps; timers and work in hash (also LRU) and array maps"),
     r(&["bpf_spin_lock"], "locks", "rules of bpf_spin_lock", "take one lock, call nothing but what is allowed under it, release it on every path"),
     r(&["lock"], "locks", "rules of locks", "release on every path, in order, and call nothing that may sleep in between"),
     r(&["only read"], "read-only", "this memory cannot be written", "write to a copy"),
