@@ -7,6 +7,7 @@
 //! **Invariants.** `unsafe` lives in [`unicorn`] and in the door of [`host`] alone. The machine is
 //! a value: between two steps it can be snapshot and restored.
 
+pub mod below;
 pub mod cli;
 pub mod compile;
 pub mod conform;

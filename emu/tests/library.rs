@@ -5,8 +5,10 @@ use std::path::Path;
 
 use bpf::Arch;
 use emu::runner::cells::{self, Cell};
+use emu::runner::contents::Contents;
 use emu::runner::trace::Keep;
 use emu::runner::{RunError, RunOptions, Runs, run};
+use scenarios::validate::validate;
 
 mod common;
 
@@ -63,6 +65,22 @@ fn cells_of(path: &Path) -> Vec<(Cell, Vec<Arch>)> {
     let step = all.len().div_ceil(CELLS);
     let some = all.into_iter().step_by(step);
     some.map(|c| (c.clone(), cells::archs_of(&scenario, &c, &archs))).collect()
+}
+
+/// `orrery scenario check` knows what a run knows.
+#[test]
+fn nothing_is_wrong_without_a_run() {
+    let wrong = each_in_library(|_, path| {
+        let text = fs::read_to_string(path).unwrap();
+        let parsed = cells::read(path, &text, &Cell::default());
+        let scenario = parsed.scenario.expect("the library parses");
+        let arch = cells::archs(&scenario)[0];
+        let (contents, mut found) = Contents::read(&scenario, &cells::folder(path), arch);
+        found.extend(validate(&scenario, &contents));
+        found.retain(cells::is_error);
+        found.into_iter().map(|f| format!("{}: {}", path.display(), f.message)).collect::<Vec<_>>()
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use bpf::Arch;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::replay::report::error_word;
-use super::{Exit, gravest, out};
+use super::{Exit, gravest, out, scenario_files};
 use crate::machine::sweep::Report;
 use crate::runner::cells::{self, Cell};
 use crate::runner::{RunError, RunOptions, run as play};
@@ -24,7 +24,7 @@ use crate::runner::{RunError, RunOptions, run as play};
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Scenario files
+    /// Scenario files, or folders of them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Try every so many points
@@ -62,7 +62,11 @@ impl Job {
 
 pub(super) fn run(args: &Args) -> Exit {
     let (mut jobs, mut exits) = (Vec::new(), Vec::new());
-    for path in &args.files {
+    let files = match scenario_files(&args.files) {
+        Ok(files) => files,
+        Err(exit) => return exit,
+    };
+    for path in &files {
         match jobs_of(path, args) {
             Ok(more) => jobs.extend(more),
             Err(exit) => exits.push(exit),

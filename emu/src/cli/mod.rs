@@ -37,9 +37,12 @@ pub mod watch;
 pub(crate) mod why;
 mod world;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::below::named;
 
 /// Exit codes of `orrery`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +77,19 @@ pub fn gravest(exits: impl IntoIterator<Item = Exit>) -> Exit {
         Exit::Internal => 4,
     };
     exits.into_iter().max_by_key(rank).unwrap_or(Exit::Ok)
+}
+
+/// The scenarios that paths stand for: a folder for those below it. What is wrong has been said.
+fn scenario_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Exit> {
+    let bad = |what: String| {
+        out::error(&what, "give the path of a scenario (.ron), or of a folder that has some");
+        Exit::BadInput
+    };
+    let found = named(paths, &[".ron"]).map_err(bad)?;
+    match found.is_empty() {
+        true => Err(bad("no scenario is there".to_owned())),
+        false => Ok(found),
+    }
 }
 
 /// Runs verified BPF programs as native code in a modelled kernel, on four architectures.

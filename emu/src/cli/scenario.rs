@@ -17,7 +17,7 @@ use scenarios::validate::validate;
 use scenarios::{Finding, Scenario, render};
 
 use self::groups::Calls;
-use super::{Exit, gravest, out, replay};
+use super::{Exit, gravest, out, replay, scenario_files};
 use crate::compile;
 use crate::loader::{self, LoadOptions};
 use crate::runner::cells::{self, Cell};
@@ -44,7 +44,7 @@ enum Verb {
 
 #[derive(Debug, clap::Args)]
 struct CheckArgs {
-    /// Scenario files
+    /// Scenario files, or folders of them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// One JSON object for each finding
@@ -76,7 +76,10 @@ struct NewArgs {
 
 pub(super) fn run(args: &Args) -> Exit {
     match &args.verb {
-        Verb::Check(a) => gravest(a.files.iter().map(|f| check(a, f))),
+        Verb::Check(a) => match scenario_files(&a.files) {
+            Ok(files) => gravest(files.iter().map(|f| check(a, f))),
+            Err(exit) => exit,
+        },
         Verb::New(a) => new(a).unwrap_or_else(|exit| exit),
         Verb::Schema => {
             let schema = scenarios::schema::json::schema();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Body, Case, data, line};
+use crate::below::below;
 
 /// How files of one-line vectors begin.
 const LINES: &str = "# Instruction vectors:";
@@ -18,7 +19,9 @@ pub fn collect(paths: &[PathBuf], others: Others<'_>) -> Result<Vec<Case>, Strin
     let mut out = Vec::new();
     for path in paths {
         if path.is_dir() {
-            walk(path, others, &mut out)?;
+            for path in below(path, &[""])? {
+                out.extend(file(&path, others)?.unwrap_or_default());
+            }
         } else {
             std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
             let found = file(path, others)?;
@@ -27,24 +30,6 @@ pub fn collect(paths: &[PathBuf], others: Others<'_>) -> Result<Vec<Case>, Strin
         }
     }
     Ok(out)
-}
-
-fn walk(dir: &Path, others: Others<'_>, out: &mut Vec<Case>) -> Result<(), String> {
-    let failed = |e: std::io::Error| format!("{}: {e}", dir.display());
-    let entries = std::fs::read_dir(dir).map_err(failed)?;
-    let mut paths =
-        entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    paths.sort();
-    for path in paths {
-        // What is below this folder is named from it.
-        let path = path.strip_prefix(".").map_or(path.clone(), Path::to_path_buf);
-        if path.is_dir() {
-            walk(&path, others, out)?;
-        } else {
-            out.extend(file(&path, others)?.unwrap_or_default());
-        }
-    }
-    Ok(())
 }
 
 /// The cases of a file; none when it is of no kind that has any.

@@ -1,8 +1,9 @@
 //! Good inputs of our own, for who has no others: scenarios of the library with their objects.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Input;
+use crate::below::named;
 
 /// A scenario with both of its objects.
 macro_rules! play {
@@ -99,29 +100,8 @@ impl Drop for Own {
 /// Files with an ending, in folders and folders in them, in order.
 ///
 /// # Errors
-/// A folder cannot be read.
-pub fn files(paths: &[PathBuf], endings: &[&str]) -> std::io::Result<Vec<Input>> {
-    let mut found = Vec::new();
-    for path in paths {
-        match path.is_dir() {
-            true => walk(path, endings, &mut found)?,
-            false => found.push(Input::read(path)?),
-        }
-    }
-    Ok(found)
-}
-
-fn walk(dir: &Path, endings: &[&str], found: &mut Vec<Input>) -> std::io::Result<()> {
-    let entries = std::fs::read_dir(dir)?.map(|e| e.map(|e| e.path()));
-    let mut paths = entries.collect::<Result<Vec<_>, _>>()?;
-    paths.sort();
-    for path in paths {
-        let name = path.to_string_lossy();
-        if path.is_dir() {
-            walk(&path, endings, found)?;
-        } else if endings.iter().any(|e| name.ends_with(e)) {
-            found.push(Input::read(&path)?);
-        }
-    }
-    Ok(())
+/// A folder or a file cannot be read.
+pub fn files(paths: &[PathBuf], endings: &[&str]) -> Result<Vec<Input>, String> {
+    let read = |path: PathBuf| Input::read(&path).map_err(|e| format!("{}: {e}", path.display()));
+    named(paths, endings)?.into_iter().map(read).collect()
 }

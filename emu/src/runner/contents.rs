@@ -70,12 +70,14 @@ fn read_elf(dir: &Path, file: &str, arch: Arch) -> Result<Object, (String, Strin
     Object::parse(&bytes).map_err(|e| (format!("{file}: {e}"), String::new()))
 }
 
-/// Values that the program's types say nothing about: names of programs and maps, one value a CPU.
+/// Values that the program's types say nothing about: names of programs, maps and nics, what a
+/// redirect map leads to, one value a CPU.
 fn is_other(map: MapType, node: &Node) -> bool {
-    use MapType::{ArrayOfMaps, CgroupArray, HashOfMaps, ProgArray};
+    use MapType::{ArrayOfMaps, CgroupArray, Cpumap, Devmap, DevmapHash, HashOfMaps, ProgArray};
     let by_name = matches!(map, ProgArray | CgroupArray | ArrayOfMaps | HashOfMaps);
     match &node.kind {
-        Kind::Str(_) => by_name,
+        Kind::Str(_) => by_name || matches!(map, Devmap | DevmapHash),
+        Kind::Record(None, _) => by_name || matches!(map, Devmap | DevmapHash | Cpumap),
         Kind::Call(name, _) => name == "PerCpu" || by_name,
         Kind::Tuple(items) => items.is_empty(),
         _ => by_name,

@@ -412,11 +412,12 @@ impl Run<'_> {
             }
         }
         let all = format!("{text}\n{message}");
+        let shown = if text.is_empty() { &message } else { &text };
         let mut from = 0;
         for part in log {
             match all[from..].find(&part.v.0) {
                 Some(n) => from += n + part.v.0.len(),
-                None => self.fail(part.span, format!("the log has no such text:\n{text}")),
+                None => self.fail(part.span, format!("the log has no such text:\n{shown}")),
             }
         }
         if let Some(at) = at {

@@ -16,9 +16,10 @@ use verifier::{Verified, verify};
 
 use super::super::side::maps_of;
 use super::cold::in_tree;
-use super::size::{LIBRARY, accepted, elf_objects};
+use super::size::{LIBRARY, accepted};
 use super::verify::{options, program};
 use super::{Row, best};
+use crate::below::below;
 use crate::host::{HostKernel, HostVerdict, LoadFor};
 use crate::unicorn::Vcpu;
 
@@ -54,7 +55,7 @@ pub(super) fn measure(
             let mut sums = Sums::default();
             let theirs = host.as_mut().map_or(Ok(0.0), |h| fixed(h, times * 5))?;
             let fixed = Fixed { ours: compiled(&smallest, arch, times * 5)?, theirs };
-            for path in elf_objects(folder)? {
+            for path in below(folder, &[".bpf.o"])? {
                 let host = host.as_mut().filter(|_| arch == Arch::X86_64);
                 object(host, &path, arch, (times, fixed), &mut sums)?;
             }

@@ -6,7 +6,7 @@
 //! them are named.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bpf::{Arch, Endian};
 use verifier::Verified;
@@ -15,6 +15,7 @@ use super::super::world::World;
 use super::Row;
 use super::cold::in_tree;
 use super::shapes::Shapes;
+use crate::below::below;
 use crate::host::HostKernel;
 use crate::loader::{self, LoadOptions};
 
@@ -71,7 +72,7 @@ pub(super) fn measure(
     for (what, folder) in [("scenario library", Some(library.as_path())), ("objects", objects)] {
         let Some(folder) = folder else { continue };
         let mut found = Found::default();
-        for path in elf_objects(folder)? {
+        for path in below(folder, &[".bpf.o"])? {
             for arch in Arch::ALL {
                 object(host.as_mut(), &path, arch, &mut found);
             }
@@ -82,23 +83,6 @@ pub(super) fn measure(
         }
     }
     Ok(())
-}
-
-/// Objects below a folder, in order.
-pub(super) fn elf_objects(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let (mut found, mut todo) = (Vec::new(), vec![folder.to_path_buf()]);
-    while let Some(dir) = todo.pop() {
-        let entries = std::fs::read_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        for path in entries.flatten().map(|e| e.path()) {
-            if path.is_dir() {
-                todo.push(path);
-            } else if path.to_string_lossy().ends_with(".bpf.o") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 /// The accepted programs of an object, when it is in the architecture's byte order.

@@ -17,8 +17,9 @@ use super::super::side::maps_of;
 use super::super::target::Target;
 use super::super::world::World;
 use super::cold::in_tree;
-use super::size::{LIBRARY, elf_objects};
+use super::size::LIBRARY;
 use super::{Clock, Row, best};
+use crate::below::below;
 use crate::host::{HostKernel, LoadFor, RawLoad};
 
 /// Trips of the loop. Two branches of each are left for later, and 8192 may be.
@@ -99,7 +100,7 @@ fn library(
     let target = host.as_ref().and_then(|h| Target::host(h.version()));
     let (mut ours, mut theirs, mut programs) = (Pace::default(), Pace::default(), 0);
     let big = |p: &std::path::PathBuf| p.to_string_lossy().ends_with(".eb.bpf.o");
-    for path in elf_objects(&folder)?.into_iter().filter(|p| !big(p)) {
+    for path in below(&folder, &[".bpf.o"])?.into_iter().filter(|p| !big(p)) {
         let world = match &target {
             Some(target) => World::open_for(&path, None, target),
             None => World::open(&path, None),

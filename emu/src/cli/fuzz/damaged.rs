@@ -91,7 +91,7 @@ impl What {
     }
 
     /// With its good inputs; `own` are those when no others are named.
-    fn subject(self, own: &Own, corpus: &[PathBuf]) -> std::io::Result<Arc<dyn Subject>> {
+    fn subject(self, own: &Own, corpus: &[PathBuf]) -> Result<Arc<dyn Subject>, String> {
         let named = !corpus.is_empty();
         let good = own::files(corpus, self.endings())?;
         Ok(match self {
@@ -124,7 +124,7 @@ pub(super) fn run(what: What, args: &Args) -> Exit {
             return bad("there is nothing to damage".to_owned(), &format!("files end with {ends}"));
         }
         Ok(subject) => subject,
-        Err(e) => return bad(e.to_string(), "--corpus takes files and folders"),
+        Err(e) => return bad(e, "--corpus takes files and folders"),
     };
     if let Some(path) = &args.replay {
         return match Input::read(path) {

@@ -28,7 +28,7 @@ use scenarios::parse::Parsed;
 use self::bless::Edits;
 use self::files::Collected;
 use self::report::{Again, Report, Told};
-use super::{Exit, gravest, out};
+use super::{Exit, gravest, out, scenario_files};
 use crate::runner::cells::{self, Cell};
 use crate::runner::{Outcome, RunError, RunOptions, run as play};
 
@@ -42,7 +42,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 /// Arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Scenario files
+    /// Scenario files, or folders of them
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Architectures: a list with commas, or all; what the scenario says when left out
@@ -115,7 +115,11 @@ pub(super) fn bless(path: &Path) -> Exit {
     exit
 }
 
-pub(super) fn run(args: Args) -> ExitCode {
+pub(super) fn run(mut args: Args) -> ExitCode {
+    args.files = match scenario_files(&args.files) {
+        Ok(files) => files,
+        Err(exit) => return exit.into(),
+    };
     let archs = match wanted_archs(args.arch.as_deref()) {
         Ok(archs) => archs,
         Err(e) => {
