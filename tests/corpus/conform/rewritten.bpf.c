@@ -142,3 +142,33 @@ ASM(may_goto_above_a_full_stack)
 	     "1: r1 += 1; .byte 0xe5, 0; .short 2; .long 0; if r1 == 100 goto 2f; goto 1b;"
 	     "2: r0 = *(u64 *)(r10 - 512); exit;");
 }
+
+struct inner {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 2);
+} inside SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__array(values, struct inner);
+} maps SEC(".maps") = { .values = { [1] = &inside } };
+
+/* The slot of an array of maps is read, that of a map that is found so is not. */
+__retval(1)
+__x("4: r1 = {{.*}}") __x("6: r1 += {{[0-9]+}}") __x("7: r0 = *(u32 *)(r2 +0)")
+__x("8: if r0 >= 0x2 goto pc+5") __tag("test_expect_xlated=900=...")
+__x("r0 <<= 3") __x("r0 += r1") __x("r0 = *(u64 *)(r0 +0)") __x("if r0 == 0x0 goto pc+1")
+__x("goto pc+1") __x("r0 = 0")
+ASM(a_map_in_an_array)
+{
+	asm volatile("r1 = 1; *(u32 *)(r10 - 4) = r1; r2 = r10; r2 += -4;"
+		     "r1 = %[maps] ll; call %[bpf_map_lookup_elem];"
+		     "if r0 != 0 goto 1f; exit; 1: r0 = 1; exit;" ::[bpf_map_lookup_elem] "i"(
+			     BPF_FUNC_map_lookup_elem),
+		     [maps] "i"(&maps)
+		     : "memory");
+}

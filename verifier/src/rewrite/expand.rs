@@ -293,7 +293,8 @@ pub(super) fn may_goto_prologue(hidden: i16, timed: bool) -> Vec<Insn> {
     }
 }
 
-/// `array_map_gen_lookup`, `percpu_array_map_gen_lookup`; `None` when the call stays.
+/// `array_map_gen_lookup`, `percpu_array_map_gen_lookup`, `array_of_map_gen_lookup`; `None` when
+/// the call stays.
 fn map_lookup(input: &Input<'_>, at: usize) -> Option<Seq> {
     let MapState::Unique(n) = input.aux(at).map else { return None };
     let map = input.maps.get(n as usize)?;
@@ -319,6 +320,12 @@ fn map_lookup(input: &Input<'_>, at: usize) -> Option<Seq> {
             alu(Width::W64, AluOp::Add, r0, Src::Reg(r1)),
             Insn::Load { size: Size::DW, sext: false, dst: r0, src: r0, off: 0 },
             Insn::MovPercpu { dst: r0, src: r0 },
+        ],
+        MapType::ArrayOfMaps => vec![
+            alu(Width::W64, AluOp::Lsh, r0, Src::Imm(3)),
+            alu(Width::W64, AluOp::Add, r0, Src::Reg(r1)),
+            Insn::Load { size: Size::DW, sext: false, dst: r0, src: r0, off: 0 },
+            jmp(Width::W64, JmpOp::Eq, r0, 0, 1),
         ],
         _ => return None,
     };

@@ -11,14 +11,21 @@
 //!
 //! **Differences by choice.** Some of what the kernel inlines stays a call:
 //!
-//! - `bpf_loop`: its loop would be in registers of the caller's, where a debugger looks for the
-//!   caller's variables.
+//! - `bpf_loop`: the kernel's loop is in R6 to R8 of the caller, which it saves beside the caller's
+//!   frame. A debugger that looks up from the callback, and code that a cancelled callback unwinds
+//!   to, would find the loop's count where the caller's variables are said to be; and a cancelled
+//!   loop ends in one place, the model's, however many laps are left. Its laps are native code.
 //! - `bpf_kptr_xchg` (inlined by the JITs of x86-64, arm64 and riscv64): the call moves a reference
 //!   between the program and the value in the ledger, and orders accesses for the detector of
 //!   races. An exchange alone would leave a cancelled program with what it no longer holds.
 //! - `bpf_jiffies64`: the model's time is a count of instructions, known exactly where a program
 //!   stops; a word of memory would have to be written with each of them.
-//! - Lookups in hash maps: the kernel calls the map's own function, and adds to what it returns.
+//! - Look-ups in hash tables: the kernel calls the table's own function for the element, and adds
+//!   the distance of the value. The model has the values of elements in memory, not their keys and
+//!   links, so there is no element to add to. Of per-CPU tables the values are in a row beside the
+//!   element, not in per-CPU memory. LRU tables evict the element that was used longest ago, which
+//!   the call notes; the bit that the kernel's inlined code sets says only that there was a use.
+//!   A hash of maps has no elements in memory at all: which map a key leads to, the model knows.
 //!
 //! The CPU's number is read alike on all architectures, and the spills around it are removed on
 //! all: s390's kernel does neither. `LD_ABS` and `LD_IND` call [`LD_ABS_8`] and its kin, helpers

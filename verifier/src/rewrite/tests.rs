@@ -243,6 +243,11 @@ fn per_cpu_lookup_and_the_cpus_number_are_inlined() {
     let want = "07 1 0 0 272; 61 0 2 0 0; 35 0 0 5 10; 67 0 0 0 3; 0f 0 1 0 0; 79 0 0 0 0; \
                 bf 0 0 -1 0; 05 0 0 1 0; b7 0 0 0 0";
     assert_eq!(text(&r), want);
+    let map = MapInfo { map_type: MapType::ArrayOfMaps, value_size: 4, ..array() };
+    let r = try_in(&Env(false), &insns, Endian::Little, &[], aux, &[map]).unwrap();
+    let want = "07 1 0 0 272; 61 0 2 0 0; 35 0 0 5 10; 67 0 0 0 3; 0f 0 1 0 0; 79 0 0 0 0; \
+                15 0 0 1 0; 05 0 0 1 0; b7 0 0 0 0";
+    assert_eq!(text(&r), want);
     let r = run(&[Insn::Call(Call::Helper(8))]);
     assert_eq!(text(&r), "b7 0 0 0 24; bf 0 0 -1 0; 61 0 0 0 0");
 }
