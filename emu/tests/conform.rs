@@ -41,7 +41,12 @@ fn every_engine() {
         }
     }
     let report = std::fs::read_to_string(report).unwrap();
-    let rules = report.split_once("why no program breaks it\n").unwrap().1;
+    let (counted, rules) = report.split_once("why no program breaks it\n").unwrap();
+    for line in counted.lines().filter(|l| l.starts_with("call ") && l.split('\t').count() == 3) {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let case = columns[1] != "0";
+        assert!(case == columns[2].is_empty(), "a case or a reason, and not both: {line}");
+    }
     let (mut reached, mut wrong) = (0, Vec::new());
     for rule in rules.lines() {
         let columns: Vec<&str> = rule.split('\t').collect();

@@ -45,6 +45,37 @@ impl Kernel {
         self.kzalloc_charged(bytes, Charge { group, bytes }, WHAT)
     }
 
+    /// A program's maps of local storage.
+    fn storage_maps(&self, prog: ProgId) -> Vec<MapId> {
+        let of =
+            |id: &MapId| matches!(self.maps.get(id).map(|m| &m.kind), Some(Kind::CgroupStorage(_)));
+        let maps = self.progs.get(&prog).map_or(Vec::new(), |p| p.maps.clone());
+        maps.into_iter().filter(of).collect()
+    }
+
+    /// Values for a test run, which is for no group: they are in no map.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub(crate) fn storages_of_test(&mut self, prog: ProgId) -> Result<Vec<(MapId, u64)>, Errno> {
+        let mut made = Vec::new();
+        for id in self.storage_maps(prog) {
+            match self.storage_alloc(id) {
+                Ok(at) => made.push((id, at)),
+                Err(e) => {
+                    self.storages_free(made);
+                    return Err(e);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// `bpf_cgroup_storage_free` of such values.
+    pub(crate) fn storages_free(&mut self, values: Vec<(MapId, u64)>) {
+        values.into_iter().for_each(|(_, at)| self.kfree_rcu(at, WHAT));
+    }
+
     /// `bpf_cgroup_storages_alloc` and `bpf_cgroup_storages_link`.
     pub(super) fn storages_link(
         &mut self,
@@ -52,12 +83,8 @@ impl Kernel {
         attach: AttachType,
         prog: ProgId,
     ) -> Result<(), Errno> {
-        let of =
-            |id: &MapId| matches!(self.maps.get(id).map(|m| &m.kind), Some(Kind::CgroupStorage(_)));
-        let maps: Vec<MapId> = self.progs.get(&prog).map_or(Vec::new(), |p| p.maps.clone());
-        let maps: Vec<MapId> = maps.into_iter().filter(of).collect();
         let (mut new, mut failed) = (Vec::new(), None);
-        for id in maps {
+        for id in self.storage_maps(prog) {
             let key = self.storage_key(id, group, attach as u32);
             let Kind::CgroupStorage(table) = &self.maps[&id].kind else { continue };
             if table.by_key.contains_key(&key) {
@@ -125,22 +152,35 @@ impl Kernel {
         Ok(())
     }
 
-    /// `bpf_get_local_storage` of the program that runs for a group; 0 when its attachment came
-    /// without a value.
+    /// `bpf_get_local_storage` of the program that runs for a group or is tested; 0 when its
+    /// attachment came without a value.
     pub(crate) fn storage_of_run(&mut self, cpu: CpuId, id: MapId) -> u64 {
         let run = |f: &Frame| match f {
             Frame::Op(o) => match &**o {
-                OpFrame::Cgroup(f) => f.running(),
+                OpFrame::Cgroup(f) => f.running().map(Run::For),
                 _ => None,
             },
+            Frame::TestRun(run) => Some(Run::Test(run.storage(id).unwrap_or(0))),
             _ => None,
         };
-        let Some((group, attach)) = self.cpus[cpu.idx()].frames.iter().rev().find_map(run) else {
-            return 0;
-        };
-        let key = self.storage_key(id, group, attach);
-        self.map_lookup(id, &key, cpu)
+        match self.cpus[cpu.idx()].frames.iter().rev().find_map(run) {
+            None | Some(Run::Test(0)) => 0,
+            Some(Run::Test(at)) => {
+                let map = &self.maps[&id];
+                at + if map.is_percpu() { u64::from(cpu.0) * map.cpu_stride() } else { 0 }
+            }
+            Some(Run::For((group, attach))) => {
+                let key = self.storage_key(id, group, attach);
+                self.map_lookup(id, &key, cpu)
+            }
+        }
     }
+}
+
+/// What a program runs for: a group and an attach type, or a test, with a value of the map.
+enum Run {
+    For((usize, u32)),
+    Test(u64),
 }
 
 #[cfg(test)]

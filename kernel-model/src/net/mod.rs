@@ -44,7 +44,7 @@ pub(crate) use sock::LISTEN;
 pub(crate) use tcp::{CB_FLAGS, HDR_OPT_LEN_CB, SEND_SHUTDOWN, WRITE_HDR_OPT_CB};
 pub(crate) use tcp::{TCP_BPF_SYN, TCP_BPF_SYN_MAC};
 pub(crate) use tcp::{option_at as tcp_option_at, state as tcp_state};
-pub(crate) use test_run::TestBuff;
+pub(crate) use test_run::{TestBuff, TestSkb};
 pub(crate) use unix::{AF_UNIX, PATH_MAX as UNIX_PATH_MAX, SUN_PATH};
 pub(crate) use xdp::{frag_at, shared_info};
 

@@ -19,6 +19,13 @@ const XDP_FRAME: u64 = 40;
 const GSO_MAX_SEGS: u64 = 65535;
 const GSO_MAX_SIZE: u64 = 65536;
 
+const AF_INET: u64 = 2;
+const AF_INET6: u64 = 10;
+const TCP_CLOSE: u64 = 7;
+/// `NO_QUEUE_MAPPING`, `sysctl_rmem_default` and `sysctl_wmem_default`.
+const NO_QUEUE: u64 = 0xffff;
+const MEM_DEFAULT: u64 = 212_992;
+
 /// Fields of `__sk_buff` that a caller may set; all others have to be zero.
 static SKB_SETTABLE: LazyLock<[Field; 10]> = LazyLock::new(|| {
     let names = [
@@ -35,6 +42,17 @@ static SKB_SETTABLE: LazyLock<[Field; 10]> = LazyLock::new(|| {
     ];
     names.map(|name| types::field("__sk_buff", name))
 });
+
+/// An sk_buff under test.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TestSkb {
+    /// `struct sk_buff`.
+    pub(crate) skb: u64,
+    /// The socket that it was of: a program may have given it another.
+    sk: u64,
+    /// The program sees the link layer's header.
+    l2: bool,
+}
 
 /// An `xdp_buff` under test.
 #[derive(Clone, Debug)]
@@ -54,8 +72,8 @@ impl Kernel {
         self.net_add(config)
     }
 
-    /// `bpf_prog_test_run_skb` up to the run. `l2`: the program sees the link layer's header.
-    pub(crate) fn test_skb(&mut self, data: &[u8], ctx: &[u8], l2: bool) -> Result<u64, Errno> {
+    /// `bpf_prog_test_run_skb` up to the run.
+    pub(crate) fn test_skb(&mut self, data: &[u8], ctx: &[u8], l2: bool) -> Result<TestSkb, Errno> {
         let room = buffer_bytes() as usize;
         if data.len() < ETH_HLEN as usize || data.len() > room {
             return Err(Errno::EINVAL);
@@ -65,16 +83,71 @@ impl Kernel {
         let ifindex = if asked > 1 { asked } else { default };
         let skb = self.skb_from_bytes(ifindex, data)?;
         self.set(skb, field!("sk_buff", "transport_header"), super::SKB_UNSET);
+        let sk = match self.test_sock(data) {
+            Ok(sk) => sk,
+            Err(e) => {
+                self.skb_release(skb);
+                return Err(e);
+            }
+        };
+        self.set(skb, field!("sk_buff", "sk"), sk);
+        let t = TestSkb { skb, sk, l2 };
         if !l2 {
             self.skb_move(skb, ETH_HLEN.cast_signed());
         }
-        let done = self.skb_take_ctx(skb, ctx);
-        if let Err(e) = done {
-            self.skb_release(skb);
+        if let Err(e) = self.skb_take_ctx(skb, ctx) {
+            self.test_skb_free(&t);
             return Err(e);
         }
         self.skb_compute_pointers(skb);
-        Ok(skb)
+        Ok(t)
+    }
+
+    /// The socket that the packet is of (`sk_alloc` with `bpf_dummy_proto`, `sock_init_data`): of
+    /// the family that the link layer's header names, of the group of the task that is there.
+    fn test_sock(&mut self, data: &[u8]) -> Result<u64, Errno> {
+        let sk = self.kzalloc(crate::size!("sock"), "sock")?;
+        let task = self.cpus[self.this_cpu.idx()].task;
+        let cgroup = self.cgroup_of(task).unwrap_or(0);
+        let (protocol, packet) = (&data[ETH_HLEN as usize - 2..], &data[ETH_HLEN as usize..]);
+        let (family, ends) = match (protocol[0], protocol[1]) {
+            (0x08, 0x00) => (AF_INET, packet.get(12..20)),
+            (0x86, 0xdd) => (AF_INET6, packet.get(8..40)),
+            _ => (0, None),
+        };
+        for (f, value) in [
+            (field!("sock", "__sk_common.skc_family"), family),
+            (field!("sock", "__sk_common.skc_state"), TCP_CLOSE),
+            (field!("sock", "__sk_common.skc_refcnt"), 1),
+            (field!("sock", "__sk_common.skc_rx_queue_mapping"), NO_QUEUE),
+            (field!("sock", "sk_rcvbuf"), MEM_DEFAULT),
+            (field!("sock", "sk_sndbuf"), MEM_DEFAULT),
+            (field!("sock", "sk_rcvlowat"), 1),
+            (field!("sock", "sk_pacing_rate"), u64::MAX),
+            (field!("sock", "sk_max_pacing_rate"), u64::MAX),
+            (field!("sock", "sk_cgrp_data.cgroup"), cgroup),
+        ] {
+            self.set(sk, f, value);
+        }
+        if let Some((from, to)) = ends.map(|e| e.split_at(e.len() / 2)) {
+            let v6 = family == AF_INET6;
+            let (local, remote) = match v6 {
+                true => ("__sk_common.skc_v6_rcv_saddr", "__sk_common.skc_v6_daddr"),
+                false => ("__sk_common.skc_rcv_saddr", "__sk_common.skc_daddr"),
+            };
+            self.set_bytes(sk, types::field("sock", local), from);
+            self.set_bytes(sk, types::field("sock", remote), to);
+        }
+        Ok(sk)
+    }
+
+    /// `kfree_skb`, `sk_free`: no reader of RCU's finds the socket.
+    fn test_skb_free(&mut self, t: &TestSkb) {
+        self.skb_release(t.skb);
+        self.storage_gone(t.sk);
+        let cgroup = self.get(t.sk, field!("sock", "sk_cgrp_data.cgroup"));
+        self.kfree(t.sk, "sock");
+        self.cgroup_bpf_put(cgroup);
     }
 
     /// Moves the start of the data, forward for `skb_pull`.
@@ -151,8 +224,9 @@ impl Kernel {
     }
 
     /// The packet after the run; the sk_buff is freed.
-    pub(crate) fn test_skb_end(&mut self, skb: u64, ctx: &mut [u8], l2: bool) -> Vec<u8> {
-        if !l2 {
+    pub(crate) fn test_skb_end(&mut self, t: &TestSkb, ctx: &mut [u8]) -> Vec<u8> {
+        let skb = t.skb;
+        if !t.l2 {
             // The link layer's header is pushed back as zeroes.
             self.skb_move(skb, -ETH_HLEN.cast_signed());
             let data = self.get(skb, field!("sk_buff", "data"));
@@ -161,7 +235,7 @@ impl Kernel {
         self.skb_give_ctx(skb, ctx);
         let (at, len) = self.skb_parts(skb)[0];
         let bytes = self.bytes(at, len);
-        self.skb_release(skb);
+        self.test_skb_free(t);
         bytes
     }
 

@@ -12,7 +12,8 @@ use bpf::uapi::{AttachType, ProgType};
 use super::user::UserMemory;
 use super::{Call, SysError, SysResult};
 use crate::cpu::{CpuId, Flow, Frame, Input, ProgFrame};
-use crate::net::TestBuff;
+use crate::maps::MapId;
+use crate::net::{TestBuff, TestSkb};
 use crate::{Errno, Kernel, ProgId};
 
 /// `BPF_F_TEST_RUN_ON_CPU`.
@@ -29,8 +30,8 @@ const SYSCALL_CTX_MAX: u32 = 4096;
 /// What a program runs on.
 #[derive(Clone, Debug)]
 enum On {
-    /// An sk_buff; with its link layer's header or not.
-    Skb { skb: u64, l2: bool },
+    /// An sk_buff.
+    Skb(TestSkb),
     /// A frame in a driver.
     Xdp(TestBuff),
     /// Bytes as they are, 0 when there are none; given back or not.
@@ -48,6 +49,8 @@ pub struct TestRun {
     repeat: u32,
     left: u32,
     began_ns: u64,
+    /// Local storage of the run (`bpf_cgroup_storage_alloc`).
+    storages: Vec<(MapId, u64)>,
     /// The process that waits for it; a task gets the result as that of its frame.
     ticket: Option<Ticket>,
 }
@@ -123,6 +126,11 @@ impl TestRun {
     pub(crate) fn prog(&self) -> ProgId {
         self.prog
     }
+
+    /// Its value of a map of local storage.
+    pub(crate) fn storage(&self, id: MapId) -> Option<u64> {
+        self.storages.iter().find(|s| s.0 == id).map(|s| s.1)
+    }
 }
 
 impl Kernel {
@@ -176,7 +184,7 @@ impl Kernel {
         let prog = self.progs.get(&id).ok_or(Errno::EBADF)?;
         let (t, program) = (prog.prog_type(), prog.verified.program());
         let attach = program.attach_type;
-        let run = match t {
+        let mut run = match t {
             ProgType::Xdp => self.start_xdp(id, &a, user, attach)?,
             ProgType::RawTracepoint | ProgType::RawTracepointWritable => {
                 self.start_raw_tp(id, &a, user)?
@@ -187,6 +195,16 @@ impl Kernel {
                 None => return Err(not_here(t)),
             },
         };
+        // bpf_test_run, and not the runs of user space alone.
+        if run.bh_off() {
+            match self.storages_of_test(id) {
+                Ok(storages) => run.storages = storages,
+                Err(e) => {
+                    self.test_run_end(self.this_cpu, run, None);
+                    return Err(e.into());
+                }
+            }
+        }
         Ok((a, run))
     }
 
@@ -225,7 +243,7 @@ impl Kernel {
         let data = user.read(a.data_in, a.data_size_in as usize)?;
         let ctx = self.test_ctx(a, user, crate::size!("__sk_buff") as usize)?;
         let skb = self.test_skb(&data, &ctx, l2)?;
-        Ok(self.test_frame(prog, On::Skb { skb, l2 }, ctx, a.repeat))
+        Ok(self.test_frame(prog, On::Skb(skb), ctx, a.repeat))
     }
 
     fn start_xdp(
@@ -311,7 +329,16 @@ impl Kernel {
 
     fn test_frame(&self, prog: ProgId, on: On, ctx: Vec<u8>, repeat: u32) -> TestRun {
         let repeat = repeat.max(1);
-        TestRun { prog, on, ctx, repeat, left: repeat, began_ns: 0, ticket: None }
+        TestRun {
+            prog,
+            on,
+            ctx,
+            repeat,
+            left: repeat,
+            began_ns: 0,
+            storages: Vec::new(),
+            ticket: None,
+        }
     }
 
     pub(crate) fn test_run_step(
@@ -332,7 +359,7 @@ impl Kernel {
         }
         run.left -= 1;
         let ctx = match &run.on {
-            On::Skb { skb, .. } => *skb,
+            On::Skb(t) => t.skb,
             On::Xdp(buff) => buff.xdp,
             On::Bytes { at, .. } => *at,
         };
@@ -344,9 +371,10 @@ impl Kernel {
     fn test_run_end(&mut self, cpu: CpuId, run: TestRun, retval: Option<u32>) -> u64 {
         let spent = self.now(cpu) - run.began_ns;
         let duration = u32::try_from(spent / u64::from(run.repeat)).unwrap_or(u32::MAX);
+        self.storages_free(run.storages);
         let mut ctx = run.ctx;
         let data = match run.on {
-            On::Skb { skb, l2 } => self.test_skb_end(skb, &mut ctx, l2),
+            On::Skb(t) => self.test_skb_end(&t, &mut ctx),
             On::Xdp(buff) => self.test_xdp_end(buff, &mut ctx),
             On::Bytes { at: 0, .. } => Vec::new(),
             On::Bytes { at, back } => {

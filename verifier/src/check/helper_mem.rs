@@ -58,6 +58,10 @@ impl Ver<'_> {
                 self.mem_region(n, &p, off, size, p.mem_size, u.zero_ok)?;
             }
             T::Buf => self.buffer_place(n, &p, off, size, u.write)?,
+            // KERNEL v6.18 verifier.c:check_stack_range_initialized
+            T::Stack if size == 0 && !u.zero_ok => {
+                return no(EACCES, "invalid zero-sized read");
+            }
             T::Stack => {
                 self.stack_range_initialized(n, &p, off, size, u.write, u.raw)?;
                 return Ok(u.raw && p.b.as_const().is_some());
