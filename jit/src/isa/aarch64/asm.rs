@@ -74,8 +74,6 @@ pub(crate) enum Op3 {
     Orn = 0x2a20_0000,
     /// `eor`
     Eor = 0x4a00_0000,
-    /// `ands`
-    Ands = 0x6a00_0000,
     /// `udiv`
     Udiv = 0x1ac0_0800,
     /// `sdiv`
@@ -112,8 +110,6 @@ pub(crate) enum OpMask {
     Orr = 0x3200_0000,
     /// `eor`
     Eor = 0x5200_0000,
-    /// `ands` (`tst`)
-    Ands = 0x7200_0000,
 }
 
 /// Wide moves.
@@ -202,6 +198,12 @@ pub(crate) const fn fits_scaled(off: i64, size: Size) -> bool {
 /// `op rd, rn, rm`
 pub(crate) const fn op3(op: Op3, w: Width, rd: Gpr, rn: Gpr, rm: Gpr) -> u32 {
     op as u32 | sf(w) | r(16, rm) | r(5, rn) | r(0, rd)
+}
+
+/// `add rd, rn, rm, lsl #shift`
+pub(crate) const fn add_lsl(w: Width, rd: Gpr, rn: Gpr, rm: Gpr, shift: u32) -> u32 {
+    assert!(shift < if matches!(w, Width::W64) { 64 } else { 32 }, "a shift within the width");
+    op3(Op3::Add, w, rd, rn, rm) | shift << 10
 }
 
 /// `add rd, rn, wm, <uxtw|sxtw> #shift`; `rn` may be `sp`

@@ -77,6 +77,9 @@ fn alu_imm(b: &mut Buffer, width: Width, op: AluOp, d: Gpr, n: Gpr, imm: i32) {
         AluOp::Mul | AluOp::Div | AluOp::Mod if value.is_power_of_two() => {
             power_of_two(b, width, op, d, n, value);
         }
+        AluOp::Mul if value.wrapping_sub(1).is_power_of_two() => {
+            b.put_u32(asm::add_lsl(width, d, n, n, value.wrapping_sub(1).trailing_zeros()));
+        }
         AluOp::Mul | AluOp::Div | AluOp::SDiv | AluOp::Mod | AluOp::SMod => {
             mov_imm(b, TMP1, value);
             alu_reg(b, width, op, d, n, TMP1);
@@ -133,7 +136,7 @@ fn logic_imm(b: &mut Buffer, width: Width, op: OpMask, d: Gpr, n: Gpr, imm: i32)
     }
     mov_imm(b, TMP1, value);
     let op = match op {
-        OpMask::And | OpMask::Ands => Op3::And,
+        OpMask::And => Op3::And,
         OpMask::Orr => Op3::Orr,
         OpMask::Eor => Op3::Eor,
     };
@@ -292,10 +295,14 @@ pub(crate) fn emit_jump_if(b: &mut Buffer, width: Width, op: JmpOp, dst: Reg, sr
     let d = native(dst);
     let test = match (op, src) {
         (JmpOp::Set, Src::Reg(s)) => {
-            b.put_u32(asm::op3(Op3::Ands, width, ZR, d, native(s)));
-            Test::Flags(Cond::Ne)
+            b.put_u32(asm::op3(Op3::And, width, TMP1, d, native(s)));
+            in_tmp(width, true)
         }
         (JmpOp::Set, Src::Imm(imm)) => test_bits(b, width, d, imm),
+        (JmpOp::Eq | JmpOp::Ne, Src::Reg(s)) => {
+            b.put_u32(asm::op3(Op3::Sub, width, TMP1, d, native(s)));
+            in_tmp(width, op == JmpOp::Ne)
+        }
         (_, Src::Reg(s)) => {
             b.put_u32(asm::op3(Op3::Subs, width, ZR, d, native(s)));
             Test::Flags(condition(op))
@@ -305,6 +312,12 @@ pub(crate) fn emit_jump_if(b: &mut Buffer, width: Width, op: JmpOp, dst: Reg, sr
     branch(b, test, to);
 }
 
+/// What is in the scratch register is zero, or is not: no flags are set for it, which are four
+/// words to write where a translator keeps them.
+const fn in_tmp(width: Width, negate: bool) -> Test {
+    Test::Zero { width, reg: TMP1, negate }
+}
+
 /// `d & imm`
 fn test_bits(b: &mut Buffer, width: Width, d: Gpr, imm: i32) -> Test {
     let value = operand(width, imm);
@@ -312,12 +325,12 @@ fn test_bits(b: &mut Buffer, width: Width, d: Gpr, imm: i32) -> Test {
         return Test::BitClear { reg: d, bit: value.trailing_zeros(), negate: true };
     }
     if let Some(mask) = asm::bitmask(width, value) {
-        b.put_u32(asm::op_mask(OpMask::Ands, width, ZR, d, mask));
+        b.put_u32(asm::op_mask(OpMask::And, width, TMP1, d, mask));
     } else {
         mov_imm(b, TMP1, value);
-        b.put_u32(asm::op3(Op3::Ands, width, ZR, d, TMP1));
+        b.put_u32(asm::op3(Op3::And, width, TMP1, d, TMP1));
     }
-    Test::Flags(Cond::Ne)
+    in_tmp(width, true)
 }
 
 /// Comparisons that one bit or zero decides need no flags.
@@ -333,6 +346,16 @@ fn compare_imm(b: &mut Buffer, width: Width, op: JmpOp, d: Gpr, imm: i32) -> Tes
         _ => {}
     }
     let size = u64::from(imm.unsigned_abs());
+    if matches!(op, JmpOp::Eq | JmpOp::Ne) {
+        if asm::fits_arith(size) {
+            let less = if imm < 0 { OpImm::Add } else { OpImm::Sub };
+            b.put_u32(asm::op_imm(less, width, TMP1, d, size));
+        } else {
+            mov_imm(b, TMP1, operand(width, imm));
+            b.put_u32(asm::op3(Op3::Sub, width, TMP1, d, TMP1));
+        }
+        return in_tmp(width, op == JmpOp::Ne);
+    }
     if asm::fits_arith(size) {
         // `cmn` sets the same flags as `cmp` with the negated immediate, which is not 0 here.
         let cmp = if imm < 0 { OpImm::Adds } else { OpImm::Subs };

@@ -59,6 +59,7 @@ const IMMEDIATES: &[(Width, AluOp, i32)] = &[
     (W64, Xor, -1),
     (W64, Mul, 8),
     (W64, Mul, 10),
+    (W32, Mul, 9),
     (W32, Mod, 16),
     (W32, SMod, 3),
     (W64, Mov, -2),
@@ -95,6 +96,7 @@ fn alu_immediates() {
             lsl x19, x19, #3
             mov w10, #10                        // =0xa
             mul x19, x19, x10
+            add w19, w19, w19, lsl #3
             and w19, w19, #0xf
             mov w10, #3                         // =0x3
             sdiv w11, w19, w10
@@ -173,18 +175,18 @@ fn comparisons() {
             cbnz w0, #64
             tbnz x0, #63, #60
             tbnz w0, #3, #56
-            tst x0, #0xffffffffffffff00
-            b.ne #48
+            and x10, x0, #0xffffffffffffff00
+            cbnz x10, #48
             cmn x0, #5
             b.hi #40
             mov w10, #9029                      // =0x2345
             movk w10, #1, lsl #16
             cmp x0, x10
             b.le #24
-            cmp x0, x1
-            b.ne #16
-            tst x0, x1
-            b.ne #8
+            sub x10, x0, x1
+            cbnz x10, #16
+            and x10, x0, x1
+            cbnz x10, #8
             b #-64
             mov x0, x8
             ret

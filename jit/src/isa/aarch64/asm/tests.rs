@@ -42,7 +42,6 @@ fn three_registers() {
         (Op3::Orr, "orr"),
         (Op3::Orn, "orn"),
         (Op3::Eor, "eor"),
-        (Op3::Ands, "ands"),
         (Op3::Udiv, "udiv"),
         (Op3::Sdiv, "sdiv"),
         (Op3::Lslv, "lslv"),
@@ -96,6 +95,13 @@ fn extended_and_selected() {
     for d in [0, 11, 30] {
         for n in [1, 25] {
             for m in REGS {
+                for shift in [1, 7, 31] {
+                    for w in WIDTHS {
+                        let regs = [d, n, m].map(|x| reg(w, x)).join(", ");
+                        let ours = add_lsl(w, Gpr(d), Gpr(n), Gpr(m), shift);
+                        cases.push((format!("add {regs}, lsl #{shift}"), ours));
+                    }
+                }
                 for shift in 0..=4 {
                     let [gd, gn, gm] = [d, n, m].map(Gpr);
                     let text = format!("add x{d}, x{n}, w{m}");
@@ -168,8 +174,7 @@ fn all_bitmasks() -> Vec<u64> {
 
 #[test]
 fn logical_immediates() {
-    let ops =
-        [(OpMask::And, "and"), (OpMask::Orr, "orr"), (OpMask::Eor, "eor"), (OpMask::Ands, "ands")];
+    let ops = [(OpMask::And, "and"), (OpMask::Orr, "orr"), (OpMask::Eor, "eor")];
     let all = all_bitmasks();
     assert_eq!(all.len(), 5334);
     let mut cases = Vec::new();
