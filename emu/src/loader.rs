@@ -11,10 +11,11 @@
 mod model;
 pub(crate) mod uapi;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bpf::btf::{Btf, Kind};
+use bpf::insn::{Imm64, Insn};
 use bpf::object::{
     ExternKind, InitialSlot, Kconfig, Ksyms, LinkEnv, MapDef, MapOrigin, Object, ObjectError,
     ProgramDef, essential_name,
@@ -124,6 +125,9 @@ pub struct LoadOptions {
     pub max_entries: BTreeMap<String, u32>,
     /// Programs to load; all that libbpf would load by itself when `None`.
     pub programs: Option<Vec<String>>,
+    /// What none of these programs uses may be missing: kernel symbols, and maps of types that
+    /// the kernel does not have.
+    pub alone: bool,
     /// The kernel's configuration.
     pub kconfig: Kconfig,
     /// Addresses of kernel symbols without type.
@@ -254,19 +258,31 @@ pub fn load(
     check_globals(&object, opts)?;
     let env =
         LinkEnv { target_btf: target, kconfig: &opts.kconfig, ksyms: &opts.ksyms as &dyn Ksyms };
-    object.check_externs(&env)?;
-    let mut maps = Vec::new();
-    for def in object.maps() {
+    if !opts.alone {
+        object.check_externs(&env)?;
+    }
+    let link = |def| Ok((def, object.link(def, &env)?));
+    let linked: Result<Vec<_>, LoadError> = chosen(&object, opts)?.into_iter().map(link).collect();
+    let (linked, mut maps) = (linked?, Vec::new());
+    // Who asks for no program asks for the maps.
+    let lean = opts.alone && !linked.is_empty();
+    let used = lean.then(|| used_maps(&object, linked.iter().map(|(_, p)| p)));
+    for (n, def) in object.maps().iter().enumerate() {
         // `?.struct_ops`: made on request only.
         let on_request = def.origin == MapOrigin::StructOps && def.section.starts_with('?');
-        maps.push(if on_request { NO_MAP } else { create_map(kernel, &object, def, opts)? });
+        let made = || create_map(kernel, &object, def, opts);
+        maps.push(match on_request.then_some(Ok(NO_MAP)).unwrap_or_else(made) {
+            Err(LoadError::Unsupported(_)) if used.as_ref().is_some_and(|u| !u.contains(&n)) => {
+                NO_MAP
+            }
+            made => made?,
+        });
     }
-    for (def, fd) in object.maps().iter().zip(&maps) {
+    for (def, fd) in object.maps().iter().zip(&maps).filter(|(_, fd)| **fd != NO_MAP) {
         fill_map(kernel, &object, def, *fd, opts)?;
     }
     let (mut progs, mut refused) = (Vec::new(), Vec::new());
-    for def in chosen(&object, opts)? {
-        let program = object.link(def, &env)?;
+    for (def, program) in linked {
         let (btf, log_level) = (object.btf(), opts.log_level);
         let struct_ops = struct_ops_member(&object, &program.name);
         let load = ProgLoad { program, fd_array: &maps, btf, log_level, struct_ops };
@@ -283,6 +299,26 @@ pub fn load(
     let loaded = LoadedObject { object, maps, progs, refused };
     fill_slots(kernel, &loaded)?;
     Ok(loaded)
+}
+
+/// The maps that programs name, and those in the slots of these.
+fn used_maps<'a>(object: &Object, programs: impl Iterator<Item = &'a Program>) -> BTreeSet<usize> {
+    let named = |insn: &Insn| match *insn {
+        Insn::LdImm64 { imm: Imm64::MapIdx(n) | Imm64::MapIdxValue { idx: n, .. }, .. } => {
+            usize::try_from(n).ok()
+        }
+        _ => None,
+    };
+    let mut used: BTreeSet<usize> =
+        programs.flat_map(|p| p.insns.iter().filter_map(named)).collect();
+    let inner = |n: &usize| object.maps().get(*n).into_iter().flat_map(|m| &m.slots);
+    let maps: Vec<usize> = used
+        .iter()
+        .flat_map(inner)
+        .filter_map(|(_, slot)| if let InitialSlot::Map(i) = slot { Some(*i) } else { None })
+        .collect();
+    used.extend(maps);
+    used
 }
 
 /// What linking left in place of an instruction that cannot run: calls of functions that no
@@ -511,10 +547,11 @@ fn fill_slots(kernel: &mut dyn Bpf, loaded: &LoadedObject) -> Result<(), LoadErr
         Endian::Little => v.to_le_bytes(),
         Endian::Big => v.to_be_bytes(),
     };
-    for (def, fd) in loaded.object.maps().iter().zip(&loaded.maps) {
+    let made = |(_, fd): &(&MapDef, &Fd)| **fd != NO_MAP;
+    for (def, fd) in loaded.object.maps().iter().zip(&loaded.maps).filter(made) {
         for (index, slot) in &def.slots {
             let value = match slot {
-                InitialSlot::Map(i) => Some(loaded.maps[*i]),
+                InitialSlot::Map(i) => Some(loaded.maps[*i]).filter(|fd| *fd != NO_MAP),
                 // A program that was not asked for leaves its slot empty.
                 InitialSlot::Prog(name) => loaded.prog(name).map(|p| p.fd),
             };

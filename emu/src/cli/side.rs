@@ -141,6 +141,7 @@ pub(super) fn maps_of(
         object: loader::object_name(path),
         max_entries: open.map(|m| (m.name.clone(), capacity(m))).collect(),
         programs: Some(Vec::new()),
+        alone: true,
         // The files of the system are long, and most objects ask for nothing of them.
         kconfig: if object.externs().is_empty() { Kconfig::default() } else { host.kconfig() },
         ksyms: if object.externs().is_empty() { BTreeMap::new() } else { host.ksyms() },

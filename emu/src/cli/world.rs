@@ -181,11 +181,19 @@ impl World {
 
     /// Links one program against the types of the kernel.
     pub(super) fn link(&self, def: &ProgramDef) -> Result<Program, ObjectError> {
-        let target_btf = match &self.env {
+        self.link_to(def, self.types())
+    }
+
+    /// Links one program, whatever the kernel lacks of what others of its object need.
+    pub(super) fn link_alone(&self, def: &ProgramDef) -> Result<Program, ObjectError> {
+        self.linked(def, self.types())
+    }
+
+    fn types(&self) -> &Btf {
+        match &self.env {
             Env::Model { .. } => Types::of(self.arch).btf(),
             Env::Btf(kernel) => &kernel.btf,
-        };
-        self.link_to(def, target_btf)
+        }
     }
 
     /// Links one program against types.
@@ -194,9 +202,13 @@ impl World {
         def: &ProgramDef,
         target_btf: &Btf,
     ) -> Result<Program, ObjectError> {
-        if let Some(e) = &self.refused {
-            return Err(e.clone());
+        match &self.refused {
+            Some(e) => Err(e.clone()),
+            None => self.linked(def, target_btf),
         }
+    }
+
+    fn linked(&self, def: &ProgramDef, target_btf: &Btf) -> Result<Program, ObjectError> {
         let env = LinkEnv { target_btf, kconfig: &self.kconfig, ksyms: &self.ksyms };
         let mut program = self.object.link(def, &env)?;
         let error = |what: String| ObjectError::new(&def.section, what).symbol(&def.name);

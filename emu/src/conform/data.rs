@@ -2,12 +2,14 @@
 //!
 //! A line that contains `--` begins a section, `#` a comment. `asm` is the program in the assembly
 //! of [`super::ubpf`], `raw` the same as 64-bit words and stronger, `mem` the bytes that r1 points
-//! to, `result` r0 at the end (the last line of it), `error` what a program that must fail says,
-//! `c` a source that nobody reads. A comment `# byte order: big` (or little) limits a vector to
-//! machines of that order; other runners read over it.
+//! to, `result` r0 at the end (the last line of it), `error` what a program that must fail says, as
+//! a regular expression in `error pattern` (uBPF's vectors), `c` a source that nobody reads. A
+//! comment `# byte order: big` (or little) limits a vector to machines of that order; other runners
+//! read over it.
 
 use bpf::Endian;
 use bpf::insn::{Slot, decode_all, encode_all};
+use regex::Regex;
 
 use super::ubpf;
 use super::vector::{Expect, Memory, Vector};
@@ -21,6 +23,7 @@ enum Section {
     Raw,
     Other,
     Error,
+    Pattern,
 }
 
 /// Sections by what their line contains, in the order they are looked for.
@@ -31,6 +34,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("raw", Section::Raw),
     ("no register offset", Section::Other),
     (" c", Section::Other),
+    ("error pattern", Section::Pattern),
     ("error", Section::Error),
 ];
 
@@ -50,6 +54,8 @@ struct Text<'a> {
     mem: Vec<(u32, &'a str)>,
     result: Option<(u32, &'a str)>,
     error: Option<String>,
+    /// Line of an error that is a pattern.
+    pattern: Option<u32>,
     order: Option<Endian>,
 }
 
@@ -73,9 +79,13 @@ pub fn parse(text: &str) -> Result<Parsed, (u32, String)> {
         false => raw(&text.raw)?,
     };
     let r0 = text.result.map(|(n, l)| word(l).map_err(|e| (n, e))).transpose()?;
+    if let (Some(at), Some(pattern)) = (text.pattern, &text.error) {
+        Regex::new(pattern).map_err(|_| (at, format!("'{pattern}' is no regular expression")))?;
+    }
     let mut v = Vector::new(program.insns, program.lines);
     v.mem = bytes(&text.mem)?.map(Memory::bytes);
-    v.expect = Expect { r0, error: text.error, order: text.order, mem: None };
+    let pattern = text.pattern.is_some();
+    v.expect = Expect { r0, error: text.error, pattern, order: text.order, mem: None };
     Ok(Parsed::Vector(Box::new(v)))
 }
 
@@ -104,7 +114,8 @@ fn sections(text: &str) -> Result<Text<'_>, String> {
             Section::Raw => out.raw.push((n, line)),
             Section::Mem => out.mem.push((n, line)),
             Section::Result => out.result = Some((n, line)),
-            Section::Error => out.error = Some(line.to_owned()),
+            Section::Error => (out.error, out.pattern) = (Some(line.to_owned()), None),
+            Section::Pattern => (out.error, out.pattern) = (Some(line.to_owned()), Some(n)),
             Section::None | Section::Other => {}
         }
     }
@@ -214,6 +225,17 @@ mod tests {
         assert_eq!(v.lines, [5, 6]);
         assert_eq!(v.mem, Some(Memory::bytes(vec![0x11, 0x22, 0x33])));
         assert_eq!(v.expect.r0, Some(0x22));
+    }
+
+    #[test]
+    fn errors_are_words_or_a_pattern() {
+        let says = |section: &str, why: &str| {
+            vector(&format!("-- asm\nexit\n-- {section}\nR0 .*ok\n")).expect.says(why)
+        };
+        assert!(says("error pattern", "R0 !read_ok") && !says("error", "R0 !read_ok"));
+        assert!(says("error", "insn 0: R0 .*ok") && !says("error pattern", "R1 !read_ok"));
+        let bad = parse("-- asm\nexit\n-- error pattern\n(");
+        assert_eq!(bad.unwrap_err(), (4, "'(' is no regular expression".to_owned()));
     }
 
     #[test]

@@ -7,12 +7,12 @@ use bpf::insn::{Imm64, Insn, InsnIdx, Size};
 use bpf::uapi::MapType;
 use bpf::{Arch, Endian, interp};
 use kernel_model::cpu::Frame;
-use kernel_model::syscall::SysError;
+use kernel_model::syscall::{SysError, Why};
 use kernel_model::{CpuId, EventKind, ProgId};
 use verifier::{KernelEnv as _, Verified};
 
 use super::coverage::Coverage;
-use super::vector::{MEM, Memory, OUT, Vector, program};
+use super::vector::{MEM, Memory, OUT, Vector, own_numbers, program};
 use crate::host::{HostKernel, TestRunIn};
 use crate::loader::{Bpf, Fd, MapCreate, ProgLoad, ProgRefusal};
 use crate::{Config, Machine};
@@ -123,7 +123,7 @@ impl From<ProgRefusal> for Miss {
     fn from(refusal: ProgRefusal) -> Miss {
         match refusal {
             ProgRefusal::Rejected(r) if r.is_unsupported() => Miss::Unsupported(r.to_string()),
-            ProgRefusal::Rejected(r) => Miss::Refused(r.to_string()),
+            ProgRefusal::Rejected(r) => Miss::Refused(own_numbers(&r.to_string())),
             ProgRefusal::Errno(e) => Miss::Refused(e.to_string()),
         }
     }
@@ -458,6 +458,9 @@ impl Rig {
 
 impl From<SysError> for Miss {
     fn from(e: SysError) -> Miss {
-        Miss::Broken(e.errno.to_string())
+        match e.why {
+            Why::Unsupported(what) => Miss::Unsupported(what),
+            _ => Miss::Broken(e.errno.to_string()),
+        }
     }
 }

@@ -169,7 +169,12 @@ fn run(
         return Ok(match exit {
             Exit::Helper { id: TIMED_MAY_GOTO, .. } => {
                 let pair = top.vm.regs[Reg::FP.idx()].wrapping_add(top.vm.regs[Reg::AX.idx()]);
-                top.vm.regs[Reg::AX.idx()] = kernel.check_timed_may_goto(cpu, pair);
+                let count = kernel.check_timed_may_goto(cpu, pair);
+                if count == 0 {
+                    // The frames are the interpreter's, none that a kernel could walk.
+                    kernel.may_goto_expired(cpu, &[]);
+                }
+                top.vm.regs[Reg::AX.idx()] = count;
                 continue;
             }
             Exit::Helper { id: TAIL_CALL, args: [ctx, array, index, ..] } => {

@@ -184,8 +184,8 @@ fn outcome(v: &Vector, cell: &Cell, all: &[Cell]) -> Judged {
         (Err(Miss::Broken(_)), _) if cell.engine != Engine::Host => {
             return (Outcome::Fail, Kind::Internal, None);
         }
-        (Err(Miss::Refused(why) | Miss::Fault(why)), Some(error)) => {
-            return match why.contains(error.as_str()) {
+        (Err(Miss::Refused(why) | Miss::Fault(why)), Some(_)) => {
+            return match v.expect.says(why) {
                 true => PASS,
                 false => fails("it fails in other words"),
             };

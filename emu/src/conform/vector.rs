@@ -13,6 +13,7 @@ use bpf::Endian;
 use bpf::insn::{AluOp, Call, Imm64, Insn, JmpOp, Reg, Size, Src, Width};
 use bpf::program::Program;
 use bpf::uapi::ProgType;
+use regex::Regex;
 
 use crate::shrink::edit;
 
@@ -59,8 +60,22 @@ pub struct Expect {
     pub mem: Option<Memory>,
     /// It must fail, with these words.
     pub error: Option<String>,
+    /// The words are a regular expression.
+    pub pattern: bool,
     /// It is for machines of one byte order.
     pub order: Option<Endian>,
+}
+
+impl Expect {
+    /// Whether a failure is the one that is expected.
+    #[must_use]
+    pub fn says(&self, why: &str) -> bool {
+        match &self.error {
+            None => false,
+            Some(pattern) if self.pattern => Regex::new(pattern).is_ok_and(|r| r.is_match(why)),
+            Some(words) => why.contains(words.as_str()),
+        }
+    }
 }
 
 /// A program with its memory and what it comes to.
@@ -165,6 +180,22 @@ impl Vector {
     }
 }
 
+/// What a verifier says of [`Vector::wrapped`], in the vector's own numbers of instructions.
+pub(crate) fn own_numbers(said: &str) -> String {
+    let numbers = Regex::new(r"\binsn (\d+)(?: to (\d+))?").expect("it is an expression");
+    let own = |n: &str| {
+        n.parse().map_or_else(
+            |_| n.to_owned(),
+            |n: usize| n.checked_sub(PROLOGUE).unwrap_or(n).to_string(),
+        )
+    };
+    let own = |found: &regex::Captures<'_>| match found.get(2) {
+        Some(to) => format!("insn {} to {}", own(&found[1]), own(to.as_str())),
+        None => format!("insn {}", own(&found[1])),
+    };
+    numbers.replace_all(said, own).into_owned()
+}
+
 /// A program of a vector's instructions.
 pub(crate) fn program(insns: Vec<Insn>) -> Program {
     Program {
@@ -246,6 +277,13 @@ mod tests {
         let insns = assemble_insns(text).unwrap();
         let lines = (1..).take(insns.len()).collect();
         Vector::new(insns, lines)
+    }
+
+    #[test]
+    fn the_first_instruction_is_0() {
+        let said = own_numbers("insn 3: jump out of range from insn 3 to 104");
+        assert_eq!(said, "insn 0: jump out of range from insn 0 to 101");
+        assert_eq!(own_numbers("insn 13: R1 has no insns"), "insn 10: R1 has no insns");
     }
 
     #[test]

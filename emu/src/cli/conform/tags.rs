@@ -78,8 +78,10 @@ pub(super) struct Spec {
     pub(super) caps: Vec<String>,
     /// Jit or interpreter alone (`__load_if_JITed`).
     pub(super) without_jit: bool,
-    /// Tags that are not known.
+    /// Tags that are not known: `test_loader.c` passes over them, too.
     pub(super) unknown: Vec<String>,
+    /// Bytes of the packet that are linear (`__linear_size`, 6.19).
+    pub(super) linear: bool,
     /// There was a tag at all.
     pub(super) any: bool,
     jited_on_next: [bool; 2],
@@ -191,7 +193,8 @@ impl Spec {
     /// Tags that are the same in both modes.
     fn common(&mut self, name: &str, value: &str) -> Result<bool, String> {
         match name {
-            "description" => self.description = Some(value.to_owned()),
+            // A part of the case's name, which is a line everywhere.
+            "description" => self.description = Some(value.replace(char::is_control, " ")),
             "log_level" => self.log_level = int(value, &[])?.cast_unsigned(),
             "prog_flags" => self.flag(value)?,
             "btf_path" => self.btf_path = Some(value.to_owned()),
@@ -201,7 +204,7 @@ impl Spec {
                 self.jited_on_next = [true; 2];
             }
             "mode" => self.without_jit = value == "no_jited",
-            "linear_size" => self.unknown.push(format!("test_linear_size={value}")),
+            "linear_size" => self.linear = int(value, &[])? < TEST_DATA_LEN,
             _ => return Ok(false),
         }
         Ok(true)
@@ -333,7 +336,9 @@ fn compile(text: &str) -> Result<Regex, String> {
     }
     out += &regex::escape(rest);
     let built = RegexBuilder::new(&out).multi_line(true).build();
-    built.map_err(|e| format!("regexp '{text}': {e}"))
+    // The last line says what is wrong, those before it show where.
+    let last = |e: regex::Error| e.to_string().lines().last().unwrap_or_default().to_owned();
+    built.map_err(|e| format!("regexp '{text}': {}", last(e).trim_start_matches("error: ")))
 }
 
 /// The first pattern that a text does not meet, in the order they are given.
@@ -392,6 +397,8 @@ mod tests {
         assert_eq!(spec(&[]).wanted().collect::<Vec<_>>(), [false]);
         assert_eq!(spec(&["test_expect_success_unpriv"]).wanted().collect::<Vec<_>>(), [true]);
         assert_eq!(spec(&["test_frob=1"]).unknown, ["test_frob=1"]);
+        let described = spec(&["test_description=two\nlines"]).description;
+        assert_eq!(described.as_deref(), Some("two lines"));
     }
 
     #[test]
@@ -420,5 +427,6 @@ mod tests {
         assert!(unmet(text, &[p("r1"), not("r2"), p("exit")]).unwrap().contains("is there"));
         assert_eq!(unmet(text, &[p("r1"), not("r3"), p("exit")]), None);
         assert!(compile("a{{b").is_err());
+        assert_eq!(compile("{{(}}").unwrap_err(), "regexp '{{(}}': unclosed group");
     }
 }
