@@ -1,7 +1,7 @@
 //! `orrery scenario check|new|schema|reference`: the language without running anything, but for
 //! `new`, which runs what it wrote to put the measured results in.
 
-mod groups;
+mod calls;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use scenarios::schema::Step;
 use scenarios::validate::validate;
 use scenarios::{Finding, Scenario, render};
 
-use self::groups::Calls;
+use self::calls::Calls;
 use super::{Exit, gravest, out, replay, scenario_files};
 use crate::compile;
 use crate::loader::{self, LoadOptions};
@@ -328,8 +328,8 @@ fn trial(object: &Object, bytes: &[u8]) -> BTreeMap<String, Trial> {
         out.insert(r.name, trial);
     }
     for p in &loaded.progs {
-        let kind = object.program(&p.name).and_then(|p| p.sec.as_ref()).map(|s| s.prog_type);
-        if kind.is_some_and(is_tracing)
+        let sec = object.program(&p.name).and_then(|p| p.sec.as_ref());
+        if sec.is_some_and(|s| is_tracing(s.prog_type, s.attach_type))
             && let Err(why) = kernel.trace_attach(kernel_model::ProgId(p.id), 0)
         {
             out.insert(p.name.clone(), Trial::NoHook(why.to_string()));
@@ -338,9 +338,13 @@ fn trial(object: &Object, bytes: &[u8]) -> BTreeMap<String, Trial> {
     out
 }
 
-fn is_tracing(kind: ProgType) -> bool {
-    use ProgType::{Kprobe, RawTracepoint, Tracepoint, Tracing};
-    matches!(kind, Kprobe | Tracepoint | RawTracepoint | Tracing)
+fn is_tracing(kind: ProgType, at: Option<AttachType>) -> bool {
+    use ProgType::{Kprobe, Lsm, RawTracepoint, Tracepoint, Tracing};
+    match kind {
+        Kprobe | Tracepoint | RawTracepoint | Tracing => true,
+        Lsm => at != Some(AttachType::LsmCgroup),
+        _ => false,
+    }
 }
 
 /// The name that stands for both byte orders, where both objects are there.
@@ -390,12 +394,13 @@ fn add_program(start: &mut Start, calls: &mut Calls, object: &Object, p: &Progra
             start.attach.push(format!("Tc(prog: \"{name}\", nic: \"eth0\", dir: {dir})"));
             start.expect.push(verdicts(name, "OK"));
         }
-        (kind, _) if is_tracing(kind) => {
+        (kind, at) if is_tracing(kind, at) => {
+            calls.watch(sec.target.as_deref().unwrap_or_default());
             start.attach.push(format!("Auto(prog: \"{name}\")"));
             start.expect.push(format!("Count(of: Enter(prog: \"{name}\"), is: 0)"));
         }
         (kind, at) if calls.add(kind, at) => {
-            start.attach.push(format!("Cgroup(prog: \"{name}\", cgroup: \"{}\")", groups::GROUP));
+            start.attach.push(format!("Cgroup(prog: \"{name}\", cgroup: \"{}\")", calls::GROUP));
             start.expect.push(format!("Count(of: Enter(prog: \"{name}\"), is: 0)"));
         }
         (other, _) => {

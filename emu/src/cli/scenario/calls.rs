@@ -1,13 +1,41 @@
-//! Programs of control groups: the system calls of a task that they are asked about.
+//! Programs of control groups and programs that watch tasks: the system calls of a task that make
+//! them run.
 
 use bpf::uapi::{AttachType, ProgType};
 
 /// The group of the programs and of the task.
 pub(super) const GROUP: &str = "/app";
 
+/// What the name of a place that is watched may contain, and what a task does to come there.
+type Watched = (&'static [&'static str], fn(&mut Calls));
+
+/// The names of system calls, tracepoints, LSM hooks and functions of the kernel.
+const WATCHED: &[Watched] = &[
+    (&["open", "file", "read", "write", "close", "sys_enter", "sys_exit"], |c| c.files = true),
+    (&["connect", "bind", "listen", "accept", "shutdown", "sock", "tcp", "inet"], |c| {
+        c.streams[0] = true;
+    }),
+    (&["send", "recv", "udp", "sock"], |c| c.datagrams[0] = true),
+    (&["exec", "bprm"], |c| c.runs = true),
+    (&["fork", "clone", "newtask", "task_alloc", "process_exit", "exit_group"], |c| c.forks = true),
+    (&["mmap", "vma"], |c| c.maps = true),
+    (&["sched", "switch", "wakeup", "sleep"], |c| c.sleeps = true),
+    (&["kill", "signal"], |c| (c.forks, c.kills) = (true, true)),
+    (&["mkdir", "unlink"], |c| c.folders = true),
+];
+
 /// Calls that are needed, by what makes a program run.
 #[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "a set of kinds of calls")]
 pub(super) struct Calls {
+    /// A program is attached to the group.
+    group: bool,
+    runs: bool,
+    forks: bool,
+    kills: bool,
+    maps: bool,
+    sleeps: bool,
+    folders: bool,
     files: bool,
     devices: bool,
     variables: bool,
@@ -55,14 +83,45 @@ impl Calls {
             },
             _ => return false,
         }
+        self.group = true;
         true
     }
 
-    /// A task of the group that makes the calls; none when there are none.
+    /// Notes a program that watches a place of the kernel.
+    pub(super) fn watch(&mut self, place: &str) {
+        for (_, need) in WATCHED.iter().filter(|(words, _)| words.iter().any(|w| place.contains(w)))
+        {
+            need(self);
+        }
+    }
+
+    /// The tasks that make the calls, one of the group if there is one; none when there are none.
     pub(super) fn tasks(&self) -> Vec<String> {
         let mut s = Script { lines: Vec::new(), next: 3 };
         if self.files {
-            s.open("path: \"/etc/hosts\"");
+            let fd = s.open("path: \"/etc/hosts\"");
+            s.call("read", &format!("fd: {fd}"));
+            s.call("close", &format!("fd: {fd}"));
+            s.next = fd;
+        }
+        if self.folders {
+            s.call("mkdirat", "path: \"/tmp/new\"");
+            s.call("unlinkat", "path: \"/tmp/new\", flags: AT_REMOVEDIR");
+        }
+        if self.maps {
+            s.call("mmap", "prot: [PROT_READ, PROT_WRITE]");
+        }
+        if self.runs {
+            s.call("execve", "path: \"/bin/true\"");
+        }
+        if self.sleeps {
+            s.call("nanosleep", "ns: 10_000");
+        }
+        if self.forks {
+            s.call("clone", "task: \"child\"");
+        }
+        if self.kills {
+            s.call("kill", "task: \"child\", sig: SIGTERM");
         }
         if self.devices {
             s.open("path: \"/dev/null\", flags: O_RDWR");
@@ -85,7 +144,12 @@ impl Calls {
             return Vec::new();
         }
         let lines: String = s.lines.iter().map(|l| format!("            {l},\n")).collect();
-        vec![format!("\"app\": (cgroup: \"{GROUP}\", script: [\n{lines}        ])")]
+        let group = if self.group { format!("cgroup: \"{GROUP}\", ") } else { String::new() };
+        let mut tasks = vec![format!("\"app\": ({group}script: [\n{lines}        ])")];
+        if self.forks {
+            tasks.push("\"child\": (script: [Sleep(\"100us\"), Exit(0)])".to_owned());
+        }
+        tasks
     }
 }
 
@@ -158,5 +222,19 @@ mod tests {
         assert!(calls.add(ProgType::CgroupSockAddr, Some(AttachType::CgroupUnixSendmsg)));
         let text = calls.tasks().concat();
         assert!(text.contains("buf: \"hello\", addr: \"@datagrams\""), "{text}");
+    }
+
+    #[test]
+    fn what_is_watched_happens() {
+        let done = |place| {
+            let mut calls = Calls::default();
+            calls.watch(place);
+            calls.tasks().concat()
+        };
+        assert!(done("syscalls/sys_exit_openat").contains("openat"));
+        assert!(done("bprm_check_security").contains("execve"));
+        assert!(done("sched/sched_process_exit").contains("\"child\": ("));
+        assert!(done("tcp_v4_connect").contains("\"connect\""));
+        assert!(done("netif_receive_skb").is_empty());
     }
 }
