@@ -17,11 +17,15 @@ use scenarios::validate::validate;
 use scenarios::{Finding, Scenario, render};
 
 use self::calls::Calls;
+use super::world::capacity;
 use super::{Exit, gravest, out, replay, scenario_files};
 use crate::compile;
 use crate::loader::{self, LoadOptions};
 use crate::runner::cells::{self, Cell};
 use crate::runner::contents::Contents;
+
+/// Entries of a map, or bytes of a ring, when the object leaves them open.
+const SIZE: u32 = 4096;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -252,6 +256,11 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
         }
     }
     start.tasks = calls.tasks();
+    let sizes: Vec<String> =
+        sizes(&object).iter().map(|(map, n)| format!("{map:?}: {n}")).collect();
+    if !sizes.is_empty() {
+        start.object += &format!(", resize: {{{}}}", sizes.join(", "));
+    }
     if !skip.is_empty() {
         start.object += &format!(", skip: [{}]", skip.join(", "));
     }
@@ -294,6 +303,12 @@ fn archs_of(path: &Path) -> Vec<String> {
     if all { Vec::new() } else { some.iter().map(|a| a.name().to_owned()).collect() }
 }
 
+/// Sizes of the maps whose size user space has to set. Rings are of whole pages.
+fn sizes(object: &Object) -> BTreeMap<String, u32> {
+    let open = object.maps().iter().filter(|m| m.max_entries == 0 && capacity(m) != 0);
+    open.map(|m| (m.name.clone(), SIZE)).collect()
+}
+
 /// What keeps a program from its hook.
 enum Trial {
     /// The verifier, with its words.
@@ -313,7 +328,8 @@ fn trial(object: &Object, bytes: &[u8]) -> BTreeMap<String, Trial> {
     let config = kernel_model::Config { arch, ..Default::default() };
     let mut kernel = kernel_model::Kernel::new(config);
     let target = kernel_model::types::Types::of(arch).btf();
-    let options = LoadOptions { keep_going: true, ..LoadOptions::default() };
+    let max_entries = sizes(object);
+    let options = LoadOptions { keep_going: true, max_entries, ..LoadOptions::default() };
     let mut out = BTreeMap::new();
     // What keeps the whole object from loading is said when the scenario runs.
     let Ok(loaded) = loader::load(&mut kernel, target, object.endian, bytes, &options) else {
