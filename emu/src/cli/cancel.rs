@@ -16,7 +16,7 @@ use bpf::Arch;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::replay::report::error_word;
-use super::{Exit, gravest, out, scenario_files};
+use super::{Exit, gravest, out, scenario_files, scenario_text};
 use crate::machine::sweep::Report;
 use crate::runner::cells::{self, Cell};
 use crate::runner::{RunError, RunOptions, run as play};
@@ -88,10 +88,7 @@ type Tell<'a> = dyn FnMut(&Job, Result<Report, RunError>) + Send + 'a;
 /// The runs of a file; what is wrong with it has been said.
 fn jobs_of(path: &Path, args: &Args) -> Result<Vec<Job>, Exit> {
     let name = path.display();
-    let text = fs::read_to_string(path).map_err(|e| {
-        out::error(&format!("{name}: {e}"), "give the path of a scenario");
-        Exit::BadInput
-    })?;
+    let text = scenario_text(path)?;
     let parsed = cells::read(path, &text, &Cell::default());
     let wrong = parsed.findings.iter().any(cells::is_error);
     let Some(scenario) = parsed.scenario.filter(|_| !wrong) else {

@@ -37,7 +37,7 @@ pub mod watch;
 pub(crate) mod why;
 mod world;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -90,6 +90,22 @@ fn scenario_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Exit> {
         true => Err(bad("no scenario is there".to_owned())),
         false => Ok(found),
     }
+}
+
+/// The text of a scenario. What is wrong has been said.
+fn scenario_text(path: &Path) -> Result<String, Exit> {
+    let shown = path.display();
+    let bad = |what: String, next: &str| {
+        out::error(&what, next);
+        Exit::BadInput
+    };
+    let program = crate::objects::is_source(path) || path.extension().is_some_and(|e| e == "o");
+    if program && path.is_file() {
+        let next = format!("orrery scenario new --from {shown} writes a scenario that runs it");
+        return Err(bad(format!("{shown}: a program, and no scenario"), &next));
+    }
+    std::fs::read_to_string(path)
+        .map_err(|e| bad(format!("{shown}: {e}"), "give the path of a scenario (.ron)"))
 }
 
 /// Runs verified BPF programs as native code in a modelled kernel, on four architectures.

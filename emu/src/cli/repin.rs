@@ -9,7 +9,7 @@ use scenarios::schema::Schedule;
 use scenarios::{Finding, render};
 
 use super::replay::report::{error_word, findings};
-use super::{Exit, gravest, out};
+use super::{Exit, gravest, out, scenario_text};
 use crate::machine::schedule::PinnedSwitch;
 use crate::runner::cells::{self, Cell};
 use crate::runner::{RunError, RunOptions, Runs};
@@ -33,8 +33,7 @@ fn repin(path: &Path) -> Result<Exit, Exit> {
         out::error(&what, next);
         Exit::BadInput
     };
-    let text = fs::read_to_string(path)
-        .map_err(|e| bad(format!("{shown}: {e}"), "give the path of a scenario (.ron)"))?;
+    let text = scenario_text(path)?;
     let parsed = cells::read(path, &text, &Cell::default());
     let wrong = parsed.findings.iter().any(cells::is_error);
     let Some(s) = parsed.scenario.as_ref().filter(|_| !wrong) else {

@@ -18,7 +18,7 @@ use scenarios::{Finding, Scenario, render};
 
 use self::calls::Calls;
 use super::world::capacity;
-use super::{Exit, gravest, out, replay, scenario_files};
+use super::{Exit, gravest, out, replay, scenario_files, scenario_text};
 use crate::compile;
 use crate::loader::{self, LoadOptions};
 use crate::runner::cells::{self, Cell};
@@ -98,12 +98,9 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 fn check(args: &CheckArgs, path: &Path) -> Exit {
-    let text = match fs::read_to_string(path) {
+    let text = match scenario_text(path) {
         Ok(text) => text,
-        Err(e) => {
-            out::error(&format!("{}: {e}", path.display()), "give the path of a scenario (.ron)");
-            return Exit::BadInput;
-        }
+        Err(exit) => return exit,
     };
     let mut parsed = cells::read(path, &text, &Cell::default());
     if let Some(s) = parsed.scenario.as_ref().filter(|_| !args.fast) {

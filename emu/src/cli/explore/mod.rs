@@ -27,7 +27,7 @@ use scenarios::{Scenario, render};
 use self::state::State;
 use self::workers::{Keeper, Progress};
 use super::replay::report::findings;
-use super::{Exit, gravest, out, stop};
+use super::{Exit, gravest, out, scenario_text, stop};
 use crate::objects;
 use crate::runner::cells::{self, Cell};
 use crate::runner::{Outcome, RunError, RunOptions, run as play};
@@ -238,8 +238,7 @@ fn bad(what: &str, next: &str) -> Exit {
 /// All cells of a file, one after the other.
 fn explore(args: &Args, path: &Path) -> Result<Exit, Exit> {
     let shown = path.display();
-    let text = fs::read_to_string(path)
-        .map_err(|e| bad(&format!("{shown}: {e}"), "give the path of a scenario (.ron)"))?;
+    let text = scenario_text(path)?;
     let asked = args.races && !text.contains("Race(");
     let text = if asked { write::with_item(&text, "expect", "Never(Race())") } else { text };
     let first = cells::read(path, &text, &Cell::default());

@@ -26,7 +26,7 @@ use self::door::Door;
 use self::launch::Line;
 use self::start::Start;
 use super::replay::report::{error_word, findings};
-use super::{Exit, out};
+use super::{Exit, out, scenario_text};
 use crate::debug::Target;
 use crate::runner::RunError;
 use crate::runner::cells::{self, Cell};
@@ -147,8 +147,7 @@ fn pick(path: &Path, args: &Args) -> Result<Picked, Exit> {
         out::error(&format!("{}: {what}", path.display()), next);
         Exit::BadInput
     };
-    let text = fs::read_to_string(path)
-        .map_err(|e| bad(&e.to_string(), "give the path of a scenario (.ron)"))?;
+    let text = scenario_text(path)?;
     let first = cells::read(path, &text, &Cell::default());
     let scenario = valid(&first)?;
     let all = cells::cells(scenario, args.seed);

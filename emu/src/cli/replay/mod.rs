@@ -13,7 +13,6 @@ pub(super) mod files;
 pub(super) mod report;
 mod twice;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use scenarios::parse::Parsed;
 use self::bless::Edits;
 use self::files::Collected;
 use self::report::{Again, Report, Told};
-use super::{Exit, gravest, out, scenario_files};
+use super::{Exit, gravest, out, scenario_files, scenario_text};
 use crate::runner::cells::{self, Cell};
 use crate::runner::{Outcome, RunError, RunOptions, run as play};
 
@@ -248,10 +247,7 @@ impl Session<'_> {
 
     /// All cells of one file, once. Without `--bless` the report is printed as it comes.
     fn pass(&mut self, path: &Path) -> Result<(Exit, Report, Edits), Exit> {
-        let text = fs::read_to_string(path).map_err(|e| {
-            out::error(&format!("{}: {e}", path.display()), "give the path of a scenario (.ron)");
-            Exit::BadInput
-        })?;
+        let text = scenario_text(path)?;
         let first = cells::read(path, &text, &Cell::default());
         if first.findings.iter().any(cells::is_error) {
             out::warn(&report::findings(&first));

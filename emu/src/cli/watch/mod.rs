@@ -27,7 +27,7 @@ use self::keys::Key;
 use self::past::Past;
 use self::view::View;
 use super::replay::report::error_word;
-use super::{Exit, out};
+use super::{Exit, out, scenario_text};
 use crate::runner::RunError;
 use crate::runner::cells::{self, Cell};
 
@@ -59,7 +59,11 @@ fn size(text: &str) -> Result<(u16, u16), String> {
 }
 
 pub(super) fn run(args: &Args) -> Exit {
-    match watched(args) {
+    let text = match scenario_text(&args.file) {
+        Ok(text) => text,
+        Err(exit) => return exit,
+    };
+    match watched(args, &text) {
         Ok(()) => Exit::Ok,
         Err((what, next, exit)) => {
             out::error(&what, next);
@@ -70,19 +74,17 @@ pub(super) fn run(args: &Args) -> Exit {
 
 type Refused = (String, &'static str, Exit);
 
-fn watched(args: &Args) -> Result<(), Refused> {
+fn watched(args: &Args, text: &str) -> Result<(), Refused> {
     let name = args.file.display();
     if args.script.is_none() {
         terminal_will_do()?;
     }
-    let text = fs::read_to_string(&args.file)
-        .map_err(|e| (format!("{name}: {e}"), "give the path of a scenario", Exit::BadInput))?;
     let cell = Cell { seed: args.seed, ..Cell::default() };
     let invalid = || (format!("{name} is no valid scenario"), CHECK, Exit::BadInput);
-    let first = cells::read(&args.file, &text, &cell).scenario.ok_or_else(invalid)?;
+    let first = cells::read(&args.file, text, &cell).scenario.ok_or_else(invalid)?;
     // Of a matrix, the first cell.
     let cell = cells::cells(&first, args.seed).into_iter().next().unwrap_or(cell);
-    let scenario = cells::read(&args.file, &text, &cell).scenario.ok_or_else(invalid)?;
+    let scenario = cells::read(&args.file, text, &cell).scenario.ok_or_else(invalid)?;
     let arch = args.arch.or_else(|| cells::archs(&scenario).first().copied());
     let arch = arch.unwrap_or(Arch::X86_64);
     let options = cells::options(&args.file, &cell);
