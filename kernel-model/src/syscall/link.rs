@@ -186,6 +186,7 @@ fn trace(
 ) -> Result<LinkTarget, SysError> {
     k.trace_attach(prog, cookie).map_err(|e| match e {
         AttachError::Errno(errno) => errno.into(),
+        AttachError::OtherArch { .. } => Errno::ENOENT.into(),
         other => SysError::unsupported(other.to_string()),
     })?;
     Ok(target)

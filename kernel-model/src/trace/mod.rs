@@ -27,7 +27,7 @@ use crate::cpu::CpuId;
 use crate::layout::{KERNEL_FUNCTION_STRIDE, KERNEL_TEXT};
 use crate::memcg::Charge;
 use crate::sched::TaskId;
-use crate::types::{Function, Tracepoint, function_name, functions, tracepoints};
+use crate::types::{Function, Tracepoint, function_name, functions, own_name, tracepoints};
 use crate::{Errno, EventKind, Kernel, ProgId, rcu};
 
 pub(crate) use frame::Then;
@@ -210,6 +210,16 @@ pub enum AttachError {
     /// The model has no such point.
     #[error("the model has no {0}")]
     NoPoint(String),
+    /// A function of the kernel of another architecture.
+    #[error("{arch} has no {name}: there it is {own}")]
+    OtherArch {
+        /// The function.
+        name: String,
+        /// Of the machine.
+        arch: Arch,
+        /// What it is called there.
+        own: String,
+    },
     /// Programs of this kind attach elsewhere.
     #[error("{0}")]
     Unsupported(String),
@@ -233,7 +243,10 @@ fn place(program: &bpf::Program, arch: Arch) -> Result<(Point, How), AttachError
     let row = |name: &str, exit| match function(name) {
         Some((at, _)) if exit => Ok(Point::Exit(at)),
         Some((at, _)) => Ok(Point::Entry(at)),
-        None => Err(AttachError::NoPoint(format!("function {name}"))),
+        None => Err(match own_name(arch, name) {
+            Some(own) => AttachError::OtherArch { name: name.to_owned(), arch, own },
+            None => AttachError::NoPoint(format!("function {name}")),
+        }),
     };
     let func = |name: &str, exit| match function_name(arch, name) {
         Some(name) => row(&name, exit),

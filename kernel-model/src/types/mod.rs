@@ -99,6 +99,15 @@ pub fn function_name(arch: Arch, name: &str) -> Option<Cow<'_, str>> {
     }
 }
 
+/// What a kernel of the architecture calls a function, when that is the name of a system call's in
+/// a kernel of another.
+#[must_use]
+pub fn own_name(arch: Arch, name: &str) -> Option<String> {
+    let others = Arch::ALL.into_iter().filter(|a| *a != arch);
+    let call = others.filter_map(|a| name.strip_prefix(sys_prefix(a))).next()?;
+    Some(format!("{}{call}", sys_prefix(arch)))
+}
+
 /// All tracepoints.
 #[must_use]
 pub fn tracepoints() -> &'static [Tracepoint] {
@@ -273,5 +282,15 @@ mod tests {
         }
         let regs = Arch::ALL.map(|a| Types::of(a).size("pt_regs").unwrap());
         assert_eq!(regs, [168, 288, 288, 176]);
+    }
+
+    #[test]
+    fn system_calls_have_the_names_of_the_architecture() {
+        let own = own_name(Arch::Arm64, "__x64_sys_openat");
+        assert_eq!(own.as_deref(), Some("__arm64_sys_openat"));
+        assert_eq!(own_name(Arch::Arm64, "__arm64_sys_openat"), None);
+        assert_eq!(own_name(Arch::S390x, "do_sys_openat2"), None);
+        let found = function_name(Arch::Arm64, "__arm64_sys_openat");
+        assert_eq!(found.as_deref(), Some("sys_openat"));
     }
 }
