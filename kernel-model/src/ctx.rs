@@ -37,6 +37,26 @@ struct Row {
     /// The value is in the upper half of the field on a little-endian machine: a port in the
     /// packet's byte order, in a field of 32 bits.
     upper: bool,
+    /// All ones of the field stand for -1 (`NO_QUEUE_MAPPING`).
+    all_ones: bool,
+}
+
+impl Row {
+    /// A member of the object itself, as it is.
+    fn plain(to: Field) -> Row {
+        Row {
+            off: 0,
+            len: 0,
+            via: Vec::new(),
+            null_check: false,
+            to,
+            boolean: false,
+            raw: false,
+            shared: false,
+            upper: false,
+            all_ones: false,
+        }
+    }
 }
 
 /// `xdp_md`: name, path through pointers.
@@ -125,7 +145,9 @@ static SOCK_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
     let wide = SOCK_V6
         .iter()
         .map(|(name, to)| Row { raw: true, ..row("bpf_sock", name, field("sock", to)) });
-    plain.chain(wide).collect()
+    let queue = field("sock", "__sk_common.skc_rx_queue_mapping");
+    let queue = Row { all_ones: true, ..row("bpf_sock", "rx_queue_mapping", queue) };
+    plain.chain(wide).chain([queue]).collect()
 });
 
 /// `bpf_sock_addr`: name and member of the address (both families have ports and families there).
@@ -185,17 +207,7 @@ pub fn convert_sock(class: PtrClass, access: CtxAccess) -> Option<CtxConv> {
 
 fn row(uapi: &str, name: &str, to: Field) -> Row {
     let Field { off, size: len } = field(uapi, name);
-    Row {
-        off,
-        len,
-        via: Vec::new(),
-        null_check: false,
-        to,
-        boolean: false,
-        raw: false,
-        shared: false,
-        upper: false,
-    }
+    Row { off, len, ..Row::plain(to) }
 }
 
 static XDP_ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
@@ -257,8 +269,7 @@ fn perf_rows(arch: bpf::Arch) -> Vec<Row> {
     let kern = |m| field("bpf_perf_event_data_kern", m);
     let row = |name, via, to, raw| {
         let Field { off, size: len } = data(name);
-        let (null_check, boolean, shared, upper) = (false, false, false, false);
-        Row { off, len, via: vec![kern(via)], null_check, to, boolean, raw, shared, upper }
+        Row { off, len, via: vec![kern(via)], raw, ..Row::plain(to) }
     };
     let sample = |m| field("perf_sample_data", m);
     vec![
@@ -352,10 +363,16 @@ fn load(row: &Row, size: Size, dst: bpf::Reg, src: bpf::Reg, off: u32) -> Vec<In
     let to = disp(row.to.off + (off - row.off));
     let size = if row.raw { size } else { insn_size(row.to.size) };
     insns.push(read(size, base, to));
+    let width = Width::W64;
+    let mut becomes = |unless, than, value| {
+        insns.push(Insn::Jmp { width, op: unless, dst, src: Src::Imm(than), off: 1 });
+        insns.push(Insn::Alu { width, op: AluOp::Mov, dst, src: Src::Imm(value) });
+    };
     if row.boolean {
-        let (width, op) = (Width::W64, JmpOp::Eq);
-        insns.push(Insn::Jmp { width, op, dst, src: Src::Imm(0), off: 1 });
-        insns.push(Insn::Alu { width, op: AluOp::Mov, dst, src: Src::Imm(1) });
+        becomes(JmpOp::Eq, 0, 1);
+    }
+    if row.all_ones {
+        becomes(JmpOp::Ne, 0xffff, -1);
     }
     insns
 }

@@ -8,6 +8,8 @@ pub const PAGE_SIZE: u64 = 4096;
 pub const PAGE_SHIFT: u32 = 12;
 /// The kernel's half of the addresses; what is below is the user's or nobody's.
 pub const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
+/// `TASK_SIZE`: end of the user's half.
+pub const USER_END: u64 = 0x7fff_ffff_f000;
 /// Direct map of all memory: `va = DIRECT_MAP + phys`. All kernel objects live here.
 pub const DIRECT_MAP: u64 = 0xffff_8880_0000_0000;
 /// vmalloc area: vCPU stacks with guard pages, ring buffers mapped twice.

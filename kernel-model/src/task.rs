@@ -1,5 +1,6 @@
 //! Tasks: the idle task of each CPU, and kernel threads that the model starts itself.
 
+use crate::sched::CALLER_PID;
 use crate::{Errno, Kernel, field};
 
 /// `MAX_PRIO - 20`: a task of nice 0.
@@ -51,7 +52,7 @@ impl Kernel {
 
     /// The next process id; 1 and 2 are init and kthreadd.
     pub(crate) fn pid_alloc(&mut self) -> u32 {
-        self.last_pid += 1;
+        self.last_pid += if self.last_pid + 1 == CALLER_PID { 2 } else { 1 };
         self.last_pid
     }
 

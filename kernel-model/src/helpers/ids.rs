@@ -82,6 +82,13 @@ fn ancestor_id(k: &mut Kernel, cpu: CpuId, [level, ..]: [u64; 5]) -> Ret {
 /// `bpf_send_signal_common`: kernel threads and tasks that exit get none.
 fn send_signal(k: &mut Kernel, cpu: CpuId, [signal, ..]: [u64; 5]) -> Ret {
     let flags = k.get(k.cpus[cpu.idx()].task, field!("task_struct", "flags"));
+    if k.is_caller(cpu) {
+        return match signal as u32 {
+            0 => Ret::Val(0),
+            1..=64 => Ret::Fault(Fault::unsupported("signals to the process of test runs")),
+            _ => Ret::Val(Errno::EINVAL.ret()),
+        };
+    }
     match k.curr_task(cpu).filter(|_| flags & NO_USER == 0) {
         Some(task) => k.signal_send(cpu, task, signal as u32).map(|()| 0).into(),
         None => Ret::Val(Errno::EPERM.ret()),

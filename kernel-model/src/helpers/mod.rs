@@ -15,6 +15,7 @@ mod skb_room;
 mod sock;
 mod storage;
 mod sync;
+mod syncookie;
 mod task;
 mod time;
 pub(crate) mod timer;
@@ -74,6 +75,7 @@ const TABLES: &[&[HelperRow]] = &[
     sock::ROWS,
     storage::ROWS,
     sync::ROWS,
+    syncookie::ROWS,
     task::ROWS,
     time::ROWS,
     timer::ROWS,

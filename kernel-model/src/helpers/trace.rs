@@ -2,16 +2,16 @@
 
 use super::{HelperRow, Ret};
 use crate::cpu::{CpuId, Fault};
-use crate::layout::{DIRECT_MAP, KERNEL_HALF};
+use crate::layout::{KERNEL_HALF, USER_END};
 use crate::{Errno, Kernel, field};
 
 /// The rows.
 #[rustfmt::skip]
 pub(crate) const ROWS: &[HelperRow] = &[
-    HelperRow { id: 4, name: "probe_read", nargs: 3, body: probe_read_kernel },
+    HelperRow { id: 4, name: "probe_read", nargs: 3, body: probe_read },
     HelperRow { id: 14, name: "get_current_pid_tgid", nargs: 0, body: get_current_pid_tgid },
     HelperRow { id: 28, name: "csum_diff", nargs: 5, body: csum_diff },
-    HelperRow { id: 45, name: "probe_read_str", nargs: 3, body: probe_read_kernel_str },
+    HelperRow { id: 45, name: "probe_read_str", nargs: 3, body: probe_read_str },
     HelperRow { id: 56, name: "perf_prog_read_value", nargs: 3, body: perf_prog_read_value },
     HelperRow { id: 112, name: "probe_read_user", nargs: 3, body: probe_read_user },
     HelperRow { id: 113, name: "probe_read_kernel", nargs: 3, body: probe_read_kernel },
@@ -33,11 +33,15 @@ fn unreadable(from: u64, kernel: bool) -> Errno {
     if kernel && from < KERNEL_HALF { Errno::ERANGE } else { Errno::EFAULT }
 }
 
+/// Whether an address is in the half that is read: the kernel's, or the user's.
+fn is_of(from: u64, kernel: bool) -> bool {
+    if kernel { from >= KERNEL_HALF } else { from < USER_END }
+}
+
 /// 0, or an error and a cleared buffer.
 fn probe(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Result<u64, Fault> {
     let len = len as u32 as usize;
-    let right_half =
-        (from >= DIRECT_MAP) == kernel && (kernel || !k.inject_user_page(from, len as u64));
+    let right_half = is_of(from, kernel) && (kernel || !k.inject_user_page(from, len as u64));
     if kernel && right_half {
         k.check_probe(from, "bpf_probe_read_kernel");
     }
@@ -68,6 +72,11 @@ fn perf_prog_read_value(k: &mut Kernel, cpu: CpuId, [_, to, size, ..]: [u64; 5])
     done(read(k))
 }
 
+/// `bpf_probe_read_compat`: as of the user where the address is.
+fn probe_read(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) -> Ret {
+    done(probe(k, to, len, from, !is_of(from, false)))
+}
+
 fn probe_read_kernel(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) -> Ret {
     done(probe(k, to, len, from, true))
 }
@@ -94,7 +103,7 @@ fn probe_str(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Resu
             false => k.user_read(at, 1).map(|b| b[0]),
         };
         match byte {
-            Some(b) if (from >= DIRECT_MAP) == kernel => out.push(b),
+            Some(b) if is_of(from, kernel) => out.push(b),
             _ => {
                 k.mem.write(to, &vec![0; len as usize])?;
                 return Ok(unreadable(from, kernel).ret());
@@ -106,6 +115,11 @@ fn probe_str(k: &mut Kernel, to: u64, len: u64, from: u64, kernel: bool) -> Resu
     }
     k.mem.write(to, &out)?;
     Ok(out.len() as u64)
+}
+
+/// `bpf_probe_read_compat_str`.
+fn probe_read_str(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) -> Ret {
+    done(probe_str(k, to, len, from, !is_of(from, false)))
 }
 
 fn probe_read_kernel_str(k: &mut Kernel, _: CpuId, [to, len, from, ..]: [u64; 5]) -> Ret {

@@ -288,10 +288,11 @@ impl Kernel {
         self.enqueue(to, id, e, Place::Wakeup);
     }
 
-    /// The task that runs on a CPU.
+    /// The task that runs on a CPU; none while the process that makes test runs does.
     #[must_use]
     pub fn curr_task(&self, cpu: CpuId) -> Option<TaskId> {
-        self.sched.rqs.get(cpu.idx()).and_then(|rq| rq.curr)
+        let curr = self.sched.rqs.get(cpu.idx()).and_then(|rq| rq.curr);
+        curr.filter(|_| !self.is_caller(cpu))
     }
 
     /// Takes the task that runs off its CPU (`deactivate_task`); the switch follows.

@@ -14,6 +14,7 @@
 //! the task. Each operation that is not `Run` or `Sleep` takes [`OP_NS`], so that a script without
 //! either passes time too.
 
+mod caller;
 mod core;
 mod fair;
 mod look;
@@ -35,6 +36,7 @@ use sleeping::SleepLock;
 
 use fair::{Entity, Queue, base_slice, cgroup_weight, nice_weight};
 
+pub(crate) use caller::CALLER_PID;
 pub use look::{Doing, TaskView};
 pub(crate) use mm::vm_flags;
 pub use mm::{MmId, MmapRead};
@@ -219,6 +221,8 @@ pub struct Sched {
     stall_ns: Option<u64>,
     /// `init`, when there is one.
     init: u64,
+    /// The process that makes test runs, when there is one.
+    caller: u64,
 }
 
 impl Sched {
@@ -288,12 +292,10 @@ impl Kernel {
         if config.cpus.iter().any(|c| *c >= self.config.cpus) {
             return Err(Errno::EINVAL);
         }
-        if self.sched.init == 0 {
-            self.sched.init = self.user_task("init", 1, 0, 0)?;
-        }
+        let init = self.init_task()?;
         let pid = self.pid_alloc();
         let cpu = CpuId(config.cpus.first().copied().unwrap_or(0));
-        let addr = self.user_task(&config.comm, pid, cpu.0, self.sched.init)?;
+        let addr = self.user_task(&config.comm, pid, cpu.0, init)?;
         let cgroup = if config.cgroup.is_empty() { "/" } else { &config.cgroup };
         let cgroup = self.cgroup_at(cgroup)?;
         self.cgroup_move(addr, cgroup);

@@ -53,6 +53,8 @@ pub struct TestRun {
     storages: Vec<(MapId, u64)>,
     /// The process that waits for it; a task gets the result as that of its frame.
     ticket: Option<Ticket>,
+    /// Who calls, for what else is `current`; and then who was.
+    caller: Option<u64>,
 }
 
 impl TestRun {
@@ -143,13 +145,19 @@ impl Kernel {
         attr: &[u8],
         user: &dyn UserMemory,
     ) -> Result<Ticket, SysError> {
-        let (a, mut run) = self.test_run_make(attr, user)?;
+        let caller = self.caller()?;
+        let was = self.set_current(self.this_cpu, caller);
+        let made = self.test_run_make(attr, user);
+        self.set_current(self.this_cpu, was);
+        let (a, mut run) = made?;
         let cpu = if a.flags & ON_CPU != 0 { CpuId(a.cpu) } else { self.this_cpu };
         let runs = &mut self.test_runs;
         runs.made += 1;
         let ticket = Ticket(runs.made);
         runs.all.insert(ticket, Pending::Running(a));
         run.ticket = Some(ticket);
+        // Another CPU is sent an interrupt.
+        run.caller = (cpu == self.this_cpu).then_some(caller);
         self.submit(cpu, Frame::TestRun(Box::new(run)));
         Ok(ticket)
     }
@@ -338,6 +346,7 @@ impl Kernel {
             began_ns: 0,
             storages: Vec::new(),
             ticket: None,
+            caller: None,
         }
     }
 
@@ -348,7 +357,10 @@ impl Kernel {
         input: Input,
     ) -> Flow {
         match input {
-            Input::Start => run.began_ns = self.now(cpu),
+            Input::Start => {
+                run.began_ns = self.now(cpu);
+                run.caller = run.caller.map(|task| self.set_current(cpu, task));
+            }
             Input::Aborted(_) => {
                 return Flow::Done(self.test_run_end(cpu, *run, None));
             }
@@ -370,6 +382,7 @@ impl Kernel {
 
     fn test_run_end(&mut self, cpu: CpuId, run: TestRun, retval: Option<u32>) -> u64 {
         let spent = self.now(cpu) - run.began_ns;
+        run.caller.map(|was| self.set_current(cpu, was));
         let duration = u32::try_from(spent / u64::from(run.repeat)).unwrap_or(u32::MAX);
         self.storages_free(run.storages);
         let mut ctx = run.ctx;

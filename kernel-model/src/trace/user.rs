@@ -120,6 +120,9 @@ impl Kernel {
     /// Addresses of the user functions in progress on a CPU, innermost first
     /// (`perf_callchain_user`): none of a kernel thread.
     pub(crate) fn user_stack(&self, cpu: CpuId) -> Vec<u64> {
+        if self.is_caller(cpu) {
+            return vec![behind(START, 1)];
+        }
         let Some(task) = self.curr_task(cpu) else { return Vec::new() };
         let (calls, mut site) = self.task_calls(task);
         let mut out = Vec::new();

@@ -52,7 +52,7 @@ int BPF_PROG(on_open, int dfd)
 	return 0;
 }
 
-// Run by nobody's task: what runs has no user registers.
+// Run on a CPU where nothing else does: the idle task has no user registers.
 SEC("raw_tp/sys_enter")
 int idle(void *ctx)
 {

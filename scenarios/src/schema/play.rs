@@ -260,7 +260,8 @@ pub enum Action {
         #[serde(default)]
         skb: Option<SkbFields>,
     },
-    /// `BPF_PROG_TEST_RUN`.
+    /// `BPF_PROG_TEST_RUN` by user space: the program's current task is `orrery`, with pid 1000, but
+    /// on another CPU.
     TestRun {
         /// Program.
         prog: Name,
