@@ -202,6 +202,8 @@ pub struct Kernel {
     pub memcg: memcg::Memcg,
     /// Objects that programs allocated.
     pub(crate) objects: kfuncs::Objects,
+    /// Iterators of programs over the tasks of a control group.
+    pub(crate) css_tasks: BTreeMap<u64, kfuncs::CssTasks>,
     pub(crate) percpu: percpu::Percpu,
     /// Control groups; none until one is asked for.
     pub(crate) cgroups: cgroup::Cgroups,
@@ -270,6 +272,7 @@ impl Kernel {
             caches: memalloc::Caches::default(),
             memcg: memcg::Memcg::new(config.memcg_max),
             objects: kfuncs::Objects::default(),
+            css_tasks: BTreeMap::new(),
             percpu: percpu::Percpu::default(),
             cgroups: cgroup::Cgroups::default(),
             watchdog: None,

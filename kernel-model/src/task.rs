@@ -47,6 +47,9 @@ impl Kernel {
         for (f, value) in numbers {
             self.set(task, f, value);
         }
+        if pid != 0 {
+            self.sched.procs.insert(pid, task);
+        }
         Ok(task)
     }
 

@@ -10,6 +10,7 @@ mod attach;
 mod query;
 mod run;
 mod storage;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use attach::{Ask, flag, is_modelled};
 pub use run::CgroupFrame;
 pub(crate) use run::{Atype, Hook, XMIT_CN, XMIT_DROP};
 pub(crate) use storage::kept_key;
+pub(crate) use walk::Place;
 
 use attach::Attached;
 
@@ -46,6 +48,9 @@ struct Cgroup {
 #[derive(Clone, Debug, Default)]
 pub struct Cgroups {
     all: Vec<Cgroup>,
+    /// When tasks joined their groups, in order.
+    pub(crate) joined: BTreeMap<u64, u64>,
+    joins: u64,
 }
 
 impl Cgroups {
@@ -57,6 +62,12 @@ impl Cgroups {
     /// The group above.
     pub(crate) fn parent(&self, n: usize) -> Option<usize> {
         self.all.get(n)?.parent
+    }
+
+    /// A task comes last in the list of its group: it was moved, or begins.
+    pub(crate) fn join(&mut self, task: u64) {
+        self.joins += 1;
+        self.joined.insert(task, self.joins);
     }
 
     fn by_addr(&self, addr: u64) -> Option<usize> {
@@ -156,12 +167,15 @@ impl Kernel {
 
     /// `cgroup_bpf_put`: a group, or a socket of it, went.
     pub(crate) fn cgroup_bpf_put(&mut self, cgroup: u64) {
-        let at = field!("sock", "sk_cgrp_data.cgroup");
         let Some(group) = self.cgroups.by_addr(cgroup) else { return };
-        let used = || self.net.sockets.sks().any(|sk| self.get(sk, at) == cgroup);
-        if self.cgroups.all[group].dead && !used() {
+        if self.cgroups.all[group].dead && !self.cgroup_has_sockets(cgroup) {
             self.cgroup_bpf_release(group);
         }
+    }
+
+    fn cgroup_has_sockets(&self, cgroup: u64) -> bool {
+        let at = field!("sock", "sk_cgrp_data.cgroup");
+        self.net.sockets.sks().any(|sk| self.get(sk, at) == cgroup)
     }
 
     /// The address of a group's `struct cgroup`.
@@ -191,6 +205,7 @@ impl Kernel {
     /// Moves a task into a group.
     pub(crate) fn cgroup_move(&mut self, task: u64, to: usize) {
         let css_set = self.cgroups.all[to].css_set;
+        self.cgroups.join(task);
         self.set(task, field!("task_struct", "cgroups"), css_set);
     }
 

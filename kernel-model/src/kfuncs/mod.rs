@@ -11,6 +11,7 @@ mod arena;
 mod cpumask;
 mod dynptr;
 mod iter;
+mod iter_obj;
 mod list;
 mod obj;
 mod probe;
@@ -29,6 +30,7 @@ use bpf::Arch;
 use bpf::btf::Kind;
 use verifier::tables;
 
+pub(crate) use iter_obj::CssTasks;
 pub(crate) use list::damage as list_damage;
 pub(crate) use obj::Objects;
 pub(crate) use rbtree::{Adding, damage as tree_damage};
@@ -58,6 +60,7 @@ const TABLES: &[&[KfuncRow]] = &[
     cpumask::ROWS,
     dynptr::ROWS,
     iter::ROWS,
+    iter_obj::ROWS,
     list::ROWS,
     obj::ROWS,
     probe::ROWS,

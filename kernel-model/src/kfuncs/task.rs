@@ -28,7 +28,7 @@ impl Kernel {
     }
 
     /// `get_task_struct`.
-    pub(super) fn task_get(&mut self, task: u64) {
+    pub(crate) fn task_get(&mut self, task: u64) {
         self.count_by(task, field!("task_struct", "usage"), 1);
     }
 
@@ -64,11 +64,7 @@ fn task_release(k: &mut Kernel, _: CpuId, [task, ..]: [u64; 5]) -> Ret {
 
 /// `find_task_by_pid_ns`: idle tasks have no number.
 fn task_from_pid(k: &mut Kernel, cpu: CpuId, [pid, ..]: [u64; 5]) -> Ret {
-    let pid = u64::from(pid as u32);
-    let tasks: Vec<u64> =
-        k.alloc.live().filter(|o| o.2.what == "task_struct").map(|o| o.0).collect();
-    let numbered = |t: &u64| pid != 0 && k.get(*t, field!("task_struct", "pid")) == pid;
-    match tasks.into_iter().find(numbered) {
+    match k.sched.procs.get(&(pid as u32)).copied() {
         Some(task) => task_acquire(k, cpu, [task, 0, 0, 0, 0]),
         None => Ret::Val(0),
     }

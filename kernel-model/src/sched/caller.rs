@@ -1,6 +1,7 @@
 //! The process of user space that makes a scenario's own bpf(2) calls. It is under no scheduler:
 //! while one of its test runs is on a CPU it is `current` there, between what the CPU's tasks do.
 
+use super::INTERRUPTIBLE;
 use crate::cpu::CpuId;
 use crate::{Errno, Kernel, field};
 
@@ -13,7 +14,9 @@ impl Kernel {
     /// `init`, made when there is a first process.
     pub(super) fn init_task(&mut self) -> Result<u64, Errno> {
         if self.sched.init == 0 {
-            self.sched.init = self.user_task("init", 1, 0, 0)?;
+            let init = self.user_task("init", 1, 0, 0)?;
+            self.set(init, field!("task_struct", "__state"), INTERRUPTIBLE);
+            self.sched.init = init;
         }
         Ok(self.sched.init)
     }

@@ -350,6 +350,9 @@ impl Kernel {
             State::Runnable | State::Dead => return,
         };
         self.race_wake(by, self.sched.task(id).addr);
+        if new {
+            self.cgroups.join(self.sched.task(id).addr);
+        }
         if let Some(key) = self.sched.task_mut(id).timer_ns.take() {
             self.sched.due_ns.remove(&key);
         }

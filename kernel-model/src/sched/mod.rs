@@ -219,6 +219,8 @@ pub struct Sched {
     pub(crate) preempted: u32,
     /// How long a runnable task may wait.
     stall_ns: Option<u64>,
+    /// All processes by number, from their making until they have ended.
+    pub(crate) procs: BTreeMap<u32, u64>,
     /// `init`, when there is one.
     init: u64,
     /// The process that makes test runs, when there is one.
@@ -440,6 +442,13 @@ impl Kernel {
         all.map(TaskId).filter(lives).find(|t| self.task_pid(*t) == pid & 0xffff_ffff)
     }
 
+    /// `next_task`, in the order of their making; `init_task` has the number 0.
+    pub(crate) fn process_after(&self, task: u64) -> Option<u64> {
+        let pid = self.get(task, field!("task_struct", "pid")) as u32;
+        let mut after = self.sched.procs.range(pid + 1..).map(|p| *p.1);
+        after.find(|t| is_listed(self, *t))
+    }
+
     /// Whether a task waits to be started.
     pub(crate) fn task_is_new(&self, id: TaskId) -> bool {
         let task = self.sched.task(id);
@@ -464,6 +473,11 @@ impl Kernel {
             (None, None) => t.entity.ran_ns,
         }
     }
+}
+
+/// Whether a task is in the list of tasks: it has begun.
+pub(crate) fn is_listed(k: &Kernel, task: u64) -> bool {
+    k.get(task, field!("task_struct", "__state")) != NEW
 }
 
 /// Whether a task's name is that of a scenario or one of several with it.

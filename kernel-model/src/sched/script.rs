@@ -388,6 +388,8 @@ impl Kernel {
     pub(crate) fn exit_notify(&mut self, cpu: CpuId, id: TaskId) {
         let addr = self.sched.task(id).addr;
         self.set(addr, field!("task_struct", "exit_state"), EXIT_DEAD);
+        self.sched.procs.remove(&(self.get(addr, field!("task_struct", "pid")) as u32));
+        self.cgroups.joined.remove(&addr);
         self.deactivate(cpu, id, State::Dead);
     }
 
