@@ -11,6 +11,7 @@ use bpf::insn::InsnIdx;
 use crate::cancel::Cancelled;
 use crate::context::{Interrupts, IrqFrame, Point, Stand};
 use crate::helpers::HelperFrame;
+use crate::iter::IterRead;
 use crate::lock::path::LockPath;
 use crate::mem::{Access, MemFault};
 use crate::net::NetFrame;
@@ -267,6 +268,8 @@ pub enum Frame {
     Helper(HelperFrame),
     /// `BPF_PROG_TEST_RUN`.
     TestRun(Box<TestRun>),
+    /// A read of an iterator.
+    Iter(Box<IterRead>),
     /// A path of the network stack.
     Net(Box<NetFrame>),
     /// Programs attached to what fired.
@@ -417,6 +420,7 @@ impl Cpu {
             Frame::Prog(p) => Some(p),
             Frame::Helper(_)
             | Frame::TestRun(_)
+            | Frame::Iter(_)
             | Frame::Net(_)
             | Frame::Trace(_)
             | Frame::Timer(_)
@@ -441,6 +445,7 @@ impl Cpu {
             Frame::Prog(p) => Some(p),
             Frame::Helper(_)
             | Frame::TestRun(_)
+            | Frame::Iter(_)
             | Frame::Net(_)
             | Frame::Trace(_)
             | Frame::Timer(_)

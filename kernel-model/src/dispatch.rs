@@ -290,6 +290,7 @@ impl Kernel {
             Frame::Prog(_) => unreachable!("programs are run by the engine"),
             Frame::Helper(h) => self.helper_step(cpu, h, input),
             Frame::TestRun(t) => self.test_run_step(cpu, t, input),
+            Frame::Iter(f) => self.iter_step(cpu, f, input),
             Frame::Net(n) => self.net_step(cpu, *n, input),
             Frame::Trace(t) => self.trace_step(cpu, *t, input),
             Frame::Irq(irq) => Self::irq_step(irq),

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Reading order: layout, mem, alloc, cpu, context, dispatch, sched, sys, cgroup, helpers, maps,
-//! syscall, env, net, trace.
+//! syscall, iter, env, net, trace.
 //!
 //! **Invariants.** No Unicorn, no JIT, no host clock or randomness. [`Kernel`] is `Clone`, and
 //! everything in it is ordered. Guest memory changes through `GuestMemory::write` alone. What is
@@ -25,6 +25,7 @@ pub mod errno;
 pub mod event;
 pub mod fault;
 pub mod helpers;
+pub mod iter;
 pub mod kconfig;
 pub mod kfuncs;
 pub mod layout;
@@ -181,6 +182,8 @@ pub struct Kernel {
     pub btfs: BTreeMap<syscall::BtfId, syscall::BtfObject>,
     /// Links by id.
     pub links: BTreeMap<syscall::LinkId, syscall::Link>,
+    /// Iterators that are open.
+    pub(crate) iters: iter::Iters,
     /// Test runs that processes wait for.
     pub(crate) test_runs: syscall::test_run::TestRuns,
     /// Where the program that is loaded next stood in its object.
@@ -259,6 +262,7 @@ impl Kernel {
             fd_modes: BTreeMap::new(),
             btfs: BTreeMap::new(),
             links: BTreeMap::new(),
+            iters: iter::Iters::default(),
             test_runs: syscall::test_run::TestRuns::default(),
             section_note: None,
             next_map: 1,

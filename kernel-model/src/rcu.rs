@@ -23,7 +23,7 @@ use crate::ledger::Kind as Held;
 use crate::{EventKind, Kernel, ProgId};
 
 /// `BPF_F_SLEEPABLE`.
-const BPF_F_SLEEPABLE: u32 = 1 << 4;
+pub(crate) const BPF_F_SLEEPABLE: u32 = 1 << 4;
 
 /// `CONFIG_RCU_CPU_STALL_TIMEOUT`.
 pub const STALL_NS: u64 = 21_000_000_000;

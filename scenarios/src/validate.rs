@@ -439,6 +439,11 @@ impl Check<'_> {
                     self.packet(p);
                 }
             }
+            Action::ReadIter { prog, map, task, .. } => {
+                self.prog(prog);
+                map.iter().for_each(|m| self.map(m));
+                task.iter().for_each(|t| self.task(t));
+            }
             Action::Put { map, key, value } => self.put(map, key, value),
             Action::Delete { map, .. } => self.map(map),
             Action::Set { global, to } => {

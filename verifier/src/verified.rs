@@ -71,6 +71,11 @@ pub struct Stats {
     pub stack_depth: u32,
     /// End of the furthest context field accessed (`bpf_prog_aux.max_ctx_offset`).
     pub max_ctx_offset: u32,
+    /// End of the furthest access to a buffer that may only be read, and of that to another
+    /// (`bpf_prog_aux.max_rdonly_access`, `max_rdwr_access`): the buffers of iterators.
+    pub max_rdonly_access: u32,
+    /// See there.
+    pub max_rdwr_access: u32,
 }
 
 /// Where the arena of a program is.

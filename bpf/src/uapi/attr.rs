@@ -168,6 +168,16 @@ uapi_structs! {
         target_btf_id: u32 = 0,
         cookie: u64 = 8,
     }
+    /// `link_create.iter_info`: bytes of [`LinkCreate::extra`].
+    LinkCreateIter "link_create.iter_info", 16 {
+        iter_info: u64 = 0,
+        iter_info_len: u32 = 8,
+    }
+    /// `BPF_ITER_CREATE`.
+    IterCreate "iter_create", 8 {
+        link_fd: u32 = 0,
+        flags: u32 = 4,
+    }
     /// `BPF_LINK_UPDATE`.
     LinkUpdate "link_update", 16 {
         link_fd: u32 = 0,

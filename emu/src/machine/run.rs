@@ -4,7 +4,6 @@ use kernel_model::CpuId;
 use kernel_model::context::Point;
 use kernel_model::cpus::Cpus;
 use kernel_model::sched::is_named;
-use kernel_model::syscall::test_run::Ticket;
 
 use super::schedule::{Choice, Chooser, Pick, Switch};
 use super::{Machine, MachineError};
@@ -118,13 +117,16 @@ impl Machine {
         }
     }
 
-    /// Runs until a test run has ended; without tasks, which may go on for ever, until no CPU has
-    /// work.
-    pub(super) fn run_test(&mut self, ticket: Ticket) -> Result<(), MachineError> {
+    /// Runs until a call of user space has ended; without tasks, which may go on for ever, until no
+    /// CPU has work.
+    pub(super) fn run_call(
+        &mut self,
+        ended: impl Fn(&kernel_model::Kernel) -> bool,
+    ) -> Result<(), MachineError> {
         if !self.kernel.has_tasks() {
             return self.run_until_idle();
         }
-        while !self.kernel.test_run_ended(ticket) {
+        while !ended(&self.kernel) {
             let seen = self.kernel.events.len();
             if !self.run_until_event(u64::MAX, seen)? {
                 break;

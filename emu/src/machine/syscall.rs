@@ -3,6 +3,7 @@
 use bpf::uapi::Cmd;
 use bpf::uapi::attr::TestRun;
 use bpf::uapi::fields::Struct;
+use kernel_model::iter::IterId;
 use kernel_model::syscall::test_run::Ticket;
 use kernel_model::syscall::{SysError, SysResult, UserMemory, UserSpace};
 
@@ -38,7 +39,7 @@ impl Machine {
         if cmd == Cmd::ProgTestRun as u32 {
             let ticket = self.kernel.test_run_start(attr, user)?;
             (self.in_call, self.closed) = (true, true);
-            let ran = self.run_test(ticket);
+            let ran = self.run_call(|k| k.test_run_ended(ticket));
             (self.in_call, self.closed) = (false, false);
             ran.map_err(|e| internal(&e))?;
             return self.kernel.test_run_finish(ticket, attr, user);
@@ -82,7 +83,18 @@ impl Machine {
     /// [`MachineError::Paused`], and what goes wrong inside.
     pub fn test_run_on(&mut self, call: &TestCall) -> Result<(), MachineError> {
         self.in_call = true;
-        let ran = self.run_test(call.ticket);
+        let ran = self.run_call(|k| k.test_run_ended(call.ticket));
+        self.in_call = matches!(ran, Err(MachineError::Paused));
+        ran
+    }
+
+    /// Runs until a read of an iterator has ended, or a debugger stops it.
+    ///
+    /// # Errors
+    /// As for [`Machine::test_run_on`].
+    pub fn iter_read_on(&mut self, iter: IterId) -> Result<(), MachineError> {
+        self.in_call = true;
+        let ran = self.run_call(|k| k.iter_read_ended(iter));
         self.in_call = matches!(ran, Err(MachineError::Paused));
         ran
     }

@@ -10,6 +10,7 @@ use kernel_model::{CpuId, ProgId, fault};
 use scenarios::Scenario;
 use scenarios::schema::{Action, Event};
 
+use super::iterate::Reading;
 use super::test_run::Testing;
 use super::timeline::Plan;
 use super::watch::Watch;
@@ -22,6 +23,7 @@ use crate::machine::{Machine, Snapshot};
 pub(crate) struct Saved<'a> {
     machine: Snapshot,
     testing: Option<Testing<'a>>,
+    reading: Option<Reading<'a>>,
     /// Objects that were loaded.
     objects: usize,
     sent: u64,
@@ -60,6 +62,7 @@ impl<'a> Run<'a> {
             machine,
             captures: _,
             testing,
+            reading,
             dir: _,
             objects,
             sent,
@@ -85,6 +88,7 @@ impl<'a> Run<'a> {
         Saved {
             machine: machine.snapshot(),
             testing: testing.clone(),
+            reading: reading.clone(),
             objects: objects.len(),
             sent: *sent,
             sent_malformed: *sent_malformed,
@@ -106,6 +110,7 @@ impl<'a> Run<'a> {
     pub(crate) fn restore(&mut self, to: &Saved<'a>) {
         self.machine.restore(&to.machine);
         self.testing.clone_from(&to.testing);
+        self.reading.clone_from(&to.reading);
         self.objects.truncate(to.objects);
         (self.sent, self.sent_malformed) = (to.sent, to.sent_malformed);
         self.consumed.clone_from(&to.consumed);

@@ -18,6 +18,7 @@ mod faults;
 mod fire;
 mod flows;
 pub mod history;
+mod iterate;
 mod load;
 mod maps;
 mod matching;
@@ -256,6 +257,8 @@ pub(crate) struct Run<'a> {
     pub(crate) objects: Vec<Loaded>,
     /// A test run that has begun and not ended.
     pub(in crate::runner) testing: Option<test_run::Testing<'a>>,
+    /// An iterator that is read.
+    pub(in crate::runner) reading: Option<iterate::Reading<'a>>,
     /// Frames sent so far.
     pub(crate) sent: u64,
     /// A frame that was sent had wrong lengths or sums itself.

@@ -91,6 +91,7 @@ pub(super) fn begin<'a>(
         dir: opts.dir.clone(),
         objects,
         testing: None,
+        reading: None,
         sent: 0,
         sent_malformed: false,
         consumed: BTreeMap::new(),

@@ -101,6 +101,7 @@ impl<'a> Run<'a> {
         let until = self.s.machine.until.v.ns;
         loop {
             self.go_on_testing()?;
+            self.go_on_reading()?;
             let next = self.plan.queue.first_key_value().map(|(k, _)| *k);
             let Some((at, order)) = next.filter(|n| n.0 <= until && !self.plan.idle) else {
                 // Nothing but a `When` step can have more.
@@ -419,6 +420,7 @@ impl<'a> Run<'a> {
             }
             Action::Snapshot(name) => self.mark(name),
             Action::TestRun { .. } => self.test_run(action),
+            Action::ReadIter { .. } => self.read_iter(action),
             Action::Cancel { prog } => self.cancel(prog),
             Action::Fire { tracepoint, args, cpu } => self.fire(tracepoint, args.as_ref(), cpu.v),
             Action::Irq { cpu, line } => {

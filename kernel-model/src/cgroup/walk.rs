@@ -9,7 +9,7 @@ pub(crate) type Place = (u64, u64);
 
 impl Kernel {
     /// `struct cgroup_subsys_state` of a group, which it begins with.
-    fn css_of(&self, group: usize) -> u64 {
+    pub(crate) fn css_of(&self, group: usize) -> u64 {
         self.cgroups.all[group].addr + u64::from(field!("cgroup", "self").off)
     }
 

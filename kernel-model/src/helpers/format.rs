@@ -19,6 +19,8 @@ const STRING_MAX: u64 = 512;
 #[rustfmt::skip]
 pub(crate) const ROWS: &[HelperRow] = &[
     HelperRow { id: 6, name: "trace_printk", nargs: 5, body: trace_printk },
+    HelperRow { id: 126, name: "seq_printf", nargs: 5, body: seq_printf },
+    HelperRow { id: 127, name: "seq_write", nargs: 3, body: seq_write },
     HelperRow { id: 165, name: "snprintf", nargs: 5, body: snprintf },
     HelperRow { id: 177, name: "trace_vprintk", nargs: 4, body: trace_vprintk },
 ];
@@ -101,6 +103,27 @@ fn snprintf(k: &mut Kernel, _: CpuId, [to, size, fmt, data, data_len]: [u64; 5])
             k.mem.write(to, &text)?;
         }
         Ok(Ok(needed))
+    };
+    done(put())
+}
+
+fn seq_printf(k: &mut Kernel, _: CpuId, [seq, fmt, size, data, data_len]: [u64; 5]) -> Ret {
+    let mut put = || -> Outcome {
+        let args = match read_args(k, data, data_len)? {
+            Ok(args) => args,
+            Err(e) => return Ok(Err(e)),
+        };
+        let raw = k.mem.read_vec(fmt, size as u32 as usize)?;
+        let Some(end) = raw.iter().position(|b| *b == 0) else { return Ok(Err(Errno::EINVAL)) };
+        Ok(bprintf(k, &raw[..end], &args).and_then(|text| k.seq_write(seq, &text)).map(|()| 0))
+    };
+    done(put())
+}
+
+fn seq_write(k: &mut Kernel, _: CpuId, [seq, data, len, ..]: [u64; 5]) -> Ret {
+    let mut put = || -> Outcome {
+        let bytes = k.mem.read_vec(data, len as u32 as usize)?;
+        Ok(k.seq_write(seq, &bytes).map(|()| 0))
     };
     done(put())
 }

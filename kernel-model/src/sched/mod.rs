@@ -421,7 +421,8 @@ impl Kernel {
     }
 
     /// `task_struct.tgid`.
-    pub(crate) fn task_pid(&self, id: TaskId) -> u64 {
+    #[must_use]
+    pub fn task_pid(&self, id: TaskId) -> u64 {
         self.sched.task(id).pid.into()
     }
 

@@ -152,7 +152,7 @@ impl Kernel {
 /// Whether a kernel path leaves preemption on for the programs that it runs.
 fn may_be_preempted(f: &Frame) -> bool {
     match f {
-        Frame::Prog(_) | Frame::Helper(_) => true,
+        Frame::Prog(_) | Frame::Helper(_) | Frame::Iter(_) => true,
         Frame::TestRun(t) => t.is_preemptible(),
         Frame::Trace(t) => t.is_preemptible(),
         Frame::Op(op) => !matches!(**op, OpFrame::Wake(_) | OpFrame::MmapUnlock(_)),

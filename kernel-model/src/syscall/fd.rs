@@ -3,6 +3,7 @@
 use bpf::uapi::attr::{FdById, NextId};
 
 use super::{BtfId, Call, LinkId, SysResult};
+use crate::iter::IterId;
 use crate::maps::MapId;
 use crate::{Errno, Kernel, ProgId};
 
@@ -19,6 +20,8 @@ pub enum FdObject {
     Link(LinkId),
     /// The directory of a control group, by its place in the tree.
     Cgroup(usize),
+    /// An iterator.
+    Iter(IterId),
 }
 
 /// First descriptor that is handed out: 0 to 2 are taken in every process.
@@ -49,6 +52,7 @@ impl Kernel {
                 self.link_release(id)?;
                 self.links.remove(&id);
             }
+            FdObject::Iter(id) if last => self.iter_close(id),
             _ => {}
         }
         if last {
@@ -95,6 +99,17 @@ impl Kernel {
     pub fn fd_btf(&self, fd: i32) -> Result<BtfId, Errno> {
         match self.fd_object(fd)? {
             FdObject::Btf(id) => Ok(id),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The iterator behind a descriptor.
+    ///
+    /// # Errors
+    /// `EBADF`, `EINVAL`.
+    pub fn fd_iter(&self, fd: i32) -> Result<IterId, Errno> {
+        match self.fd_object(fd)? {
+            FdObject::Iter(id) => Ok(id),
             _ => Err(Errno::EINVAL),
         }
     }

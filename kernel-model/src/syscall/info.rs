@@ -23,7 +23,7 @@ pub(super) fn by_fd(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         FdObject::Prog(id) => exchange(call, &a, |call, given| prog_info(k, call, id, given))?,
         FdObject::Btf(id) => exchange(call, &a, |call, given| btf_info(k, call, id, given))?,
         FdObject::Link(id) => exchange(call, &a, |_, _: LinkInfo| Ok(link_info(k, id)))?,
-        FdObject::Cgroup(_) => return Err(Errno::EINVAL.into()),
+        FdObject::Cgroup(_) | FdObject::Iter(_) => return Err(Errno::EINVAL.into()),
     }
     Ok(0)
 }

@@ -101,16 +101,19 @@ impl Kernel {
                 FdObject::Btf(id) => {
                     live.btfs.insert(*id);
                 }
-                FdObject::Link(_) | FdObject::Cgroup(_) => {}
+                FdObject::Link(_) | FdObject::Cgroup(_) | FdObject::Iter(_) => {}
             }
         }
         self.links.values().for_each(|l| live.prog(l.prog));
+        self.links.values().filter_map(|l| l.target.map()).for_each(|m| live.map(m));
         for nic in self.net.nics.values() {
             let hooks = [&nic.ingress, &nic.egress];
             let chains = hooks.into_iter().flat_map(|h| h.tcx.iter().chain(&h.clsact));
             chains.chain(&nic.xdp).for_each(|p| live.prog(*p));
         }
         self.hooks.progs().for_each(|p| live.prog(p));
+        self.iters.progs().for_each(|p| live.prog(p));
+        self.iters.maps().for_each(|m| live.map(m));
         self.sched.progs().for_each(|p| live.prog(p));
         self.cgroups.progs().for_each(|p| live.prog(p));
         let frames = self.cpus.iter().flat_map(Cpu::work);
@@ -119,6 +122,7 @@ impl Kernel {
                 Frame::Prog(p) => live.prog(p.prog),
                 Frame::Hook { prog, .. } => live.prog(*prog),
                 Frame::TestRun(t) => live.prog(t.prog()),
+                Frame::Iter(f) => live.prog(f.prog()),
                 Frame::Helper(_)
                 | Frame::Net(_)
                 | Frame::Trace(_)

@@ -4,13 +4,16 @@
 
 use bpf::Endian;
 use bpf::uapi::attr::{
-    LinkCreate, LinkCreateOrder, LinkCreateTracing, LinkDetach, LinkUpdate, RawTracepoint,
+    IterCreate, LinkCreate, LinkCreateIter, LinkCreateOrder, LinkCreateTracing, LinkDetach,
+    LinkUpdate, RawTracepoint,
 };
 use bpf::uapi::fields::Struct;
 use bpf::uapi::{AttachType, ProgType};
 
 use super::{Call, FdObject, SysError, SysResult, cgroup};
 use crate::cgroup::group_of;
+use crate::iter::{Info, OfTask, Target};
+use crate::maps::MapId;
 use crate::net::{Dir, Order};
 use crate::trace::AttachError;
 use crate::{Errno, Kernel, ProgId};
@@ -48,6 +51,8 @@ pub enum LinkTarget {
         /// Hook.
         attach: AttachType,
     },
+    /// What an iterator goes over.
+    Iter(Target),
     /// Nothing any more.
     Detached {
         /// `enum bpf_link_type`, as it was.
@@ -67,6 +72,14 @@ pub struct Link {
 }
 
 impl LinkTarget {
+    /// The map whose elements an iterator goes over.
+    pub(super) fn map(self) -> Option<MapId> {
+        match self {
+            LinkTarget::Iter(target) => target.map(),
+            _ => None,
+        }
+    }
+
     /// `enum bpf_link_type`.
     pub(super) fn link_type(self) -> u32 {
         match self {
@@ -74,6 +87,7 @@ impl LinkTarget {
             LinkTarget::Trace { raw: false, .. } => 2,
             LinkTarget::Xdp { .. } => 6,
             LinkTarget::Cgroup { .. } => 3,
+            LinkTarget::Iter(_) => 4,
             LinkTarget::Tcx { .. } => 11,
             LinkTarget::Detached { link_type, .. } => link_type,
         }
@@ -86,12 +100,16 @@ impl LinkTarget {
             LinkTarget::Cgroup { attach, .. } | LinkTarget::Trace { attach, .. } => attach as u32,
             LinkTarget::Detached { attach, .. } => attach,
             LinkTarget::Xdp { .. } => 0,
+            LinkTarget::Iter(_) => AttachType::TraceIter as u32,
         };
         LinkTarget::Detached { link_type: self.link_type(), attach }
     }
 
     /// The end of `struct bpf_link_info`.
     pub(super) fn describe(self, out: &mut [u8; 48], endian: Endian) {
+        if let LinkTarget::Iter(target) = self {
+            return crate::iter::describe(target, out, endian);
+        }
         let words = match self {
             LinkTarget::Xdp { ifindex } => [ifindex, 0, 0],
             LinkTarget::Tcx { ifindex, dir } => [ifindex, attach_type(dir) as u32, 0],
@@ -103,7 +121,9 @@ impl LinkTarget {
             LinkTarget::Trace { raw: false, attach } => [attach as u32, 0, 0],
             LinkTarget::Detached { link_type: 3, attach } => [0, 0, attach],
             LinkTarget::Detached { link_type: 11, attach } => [0, attach, 0],
-            LinkTarget::Trace { raw: true, .. } | LinkTarget::Detached { .. } => [0, 0, 0],
+            LinkTarget::Trace { raw: true, .. }
+            | LinkTarget::Iter(_)
+            | LinkTarget::Detached { .. } => [0, 0, 0],
         };
         for (at, word) in words.into_iter().enumerate() {
             let b = match endian {
@@ -153,6 +173,7 @@ pub(super) fn create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
             let cookie = LinkCreateTracing::decode(&a.extra, call.endian).cookie;
             trace(k, prog, cookie, LinkTarget::Trace { attach: other, raw: false })?
         }
+        (AttachType::TraceIter, ProgType::Tracing) => iter(k, call, &a, prog)?,
         (other, _) => {
             return Err(SysError::unsupported(format!("links of type {}", other.name())));
         }
@@ -230,6 +251,68 @@ pub(super) fn raw_tracepoint(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     };
     let target = trace(k, prog, a.cookie, target)?;
     Ok(install(k, prog, target))
+}
+
+/// `sizeof(union bpf_iter_link_info)`.
+const ITER_INFO: usize = 16;
+
+/// `bpf_iter_link_attach`: the target, as its own structure in the process restricts it.
+fn iter(
+    k: &mut Kernel,
+    call: &Call<'_>,
+    a: &LinkCreate,
+    prog: ProgId,
+) -> Result<LinkTarget, SysError> {
+    let named = LinkCreateIter::decode(&a.extra, call.endian);
+    let len = named.iter_info_len as usize;
+    if a.target_fd != 0 || a.flags != 0 || (named.iter_info == 0) != (len == 0) {
+        return Err(Errno::EINVAL.into());
+    }
+    let mut bytes = call.user.read(named.iter_info, len)?;
+    if bytes.iter().skip(ITER_INFO).any(|b| *b != 0) {
+        return Err(Errno::E2BIG.into());
+    }
+    bytes.resize(ITER_INFO, 0);
+    let word = |n: usize| {
+        let b = bytes[n * 4..n * 4 + 4].try_into().expect("4 bytes");
+        match call.endian {
+            Endian::Little => u32::from_le_bytes(b),
+            Endian::Big => u32::from_be_bytes(b),
+        }
+    };
+    let name = k.progs[&prog].verified.program().attach_to.clone().unwrap_or_default();
+    let mut info = Info::default();
+    match name.as_str() {
+        "cgroup" => {
+            info.order = word(0);
+            let (fd, low, high) = (word(1), u64::from(word(2)), u64::from(word(3)));
+            let id =
+                if call.endian == Endian::Little { high << 32 | low } else { low << 32 | high };
+            info.cgroup = match (fd, id) {
+                (0, 0) => None,
+                (0, id) => {
+                    k.cgroup_by_id(id).ok_or(Errno::ENOENT)?;
+                    group_of(id)
+                }
+                (fd, 0) => Some(k.fd_cgroup(fd.cast_signed())?),
+                (_, _) => return Err(Errno::EINVAL.into()),
+            };
+        }
+        "bpf_map_elem" if word(0) != 0 => info.map = Some(k.fd_map(word(0).cast_signed())?),
+        "task" | "task_file" if word(2) != 0 => return Err(SysError::unsupported("pidfds")),
+        "task" | "task_file" => info.task = OfTask { tid: word(0), pid: word(1) },
+        _ => {}
+    }
+    k.iter_link(prog, &info)
+}
+
+/// `BPF_ITER_CREATE`.
+pub(super) fn iter_create(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
+    let a: IterCreate = call.get();
+    if a.flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    k.iter_create(a.link_fd.cast_signed())
 }
 
 fn xdp(k: &mut Kernel, a: &LinkCreate, prog: ProgId) -> Result<LinkTarget, SysError> {
@@ -319,6 +402,16 @@ pub(super) fn update(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
         }
         // bpf_tracing_link has no update.
         LinkTarget::Trace { .. } => return Err(Errno::EINVAL.into()),
+        // A file that is open goes on with the program it was opened with.
+        LinkTarget::Iter(_) => {
+            let of = |p: ProgId| {
+                let program = k.progs[&p].verified.program();
+                (program.attach_type, program.attach_to.clone())
+            };
+            if of(new) != of(link.prog) {
+                return Err(Errno::EINVAL.into());
+            }
+        }
         LinkTarget::Xdp { ifindex } => {
             nic(k, ifindex)?;
             k.xdp_attach(ifindex, Some(new))?;
@@ -337,7 +430,7 @@ pub(super) fn detach(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     let a: LinkDetach = call.get();
     let id = k.fd_link(a.link_fd.cast_signed())?;
     // Tracing links end with their last descriptor alone.
-    if matches!(k.links[&id].target, LinkTarget::Trace { .. }) {
+    if matches!(k.links[&id].target, LinkTarget::Trace { .. } | LinkTarget::Iter(_)) {
         return Err(Errno::EOPNOTSUPP.into());
     }
     k.link_release(id)?;
@@ -345,6 +438,34 @@ pub(super) fn detach(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
 }
 
 impl Kernel {
+    fn iter_link(&mut self, prog: ProgId, info: &Info) -> Result<LinkTarget, SysError> {
+        let program = self.progs.get(&prog).ok_or(Errno::EBADF)?.verified.program();
+        if program.attach_type != Some(AttachType::TraceIter) {
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(LinkTarget::Iter(self.iter_target(prog, info)?))
+    }
+
+    /// A link of an iterator program, as `BPF_LINK_CREATE` makes it.
+    ///
+    /// # Errors
+    /// The kernel's errno, or what is not modelled.
+    pub fn iter_attach(&mut self, prog: ProgId, info: &Info) -> SysResult {
+        let target = self.iter_link(prog, info)?;
+        Ok(install(self, prog, target))
+    }
+
+    /// `BPF_ITER_CREATE`: a file of a link.
+    ///
+    /// # Errors
+    /// The kernel's errno.
+    pub fn iter_create(&mut self, link: i32) -> SysResult {
+        let Link { prog, target } = self.links[&self.fd_link(link)?];
+        let LinkTarget::Iter(target) = target else { return Err(Errno::EINVAL.into()) };
+        let iter = self.iter_open(prog, target)?;
+        Ok(self.fd_install(FdObject::Iter(iter)))
+    }
+
     /// Takes a link's program off its hook.
     pub(super) fn link_release(&mut self, id: LinkId) -> Result<(), Errno> {
         let Some(link) = self.links.get_mut(&id) else { return Ok(()) };
@@ -364,7 +485,7 @@ impl Kernel {
                 }
                 Ok(())
             }
-            LinkTarget::Detached { .. } => Ok(()),
+            LinkTarget::Iter(_) | LinkTarget::Detached { .. } => Ok(()),
         }
     }
 }

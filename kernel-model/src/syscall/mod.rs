@@ -131,6 +131,7 @@ const COMMANDS: &[(Cmd, usize, Body)] = &[
     (Cmd::ProgBindMap, attr::ProgBindMap::END, prog::bind_map),
     (Cmd::BtfLoad, attr::BtfLoad::END, btf::load),
     (Cmd::ObjGetInfoByFd, attr::Info::END, info::by_fd),
+    (Cmd::IterCreate, attr::IterCreate::END, link::iter_create),
     (Cmd::ProgGetNextId, attr::NextId::END, fd::prog_next_id),
     (Cmd::MapGetNextId, attr::NextId::END, fd::map_next_id),
     (Cmd::BtfGetNextId, attr::NextId::END, fd::btf_next_id),

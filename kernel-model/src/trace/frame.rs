@@ -277,6 +277,7 @@ impl Kernel {
                 Frame::Prog(_)
                 | Frame::Helper(_)
                 | Frame::TestRun(_)
+                | Frame::Iter(_)
                 | Frame::Timer(_)
                 | Frame::Irq(_)
                 | Frame::Lock(_)

@@ -3,11 +3,26 @@
 use super::machine::{ArchName, Attach, Cpus};
 use super::packet::Layer;
 use super::{Event, Expect, Name, Names};
-use crate::leaf::{Data, Is, Leaf, Rate, Time};
+use crate::leaf::{Bytes, Data, Is, Leaf, Rate, Time};
+use crate::names;
 use crate::span::{Finding, Spanned};
 use crate::tree::Kind;
 use serde::Deserialize;
 use serde::de::Deserializer;
+
+names! {
+    /// Order of an iterator over control groups.
+    pub enum IterOrder as "an order of control groups" {
+        /// The group alone.
+        SelfOnly = "SelfOnly",
+        /// It and all below, parents first.
+        Pre = "Pre",
+        /// It and all below, parents last.
+        Post = "Post",
+        /// It and those above.
+        Up = "Up",
+    }
+}
 
 /// A modelled task.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
@@ -260,8 +275,8 @@ pub enum Action {
         #[serde(default)]
         skb: Option<SkbFields>,
     },
-    /// `BPF_PROG_TEST_RUN` by user space: the program's current task is `orrery`, with pid 1000, but
-    /// on another CPU.
+    /// `BPF_PROG_TEST_RUN` by user space: on the CPU that it calls from, the program's current task
+    /// is `orrery`, with pid 1000.
     TestRun {
         /// Program.
         prog: Name,
@@ -283,6 +298,33 @@ pub enum Action {
         /// What must come out.
         #[serde(default)]
         out: Option<Data>,
+    },
+    /// User space links an iterator program (`SEC("iter/task")` and others), opens it and reads it to
+    /// its end.
+    ReadIter {
+        /// Program.
+        prog: Name,
+        /// Of `iter/cgroup`: where it begins, the root when left out.
+        #[serde(default)]
+        cgroup: Option<Name>,
+        /// Of `iter/cgroup`: which groups, and in which order.
+        #[serde(default)]
+        order: Option<IterOrder>,
+        /// Of `iter/bpf_map_elem`: whose elements.
+        #[serde(default)]
+        map: Option<Name>,
+        /// Of `iter/task` and `iter/task_file`: the only task.
+        #[serde(default)]
+        task: Option<Name>,
+        /// Most bytes of one read(2).
+        #[serde(default)]
+        room: Option<Spanned<Bytes>>,
+        /// All that is read.
+        #[serde(default)]
+        text: Option<Name>,
+        /// What the last read(2) returns, or why the link is refused: 0 when left out.
+        #[serde(default)]
+        ret: Option<Data>,
     },
     /// Fires a tracepoint of the model.
     Fire {

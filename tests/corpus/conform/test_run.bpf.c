@@ -44,7 +44,8 @@ FULL(storage_flags, 0, return bpf_sk_storage_get(&of_socket, sk, NULL, 2) != NUL
 FULL(storage_delete, 0, bpf_sk_storage_get(&of_socket, sk, NULL, 1);
      return bpf_sk_storage_delete(&of_socket, sk))
 FULL(storage_delete_none, -2, return bpf_sk_storage_delete(&of_socket, sk))
-SKB(cookie_same, 1, __u64 c = bpf_get_socket_cookie(ctx); return c && c == bpf_get_socket_cookie(ctx))
+SKB(cookie_same, 1, __u64 c = bpf_get_socket_cookie(ctx);
+    return c && c == bpf_get_socket_cookie(ctx))
 SKB(socket_uid, 0, return bpf_get_socket_uid(ctx))
 SKB(skb_cgroup, 1, return bpf_skb_cgroup_id(ctx))
 SKB(skb_ancestor, 1, return bpf_skb_ancestor_cgroup_id(ctx, 0))
@@ -134,7 +135,8 @@ TP(stack_flags, -22, __u64 b[8]; return bpf_get_stack(ctx, b, 64, 1 << 12))
 TP(stack_build_id_kernel, -22, __u64 b[8];
    return bpf_get_stack(ctx, b, 64, BPF_F_USER_BUILD_ID))
 TP(stackid_kernel, 1, return bpf_get_stackid(ctx, &stacks, BPF_F_REUSE_STACKID) >= 0)
-TP(stackid_user, 1, return bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK | BPF_F_REUSE_STACKID) >= 0)
+TP(stackid_user, 1,
+   return bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK | BPF_F_REUSE_STACKID) >= 0)
 TP(stackid_again, 1, long id = bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK);
    return id >= 0 && id == bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK | BPF_F_FAST_STACK_CMP))
 TP(stackid_deep, -14, return bpf_get_stackid(ctx, &stacks, BPF_F_USER_STACK | 255))

@@ -496,7 +496,7 @@ impl Ver<'_> {
     }
 
     /// KERNEL v6.18 verifier.c:check_buffer_access, check_tp_buffer_access
-    pub(crate) fn buffer_place(&self, n: Reg, p: &RegState, off: i32, size: i64, w: bool) -> R {
+    pub(crate) fn buffer_place(&mut self, n: Reg, p: &RegState, off: i32, size: i64, w: bool) -> R {
         let (n, rdonly) = (n.0, p.flags.has(Flags::MEM_RDONLY));
         if w && rdonly {
             return no(EACCES, format!("R{n} cannot write into {}", type_of(p)));
@@ -515,6 +515,13 @@ impl Ver<'_> {
             let m = format!("R{n} invalid variable buffer offset: off={off}, var_off={t}");
             return no(EACCES, m);
         }
+        let end = u32::try_from(i64::from(off) + size).unwrap_or(u32::MAX);
+        let furthest = match (p.ty, rdonly) {
+            (RegType::TpBuffer, _) => return Ok(()),
+            (_, true) => &mut self.stats.max_rdonly_access,
+            (_, false) => &mut self.stats.max_rdwr_access,
+        };
+        *furthest = end.max(*furthest);
         Ok(())
     }
 
