@@ -46,7 +46,8 @@ const HOOKS: &[(ProgType, &str)] = &[
     (ProgType::RawTracepointWritable, "test runs"),
     (
         ProgType::Tracing,
-        "tp_btf; fentry and fexit of functions, fmod_ret of system calls and security_*",
+        "tp_btf; fentry and fexit of functions, fmod_ret of system calls and security_*; iter of \
+         task, task_file, bpf_map, bpf_map_elem and cgroup",
     ),
     (
         ProgType::Kprobe,

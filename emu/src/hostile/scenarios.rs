@@ -160,6 +160,12 @@ fn play(
         let at = a.iter().zip(b).position(|(x, y)| x != y).unwrap_or(a.len().min(b.len()));
         let line = |l: &[String]| l.get(at).map_or("the end", String::as_str).to_owned();
         let (x, y) = (line(a), line(b));
+        // The machine's own limit is looked at between blocks of native code, which have the length
+        // that the architecture gives them.
+        let over = |l: &String| l.contains("watchdog: ") && l.ends_with(" instructions");
+        if over(&x) && over(&y) {
+            continue;
+        }
         return Err(format!("{first} and {} differ at event {}: {x}, {y}", other.arch, at + 1));
     }
     answers.extend(once.failures.iter().map(|f| shape(&f.message)));

@@ -195,6 +195,7 @@ fn csum_diff(k: &mut Kernel, _: CpuId, [from, from_n, to, to_n, seed]: [u64; 5])
 mod tests {
     use super::*;
     use crate::Config;
+    use crate::layout::DIRECT_MAP;
 
     #[test]
     fn checksum_differences_are_folded_and_agree_with_a_full_sum() {

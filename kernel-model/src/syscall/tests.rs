@@ -7,6 +7,7 @@ use bpf::uapi::fields::obj_name;
 use bpf::uapi::info::{BtfInfo, FuncInfo, LinkInfo, MapInfo, ProgInfo};
 
 mod cgroup;
+mod iter;
 
 use super::*;
 use crate::{Config, net::NicConfig};

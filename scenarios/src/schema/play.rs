@@ -299,8 +299,8 @@ pub enum Action {
         #[serde(default)]
         out: Option<Data>,
     },
-    /// User space links an iterator program (`SEC("iter/task")` and others), opens it and reads it to
-    /// its end.
+    /// User space links an iterator program (`SEC("iter/task")` and others), opens it and reads it
+    /// to its end.
     ReadIter {
         /// Program.
         prog: Name,
