@@ -270,8 +270,11 @@ pub fn load(
     for (n, def) in object.maps().iter().enumerate() {
         // `?.struct_ops`: made on request only.
         let on_request = def.origin == MapOrigin::StructOps && def.section.starts_with('?');
-        let made = || create_map(kernel, &object, def, opts);
-        maps.push(match on_request.then_some(Ok(NO_MAP)).unwrap_or_else(made) {
+        let made = match on_request {
+            true => Ok(NO_MAP),
+            false => create_map(kernel, &object, def, opts),
+        };
+        maps.push(match made {
             Err(LoadError::Unsupported(_)) if used.as_ref().is_some_and(|u| !u.contains(&n)) => {
                 NO_MAP
             }
