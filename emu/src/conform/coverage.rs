@@ -232,8 +232,6 @@ fn counted(what: &str, column: &str, counts: &BTreeMap<String, u64>, all: Rows) 
 /// the corpus has.
 #[rustfmt::skip]
 const NO_CASE: &[(&[i32], Option<MapType>, &str)] = &[
-    // bpf_send_signal, bpf_send_signal_thread.
-    (&[109, 117], None, "the process that tests is none of the model's tasks (EPERM)"),
     // bpf_skb_output, bpf_xdp_output.
     (&[111, 121], None, "the packet is an argument of a traced function: not of a test run's"),
     // bpf_inode_storage_get, bpf_inode_storage_delete.
