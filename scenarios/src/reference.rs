@@ -19,6 +19,8 @@ pub struct Start {
     pub attach: Vec<String>,
     /// Items of `tasks`.
     pub tasks: Vec<String>,
+    /// Actions of user space, after all packets.
+    pub actions: Vec<String>,
     /// Items of `expect`.
     pub expect: Vec<String>,
     /// Remarks, a line each.
@@ -47,17 +49,19 @@ impl Start {
         out += &list("tasks", '{', &self.tasks);
         if !self.nics.is_empty() {
             out += PACKETS;
-            let send = |(n, nic): (usize, &String)| {
-                let at = n * 10;
-                let next = at + 5;
-                [
-                    format!("At(\"{at}us\", Send(packet: \"udp\", on: \"{nic}\"))"),
-                    format!("At(\"{next}us\", Send(packet: \"tcp\", on: \"{nic}\"))"),
-                ]
-            };
-            let steps: Vec<String> = self.nics.iter().enumerate().flat_map(send).collect();
-            out += &list("timeline", '[', &steps);
         }
+        let send = |(n, nic): (usize, &String)| {
+            let at = n * 10;
+            let next = at + 5;
+            [
+                format!("At(\"{at}us\", Send(packet: \"udp\", on: \"{nic}\"))"),
+                format!("At(\"{next}us\", Send(packet: \"tcp\", on: \"{nic}\"))"),
+            ]
+        };
+        let act = |action: &String| format!("After(\"10us\", {action})");
+        let sent = self.nics.iter().enumerate().flat_map(send);
+        let steps: Vec<String> = sent.chain(self.actions.iter().map(act)).collect();
+        out += &list("timeline", '[', &steps);
         out + &list("expect", '[', &self.expect) + ")\n"
     }
 }
@@ -94,6 +98,7 @@ mod tests {
             nics: item("eth0"),
             attach: item("Xdp(prog: \"p\", nic: \"eth0\")"),
             tasks: item("\"app\": (script: [Sys(call: \"getpid\")])"),
+            actions: item("ReadIter(prog: \"tasks\")"),
             expect: item("Verdicts(prog: \"p\", are: (PASS: 2))"),
             remarks: item("a remark"),
         };

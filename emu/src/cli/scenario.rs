@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bpf::object::{Object, ProgramDef};
+use bpf::object::{MapOrigin, Object, ProgramDef};
 use bpf::uapi::{AttachType, ProgType};
 use bpf::{Arch, Endian};
+use kernel_model::iter::Info;
+use kernel_model::syscall::Why;
+use kernel_model::{Kernel, ProgId};
 use scenarios::parse::Parsed;
 use scenarios::reference::{self, Start};
 use scenarios::schema::Step;
@@ -26,6 +29,8 @@ use crate::runner::contents::Contents;
 
 /// Entries of a map, or bytes of a ring, when the object leaves them open.
 const SIZE: u32 = 4096;
+/// `BPF_CGROUP_ITER_DESCENDANTS_PRE`.
+const PRE: u32 = 2;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -249,6 +254,7 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
                 start.remarks.push(format!("{}: not loaded: {what}", p.name));
                 skip.push(format!("{:?}", p.name));
             }
+            Some(Trial::Elements(map)) => add_iterator(&mut start, &p.name, Some(map)),
             None => add_program(&mut start, &mut calls, &object, p),
         }
     }
@@ -261,7 +267,7 @@ fn from_object(path: &Path) -> Result<Start, Exit> {
     if !skip.is_empty() {
         start.object += &format!(", skip: [{}]", skip.join(", "));
     }
-    if start.nics.is_empty() && start.tasks.is_empty() {
+    if start.nics.is_empty() && start.tasks.is_empty() && start.actions.is_empty() {
         // Something has to happen for a program that watches.
         start.nics.push("eth0".to_owned());
     }
@@ -306,7 +312,7 @@ fn sizes(object: &Object) -> BTreeMap<String, u32> {
     open.map(|m| (m.name.clone(), SIZE)).collect()
 }
 
-/// What keeps a program from its hook.
+/// What keeps a program from its hook, or what it takes to come there.
 enum Trial {
     /// The verifier, with its words.
     Rejected(String),
@@ -314,6 +320,8 @@ enum Trial {
     Unsupported(String),
     /// The model has no such hook.
     NoHook(String),
+    /// It is an iterator over the elements of this map.
+    Elements(String),
 }
 
 /// Loads and attaches the programs of an object, to see which cannot be.
@@ -322,8 +330,9 @@ fn trial(object: &Object, bytes: &[u8]) -> BTreeMap<String, Trial> {
         Endian::Little => Arch::X86_64,
         Endian::Big => Arch::S390x,
     };
-    let config = kernel_model::Config { arch, ..Default::default() };
-    let mut kernel = kernel_model::Kernel::new(config);
+    // As many as the scenario has.
+    let config = kernel_model::Config { arch, cpus: 1, ..Default::default() };
+    let mut kernel = Kernel::new(config);
     let target = kernel_model::types::Types::of(arch).btf();
     let max_entries = sizes(object);
     let options = LoadOptions { keep_going: true, max_entries, ..LoadOptions::default() };
@@ -340,21 +349,50 @@ fn trial(object: &Object, bytes: &[u8]) -> BTreeMap<String, Trial> {
         };
         out.insert(r.name, trial);
     }
+    let maps = object.maps().iter().zip(&loaded.maps);
+    let declared = maps.filter(|(m, _)| m.origin == MapOrigin::Declared);
+    let maps: Vec<_> = declared.map(|(m, fd)| (m.name.as_str(), *fd)).collect();
     for p in &loaded.progs {
         let sec = object.program(&p.name).and_then(|p| p.sec.as_ref());
-        if sec.is_some_and(|s| is_tracing(s.prog_type, s.attach_type))
-            && let Err(why) = kernel.trace_attach(kernel_model::ProgId(p.id), 0)
-        {
-            out.insert(p.name.clone(), Trial::NoHook(why.to_string()));
-        }
+        let Some(sec) = sec else { continue };
+        let id = ProgId(p.id);
+        let came = if sec.attach_type == Some(AttachType::TraceIter) {
+            iterates(&mut kernel, id, &maps)
+        } else if is_tracing(sec.prog_type, sec.attach_type) {
+            kernel.trace_attach(id, 0).err().map(|e| Trial::NoHook(e.to_string()))
+        } else {
+            None
+        };
+        out.extend(came.map(|came| (p.name.clone(), came)));
     }
     out
+}
+
+/// What keeps an iterator from its target, or the map whose elements it takes: it looks at no more
+/// than the map has.
+fn iterates(kernel: &mut Kernel, id: ProgId, maps: &[(&str, i32)]) -> Option<Trial> {
+    let info = Info { order: PRE, ..Info::default() };
+    match kernel.iter_attach(id, &info) {
+        Ok(_) => return None,
+        Err(e) if matches!(e.why, Why::Unsupported(_)) => {
+            return Some(Trial::NoHook(e.to_string()));
+        }
+        Err(_) => {}
+    }
+    let mut takes = |fd: i32| {
+        let map = kernel.fd_map(fd).ok();
+        kernel.iter_attach(id, &Info { map, ..info }).is_ok()
+    };
+    let found = maps.iter().find(|m| takes(m.1));
+    let none = || Trial::NoHook("no map of the object has what it reads".to_owned());
+    Some(found.map_or_else(none, |m| Trial::Elements(m.0.to_owned())))
 }
 
 fn is_tracing(kind: ProgType, at: Option<AttachType>) -> bool {
     use ProgType::{Kprobe, Lsm, RawTracepoint, Tracepoint, Tracing};
     match kind {
-        Kprobe | Tracepoint | RawTracepoint | Tracing => true,
+        Tracing => at != Some(AttachType::TraceIter),
+        Kprobe | Tracepoint | RawTracepoint => true,
         Lsm => at != Some(AttachType::LsmCgroup),
         _ => false,
     }
@@ -371,6 +409,12 @@ fn either(path: &Path) -> String {
         }
     }
     name
+}
+
+fn add_iterator(start: &mut Start, prog: &str, map: Option<&String>) {
+    let map = map.map_or(String::new(), |m| format!(", map: {m:?}"));
+    start.actions.push(format!("ReadIter(prog: {prog:?}{map})"));
+    start.expect.push(format!("Count(of: Enter(prog: {prog:?}), is: 0)"));
 }
 
 fn add_program(start: &mut Start, calls: &mut Calls, object: &Object, p: &ProgramDef) {
@@ -406,6 +450,9 @@ fn add_program(start: &mut Start, calls: &mut Calls, object: &Object, p: &Progra
             let dir = if egress { "Egress" } else { "Ingress" };
             start.attach.push(format!("Tc(prog: \"{name}\", nic: \"eth0\", dir: {dir})"));
             start.expect.push(verdicts(name, "OK"));
+        }
+        (ProgType::Tracing, Some(AttachType::TraceIter)) => {
+            add_iterator(start, name, None);
         }
         (kind, at) if is_tracing(kind, at) => {
             calls.watch(sec.target.as_deref().unwrap_or_default());

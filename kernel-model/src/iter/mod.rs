@@ -76,49 +76,63 @@ impl Kernel {
     /// # Errors
     /// `ENOMEM`.
     pub(crate) fn iter_open(&mut self, prog: ProgId, target: Target) -> Result<IterId, Errno> {
-        let seq = self.kzalloc(crate::size!("seq_file"), "seq_file")?;
-        let buffer = self.kzalloc(BUFFER, "seq_file buffer")?;
-        let meta_bytes = crate::size!("bpf_iter_meta");
-        let meta = self.kzalloc(meta_bytes + 8 * CTX_WORDS, "bpf_iter context")?;
-        let scratch = self.iter_scratch(target)?;
-        let session = self.iters.sessions;
-        self.iters.sessions += 1;
-        for (at, f, v) in [
-            (seq, field!("seq_file", "buf"), buffer),
-            (seq, field!("seq_file", "size"), BUFFER),
-            (meta, field!("bpf_iter_meta", "seq"), seq),
-            (meta, field!("bpf_iter_meta", "session_id"), session),
-        ] {
-            self.set(at, f, v);
+        let mut r = Reader {
+            prog,
+            target,
+            scratch: 0,
+            seq: 0,
+            buffer: 0,
+            meta: 0,
+            seq_num: 0,
+            done_stop: false,
+            at: target::At::default(),
+            came: None,
+        };
+        if let Err(e) = self.iter_alloc(&mut r) {
+            self.iter_free(&r);
+            return Err(e);
         }
         self.iters.made += 1;
         let id = IterId(self.iters.made);
-        let (at, came) = (target::At::default(), None);
-        let reader = Reader {
-            prog,
-            target,
-            scratch,
-            seq,
-            buffer,
-            meta,
-            seq_num: 0,
-            done_stop: false,
-            at,
-            came,
-        };
-        self.iters.open.insert(id, reader);
+        self.iters.open.insert(id, r);
         Ok(id)
+    }
+
+    fn iter_alloc(&mut self, r: &mut Reader) -> Result<(), Errno> {
+        r.seq = self.kzalloc(crate::size!("seq_file"), "seq_file")?;
+        r.buffer = self.kzalloc(BUFFER, "seq_file buffer")?;
+        let meta_bytes = crate::size!("bpf_iter_meta") + 8 * CTX_WORDS;
+        r.meta = self.kzalloc(meta_bytes, "bpf_iter context")?;
+        r.scratch = self.iter_scratch(r.target)?;
+        let session = self.iters.sessions;
+        self.iters.sessions += 1;
+        for (at, f, v) in [
+            (r.seq, field!("seq_file", "buf"), r.buffer),
+            (r.seq, field!("seq_file", "size"), BUFFER),
+            (r.meta, field!("bpf_iter_meta", "seq"), r.seq),
+            (r.meta, field!("bpf_iter_meta", "session_id"), session),
+        ] {
+            self.set(at, f, v);
+        }
+        Ok(())
     }
 
     /// `iter_release`.
     pub(crate) fn iter_close(&mut self, id: IterId) {
         if let Some(r) = self.iters.open.remove(&id) {
-            if r.scratch != 0 {
-                self.kfree(r.scratch, "bpf_iter element");
-            }
-            self.kfree(r.meta, "bpf_iter context");
-            self.kfree(r.buffer, "seq_file buffer");
-            self.kfree(r.seq, "seq_file");
+            self.iter_free(&r);
+        }
+    }
+
+    fn iter_free(&mut self, r: &Reader) {
+        let all = [
+            (r.scratch, "bpf_iter element"),
+            (r.meta, "bpf_iter context"),
+            (r.buffer, "seq_file buffer"),
+            (r.seq, "seq_file"),
+        ];
+        for (at, what) in all.into_iter().filter(|a| a.0 != 0) {
+            self.kfree(at, what);
         }
     }
 
