@@ -173,6 +173,22 @@ uapi_structs! {
         iter_info: u64 = 0,
         iter_info_len: u32 = 8,
     }
+    /// `union bpf_iter_link_info`, of iterators over control groups.
+    IterCgroupInfo "bpf_iter_link_info.cgroup", 16 {
+        order: u32 = 0,
+        cgroup_fd: u32 = 4,
+        cgroup_id: u64 = 8,
+    }
+    /// Of those over elements of a map.
+    IterMapInfo "bpf_iter_link_info.map", 4 {
+        map_fd: u32 = 0,
+    }
+    /// Of those over tasks.
+    IterTaskInfo "bpf_iter_link_info.task", 12 {
+        tid: u32 = 0,
+        pid: u32 = 4,
+        pid_fd: u32 = 8,
+    }
     /// `BPF_ITER_CREATE`.
     IterCreate "iter_create", 8 {
         link_fd: u32 = 0,

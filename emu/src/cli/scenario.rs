@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use bpf::object::{MapOrigin, Object, ProgramDef};
 use bpf::uapi::{AttachType, ProgType};
 use bpf::{Arch, Endian};
-use kernel_model::iter::Info;
+use kernel_model::iter::{Info, order};
 use kernel_model::syscall::Why;
 use kernel_model::{Kernel, ProgId};
 use scenarios::parse::Parsed;
@@ -29,8 +29,6 @@ use crate::runner::contents::Contents;
 
 /// Entries of a map, or bytes of a ring, when the object leaves them open.
 const SIZE: u32 = 4096;
-/// `BPF_CGROUP_ITER_DESCENDANTS_PRE`.
-const PRE: u32 = 2;
 
 /// Arguments.
 #[derive(Debug, clap::Args)]
@@ -371,7 +369,7 @@ fn trial(object: &Object, bytes: &[u8]) -> BTreeMap<String, Trial> {
 /// What keeps an iterator from its target, or the map whose elements it takes: it looks at no more
 /// than the map has.
 fn iterates(kernel: &mut Kernel, id: ProgId, maps: &[(&str, i32)]) -> Option<Trial> {
-    let info = Info { order: PRE, ..Info::default() };
+    let info = Info { order: order::PRE, ..Info::default() };
     match kernel.iter_attach(id, &info) {
         Ok(_) => return None,
         Err(e) if matches!(e.why, Why::Unsupported(_)) => {

@@ -1,6 +1,6 @@
 //! `ReadIter` steps: user space links an iterator program, opens it and reads it to its end.
 
-use kernel_model::iter::{Info, IterId, OfTask};
+use kernel_model::iter::{Info, IterId, OfTask, order};
 use kernel_model::syscall::{SysError, Why};
 use scenarios::schema::play::IterOrder;
 use scenarios::schema::{Action, Name};
@@ -37,7 +37,7 @@ impl<'a> Run<'a> {
             unreachable!("called for ReadIter alone")
         };
         let id = self.prog(prog)?;
-        let mut info = Info { order: order.map_or(2, number), ..Info::default() };
+        let mut info = Info { order: order.map_or(order::PRE, number), ..Info::default() };
         if let Some(name) = map {
             info.map = Some(self.map(name)?.0);
         }
@@ -139,9 +139,9 @@ impl<'a> Run<'a> {
 /// `enum bpf_cgroup_iter_order`.
 fn number(order: IterOrder) -> u32 {
     match order {
-        IterOrder::SelfOnly => 1,
-        IterOrder::Pre => 2,
-        IterOrder::Post => 3,
-        IterOrder::Up => 4,
+        IterOrder::SelfOnly => order::SELF_ONLY,
+        IterOrder::Pre => order::PRE,
+        IterOrder::Post => order::POST,
+        IterOrder::Up => order::UP,
     }
 }

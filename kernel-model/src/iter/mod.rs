@@ -20,7 +20,7 @@ use crate::maps::MapId;
 use crate::{Errno, Kernel, ProgId, field};
 
 pub use read::IterRead;
-pub use target::{Info, OfTask, Target};
+pub use target::{Info, OfTask, Target, order};
 
 /// An open iterator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

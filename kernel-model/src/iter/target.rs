@@ -10,6 +10,7 @@ use crate::rcu::BPF_F_SLEEPABLE;
 use crate::sched::is_listed;
 use crate::syscall::SysError;
 use crate::{Errno, Kernel, ProgId, field};
+use order::{POST, SELF_ONLY, UP};
 
 /// Of a task iterator: one thread, one process, or all (0).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,16 +48,23 @@ pub struct Info {
     pub task: OfTask,
     /// `cgroup`: the group, when one is named, and the order.
     pub cgroup: Option<usize>,
-    /// `BPF_CGROUP_ITER_*`.
+    /// One of [`order`].
     pub order: u32,
     /// `map.map_fd` of targets that want one.
     pub map: Option<MapId>,
 }
 
-/// `BPF_CGROUP_ITER_SELF_ONLY`, `_DESCENDANTS_PRE`, `_DESCENDANTS_POST`, `_ANCESTORS_UP`.
-const SELF_ONLY: u32 = 1;
-const POST: u32 = 3;
-const UP: u32 = 4;
+/// `enum bpf_cgroup_iter_order`.
+pub mod order {
+    /// `BPF_CGROUP_ITER_SELF_ONLY`.
+    pub const SELF_ONLY: u32 = 1;
+    /// `BPF_CGROUP_ITER_DESCENDANTS_PRE`.
+    pub const PRE: u32 = 2;
+    /// `BPF_CGROUP_ITER_DESCENDANTS_POST`.
+    pub const POST: u32 = 3;
+    /// `BPF_CGROUP_ITER_ANCESTORS_UP`.
+    pub const UP: u32 = 4;
+}
 
 /// Where an iterator is: a number that objects are in order of, or a control group.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,6 +5,7 @@ use super::{KfuncRow, row};
 use crate::cgroup::Place;
 use crate::cpu::{CpuId, Fault};
 use crate::helpers::Ret;
+use crate::iter::order::{POST, PRE, UP};
 use crate::types::Field;
 use crate::{Errno, Kernel, field};
 
@@ -26,10 +27,6 @@ pub(super) const ROWS: &[KfuncRow] = &[
 const ALL_PROCS: u64 = 0;
 const ALL_THREADS: u64 = 1;
 const PROC_THREADS: u64 = 2;
-/// `BPF_CGROUP_ITER_DESCENDANTS_PRE`, `_POST`, `_ANCESTORS_UP`.
-const PRE: u64 = 2;
-const POST: u64 = 3;
-const UP: u64 = 4;
 /// `CSS_TASK_ITER_PROCS`, with `CSS_TASK_ITER_THREADED` or without: the model's processes have a
 /// thread each.
 const CSS_FLAGS: [u64; 3] = [0, 1, 3];
@@ -94,7 +91,7 @@ fn css_new(k: &mut Kernel, _: CpuId, [it, start, flags, ..]: [u64; 5]) -> Ret {
     let flags = u64::from(flags as u32);
     let new = |k: &mut Kernel| -> Result<Result<u64, Errno>, Fault> {
         write(k, it, field!("bpf_iter_css_kern", "start"), 0)?;
-        if !matches!(flags, PRE | POST | UP) {
+        if !matches!(flags as u32, PRE | POST | UP) {
             return Ok(Err(Errno::EINVAL));
         }
         write(k, it, field!("bpf_iter_css_kern", "start"), start)?;
@@ -112,7 +109,7 @@ fn css_next(k: &mut Kernel, _: CpuId, [it, ..]: [u64; 5]) -> Ret {
             return Ok(0);
         }
         let pos = read(k, it, field!("bpf_iter_css_kern", "pos"))?;
-        let after = match read(k, it, field!("bpf_iter_css_kern", "flags"))? {
+        let after = match read(k, it, field!("bpf_iter_css_kern", "flags"))? as u32 {
             UP => k.css_above(pos, start),
             order => k.css_after(pos, start, order == POST),
         };

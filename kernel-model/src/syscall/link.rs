@@ -4,8 +4,8 @@
 
 use bpf::Endian;
 use bpf::uapi::attr::{
-    IterCreate, LinkCreate, LinkCreateIter, LinkCreateOrder, LinkCreateTracing, LinkDetach,
-    LinkUpdate, RawTracepoint,
+    IterCgroupInfo, IterCreate, IterMapInfo, IterTaskInfo, LinkCreate, LinkCreateIter,
+    LinkCreateOrder, LinkCreateTracing, LinkDetach, LinkUpdate, RawTracepoint,
 };
 use bpf::uapi::fields::Struct;
 use bpf::uapi::{AttachType, ProgType};
@@ -253,8 +253,8 @@ pub(super) fn raw_tracepoint(k: &mut Kernel, call: &mut Call<'_>) -> SysResult {
     Ok(install(k, prog, target))
 }
 
-/// `sizeof(union bpf_iter_link_info)`.
-const ITER_INFO: usize = 16;
+/// `sizeof(union bpf_iter_link_info)`: of its largest member.
+const ITER_INFO: usize = IterCgroupInfo::SIZE;
 
 /// `bpf_iter_link_attach`: the target, as its own structure in the process restricts it.
 fn iter(
@@ -273,22 +273,13 @@ fn iter(
         return Err(Errno::E2BIG.into());
     }
     bytes.resize(ITER_INFO, 0);
-    let word = |n: usize| {
-        let b = bytes[n * 4..n * 4 + 4].try_into().expect("4 bytes");
-        match call.endian {
-            Endian::Little => u32::from_le_bytes(b),
-            Endian::Big => u32::from_be_bytes(b),
-        }
-    };
     let name = k.progs[&prog].verified.program().attach_to.clone().unwrap_or_default();
     let mut info = Info::default();
     match name.as_str() {
         "cgroup" => {
-            info.order = word(0);
-            let (fd, low, high) = (word(1), u64::from(word(2)), u64::from(word(3)));
-            let id =
-                if call.endian == Endian::Little { high << 32 | low } else { low << 32 | high };
-            info.cgroup = match (fd, id) {
+            let of = IterCgroupInfo::decode(&bytes, call.endian);
+            info.order = of.order;
+            info.cgroup = match (of.cgroup_fd, of.cgroup_id) {
                 (0, 0) => None,
                 (0, id) => {
                     k.cgroup_by_id(id).ok_or(Errno::ENOENT)?;
@@ -298,9 +289,17 @@ fn iter(
                 (_, _) => return Err(Errno::EINVAL.into()),
             };
         }
-        "bpf_map_elem" if word(0) != 0 => info.map = Some(k.fd_map(word(0).cast_signed())?),
-        "task" | "task_file" if word(2) != 0 => return Err(SysError::unsupported("pidfds")),
-        "task" | "task_file" => info.task = OfTask { tid: word(0), pid: word(1) },
+        "bpf_map_elem" => {
+            let fd = IterMapInfo::decode(&bytes, call.endian).map_fd;
+            info.map = if fd == 0 { None } else { Some(k.fd_map(fd.cast_signed())?) };
+        }
+        "task" | "task_file" => {
+            let of = IterTaskInfo::decode(&bytes, call.endian);
+            if of.pid_fd != 0 {
+                return Err(SysError::unsupported("pidfds"));
+            }
+            info.task = OfTask { tid: of.tid, pid: of.pid };
+        }
         _ => {}
     }
     k.iter_link(prog, &info)
